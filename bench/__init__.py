@@ -1,0 +1,1 @@
+"""Benchmarks: they import the project; nothing imports them."""

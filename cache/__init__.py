@@ -1,0 +1,1 @@
+"""Cache: from a manifest to frame streams on disk and ragged frames in memory."""

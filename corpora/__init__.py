@@ -1,0 +1,1 @@
+"""Corpora: from a folder of recordings to a manifest of labelled utterances."""

@@ -1,0 +1,43 @@
+"""The errors a user can cause: each says what was found, where, what was expected, what to do.
+
+Every class also is the builtin it refines, so that library users can catch either. The command
+line prints these without a traceback and exits with status 1.
+"""
+
+from __future__ import annotations
+
+
+class EmopoolError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+
+class ManifestError(EmopoolError, ValueError):
+    """A manifest, or what would become one, is wrong: column, label, id, split, segment."""
+
+
+class CorpusError(EmopoolError, ValueError):
+    """A corpus folder does not look as its layout says."""
+
+
+class AudioError(EmopoolError, ValueError):
+    """One recording cannot be used: missing, empty, corrupt, not finite, out of bounds."""
+
+
+class CacheError(EmopoolError, RuntimeError):
+    """The frame cache is damaged, locked, or does not hold what was asked for."""
+
+
+class FormatVersionError(CacheError):
+    """Something on disk was written by another version of its format."""
+
+
+class ConfigError(EmopoolError, ValueError):
+    """An option or a configuration file has a value that cannot be used."""
+
+
+class MissingStepError(EmopoolError, FileNotFoundError):
+    """A command needs the output of an earlier one."""
+
+
+class MissingExtraError(EmopoolError, ImportError):
+    """An optional package is not installed; the message says how to install it."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: the searched head and both encoders, end to end."""

@@ -1,0 +1,1 @@
+"""Heads: pooling heads trained on cached frames, and the search over them."""
