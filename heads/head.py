@@ -1,0 +1,261 @@
+"""A head: pool each modality, concatenate, classify with a small MLP.
+
+Many heads are evaluated at once by `stack_logits`: their frame-level work is shared, their
+parameters are their own. One head is a stack of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cache.frames import Frames
+from corpora.errors import ConfigError
+from heads.pooling.attentive import AttentivePooling, attend
+from heads.pooling.registry import Pooling, build_pooling, pooling_config
+from heads.pooling.view import Affine, View
+
+# The order in which pooled vectors are concatenated.
+MODALITIES = ("audio", "text")
+INPUT_NORMS = ("none", "layernorm", "standardise")
+# A feature that varies less than this over the training frames is constant: it is not scaled.
+CONSTANT_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """All that decides a head's shape; JSON both ways.
+
+    Attributes:
+        labels: class names; their order is the order of the logits.
+        dims: features per frame of each modality the head reads.
+        pooling: description of the pooling of each modality (see `build_pooling`).
+        input_norm: `none`, `layernorm` (each frame, without parameters) or `standardise` (by mean
+            and deviation of the training frames, kept as buffers).
+        mlp_width: hidden units of the classifier; 0 for a linear one.
+        dropout: probability, on the hidden units (on the pooled vector of a linear classifier).
+    """
+
+    labels: tuple[str, ...]
+    dims: Mapping[str, int]
+    pooling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    input_norm: str = "none"
+    mlp_width: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2:
+            raise ConfigError(f"a head needs at least two labels, got {list(self.labels)}")
+        if not self.dims or set(self.dims) - set(MODALITIES) or set(self.dims) != set(self.pooling):
+            raise ConfigError(
+                f"a head reads {' and/or '.join(MODALITIES)} with a pooling each; "
+                f"got dims for {sorted(self.dims)} and poolings for {sorted(self.pooling)}"
+            )
+        if self.input_norm not in INPUT_NORMS:
+            raise ConfigError(
+                f"input_norm must be one of {', '.join(INPUT_NORMS)}; got {self.input_norm!r}"
+            )
+        if self.mlp_width < 0 or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                f"mlp_width must be 0 or more and dropout in [0, 1); "
+                f"got {self.mlp_width} and {self.dropout}"
+            )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities read, in the order of concatenation."""
+        return tuple(name for name in MODALITIES if name in self.dims)
+
+    @property
+    def needs_speech(self) -> bool:
+        """Whether the audio pooling reads the voice activity detector's output."""
+        return "audio" in self.pooling and pooling_config(self.pooling["audio"]).needs_speech
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "labels": list(self.labels)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> HeadConfig:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "labels": tuple(value["labels"])})
+
+
+class Inputs:
+    """One modality of a batch, as frames or as ready utterance vectors, for each normalisation."""
+
+    def __init__(self, views: Mapping[str, View]) -> None:
+        self._views = dict(views)
+
+    @classmethod
+    def from_frames(cls, frames: Frames) -> Inputs:
+        """Frames as they come from an encoder or the cache."""
+        return cls({"none": View(frames)})
+
+    def view(self, input_norm: str) -> View:
+        """The frames as a head with this normalisation reads them; made once a batch.
+
+        `standardise` reads the frames as they are: its affine is folded into the pooling.
+        """
+        name = view_name(input_norm)
+        if name not in self._views:
+            frames = self._views["none"].frames
+            if frames is None:
+                raise ConfigError("layer normalisation needs frames; only vectors were given")
+            self._views[name] = View(layer_normalised(frames))
+        return self._views[name]
+
+
+def view_name(input_norm: str) -> str:
+    """Which view of the frames a normalisation reads."""
+    return "layernorm" if input_norm == "layernorm" else "none"
+
+
+def layer_normalised(frames: Frames) -> Frames:
+    """Each frame with mean 0 and variance 1 over its features (no parameters), in fp32."""
+    values = frames.values if frames.values.dtype == torch.float64 else frames.values.float()
+    return Frames(F.layer_norm(values, (frames.dim,)), frames.offsets, frames.speech)
+
+
+class Head(nn.Module):
+    """One head's parameters.
+
+    Args:
+        config: its shape.
+        seed: from which its parameters are drawn, independently of any other head.
+    """
+
+    def __init__(self, config: HeadConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.poolings = nn.ModuleDict(
+            {
+                name: build_pooling(config.pooling[name], config.dims[name])
+                for name in MODALITIES
+                if name in config.dims
+            }
+        )
+        pooled = sum(
+            pooling_config(config.pooling[name]).out_dim(config.dims[name])
+            for name in config.modalities
+        )
+        self.hidden = nn.Linear(pooled, config.mlp_width) if config.mlp_width else None
+        self.output = nn.Linear(config.mlp_width or pooled, len(config.labels))
+        if config.input_norm == "standardise":
+            for name in config.modalities:
+                self.register_buffer(f"{name}_shift", torch.zeros(config.dims[name]))
+                self.register_buffer(f"{name}_scale", torch.ones(config.dims[name]))
+        self._draw(seed)
+
+    def _draw(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for name in self.config.modalities:
+            self.pooling(name).reset(generator)
+        with torch.no_grad():
+            for layer in (self.hidden, self.output):
+                if layer is not None:
+                    bound = 1 / math.sqrt(layer.in_features)
+                    layer.weight.uniform_(-bound, bound, generator=generator)
+                    layer.bias.uniform_(-bound, bound, generator=generator)
+
+    def pooling(self, modality: str) -> Pooling:
+        """The pooling module of a modality."""
+        return cast(Pooling, self.poolings[modality])
+
+    def affine(self, modality: str) -> Affine | None:
+        """The input normalisation of a modality, where it is one by training statistics."""
+        if self.config.input_norm != "standardise":
+            return None
+        return Affine(self.get_buffer(f"{modality}_shift"), self.get_buffer(f"{modality}_scale"))
+
+    def set_input_statistics(self, modality: str, mean: Tensor, deviation: Tensor) -> None:
+        """Keep mean and deviation `[D]` of the training frames, for `standardise`."""
+        constant = deviation < CONSTANT_DEVIATION
+        self.get_buffer(f"{modality}_shift").copy_(mean)
+        self.get_buffer(f"{modality}_scale").copy_(
+            torch.where(constant, torch.ones_like(deviation), deviation)
+        )
+
+    def forward(self, frames: Mapping[str, Frames]) -> Tensor:
+        """Logits `[B, C]` of a batch given as frames of each modality, without dropout."""
+        return stack_logits([self], as_inputs(frames))[0]
+
+    def attention(self, frames: Mapping[str, Frames], modality: str) -> Tensor:
+        """`[N, columns]`, the weights of one modality's frames (ConfigError if it has none)."""
+        view = Inputs.from_frames(frames[modality]).view(self.config.input_norm)
+        module = self.poolings[modality]
+        if isinstance(module, AttentivePooling):
+            return module.attention(view, self.affine(modality))[0]
+        return self.pooling(modality).attention(view)[0]
+
+
+def as_inputs(frames: Mapping[str, Frames]) -> dict[str, Inputs]:
+    """A batch of frames by modality, ready for `stack_logits`."""
+    return {name: Inputs.from_frames(values) for name, values in frames.items()}
+
+
+def stack_logits(
+    heads: Sequence[Head],
+    batch: Mapping[str, Inputs],
+    dropout_seeds: Sequence[int] | None = None,
+) -> Tensor:
+    """Logits of many heads on one batch.
+
+    Args:
+        heads: heads with the same labels, on one device.
+        batch: for each modality that a head reads, its inputs.
+        dropout_seeds: one a head, fresh at each step; None switches dropout off. A head's mask
+            depends on its own seed alone, so that company does not change a trial.
+
+    Returns:
+        `[K, B, C]`.
+    """
+    pooled: list[list[Tensor]] = [[] for _ in heads]
+    for modality in MODALITIES:
+        members = [k for k, head in enumerate(heads) if modality in head.config.dims]
+        for k, vector in zip(members, _pool(heads, members, modality, batch), strict=True):
+            pooled[k].append(vector)
+    logits = []
+    for k, head in enumerate(heads):
+        vector = torch.cat(pooled[k], dim=1)
+        if head.hidden is not None:
+            vector = F.relu(head.hidden(vector))
+        if dropout_seeds is not None and head.config.dropout:
+            vector = _dropout(vector, head.config.dropout, dropout_seeds[k])
+        logits.append(head.output(vector))
+    return torch.stack(logits)
+
+
+def _pool(
+    heads: Sequence[Head], members: Sequence[int], modality: str, batch: Mapping[str, Inputs]
+) -> list[Tensor]:
+    """`[B, out]` for each member, attentive poolings that read the same view in one pass."""
+    results: dict[int, Tensor] = {}
+    shared: dict[View, list[int]] = {}
+    for k in members:
+        view = batch[modality].view(heads[k].config.input_norm)
+        if isinstance(heads[k].poolings[modality], AttentivePooling):
+            shared.setdefault(view, []).append(k)
+        else:
+            results[k] = heads[k].pooling(modality).pool(view, heads[k].affine(modality))[0]
+    for view, group in shared.items():
+        requests = [
+            (cast(AttentivePooling, heads[k].poolings[modality]), heads[k].affine(modality))
+            for k in group
+        ]
+        for k, vectors in zip(group, attend(view, requests), strict=True):
+            results[k] = vectors[0]
+    return [results[k] for k in members]
+
+
+def _dropout(vector: Tensor, probability: float, seed: int) -> Tensor:
+    """Inverted dropout with a mask drawn from `seed` alone, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.rand(vector.shape, generator=generator) >= probability
+    return vector * (kept.to(vector.device, vector.dtype) / (1 - probability))

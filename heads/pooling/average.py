@@ -1,0 +1,32 @@
+"""Average pooling: μ = mean_t X_t."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heads.pooling.fixed import FixedPooling, uniform_weights
+from heads.pooling.registry import register
+
+
+@register("average")
+@dataclass(frozen=True)
+class Average:
+    """The mean over all frames."""
+
+    @property
+    def needs_frames(self) -> bool:
+        """The vectors do not depend on parameters."""
+        return False
+
+    @property
+    def needs_speech(self) -> bool:
+        """All frames count."""
+        return False
+
+    def out_dim(self, dim: int) -> int:
+        """K values."""
+        return dim
+
+    def build(self, dim: int, stack: int) -> FixedPooling:
+        """The module; it has no parameters."""
+        return FixedPooling(self, ["mean"], stack, uniform_weights)

@@ -1,0 +1,126 @@
+"""The pooling kinds by name: a kind is a frozen config class that can build its module."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from corpora.errors import ConfigError
+from heads.pooling.view import Affine, View
+
+
+class PoolingConfig(Protocol):
+    """What a registered config class offers; instances are frozen dataclasses."""
+
+    @property
+    def needs_frames(self) -> bool:
+        """False where the utterance vectors do not depend on parameters."""
+
+    @property
+    def needs_speech(self) -> bool:
+        """True where the speech probability of each audio frame is used."""
+
+    def out_dim(self, dim: int) -> int:
+        """Size of the pooled vector of frames of size `dim`; ConfigError if they do not fit."""
+
+    def build(self, dim: int, stack: int) -> Pooling:
+        """The module, for `stack` heads at once."""
+
+
+class Pooling(Protocol):
+    """What a pooling module offers besides being an `nn.Module`."""
+
+    config: PoolingConfig
+
+    def pool(self, view: View, affine: Affine | None = None) -> Tensor:
+        """`[stack, B, out_dim]` from frames seen through an optional input affine."""
+
+    def attention(self, frames: Any) -> Tensor:  # noqa: ANN401 - Frames or View
+        """`[stack, N, queries*heads]`, each column summing to 1 over each utterance."""
+
+    def reset(self, generator: Any) -> None:  # noqa: ANN401 - torch.Generator
+        """Draw fresh parameters, if there are any."""
+
+
+Config = TypeVar("Config")
+
+_KINDS: dict[str, tuple[type, Mapping[str, Any]]] = {}
+
+
+def register(name: str, **defaults: Any) -> Callable[[type[Config]], type[Config]]:  # noqa: ANN401
+    """Register a config class under `name`, with defaults that belong to this name.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+
+    def decorate(config_class: type[Config]) -> type[Config]:
+        if name in _KINDS:
+            raise ConfigError(f"pooling kind '{name}' is registered twice")
+        _KINDS[name] = (config_class, defaults)
+        return config_class
+
+    return decorate
+
+
+def pooling_kinds() -> tuple[str, ...]:
+    """The registered names, sorted."""
+    return tuple(sorted(_KINDS))
+
+
+def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
+    """The config object of a description such as `{"kind": "mqmha", "queries": 2}`.
+
+    Raises:
+        ConfigError: unknown kind or option (close matches are named), or a value out of range.
+    """
+    options = dict(description)
+    kind = options.pop("kind", None)
+    if kind not in _KINDS:
+        close = difflib.get_close_matches(str(kind), _KINDS, n=3)
+        hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+        raise ConfigError(
+            f"unknown pooling kind {kind!r}.{hint} Known: {', '.join(pooling_kinds())}."
+        )
+    config_class, defaults = _KINDS[kind]
+    known = [field.name for field in fields(config_class)]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"pooling '{kind}' has no option {option!r}.{hint} "
+                f"Options: {', '.join(known) or 'none'}."
+            )
+    config: PoolingConfig = config_class(**{**defaults, **options})
+    return config
+
+
+def describe(kind: str, config: PoolingConfig) -> dict[str, Any]:
+    """The full description of a config: `pooling_config(describe(kind, c)) == c`."""
+    return {"kind": kind, **asdict(config)}  # type: ignore[call-overload]
+
+
+def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> nn.Module:
+    """Build a pooling module.
+
+    `module(frames) -> [stack, B, out_dim]`; `module.attention(frames) -> [stack, N, columns]`.
+
+    Args:
+        description: the kind and its options, e.g.
+            `{"kind": "mqmha", "queries": 2, "heads": 2, "scorer_layers": 1, "hidden": 256}`.
+        dim: features per frame.
+        stack: how many heads with parameters of their own are evaluated at once.
+
+    Raises:
+        ConfigError: unknown kind or option, or the options do not fit `dim`.
+    """
+    if dim < 1 or stack < 1:
+        raise ConfigError(f"dim and stack must be at least 1, got {dim} and {stack}")
+    module = pooling_config(description).build(dim, stack)
+    assert isinstance(module, nn.Module)
+    return module

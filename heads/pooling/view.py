@@ -1,0 +1,118 @@
+"""A batch's frames of one modality as the poolings see them: centred once, vectors kept.
+
+Statistics without cancellation: with each utterance's own mean taken out of its frames, the
+variance Σωx² − μ² is a difference of small numbers and safe in fp32. Softmax weights of linear
+scorers do not change by it, because a constant per utterance cancels in the softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cache.frames import Frames
+from corpora.errors import ConfigError
+from heads.pooling.segments import segment_max, segment_mean
+
+# Variances below this are rounding; its root (1e-5) keeps the gradient of sqrt finite.
+VARIANCE_FLOOR = 1e-10
+# A weighted variance under this part of its second moment is below the resolution of fp32.
+RELATIVE_FLOOR = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """An input normalisation x → (x − shift) / scale, both `[D]`, folded into the arithmetic."""
+
+    shift: Tensor
+    scale: Tensor
+
+
+class View:
+    """One modality of a batch: frames, or only the parameter-free vectors made from them.
+
+    Args:
+        frames: the ragged batch, or None where all vectors asked for are given.
+        vectors: parameter-free vectors by name, each `[B, D]` (see `vector`).
+    """
+
+    def __init__(
+        self, frames: Frames | None = None, vectors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.frames = frames
+        self._vectors: dict[str, Tensor] = dict(vectors or {})
+        self._centred: Tensor | None = None
+        self.lengths: list[int] = [] if frames is None else frames.lengths.tolist()
+        # Half-precision frames are only stored so; all arithmetic is in fp32 (or fp64).
+        self._values: Tensor | None = None
+        if frames is not None:
+            wide = frames.values.dtype in (torch.float32, torch.float64)
+            self._values = frames.values if wide else frames.values.float()
+
+    @property
+    def values(self) -> Tensor:
+        """`[N, D]`, the frames as they are."""
+        if self._values is None:
+            raise ConfigError("this pooling needs frames, but only utterance vectors were given")
+        return self._values
+
+    @property
+    def centred(self) -> Tensor:
+        """`[N, D]`, the frames with their utterance's mean taken out."""
+        if self._centred is None:
+            self._centred = self.values - self.per_frame(self.vector("mean"))
+        return self._centred
+
+    def per_frame(self, vectors: Tensor) -> Tensor:
+        """Repeat `[B, …]` for each frame of its utterance: `[N, …]`."""
+        lengths = torch.tensor(self.lengths, device=vectors.device)
+        return vectors.repeat_interleave(lengths, dim=0, output_size=self.values.shape[0])
+
+    def vector(self, name: str) -> Tensor:
+        """A parameter-free vector of each utterance, `[B, D]`, computed at the first call.
+
+        Names: `mean`, `deviation` (σ of the frames), `max`, `speech_mean` (mean over the frames a
+        detector calls speech; all frames where there are none) at a threshold, written
+        `speech_mean@0.5`.
+        """
+        if name not in self._vectors:
+            self._vectors[name] = self._compute(name)
+        return self._vectors[name]
+
+    def _compute(self, name: str) -> Tensor:
+        if name == "mean":
+            return segment_mean(self.values, self.lengths)
+        if name == "deviation":
+            variance = segment_mean(self.centred.square(), self.lengths)
+            return variance.clamp_min(VARIANCE_FLOOR).sqrt()
+        if name == "max":
+            return segment_max(self.values, self.lengths)
+        if name.startswith("speech_mean@"):
+            weights = self.speech_weights(float(name.partition("@")[2]))
+            parts = (weights[:, None] * self.centred).split(self.lengths)
+            return self.vector("mean") + torch.stack([part.sum(dim=0) for part in parts])
+        raise ConfigError(f"unknown utterance vector {name!r}")
+
+    def speech_weights(self, threshold: float) -> Tensor:
+        """`[N]`, 1/n on an utterance's n speech frames, else 0; 1/T everywhere if there are none.
+
+        Frames without a detector's output (text) all count as speech.
+        """
+        frames = self.frames
+        if frames is None or frames.speech is None:
+            is_speech = torch.ones(len(self.values), device=self.values.device)
+        else:
+            is_speech = (frames.speech >= threshold).to(self.values.dtype)
+        counts = torch.stack([part.sum() for part in is_speech.split(self.lengths)])
+        silent = self.per_frame(counts == 0)
+        is_speech = torch.where(silent, torch.ones_like(is_speech), is_speech)
+        lengths = torch.tensor(self.lengths, device=counts.device, dtype=counts.dtype)
+        return is_speech / self.per_frame(torch.where(counts == 0, lengths, counts))
+
+
+def as_view(frames: Frames | View) -> View:
+    """A view of frames; a view is returned as it is."""
+    return frames if isinstance(frames, View) else View(frames)

@@ -1,0 +1,201 @@
+"""Training a cohort of heads side by side on frozen frames.
+
+Every head has parameters, learning rate, weight decay, loss and clip of its own; only the work on
+frames is shared. The order of batches depends on the data seed and the epoch, dropout on the
+head's seed and the step: a head trained alone and in any company gives the same result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corpora.errors import ConfigError
+from heads.dataset import VectorStore
+from heads.head import Head, Inputs, stack_logits, view_name
+from heads.losses import LossConfig, inverse_frequency, loss_function
+from heads.pooling.fixed import FixedPooling
+
+# Parts of a seed are combined with these primes, so that neighbours do not share streams.
+EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How one head is trained.
+
+    Attributes:
+        learning_rate: the peak of its schedule.
+        weight_decay: of AdamW.
+        loss: its loss.
+        seed: for its first parameters and its dropout.
+    """
+
+    learning_rate: float
+    weight_decay: float = 0.01
+    loss: LossConfig = field(default_factory=LossConfig)
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainingConfig:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "loss": LossConfig(**value["loss"])})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all heads of a cohort have in common.
+
+    Attributes:
+        epochs: passes over the training rows at the end of the schedule.
+        batch_size: utterances a step.
+        warmup: share of all steps with a linearly rising learning rate; a cosine to 0 follows.
+        clip: largest gradient norm of a head.
+        data_seed: for the order of batches.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    warmup: float = 0.1
+    clip: float = 1.0
+    data_seed: int = 0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The learning rate's factor at a step (from 0) of `steps` in all."""
+        rising = max(1, round(self.warmup * steps))
+        if step < rising:
+            return (step + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class Cohort:
+    """Heads in training.
+
+    Args:
+        heads: all with the same labels; `standardise` statistics are set here.
+        configs: one a head.
+        store: the data.
+        rows: utterances trained on.
+        schedule: what the heads have in common.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[Head],
+        configs: Sequence[TrainingConfig],
+        store: VectorStore,
+        rows: Tensor,
+        schedule: Schedule,
+    ) -> None:
+        if len(rows) == 0:
+            raise ConfigError("there is no labelled utterance to train on")
+        self.heads = list(heads)
+        self.configs = list(configs)
+        self.store = store
+        self.rows = rows
+        self.schedule = schedule
+        self.epoch = 0
+        self.step = 0
+        self.steps_per_epoch = math.ceil(len(rows) / schedule.batch_size)
+        self._targets = store.dataset.targets(rows)
+        weight = inverse_frequency(self._targets, len(store.dataset.labels))
+        self._losses = [loss_function(config.loss, weight) for config in configs]
+        self._optimiser = torch.optim.AdamW(
+            [
+                {
+                    "params": list(head.parameters()),
+                    "lr": config.learning_rate,
+                    "weight_decay": config.weight_decay,
+                }
+                for head, config in zip(heads, configs, strict=True)
+            ],
+            fused=True,
+        )
+        for head in heads:
+            set_input_statistics(head, store, rows)
+
+    def run_epoch(self) -> None:
+        """One pass over the training rows."""
+        for positions in self.batches(self.epoch):
+            self.run_step(positions)
+        self.epoch += 1
+
+    def batches(self, epoch: int) -> Iterable[Tensor]:
+        """Positions in `rows` of each batch of an epoch."""
+        seed = self.schedule.data_seed * EPOCH_PRIME + epoch
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.rows), generator=generator)
+        parts: tuple[Tensor, ...] = order.split(self.schedule.batch_size)
+        return parts
+
+    def run_step(self, positions: Tensor) -> None:
+        """One optimiser step of every head on one batch."""
+        batch = gather(self.store, self.heads, self.rows[positions])
+        target = self._targets[positions]
+        factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
+        seeds = [config.seed * EPOCH_PRIME + self.step * STEP_PRIME for config in self.configs]
+        logits = stack_logits(self.heads, batch, seeds)
+        losses = [loss(logits[k], target) for k, loss in enumerate(self._losses)]
+        self._optimiser.zero_grad()
+        torch.stack(losses).sum().backward()
+        for group, config in zip(self._optimiser.param_groups, self.configs, strict=True):
+            torch.nn.utils.clip_grad_norm_(group["params"], self.schedule.clip)
+            group["lr"] = config.learning_rate * factor
+        self._optimiser.step()
+        self.step += 1
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Go on with the heads at `positions` only; the others leave, optimiser state and all."""
+        for k, group in enumerate(self._optimiser.param_groups):
+            if k not in positions:
+                for parameter in group["params"]:
+                    self._optimiser.state.pop(parameter, None)
+        self._optimiser.param_groups = [self._optimiser.param_groups[k] for k in positions]
+        self.heads = [self.heads[k] for k in positions]
+        self.configs = [self.configs[k] for k in positions]
+        self._losses = [self._losses[k] for k in positions]
+
+
+def set_input_statistics(head: Head, store: VectorStore, rows: Tensor) -> None:
+    """Give a `standardise` head the mean and deviation of the training frames."""
+    if head.config.input_norm == "standardise":
+        for modality in head.config.modalities:
+            head.set_input_statistics(modality, *store.frame_statistics(modality, rows))
+
+
+def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str, Inputs]:
+    """The inputs of one batch that these heads need, and no more."""
+    needs: dict[str, dict[str, list[str]]] = {}
+    with_frames: dict[str, bool] = {}
+    for head in heads:
+        for modality in head.config.modalities:
+            norm = view_name(head.config.input_norm)
+            module = head.poolings[modality]
+            names = module.names if isinstance(module, FixedPooling) else ("mean",)
+            wanted = needs.setdefault(modality, {}).setdefault(norm, [])
+            wanted.extend(name for name in names if name not in wanted)
+            with_frames[modality] = with_frames.get(modality, False) or not isinstance(
+                module, FixedPooling
+            )
+    return store.inputs(rows, needs, with_frames=with_frames)
+
+
+def predict(
+    heads: Sequence[Head], store: VectorStore, rows: Tensor, batch_size: int = 64
+) -> Tensor:
+    """Class probabilities `[K, n, C]` of every head for the given utterances, in their order."""
+    with torch.no_grad():
+        parts = [
+            torch.softmax(stack_logits(heads, gather(store, heads, part)), dim=-1)
+            for part in rows.split(batch_size)
+        ]
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,241 @@
+"""What every pooling kind must pass; a new kind is added to KINDS and to the references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cache.frames import Frames
+from corpora.errors import ConfigError
+from heads.pooling import build_pooling, pooling_kinds
+from heads.pooling.view import Affine, View
+from tests.heads import references
+
+DIM = 16
+ATTENTIVE: list[dict[str, Any]] = [
+    {"kind": "as"},
+    {"kind": "sa", "hidden": 8},
+    {"kind": "mha"},
+    {"kind": "mqmha", "queries": 2, "heads": 2, "scorer_layers": 1, "hidden": 256},
+    {"kind": "mqmha", "queries": 4, "heads": 4},
+    {"kind": "mqmha", "queries": 2, "heads": 4, "scorer_layers": 2, "hidden": 8},
+    {"kind": "mqmha", "queries": 2, "heads": 4, "shared_scorer": True},
+    {"kind": "mqmha", "heads": 2, "scorer_layers": 2, "hidden": 5, "shared_scorer": True},
+]
+FIXED: list[dict[str, Any]] = [
+    {"kind": "average"},
+    {"kind": "max"},
+    {"kind": "statistics"},
+    {"kind": "vad_average"},
+    {"kind": "vad_average", "threshold": 0.9},
+    {"kind": "average+vad_average"},
+]
+KINDS = ATTENTIVE + FIXED
+NAMES = ["-".join(str(value) for value in kind.values()) for kind in KINDS]
+every_kind = pytest.mark.parametrize("description", KINDS, ids=NAMES)
+
+
+def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frames:
+    """Frames with a large mean and a small deviation, the case that cancels in σ² = E[x²] − μ²."""
+    generator = torch.Generator().manual_seed(seed)
+    values = centre + 0.05 * torch.randn(sum(lengths), DIM, generator=generator)
+    speech = torch.rand(sum(lengths), generator=generator)
+    if len(lengths) > 1:
+        speech[: lengths[0]] = 0.01  # an utterance in which the detector finds no speech
+    offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])
+    return Frames(values, offsets, speech)
+
+
+def sharpen(module: nn.Module) -> None:
+    """Larger scorer weights, so that attention is far from uniform."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(20)
+
+
+def reference(module: Any, description: dict[str, Any], frames: Frames, s: int, b: int) -> Any:
+    x = frames.utterance(b).double().numpy()
+    if description["kind"] in {kind["kind"] for kind in FIXED}:
+        assert frames.speech is not None
+        rows = slice(int(frames.offsets[b]), int(frames.offsets[b + 1]))
+        speech = frames.speech[rows].double().numpy()
+        return references.fixed(description["kind"], x, speech, description.get("threshold", 0.5))
+    options = {
+        name: getattr(module.config, name)
+        for name in ("queries", "heads", "scorer_layers", "shared_scorer")
+    }
+    parameters = {
+        name: value[s].detach().double().numpy() for name, value in module.named_parameters()
+    }
+    return references.attentive(x, options, parameters)
+
+
+def has_attention(description: dict[str, Any]) -> bool:
+    return bool(description["kind"] != "max")
+
+
+def test_every_registered_kind_is_under_contract() -> None:
+    assert {kind["kind"] for kind in KINDS} == set(pooling_kinds())
+
+
+@every_kind
+@pytest.mark.parametrize("stack", [1, 3])
+def test_agrees_with_the_equations_on_frames_with_a_large_mean(
+    description: dict[str, Any], stack: int
+) -> None:
+    module = build_pooling(description, DIM, stack)
+    sharpen(module)
+    frames = make_frames([7, 1, 30, 3])
+    output = module(frames)
+    assert output.shape == (stack, 4, module.config.out_dim(DIM))  # type: ignore[operator, union-attr]
+    for s in range(stack):
+        for b in range(4):
+            expected = reference(module, description, frames, s, b)
+            np.testing.assert_allclose(output[s, b].detach().numpy(), expected, atol=1e-4, rtol=0)
+
+
+@every_kind
+def test_does_not_change_when_batch_mates_do(description: dict[str, Any]) -> None:
+    module = build_pooling(description, DIM, 2)
+    frames = make_frames([5, 9, 1, 40])
+    together = module(frames)
+    for b in range(4):
+        alone = module(frames.select([b]))
+        torch.testing.assert_close(alone[:, 0], together[:, b], atol=2e-6, rtol=0)
+
+
+@every_kind
+def test_padding_never_enters(description: dict[str, Any]) -> None:
+    module = build_pooling(description, DIM)
+    frames = make_frames([4, 6], centre=-8.0)
+    padded, mask = torch.zeros(2, 10, DIM), torch.zeros(2, 10)
+    for b in range(2):
+        padded[b, : frames.lengths[b]], mask[b, : frames.lengths[b]] = frames.utterance(b), 1
+    again = Frames.from_padded(padded, mask)
+    assert frames.speech is not None
+    torch.testing.assert_close(module(again.with_speech(frames.speech)), module(frames))
+
+
+@every_kind
+def test_a_stack_equals_its_members_alone(description: dict[str, Any]) -> None:
+    stacked = build_pooling(description, DIM, 3)
+    frames = make_frames([5, 9, 2])
+    together = stacked(frames)
+    for s in range(3):
+        single = build_pooling(description, DIM, 1)
+        single.load_state_dict({k: v[s : s + 1] for k, v in stacked.state_dict().items()})
+        torch.testing.assert_close(single(frames)[0], together[s], atol=2e-6, rtol=0)
+
+
+@every_kind
+def test_gradients_are_finite_also_for_one_frame_and_constant_frames(
+    description: dict[str, Any],
+) -> None:
+    module = build_pooling(description, DIM, 2)
+    values = torch.cat([make_frames([1, 6]).values, torch.full((5, DIM), 3.0)]).requires_grad_()
+    frames = Frames(values, torch.tensor([0, 1, 7, 12]))
+    module(frames).square().sum().backward()
+    for tensor in [values, *module.parameters()]:
+        assert tensor.grad is not None
+        assert torch.isfinite(tensor.grad).all()
+
+
+@every_kind
+def test_gradients_agree_with_finite_differences(description: dict[str, Any]) -> None:
+    module = build_pooling(description, DIM).double()
+    frames = make_frames([3, 4], centre=0.0)
+    values = (frames.values * 20).double().requires_grad_()
+
+    def run(values: Tensor, *_: Tensor) -> Tensor:
+        pooled: Tensor = module(Frames(values, frames.offsets, frames.speech))
+        return pooled
+
+    assert torch.autograd.gradcheck(run, (values, *module.parameters()), atol=1e-4)
+
+
+@every_kind
+def test_attention_sums_to_one_over_each_utterance(description: dict[str, Any]) -> None:
+    module = build_pooling(description, DIM, 2)
+    frames = make_frames([5, 1, 12])
+    if not has_attention(description):
+        with pytest.raises(ConfigError, match="no attention weights"):
+            module.attention(frames)  # type: ignore[operator]
+        return
+    weights = module.attention(frames)  # type: ignore[operator]
+    assert weights.shape[:2] == (2, 18)
+    for b in range(3):
+        total = weights[:, frames.offsets[b] : frames.offsets[b + 1]].sum(1)
+        torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("description", ATTENTIVE, ids=NAMES[: len(ATTENTIVE)])
+def test_attention_agrees_with_the_equations(description: dict[str, Any]) -> None:
+    module: Any = build_pooling(description, DIM, 2)
+    sharpen(module)
+    frames = make_frames([6, 11])
+    weights = module.attention(frames)
+    config = module.config
+    assert weights.shape == (2, 17, config.queries * config.heads)
+    options = {
+        "queries": config.queries,
+        "heads": config.heads,
+        "scorer_layers": config.scorer_layers,
+        "shared_scorer": config.shared_scorer,
+    }
+    for s in range(2):
+        parameters = {k: v[s].detach().double().numpy() for k, v in module.named_parameters()}
+        expected = np.concatenate(
+            [
+                references.attention_columns(
+                    frames.utterance(b).double().numpy(), options, parameters
+                )
+                for b in range(2)
+            ]
+        )
+        np.testing.assert_allclose(weights[s].detach().numpy(), expected, atol=1e-4)
+
+
+@every_kind
+def test_state_round_trips(description: dict[str, Any]) -> None:
+    first, second = (build_pooling(description, DIM, 2) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    frames = make_frames([5, 3])
+    assert torch.equal(first(frames), second(frames))
+
+
+@every_kind
+def test_an_input_affine_equals_transformed_frames(description: dict[str, Any]) -> None:
+    module: Any = build_pooling(description, DIM, 2)
+    frames = make_frames([5, 1, 9])
+    affine = Affine(torch.randn(DIM), torch.rand(DIM) + 0.5)
+    changed = Frames((frames.values - affine.shift) / affine.scale, frames.offsets, frames.speech)
+    torch.testing.assert_close(
+        module.pool(View(frames), affine), module(changed), atol=2e-5, rtol=1e-5
+    )
+
+
+@every_kind
+def test_half_precision_frames_are_pooled_in_single(description: dict[str, Any]) -> None:
+    module = build_pooling(description, DIM)
+    frames = make_frames([5, 3]).to(dtype=torch.float16)
+    assert module(frames).dtype == torch.float32
+    torch.testing.assert_close(module(frames), module(frames.to(dtype=torch.float32)))
+
+
+def test_an_unknown_kind_names_the_close_matches() -> None:
+    with pytest.raises(ConfigError, match=r"'mqhma'.*Did you mean 'mqmha'"):
+        build_pooling({"kind": "mqhma"}, DIM)
+
+
+def test_an_unknown_option_names_the_close_match() -> None:
+    with pytest.raises(ConfigError, match=r"'querys'.*Did you mean 'queries'"):
+        build_pooling({"kind": "mqmha", "querys": 3}, DIM)
+
+
+def test_heads_must_divide_the_features() -> None:
+    with pytest.raises(ConfigError, match="3 heads do not divide 16 features"):
+        build_pooling({"kind": "mha", "heads": 3}, DIM)
