@@ -1,0 +1,116 @@
+"""What the last extraction made, so that later commands read the same streams.
+
+`WORK/extraction.json`: for each modality the encoder as the user named it, its recipe, and the
+layers asked for; for `energy` and `speech` the recipe alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.recipe import Recipe
+from corpora.errors import CacheError, MissingStepError
+from corpora.files import read_json, write_json
+from corpora.work import Work
+
+FORMAT, VERSION = "emopool-extraction", 1
+#: The stream of a recipe that has no layers.
+VALUES = "values"
+#: Beside the layers of a text recipe: 0 special token, 1 start of a word, 2 inside a word.
+TOKEN_KIND = "token_kind"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The streams of one recipe.
+
+    Attributes:
+        recipe: what made them.
+        encoder: hub id, directory or `tiny`, as the user named it; "" where there is none.
+        layers: hidden-state numbers, ascending; empty where there are none.
+    """
+
+    recipe: Recipe
+    encoder: str = ""
+    layers: tuple[int, ...] = ()
+
+    def stream(self, layer: int | None = None) -> str:
+        """Path of a stream inside the features group; the highest layer by default.
+
+        Raises:
+            CacheError: that layer was not extracted.
+        """
+        if not self.layers:
+            return f"{self.recipe.folder}/{VALUES}"
+        chosen = self.layers[-1] if layer is None else layer
+        if chosen not in self.layers:
+            raise CacheError(
+                f"layer {chosen} of {self.encoder} was not extracted; there are "
+                f"{', '.join(map(str, self.layers))}. Run `extract` with "
+                f"--{self.recipe.kind}-layers {chosen}."
+            )
+        return f"{self.recipe.folder}/{layer_name(chosen)}"
+
+
+def layer_name(layer: int) -> str:
+    """The folder of a layer's stream."""
+    return f"layer_{layer}"
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The streams of one run of `extract`, by kind: audio, text, energy, speech."""
+
+    sources: Mapping[str, Source]
+
+    def source(self, kind: str) -> Source:
+        """The streams of one kind.
+
+        Raises:
+            MissingStepError: that kind was not extracted.
+        """
+        if kind not in self.sources:
+            raise MissingStepError(
+                f"the last extraction has no {kind} stream, only "
+                f"{', '.join(self.sources)}. Run `python cli.py extract` again, with {kind}."
+            )
+        return self.sources[kind]
+
+
+def write_extraction(work: Work, extraction: Extraction) -> None:
+    """Write `WORK/extraction.json`."""
+    sources: dict[str, Any] = {
+        kind: {
+            "encoder": source.encoder,
+            "layers": list(source.layers),
+            "folder": source.recipe.folder,
+            "recipe": dict(source.recipe.fields),
+        }
+        for kind, source in extraction.sources.items()
+    }
+    write_json(work.extraction, {"format": FORMAT, "version": VERSION, "sources": sources})
+
+
+def read_extraction(work: Work) -> Extraction:
+    """Read `WORK/extraction.json`.
+
+    Raises:
+        MissingStepError: nothing was extracted into this work folder.
+        FormatVersionError: the file is of another version.
+    """
+    path: Path = work.extraction
+    if not path.is_file():
+        raise MissingStepError(
+            f"no extracted features in {work.root} ({path.name} is missing). "
+            f"Run `python cli.py extract --work {work.root}` first."
+        )
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    return Extraction(
+        {
+            kind: Source(Recipe(kind, entry["recipe"]), entry["encoder"], tuple(entry["layers"]))
+            for kind, entry in value["sources"].items()
+        }
+    )
