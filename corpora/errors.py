@@ -6,6 +6,9 @@ line prints these without a traceback and exits with status 1.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EmopoolError(Exception):
     """Base of all errors with a message meant for the user."""
@@ -39,5 +42,16 @@ class MissingStepError(EmopoolError, FileNotFoundError):
     """A command needs the output of an earlier one."""
 
 
+class TrainingError(EmopoolError, ArithmeticError):
+    """Training went wrong: a loss or a gradient is not finite."""
+
+
 class MissingExtraError(EmopoolError, ImportError):
     """An optional package is not installed; the message says how to install it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" with the closest known word, or "" when none is close."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" Did you mean '{by_lower[close[0]]}'?" if close else ""

@@ -1,0 +1,271 @@
+"""The manifest: utterances plus the label order, as a CSV that a person can open.
+
+`manifest.csv` holds one utterance a row (UTF-8, comma; columns `id`, `audio` and `label` are
+needed, the others of `corpora.rows.COLUMNS` are optional, further ones are ignored; paths are
+relative to the CSV's folder). `manifest.json` beside it holds what belongs to no row:
+
+    {"format": "emopool-manifest", "version": 1, "labels": [...], "corpus": "...",
+     "protocol": "", "shared_speakers": false, "synthetic": false}
+
+A hand-made CSV needs no JSON: its labels are then its label column, sorted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corpora.checks import Problem, find_problems, refuse
+from corpora.errors import ManifestError, MissingStepError
+from corpora.files import read_json, write_json, write_text
+from corpora.rows import (
+    COLUMNS,
+    format_number,
+    format_votes,
+    table_rows,
+    to_utterance,
+)
+from corpora.utterance import SPLITS, Utterance, speaker_key
+
+__all__ = [
+    "SPLITS",
+    "Manifest",
+    "Utterance",
+    "check_manifest",
+    "read_manifest",
+    "require_splits",
+    "speaker_key",
+    "write_manifest",
+]
+
+FORMAT, VERSION = "emopool-manifest", 1
+NEEDED = ("id", "audio", "label")
+# Written even when empty, so that a person sees where to fill them in.
+ALWAYS_WRITTEN = frozenset({*NEEDED, "text", "speaker", "split"})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The utterances of a corpus, or of several, and what holds for all of them.
+
+    Attributes:
+        utterances: in the order of the file.
+        labels: the label order: a class index is a position in it.
+        corpus: the name of the corpus.
+        protocol: the published evaluation whose rows these are; "" is none.
+        shared_speakers: the splits share speakers by declaration, which reports must say.
+        synthetic: not human speech, which reports must say.
+    """
+
+    utterances: tuple[Utterance, ...]
+    labels: tuple[str, ...]
+    corpus: str
+    protocol: str = ""
+    shared_speakers: bool = False
+    synthetic: bool = False
+
+    def in_split(self, split: str) -> tuple[Utterance, ...]:
+        """Return the utterances of one split, unlabelled ones included, in file order."""
+        return tuple(u for u in self.utterances if u.split == split)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read `manifest.csv` and the JSON beside it. Recordings are not touched.
+
+    Raises:
+        MissingStepError: there is no such file.
+        ManifestError: it cannot be used; up to ten problems are named with line and utterance.
+        FormatVersionError: the JSON beside it is of another format or version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingStepError(
+            f"No manifest at {path}. Make one with `prepare CORPUS ROOT`, or name another."
+        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8, "
+            "or read it as a corpus table with `prepare csv`."
+        ) from error
+    rows = table_rows(text, str(path))
+    header = _read_header(path, rows)
+    fields = _read_fields(path.with_suffix(".json"))
+    # Paths come back as `write_manifest` made them: seen from the CSV's real folder, so that a
+    # link on the way to the work folder does not lead `..` astray.
+    folder = os.path.realpath(path.parent)
+    problems: list[Problem] = []
+    utterances: list[Utterance] = []
+    for line, row in rows:
+        cells = dict(zip(header, row, strict=False))
+        try:
+            if len(row) != len(header):
+                raise ManifestError(f"{len(row)} cells where the header has {len(header)}")
+            utterances.append(to_utterance(cells, lambda cell: _locate(folder, cell), line))
+        except ManifestError as error:
+            problems.append(Problem(line, cells.get("id", ""), str(error)))
+    if not utterances and not problems:
+        raise ManifestError(f"{path} has a header but no utterance.")
+    labels = fields.pop("labels", None)
+    if labels is None:
+        labels = sorted({u.label for u in utterances} - {""})
+    manifest = Manifest(tuple(utterances), tuple(labels), **fields)
+    refuse(str(path), [*problems, *_problems(manifest)])
+    return manifest
+
+
+def write_manifest(manifest: Manifest, path: str | Path) -> None:
+    """Write `path` (CSV) and the JSON beside it; what could not be read back is refused.
+
+    The JSON goes first: a CSV never stands without its label order.
+
+    Raises:
+        ManifestError: the manifest breaks a rule of `read_manifest`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.path.realpath(path.parent)
+    table = _table_text(manifest, folder)
+    refuse(str(path), _problems(manifest))
+    try:
+        table.encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = table[max(error.start - 40, 0) : error.start + 40]
+        raise ManifestError(f"{path}: not valid Unicode near {around!r}. Rename that.") from error
+    write_json(
+        path.with_suffix(".json"),
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "labels": list(manifest.labels),
+            "corpus": manifest.corpus,
+            "protocol": manifest.protocol,
+            "shared_speakers": manifest.shared_speakers,
+            "synthetic": manifest.synthetic,
+        },
+    )
+    write_text(path, table)
+
+
+def check_manifest(manifest: Manifest, where: str) -> None:
+    """Raise what `read_manifest` would raise for these utterances; `where` names their source.
+
+    Raises:
+        ManifestError: a duplicate id, an unknown label, a bad segment, a speaker in two splits.
+    """
+    refuse(where, _problems(manifest))
+
+
+def require_splits(manifest: Manifest, names: Sequence[str]) -> None:
+    """Check that each named split has a labelled utterance.
+
+    Raises:
+        ManifestError: it has none; the message counts what every split holds.
+    """
+    counts = dict.fromkeys(SPLITS, 0)
+    for utterance in manifest.utterances:
+        if utterance.label and utterance.split:
+            counts[utterance.split] += 1
+    missing = [name for name in names if not counts.get(name)]
+    if missing:
+        held = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ManifestError(
+            f"The manifest has no labelled utterance, and so no speaker, in "
+            f"{' and '.join(missing)} (labelled utterances: {held}). "
+            "Fill its split column with train, dev and test, no speaker in two of them, "
+            "or run `prepare` on a table without a split column, which makes the splits."
+        )
+
+
+def _read_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+    """Return the column names, once they have been checked."""
+    _, header = next(rows, (0, []))
+    if not header:
+        raise ManifestError(f"{path} is empty: expected a header with {', '.join(NEEDED)}.")
+    missing = [name for name in NEEDED if name not in header]
+    if missing:
+        hint = " Columns are separated by commas." if len(header) == 1 else ""
+        raise ManifestError(
+            f"{path} has no column {' and no column '.join(missing)}. "
+            f"Columns found: {', '.join(header)}.{hint}"
+        )
+    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
+    if twice:
+        raise ManifestError(f"{path} has the column {' and '.join(twice)} twice.")
+    return header
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """Return the arguments of `Manifest` that the JSON holds, or defaults where it is absent."""
+    if not path.is_file():
+        return {"corpus": ""}
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    labels = value.get("labels")
+    if (
+        not isinstance(labels, list)
+        or not all(isinstance(label, str) and label for label in labels)
+        or len(set(labels)) != len(labels)
+    ):
+        raise ManifestError(
+            f'{path}: "labels" is {labels!r}, expected a list of different, non-empty names.'
+        )
+    return {
+        "labels": labels,
+        "corpus": str(value.get("corpus", "")),
+        "protocol": str(value.get("protocol", "")),
+        "shared_speakers": value.get("shared_speakers") is True,
+        "synthetic": value.get("synthetic") is True,
+    }
+
+
+def _locate(folder: str, cell: str) -> Path:
+    return Path(os.path.normpath(os.path.join(folder, cell)))
+
+
+def _table_text(manifest: Manifest, folder: str) -> str:
+    """Return the CSV; columns that nobody fills are left out, but for the usual ones."""
+    parents: dict[Path, str] = {}  # a corpus has few folders: relpath is asked once for each
+
+    def relative(path: Path | None) -> str:
+        if path is None:
+            return ""
+        if path.parent not in parents:
+            parents[path.parent] = Path(os.path.relpath(path.parent, folder)).as_posix()
+        parent = parents[path.parent]
+        return path.name if parent == "." else f"{parent}/{path.name}"
+
+    def cell(utterance: Utterance, column: str) -> str:
+        value = getattr(utterance, column)
+        if column in ("audio", "alignment"):
+            return relative(value)
+        if column == "votes":
+            return format_votes(value)
+        return value if isinstance(value, str) else format_number(value)
+
+    used = [
+        column
+        for column in COLUMNS
+        if column in ALWAYS_WRITTEN
+        or any(getattr(u, column) not in ("", None) for u in manifest.utterances)
+    ]
+    out = io.StringIO(newline="")
+    plain = csv.writer(out, lineterminator="\n")
+    # A bare carriage return is not quoted by the plain writer, and would end the row on reading.
+    quoted = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(used)
+    for utterance in manifest.utterances:
+        row = [cell(utterance, column) for column in used]
+        (quoted if any("\r" in value for value in row) else plain).writerow(row)
+    return out.getvalue()
+
+
+def _problems(manifest: Manifest) -> list[Problem]:
+    return find_problems(
+        manifest.utterances, manifest.labels, shared_speakers=manifest.shared_speakers
+    )

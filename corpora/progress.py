@@ -1,0 +1,39 @@
+"""Progress on anything longer than two seconds: rate and time left, on standard error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Shorter work is over before a bar would be read.
+DELAY_SECONDS = 2.0
+
+
+def progress_bar(description: str, total: float, unit: str, *, show: bool = True) -> Any:  # noqa: ANN401 - tqdm
+    """A tqdm bar, as a context manager with `update(amount)`.
+
+    Args:
+        description: what is going on.
+        total: in units; fractions are fine.
+        unit: such as `trial`, `step`; `h` of audio gets a real-time factor instead of a rate.
+        show: False keeps it silent.
+    """
+    from tqdm import tqdm
+
+    formats = {
+        "h": "{desc}: {percentage:3.0f}% |{bar:24}| {n:.2f}/{total:.2f} h of audio "
+        "[{elapsed}<{remaining}{postfix}]"
+    }
+    usual = (
+        "{desc}: {percentage:3.0f}% |{bar:24}| {n:.0f}/{total:.0f}{unit} "
+        "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    )
+    return tqdm(
+        desc=description,
+        total=total,
+        unit=unit if unit == "h" else f" {unit}",
+        bar_format=formats.get(unit, usual),
+        delay=DELAY_SECONDS,
+        disable=not show,
+        leave=False,
+        dynamic_ncols=True,
+    )

@@ -1,0 +1,217 @@
+"""The corpora Emopool reads: one file each, joined here by name.
+
+A new corpus is one file with one function under `@register(...)`, its name in `MODULES`, and a
+fixture tree in the tests for the contract every reader has to pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from corpora.errors import ConfigError, CorpusError, ManifestError, did_you_mean
+from corpora.utterance import Utterance
+
+# Imported when a corpus is asked for, not before: each registers itself.
+MODULES = ("corpora.emodb", "corpora.ravdess", "corpora.sample", "corpora.table")
+
+OptionValue = str | bool
+Options = Mapping[str, OptionValue]
+SWITCHES: Mapping[str, bool] = {"true": True, "yes": True, "false": False, "no": False}
+Read = Callable[[Path, Options], "ReadResult"]
+
+_READERS: dict[str, CorpusReader] = {}
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something in the corpus that did not become an utterance.
+
+    Attributes:
+        where: the file, or `table.csv:line`, relative to the root where it can be.
+        reason: why; the same words for the same cause, so that a summary can count them.
+    """
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What a reader found.
+
+    Attributes:
+        utterances: in a stated, repeatable order; audio paths absolute; `split` empty in all of
+            them where the corpus has no splits. Whether recordings exist is not the reader's
+            business: `prepare` looks.
+        labels: the label order of the corpus, which holds at least the labels that occur.
+        dropped: what was left out, with reasons; the rest is kept.
+        notes: sentences the user should read.
+        tables: the files that list the utterances, never to be overwritten.
+        shared_speakers: the corpus's own splits share speakers, by declaration.
+        synthetic: not human speech.
+    """
+
+    utterances: tuple[Utterance, ...]
+    labels: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+    tables: tuple[Path, ...] = ()
+    shared_speakers: bool = False
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class CorpusReader:
+    """How one corpus is read, and what a user must know to have it.
+
+    Attributes:
+        name: what is typed after `prepare`.
+        title: the name in full, with language and kind.
+        licence: as its makers state it.
+        source: where to get it.
+        needs: what the root folder must hold.
+        read: (root, options) to a `ReadResult`; raises `CorpusError` for a wrong root.
+        options: the option names it knows, each with one line of help.
+    """
+
+    name: str
+    title: str
+    licence: str
+    source: str
+    needs: str
+    read: Read
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def register(
+    name: str,
+    *,
+    title: str,
+    licence: str,
+    source: str,
+    needs: str,
+    options: Mapping[str, str] | None = None,
+) -> Callable[[Read], Read]:
+    """Register the decorated function as the reader of corpus `name`; see `CorpusReader`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(read: Read) -> Read:
+        if name in _READERS:
+            raise ValueError(
+                f"corpus '{name}' is registered twice: by {_READERS[name].read.__module__} "
+                f"and by {read.__module__}"
+            )
+        _READERS[name] = CorpusReader(name, title, licence, source, needs, read, options or {})
+        return read
+
+    return add
+
+
+def all_corpora() -> tuple[CorpusReader, ...]:
+    """Return every reader, sorted by name."""
+    for module in MODULES:
+        import_module(module)
+    return tuple(_READERS[name] for name in sorted(_READERS))
+
+
+def find_corpus(name: str) -> CorpusReader:
+    """Return the reader of this name.
+
+    Raises:
+        CorpusError: there is none; the message names the close matches.
+    """
+    readers = {reader.name: reader for reader in all_corpora()}
+    if name not in readers:
+        raise CorpusError(
+            f"There is no corpus '{name}'.{did_you_mean(name, readers)} "
+            f"Known: {', '.join(readers)}. Any other corpus: list it in a table for `prepare csv`."
+        )
+    return readers[name]
+
+
+def corpora_text() -> str:
+    """Describe every corpus in plain text: what it needs, its licence, where to get it."""
+    blocks = []
+    for reader in all_corpora():
+        lines = [
+            f"{reader.name}: {reader.title}",
+            f"  needs    {reader.needs}",
+            f"  licence  {reader.licence}",
+            f"  source   {reader.source}",
+        ]
+        lines += [f"  option   {option}: {text}" for option, text in reader.options.items()]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def parse_options(name: str, settings: Iterable[str]) -> dict[str, OptionValue]:
+    """Read `NAME=VALUE` settings for corpus `name`; true/yes and false/no are switches.
+
+    Raises:
+        CorpusError: an unknown corpus.
+        ConfigError: not of that form, an option twice, or one the corpus does not know.
+    """
+    reader = find_corpus(name)
+    options: dict[str, OptionValue] = {}
+    for setting in settings:
+        option, equals, value = (part.strip() for part in setting.partition("="))
+        if not (option and equals and value) or option in options:
+            raise ConfigError(f"'{setting}' is not NAME=VALUE with a name of its own.")
+        options[option] = SWITCHES.get(value.lower(), value)
+    _check_options(reader, options)
+    return options
+
+
+def read_corpus(name: str, root: str | Path, options: Options | None = None) -> ReadResult:
+    """Read a corpus folder.
+
+    Args:
+        name: a registered corpus.
+        root: its folder; a table also by its file.
+        options: only those the reader knows.
+
+    Raises:
+        CorpusError: an unknown name, or the root does not look as the corpus's layout says.
+        ConfigError: an unknown option.
+        ManifestError: two utterances have one id.
+    """
+    reader = find_corpus(name)
+    options = dict(options or {})
+    _check_options(reader, options)
+    root = Path(root).expanduser().resolve()
+    if not root.exists():
+        raise CorpusError(f"{root} does not exist. `prepare {name}` needs {reader.needs}.")
+    result = reader.read(root, options)
+    _refuse_duplicates(result, root)
+    return result
+
+
+def _check_options(reader: CorpusReader, options: Options) -> None:
+    for option in options:
+        if option not in reader.options:
+            known = ", ".join(reader.options) or "none"
+            raise ConfigError(
+                f"corpus '{reader.name}' has no option '{option}'."
+                f"{did_you_mean(option, reader.options)} It knows: {known}."
+            )
+
+
+def _refuse_duplicates(result: ReadResult, root: Path) -> None:
+    """Raise for two utterances of one id: which of them is meant cannot be guessed."""
+    seen: dict[str, Utterance] = {}
+    for utterance in result.utterances:
+        first = seen.setdefault(utterance.id, utterance)
+        if first is not utterance:
+            places = " and ".join(
+                f"{u.audio}" + (f" (line {u.line})" if u.line else "") for u in (first, utterance)
+            )
+            raise ManifestError(
+                f"{root}: the id '{utterance.id}' is used twice: {places}. "
+                "Remove or rename one of them."
+            )

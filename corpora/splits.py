@@ -1,0 +1,192 @@
+"""Speaker-disjoint train, dev and test splits for a corpus that has none.
+
+Objective (ours), smaller is better, over assignments of whole speakers to the splits s with
+shares p_s (60/20/20): the sum over columns c of
+
+    w_c · Σ_s (n_sc - p_s·N_c)² / (p_s·N_c²)
+
+where n_sc counts the utterances of column c in split s and N_c those of the corpus. The columns
+are all utterances (w = 1), each label (w = 1 / number of labels) and each sex (w = ½ / number of
+sexes). A split without some label costs 1,000 more, an empty split 1,000,000, so both happen only
+where no assignment avoids them. Up to 12 speakers every assignment is tried; above, speakers are
+placed greedily, largest first, and then moved and swapped for as long as that helps.
+
+Who spoke an utterance of an unknown speaker is not known, so each such recording counts as a
+speaker of its own. Unlabelled utterances are placed nowhere: they can only be predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.errors import ManifestError
+from corpora.utterance import SEXES, SPLITS, Utterance, speaker_key
+
+SHARES = (0.6, 0.2, 0.2)  # of SPLITS
+EXHAUSTIVE_SPEAKERS = 12  # 3^12 assignments are half a million: a second
+SWAPPING_SPEAKERS = 500  # swaps cost the square of the speakers
+MOVING_SPEAKERS = 5_000  # above, greedy placement is already balanced to a fraction of a percent
+MAX_PASSES = 20
+CHUNK = 3**10  # assignments weighed at once: 50 MB
+NO_LABEL, NO_UTTERANCE = 1e3, 1e6
+TIE = 1e-9
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """The objective over counts `[splits, columns]`.
+
+    Attributes:
+        targets: `[splits, columns]`, the counts aimed at. Column 0 counts all utterances, columns
+            1 to `labels` those of one label, the rest those of one sex.
+        scale: `[splits, columns]`, the weight of a squared deviation.
+        labels: how many labels there are.
+    """
+
+    targets: Matrix
+    scale: Matrix
+    labels: int
+
+    def loss(self, counts: Matrix) -> Matrix:
+        """Weigh `counts` `[..., splits, columns]`; returns `[...]`."""
+        deviation = ((counts - self.targets) ** 2 * self.scale).sum(axis=(-2, -1))
+        empty = (counts[..., 0] == 0).sum(axis=-1)
+        lacking = (counts[..., 1 : 1 + self.labels] == 0).sum(axis=(-2, -1))
+        return np.asarray(deviation + NO_UTTERANCE * empty + NO_LABEL * lacking)
+
+
+def assign_splits(
+    utterances: Sequence[Utterance], *, seed: int = 0
+) -> tuple[tuple[Utterance, ...], tuple[str, ...]]:
+    """Give every labelled utterance a split, no known speaker standing in two.
+
+    Args:
+        utterances: whatever splits they have is replaced.
+        seed: chooses among equally good assignments up to 12 speakers, and the order of the
+            search above. The same seed gives the same splits.
+
+    Returns:
+        The utterances in the same order, and notes that the user should read.
+
+    Raises:
+        ManifestError: there are fewer than three speakers.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    unknown = 0
+    for index, utterance in enumerate(utterances):
+        if utterance.label:
+            key = speaker_key(utterance)
+            unknown += key is None
+            # Cuts of one recording share their speakers, so they stay together.
+            groups.setdefault(key or str(utterance.audio), []).append(index)
+    members = [groups[key] for key in sorted(groups, key=str)]
+    if len(members) < len(SPLITS):
+        names = ", ".join(sorted({u.speaker for u in utterances} - {""}))
+        raise ManifestError(
+            f"Splits in which no speaker stands twice need at least {len(SPLITS)} speakers with "
+            f"labelled utterances; found {len(members)}{f' ({names})' if names else ''}. "
+            "Add a column split with train, dev and test, or a column speaker that tells more "
+            "speakers apart."
+        )
+    counts, goal = _columns(utterances, members)
+    rng = np.random.default_rng(seed)
+    small = len(members) <= EXHAUSTIVE_SPEAKERS
+    placed = _best(counts, goal, rng) if small else _search(counts, goal, rng)
+    split = dict.fromkeys(range(len(utterances)), "")
+    for group, home in zip(members, placed, strict=True):
+        split.update(dict.fromkeys(group, SPLITS[home]))
+    made = tuple(replace(u, split=split[i]) for i, u in enumerate(utterances))
+    return made, _unknown_note(unknown, sum(map(len, members)))
+
+
+def _unknown_note(unknown: int, total: int) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    return (
+        f"WARNING: the speaker of {unknown} of {total} labelled utterances is not known. Each of "
+        "their recordings counts as a speaker of its own, so one person may stand in two splits "
+        "and scores may come out too high. A speaker column mends that.",
+    )
+
+
+def _columns(
+    utterances: Sequence[Utterance], members: Sequence[Sequence[int]]
+) -> tuple[Matrix, _Goal]:
+    """Return what each speaker brings, `[speakers, columns]`, and the objective over it."""
+    labels = sorted({utterances[i].label for group in members for i in group})
+    sexes = [s for s in SEXES if any(utterances[i].sex == s for g in members for i in g)]
+    column = {name: 1 + k for k, name in enumerate([*labels, *(f"\0{s}" for s in sexes)])}
+    counts = np.zeros((len(members), 1 + len(column)))
+    for row, group in zip(counts, members, strict=True):
+        row[0] = len(group)
+        for i in group:
+            row[column[utterances[i].label]] += 1
+            if utterances[i].sex in sexes:
+                row[column[f"\0{utterances[i].sex}"]] += 1
+    weights = np.array(
+        [1.0] + [1 / len(labels)] * len(labels) + [0.5 / len(sexes or "1")] * len(sexes)
+    )
+    totals = counts.sum(axis=0)
+    shares = np.array(SHARES)[:, None]
+    return counts, _Goal(shares * totals, weights / (shares * totals**2), len(labels))
+
+
+def _best(counts: Matrix, goal: _Goal, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Try every assignment of `counts` `[speakers, columns]`; returns `[speakers]` splits."""
+    powers = 3 ** np.arange(len(counts))
+    total = 3 ** len(counts)
+    losses = np.empty(total)
+    for start in range(0, total, CHUNK):
+        codes = np.arange(start, min(start + CHUNK, total))
+        places = codes[:, None] // powers % 3
+        held = np.stack([(places == s).astype(float) @ counts for s in range(3)], axis=1)
+        losses[start : start + len(codes)] = goal.loss(held)
+    equal = np.flatnonzero(losses <= losses.min() + TIE)
+    return np.asarray(equal[rng.integers(len(equal))] // powers % 3)
+
+
+def _search(counts: Matrix, goal: _Goal, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Place greedily, then move and swap; arguments and result as for `_best`."""
+    order = rng.permutation(len(counts))
+    order = order[np.argsort(-counts[order, 0], kind="stable")]
+    placed = np.zeros(len(counts), dtype=np.intp)
+    held = np.zeros_like(goal.targets)
+    each = np.eye(3)[:, :, None]  # [candidate split, split, 1]
+    for g in order:
+        placed[g] = int(np.argmin(goal.loss(held + each * counts[g])))
+        held[placed[g]] += counts[g]
+    if len(counts) > MOVING_SPEAKERS:
+        return placed
+    for _ in range(MAX_PASSES):
+        before = goal.loss(held)
+        for g in order:
+            rest = held - each[placed[g]] * counts[g]
+            placed[g] = int(np.argmin(goal.loss(rest + each * counts[g])))
+            held = rest + each[placed[g]] * counts[g]
+            if len(counts) <= SWAPPING_SPEAKERS:
+                held = _swap(g, placed, held, counts, goal)
+        if goal.loss(held) >= before - TIE:
+            break
+    return placed
+
+
+def _swap(g: int, placed: NDArray[np.intp], held: Matrix, counts: Matrix, goal: _Goal) -> Matrix:
+    """Swap speaker g with the one that helps most, if any does; returns the new counts held."""
+    others = np.flatnonzero(placed != placed[g])
+    if not len(others):
+        return held
+    gain = counts[others] - counts[g]  # what g's split would gain and the other one lose
+    here, there = np.eye(3)[placed[g]], np.eye(3)[placed[others]]
+    swapped = held + (here[None, :, None] - there[:, :, None]) * gain[:, None, :]
+    losses = goal.loss(swapped)
+    k = int(np.argmin(losses))
+    if losses[k] >= goal.loss(held) - TIE:
+        return held
+    placed[g], placed[others[k]] = placed[others[k]], placed[g]
+    return np.asarray(swapped[k])

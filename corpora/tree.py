@@ -1,0 +1,49 @@
+"""Looking through a corpus folder in a repeatable order, and saying what is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from corpora.errors import CorpusError
+
+
+def files_below(root: Path, suffix: str) -> Iterator[Path]:
+    """Yield the files below `root` with this suffix (any case), folder by folder, sorted.
+
+    Hidden files and folders are passed over (`._x.wav` is macOS's, not a recording). Links to
+    folders are followed, each real folder once.
+    """
+    visited: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(suffix) and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def inside(path: Path, root: Path) -> str:
+    """Return `path` as seen from `root`, for messages."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def wrong_root(root: Path, corpus: str, looked_for: str) -> CorpusError:
+    """Return the error for a root that does not hold the corpus: looked for this, found that."""
+    if not root.is_dir():
+        return CorpusError(f"{root} is a file. {corpus} needs a folder with {looked_for}.")
+    names = sorted(
+        entry.name + ("/" if entry.is_dir() else "")
+        for entry in os.scandir(root)
+        if not entry.name.startswith(".")
+    )
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return CorpusError(
+        f"{root} does not look like {corpus}. Looked for {looked_for}; "
+        f"found {shown or 'nothing: the folder is empty'}. Give the folder that holds them."
+    )

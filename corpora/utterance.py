@@ -1,0 +1,67 @@
+"""The utterance: one labelled stretch of speech, the noun that everything above is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SPLITS = ("train", "dev", "test")
+SEXES = ("female", "male")
+
+# How corpora write "nobody knows who spoke" (MSP-Podcast: "Unknown"), in lower case.
+UNKNOWN_SPEAKERS = frozenset({"", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One labelled stretch of speech.
+
+    Attributes:
+        id: unique within its manifest.
+        audio: the recording; absolute in memory, relative to the CSV on disk.
+        label: the emotion; "" is unlabelled: it can be predicted, not trained on or scored.
+        start: where the utterance begins in the recording, seconds; None is the file's own start.
+        end: where it ends, seconds; None is the file's own end.
+        text: what is said; "" is an empty text, which is encoded as its special tokens.
+        speaker: "" (or "Unknown") is not known, and never counts as one speaker.
+        split: train, dev or test; "" is not used.
+        fold: the fold of a cross-validation protocol.
+        session: the recording session, where the corpus has such.
+        sex: female, male or "".
+        language: a BCP-47 tag such as en or de.
+        corpus: the corpus it comes from; speakers of different corpora are different people.
+        alignment: a TextGrid with its words and phones.
+        valence: the mean rating, on the corpus's own scale.
+        arousal: the same for arousal (activation).
+        dominance: the same for dominance.
+        votes: how many raters gave each label.
+        line: where it stands in its table (1 is the header), for messages; 0 is nowhere.
+    """
+
+    id: str
+    audio: Path
+    label: str
+    start: float | None = None
+    end: float | None = None
+    text: str = ""
+    speaker: str = ""
+    split: str = ""
+    fold: str = ""
+    session: str = ""
+    sex: str = ""
+    language: str = ""
+    corpus: str = ""
+    alignment: Path | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+    votes: Mapping[str, float] | None = field(default=None, hash=False)
+    line: int = field(default=0, compare=False)
+
+
+def speaker_key(utterance: Utterance) -> tuple[str, str] | None:
+    """Return what tells speakers apart, (corpus, speaker), or None where the speaker is unknown."""
+    if utterance.speaker.strip().lower() in UNKNOWN_SPEAKERS:
+        return None
+    return utterance.corpus, utterance.speaker

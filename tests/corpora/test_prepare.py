@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from corpora.errors import CorpusError, ManifestError
+from corpora.manifest import read_manifest
+from corpora.prepare import prepare
+from corpora.registry import Options
+from corpora.summary import PrepareReport
+from tests.corpora.fixture_trees import emodb, sample, write_wav
+
+HEADER = "audio,label,speaker"
+SPEAKERS = ("ann", "bob", "cyd", "dan")
+
+
+def table(root: Path, *extra: str, header: str = HEADER, tail: str = "") -> Path:
+    """Four speakers with two labels each, and the rows given."""
+    rows = [header]
+    for who in SPEAKERS:
+        for label in ("calm", "joy"):
+            write_wav(root / f"{who}_{label}.wav", seconds=0.5)
+            rows.append(f"{who}_{label}.wav,{label},{who}{tail}")
+    (root / "t.csv").write_text("\n".join([*rows, *extra]) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    return folder
+
+
+def run(root: Path, options: Options | None = None, **arguments: object) -> PrepareReport:
+    target = root.parent / "work" / "manifest.csv"
+    return prepare("csv", root, target, options=options, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_manifest_holds_what_the_report_counts(root: Path) -> None:
+    report = run(table(root))
+    manifest = read_manifest(report.manifest)
+    assert manifest.labels == report.labels == ("calm", "joy")
+    for split, by_label in report.counts.items():
+        for label, count in by_label.items():
+            assert count == sum(u.label == label for u in manifest.in_split(split))
+    assert report.all_speakers == sum(report.speakers.values()) == 4
+    assert sum(report.hours.values()) == pytest.approx(8 * 0.5 / 3600)
+
+
+def test_hours_count_segments_not_whole_recordings(root: Path) -> None:
+    report = run(table(root, header=f"{HEADER},start,end", tail=",0.1,0.3"))
+    assert sum(report.hours.values()) == pytest.approx(8 * 0.2 / 3600)
+
+
+def test_a_cut_past_the_end_is_listed_and_kept(root: Path) -> None:
+    write_wav(root / "long.wav", seconds=0.5)
+    table(root, "long.wav,joy,ann,0.2,9", header=f"{HEADER},start,end", tail=",,")
+    report = run(root)
+    (broken,) = report.unreadable
+    assert "long.wav" in broken.where
+    assert "passes the recording's end at 0.5 s" in broken.reason
+    assert "long" in {u.id for u in read_manifest(report.manifest).utterances}
+
+
+def test_missing_recordings_are_listed_and_left_out(root: Path) -> None:
+    report = run(table(root, "gone.wav,joy,ann"))
+    (missing,) = report.missing
+    assert missing.where == "gone.wav (line 10)"
+    assert len(read_manifest(report.manifest).utterances) == 8
+
+
+def test_a_missing_alignment_costs_the_alignment_alone(root: Path) -> None:
+    report = run(table(root, header=f"{HEADER},alignment", tail=",no.TextGrid"))
+    assert len(report.missing) == 8
+    assert {u.alignment for u in read_manifest(report.manifest).utterances} == {None}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "the file is empty"), (b"no sound", "not readable as audio")]
+)
+def test_a_broken_recording_is_listed_and_kept_for_extraction(
+    root: Path, content: bytes, reason: str
+) -> None:
+    table(root)
+    (root / "ann_joy.wav").write_bytes(content)
+    report = run(root)
+    (broken,) = report.unreadable
+    assert broken.where == "ann_joy.wav"
+    assert reason in broken.reason
+    assert len(read_manifest(report.manifest).utterances) == 8
+
+
+def test_nothing_left_is_an_error_that_says_why(root: Path) -> None:
+    (root / "t.csv").write_text("audio,label\na.wav,sad\n")
+    with pytest.raises(CorpusError, match=r"nothing is left .*no such recording.*a\.wav"):
+        run(root)
+
+
+def test_own_splits_are_kept(root: Path) -> None:
+    table(root)
+    split = dict(zip(SPEAKERS, ("train", "dev", "test", ""), strict=True))
+    lines = (root / "t.csv").read_text().splitlines()
+    rows = [f"{line},{split[line.split(',')[2]]}" for line in lines[1:]]
+    (root / "t.csv").write_text("\n".join([f"{HEADER},split", *rows]) + "\n")
+    report = run(root)
+    assert not report.splits_made
+    assert {u.speaker: u.split for u in read_manifest(report.manifest).utterances} == split
+    assert any("2 labelled utterances have no split" in note for note in report.notes)
+
+
+def test_own_splits_without_dev_are_warned_about(root: Path) -> None:
+    report = run(table(root, header=f"{HEADER},split", tail=",train"))
+    assert "WARNING: dev has no labelled utterance." in report.notes
+
+
+SHARED = ("ann_calm.wav,calm,ann,train", "ann_joy.wav,joy,ann,dev")
+
+
+def test_a_speaker_in_two_own_splits_is_refused_with_the_tables_lines(root: Path) -> None:
+    table(root)
+    (root / "t.csv").write_text("\n".join([f"{HEADER},split", *SHARED]) + "\n")
+    with pytest.raises(ManifestError, match=r"t\.csv, line 3.*train \(line 2\) and in dev"):
+        run(root)
+
+
+def test_a_speaker_in_two_own_splits_may_be_declared(root: Path) -> None:
+    table(root)
+    (root / "t.csv").write_text("\n".join([f"{HEADER},split", *SHARED]) + "\n")
+    report = run(root, {"shared_speakers": True})
+    assert read_manifest(report.manifest).shared_speakers
+    assert any("share speakers" in note for note in report.notes)
+
+
+def test_the_labels_asked_for_set_order_and_choice(root: Path) -> None:
+    report = run(table(root), labels=("joy",))
+    assert report.labels == read_manifest(report.manifest).labels == ("joy",)
+    assert {item.reason for item in report.dropped} == {"label 'calm' is not among those asked for"}
+
+
+def test_a_label_asked_for_that_does_not_exist_names_the_close_match(root: Path) -> None:
+    with pytest.raises(ManifestError, match=r"no label 'jooy'. Did you mean 'joy'\?"):
+        run(table(root), labels=("jooy", "calm"))
+
+
+def test_labels_that_nobody_expresses_leave_the_order(tmp_path: Path) -> None:
+    for who in ("03", "08", "09"):
+        write_wav(tmp_path / "emodb" / f"{who}a01Ta.wav")
+        write_wav(tmp_path / "emodb" / f"{who}a01Wa.wav")
+    report = prepare("emodb", tmp_path / "emodb", tmp_path / "manifest.csv")
+    assert report.labels == ("anger", "sadness")
+    assert any("boredom, disgust" in note for note in report.notes)
+
+
+def test_a_label_missing_in_a_split_is_noted(root: Path) -> None:
+    write_wav(root / "rare.wav")
+    report = run(table(root, "rare.wav,awe,ann"))
+    assert sum("has no utterance of awe" in note for note in report.notes) == 2
+
+
+def test_an_unlabelled_corpus_can_only_be_predicted(root: Path) -> None:
+    write_wav(root / "a.wav")
+    (root / "t.csv").write_text("audio,label\na.wav,\n")
+    report = run(root)
+    assert report.labels == ()
+    assert any("only be predicted" in note for note in report.notes)
+
+
+def test_the_table_read_is_never_overwritten(root: Path) -> None:
+    before = (table(root) / "t.csv").read_bytes()
+    with pytest.raises(CorpusError, match="would be overwritten"):
+        prepare("csv", root, root / "t.csv")
+    assert (root / "t.csv").read_bytes() == before
+
+
+def test_preparing_twice_writes_the_same_bytes(root: Path) -> None:
+    first = run(table(root)).manifest.read_bytes()
+    assert run(root).manifest.read_bytes() == first
+
+
+def test_the_sample_corpus_is_marked_synthetic(tmp_path: Path) -> None:
+    sample(tmp_path / "sample")
+    report = prepare("sample", tmp_path / "sample", tmp_path / "work" / "manifest.csv")
+    assert report.synthetic
+    assert read_manifest(report.manifest).synthetic
+    assert "SYNTHETIC" in report.to_text()
+
+
+def test_the_text_names_counts_drops_and_the_file_written(tmp_path: Path) -> None:
+    emodb(tmp_path / "emodb")
+    text = prepare("emodb", tmp_path / "emodb", tmp_path / "work" / "manifest.csv").to_text()
+    assert "Left out (2):" in text
+    assert "emotion letter X is not one of W L E A F T N: wav/03a01Xa.wav" in text
+    assert f"Wrote {tmp_path / 'work' / 'manifest.csv'}: 22 utterances" in text
+    columns = text.splitlines()[4].split()
+    assert columns == ["utterances", "train", "dev", "test", "all"]
+
+
+def test_the_report_is_json(root: Path) -> None:
+    report = run(table(root, "gone.wav,joy,ann"))
+    value = json.loads(json.dumps(report.to_json()))
+    assert value["missing"][0]["where"] == "gone.wav (line 10)"
+    assert value["counts"]["train"].keys() == {"calm", "joy", ""}
