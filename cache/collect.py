@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from cache.extraction import Extraction, read_extraction
 from cache.failures import read_failures
 from cache.frames import Frames
-from cache.keys import audio_key, text_key
-from cache.sources import SourceIndex
+from cache.inputs import utterance_keys
 from cache.stream import FrameStream
 from corpora.errors import MissingStepError
 from corpora.manifest import Manifest, Utterance
@@ -64,7 +63,8 @@ def collect_frames(
     }
     if speech and "audio" in modalities:
         wanted["speech"] = FrameStream.open(work.features / extraction.source("speech").stream())
-    kept, missing = [], []
+    kept: list[Utterance] = []
+    missing: list[Utterance] = []
     for utterance in manifest.utterances:
         own = keys[utterance.id]
         complete = all(own.get(_key_kind(name)) in stream for name, stream in wanted.items())
@@ -82,22 +82,7 @@ def collect_frames(
     if "speech" in wanted:
         probabilities = wanted["speech"].load([keys[u.id]["audio"] for u in kept])
         frames["audio"] = frames["audio"].with_speech(probabilities.values[:, 0].float())
-    return Collection(
-        tuple(kept), frames, {u.id: known[u.id] for u in missing}, extraction
-    )
-
-
-def utterance_keys(work: Work, utterances: Sequence[Utterance]) -> dict[str, dict[str, str]]:
-    """The cache keys of each utterance by id: `audio` (absent if the file is) and `text`."""
-    with SourceIndex(work.sources) as index:
-        hashes = index.content_hashes(sorted({utterance.audio for utterance in utterances}))
-    keys = {}
-    for utterance in utterances:
-        keys[utterance.id] = {"text": text_key(utterance.text)}
-        if utterance.audio in hashes:
-            content = hashes[utterance.audio]
-            keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)
-    return keys
+    return Collection(tuple(kept), frames, {u.id: known[u.id] for u in missing}, extraction)
 
 
 def _key_kind(stream: str) -> str:

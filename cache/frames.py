@@ -66,7 +66,9 @@ class Frames:
         return cls(x[valid], _offsets(valid.sum(dim=1)))
 
     @classmethod
-    def from_list(cls, utterances: Sequence[Tensor], speech: Sequence[Tensor] | None = None) -> Frames:
+    def from_list(
+        cls, utterances: Sequence[Tensor], speech: Sequence[Tensor] | None = None
+    ) -> Frames:
         """Lay utterances `[T_b, D]` end to end."""
         return cls(
             torch.cat(list(utterances)),
@@ -104,7 +106,9 @@ class Frames:
         offsets = _offsets(lengths)
         # Row numbers: each utterance's first row repeated, plus a counter within the utterance.
         within = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
-        rows = (self.offsets[:-1][chosen].repeat_interleave(lengths) + within).to(self.values.device)
+        rows = (self.offsets[:-1][chosen].repeat_interleave(lengths) + within).to(
+            self.values.device
+        )
         speech = None if self.speech is None else self.speech.index_select(0, rows)
         return Frames(self.values.index_select(0, rows), offsets, speech)
 

@@ -13,7 +13,6 @@ accumulation steps and folds add up exactly when each divides by the weight of t
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corpora.errors import ConfigError
+from corpora.errors import ConfigError, did_you_mean
 
 LOSS_KINDS = ("focal", "cross_entropy")
 
@@ -56,10 +55,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in LOSS_KINDS:
-            close = difflib.get_close_matches(str(self.kind), LOSS_KINDS, n=1, cutoff=0.4)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
             raise ConfigError(
-                f"Unknown loss '{self.kind}', expected one of {list(LOSS_KINDS)}.{hint}"
+                f"Unknown loss '{self.kind}', expected one of {list(LOSS_KINDS)}."
+                f"{did_you_mean(str(self.kind), LOSS_KINDS)}"
             )
         _check_gamma(self.gamma)
 

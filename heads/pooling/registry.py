@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from corpora.errors import ConfigError
+from corpora.errors import ConfigError, did_you_mean
 from heads.pooling.view import Affine, View
 
 
@@ -81,28 +80,20 @@ def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
     options = dict(description)
     kind = options.pop("kind", None)
     if kind not in _KINDS:
-        close = difflib.get_close_matches(str(kind), _KINDS, n=3)
-        hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
         raise ConfigError(
-            f"unknown pooling kind {kind!r}.{hint} Known: {', '.join(pooling_kinds())}."
+            f"unknown pooling kind {kind!r}.{did_you_mean(str(kind), _KINDS)} "
+            f"Known: {', '.join(pooling_kinds())}."
         )
     config_class, defaults = _KINDS[kind]
     known = [field.name for field in fields(config_class)]
     for option in options:
         if option not in known:
-            close = difflib.get_close_matches(option, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(
-                f"pooling '{kind}' has no option {option!r}.{hint} "
+                f"pooling '{kind}' has no option {option!r}.{did_you_mean(option, known)} "
                 f"Options: {', '.join(known) or 'none'}."
             )
     config: PoolingConfig = config_class(**{**defaults, **options})
     return config
-
-
-def describe(kind: str, config: PoolingConfig) -> dict[str, Any]:
-    """The full description of a config: `pooling_config(describe(kind, c)) == c`."""
-    return {"kind": kind, **asdict(config)}  # type: ignore[call-overload]
 
 
 def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> nn.Module:

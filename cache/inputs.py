@@ -1,0 +1,23 @@
+"""The content keys of a manifest's recordings and texts. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cache.keys import audio_key, text_key
+from cache.sources import SourceIndex
+from corpora.manifest import Utterance
+from corpora.work import Work
+
+
+def utterance_keys(work: Work, utterances: Sequence[Utterance]) -> dict[str, dict[str, str]]:
+    """The cache keys of each utterance by id: `audio` (absent if the file is) and `text`."""
+    with SourceIndex(work.sources) as index:
+        hashes = index.content_hashes(sorted({utterance.audio for utterance in utterances}))
+    keys = {}
+    for utterance in utterances:
+        keys[utterance.id] = {"text": text_key(utterance.text)}
+        if utterance.audio in hashes:
+            content = hashes[utterance.audio]
+            keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)
+    return keys

@@ -1,0 +1,103 @@
+"""How anything enters the cache: built in `WORK/.tmp`, made durable, then renamed into place.
+
+What is not renamed does not exist. A killed process leaves its building site behind; the next
+writer clears away those whose process is dead, and those older than a day.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from corpora.files import fsync_folder
+
+# A part is closed after minutes, so a site of a day ago belongs to nobody, whatever its machine.
+STALE_S = 24 * 3600
+_SITE = re.compile(r"site-(?P<ns>[0-9a-f]{16})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<host>.+)")
+
+
+def scratch_folder(features: Path) -> Path:
+    """Where things for the group at `features` are built: on the same file system, beside it."""
+    return features.parent / ".tmp"
+
+
+def new_site(scratch: Path) -> Path:
+    """Create an empty folder to build in. Its name says when, by which process, on which host."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    stamp = f"{time.time_ns():016x}-{os.getpid()}-{secrets.token_hex(4)}"
+    site = scratch / f"site-{stamp}-{_host()}"
+    os.mkdir(site)
+    return site
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a new file and fsync it; its folder is made durable by `publish`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        write_at(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset` (one `pwrite` may write only a part of it)."""
+    view = memoryview(data)
+    while len(view):
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def publish(site: Path, target: Path) -> None:
+    """Rename a finished building site to `target`: the commit.
+
+    The files in it have been fsynced by whoever wrote them; the folders are here.
+
+    Raises:
+        OSError: `target` exists and is not an empty folder, or the disk failed.
+    """
+    for folder, _, _ in os.walk(site, topdown=False):
+        fsync_folder(Path(folder))
+    os.rename(site, target)
+    fsync_folder(target.parent)
+
+
+def discard(site: Path) -> None:
+    """Remove a building site; what cannot be removed is left to `clear_stale_sites`."""
+    shutil.rmtree(site, ignore_errors=True)
+
+
+def clear_stale_sites(scratch: Path) -> None:
+    """Remove the building sites of processes that died."""
+    try:
+        names = os.listdir(scratch)
+    except FileNotFoundError:
+        return
+    for name in names:
+        found = _SITE.fullmatch(name)
+        if found is None:
+            continue  # not ours: other rooms may use the folder too
+        age_s = (time.time_ns() - int(found["ns"], 16)) / 1e9
+        dead = found["host"] == _host() and not _alive(int(found["pid"]))
+        if dead or age_s > STALE_S:
+            discard(scratch / name)
+
+
+def _host() -> str:
+    """This machine's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "unknown"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 tests only
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's process
+    return True

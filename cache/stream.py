@@ -1,0 +1,266 @@
+"""FrameStream: reads one recipe's features of any number of inputs, by content key.
+
+Importing this, opening a stream and asking what it holds do not import torch: a plan that finds
+nothing to do answers at once. `cache.layout` tells the folders, `cache.parts` the bytes.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.index import Index, Run, scan
+from cache.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
+from cache.parts import check_sum, copy_checked, map_part
+from cache.writer import PartWriter
+from corpora.errors import CacheError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cache.frames import Frames
+
+__all__ = ["FrameStream", "PartWriter", "ensure_stream", "open_features"]
+
+T = TypeVar("T")
+# Each open map costs a file descriptor, of which a process has 1,024 on Linux and 256 on macOS by
+# default, and a work folder has half a dozen streams. Opening one again takes some 20 µs.
+OPEN_MAPS = 128
+
+
+class FrameStream:
+    """A stream's utterances, memory-mapped. Made by `FrameStream.open`.
+
+    Parts never change, so what was read stays right; parts added later are seen by opening again.
+    When a part turns out to be gone, because another process merged or pruned it, the folder is
+    read once more. Each part's checksum is checked when it is first touched and whenever it is
+    read as a whole. One thread may use it at a time; open it again for another.
+    """
+
+    def __init__(self, path: Path, header: StreamHeader) -> None:
+        self.path = path
+        self._header = header
+        self._index = self._scan()
+        self._maps: dict[int, npt.NDArray[Any]] = {}  # by part number; the last used one last
+        self._most_maps = _most_maps()
+        self._summed: set[str] = set()  # paths of parts whose checksum was right
+
+    @classmethod
+    def open(cls, path: Path | str) -> FrameStream:
+        """Open a layer folder such as `WORK/features.zarr/audio-<fingerprint>/layer_24`.
+
+        Raises:
+            MissingStepError: there is no such folder.
+            FormatVersionError: it is no stream, or one of another version.
+            CacheError: a part lacks a file, or one has the wrong size.
+        """
+        return cls(Path(path), read_stream(Path(path)))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of all utterances, each once, in the order they lie on disk."""
+        return self._index.keys
+
+    @property
+    def dim(self) -> int:
+        """Values per frame."""
+        return self._header.dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored: float16, float32 or uint8."""
+        return DTYPES[self._header.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all utterances' frames as stored: what `load()` without a dtype returns."""
+        return int(self.lengths().sum()) * self._header.frame_bytes
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index
+
+    def lengths(self, keys: Sequence[str] | None = None) -> npt.NDArray[np.int64]:
+        """`[B]` frames of each utterance, of all by default.
+
+        Raises:
+            CacheError: a key is not in the stream.
+        """
+        return self._index.lengths(self._positions(keys))
+
+    def read(self, key: str) -> npt.NDArray[Any]:
+        """`[T, dim]`, one utterance: a read-only view of the map, without a copy.
+
+        The view keeps its part's map open.
+
+        Raises:
+            CacheError: the key is not in the stream, or its part is damaged.
+        """
+
+        def view() -> npt.NDArray[Any]:
+            (run,) = self._index.runs(self._positions([key]))
+            return self._frames(run.part)[run.source : run.source + run.frames]
+
+        return self._rescanning(view)
+
+    def gather(
+        self, keys: Sequence[str] | None = None, *, out: npt.NDArray[Any] | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Lay utterances end to end, as stored and without torch.
+
+        Args:
+            keys: which, in which order, repeats allowed; all by default.
+            out: `[at least N, dim]` of the stored dtype, C order: memory to use again. Fresh memory
+                costs several times what the copying does.
+
+        Returns:
+            values `[N, dim]` (the beginning of `out`, if given) and offsets `[B+1]`.
+
+        Raises:
+            CacheError: a key is not in the stream, or a part is damaged.
+            ValueError: `out` does not fit.
+        """
+
+        def copy() -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+            positions, offsets = self._layout(keys)
+            frames = int(offsets[-1])
+            values = np.empty((frames, self.dim), self.dtype) if out is None else out[:frames]
+            fits = values.shape == (frames, self.dim) and values.dtype == self.dtype
+            if not (fits and values.flags.c_contiguous):
+                raise ValueError(
+                    f"out must be [at least {frames}, {self.dim}] {self.dtype} in C order, got "
+                    f"{values.shape} {values.dtype}"
+                )
+            for run in self._index.runs(positions):
+                self._copy(run, values[run.target : run.target + run.frames])
+            return values, offsets
+
+        return self._rescanning(copy)
+
+    def load(
+        self,
+        keys: Sequence[str] | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        out: npt.NDArray[Any] | None = None,
+    ) -> Frames:
+        """Utterances as a ragged batch.
+
+        Converted and sent to the device a run at a time, so beside the result there is never more
+        than one part in memory.
+
+        Args:
+            keys: which, in which order, repeats allowed; all by default.
+            device: where the values go.
+            dtype: what the values become; as stored by default.
+            out: memory to use again, as for `gather`; only without a device and a dtype.
+
+        Raises:
+            CacheError: a key is not in the stream, or a part is damaged.
+            ValueError: `out` does not fit.
+        """
+        # Here and not above: planning an extraction opens streams and must not wait for torch.
+        import torch
+
+        from cache.frames import Frames
+
+        stored = getattr(torch, self._header.dtype)
+        target = torch.device(device)
+        if target.type == "cpu" and dtype in (None, stored):
+            values, offsets = self.gather(keys, out=out)
+            return Frames(torch.from_numpy(values), torch.from_numpy(offsets))
+        if out is not None:
+            raise ValueError("out can only be used on the CPU and with the dtype as stored")
+
+        def send() -> Frames:
+            positions, offsets = self._layout(keys)
+            runs = list(self._index.runs(positions))
+            sent = torch.empty((int(offsets[-1]), self.dim), dtype=dtype or stored, device=target)
+            staging = np.empty((max((r.frames for r in runs), default=0), self.dim), self.dtype)
+            for run in runs:
+                rows = staging[: run.frames]
+                self._copy(run, rows)
+                sent[run.target : run.target + run.frames].copy_(torch.from_numpy(rows))
+            return Frames(sent, torch.from_numpy(offsets))
+
+        return self._rescanning(send)
+
+    def _layout(self, keys: Sequence[str] | None) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Positions `[B]` of utterances and their offsets `[B+1]` when laid end to end."""
+        positions = self._positions(keys)
+        offsets = np.zeros(len(positions) + 1, np.int64)
+        np.cumsum(self._index.lengths(positions), out=offsets[1:])
+        return positions, offsets
+
+    def _positions(self, keys: Iterable[str] | None) -> npt.NDArray[np.int64]:
+        wanted = self.keys if keys is None else tuple(keys)
+        try:
+            return self._index.positions(wanted)
+        except KeyError as error:
+            missing = sum(key not in self._index for key in wanted)
+            raise CacheError(
+                f"{self.path} does not hold {error.args[0]!r} ({missing} of the {len(wanted)} "
+                f"utterances asked for are missing, {len(self.keys)} are there). Run `extract`."
+            ) from error
+
+    def _copy(self, run: Run, out: npt.NDArray[Any]) -> None:
+        part, frames = self._index.parts[run.part], self._frames(run.part, check=False)
+        if run.frames == part.frames:
+            copy_checked(part, frames, out)
+            self._summed.add(part.path)
+        else:
+            out[:] = self._frames(run.part)[run.source : run.source + run.frames]
+
+    def _frames(self, number: int, *, check: bool = True) -> npt.NDArray[Any]:
+        """A part's matrix `[frames, dim]`, mapped; the maps used last stay open."""
+        part = self._index.parts[number]
+        frames = self._maps.pop(number, None)
+        if frames is None:
+            frames = map_part(part)
+        self._maps[number] = frames
+        while len(self._maps) > self._most_maps:
+            self._maps.pop(next(iter(self._maps)))
+        if check and part.path not in self._summed:
+            check_sum(part, frames)
+            self._summed.add(part.path)
+        return frames
+
+    def _scan(self) -> Index:
+        found = scan(self.path, self._header)
+        if found.damaged:
+            counts = [error.utterances for error in found.damaged]
+            total = sum(count or 0 for count in counts)
+            more = "" if None not in counts else " or more"
+            raise CacheError(
+                f"{len(found.damaged)} of {len(found.damaged) + len(found.parts)} parts of "
+                f"{self.path} are damaged, with {total}{more} utterances. The first: "
+                f"{found.damaged[0]}"
+            )
+        return Index(found.parts)
+
+    def _rescanning(self, action: Callable[[], T]) -> T:
+        """Do it; when a part is gone, look again where everything is, and do it once more."""
+        try:
+            return action()
+        except FileNotFoundError:
+            read_stream(self.path)  # says so if the whole stream is gone
+            self._index = self._scan()
+            self._maps.clear()
+        try:
+            return action()
+        except FileNotFoundError as error:
+            raise CacheError(
+                f"{self.path} is being pruned or merged by another process ({error.filename} is "
+                "gone). Wait for it to end and try again."
+            ) from error
+
+
+def _most_maps() -> int:
+    """How many maps a stream keeps open: never more than an eighth of what the process may."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OPEN_MAPS if soft == resource.RLIM_INFINITY else max(1, min(OPEN_MAPS, soft // 8))
