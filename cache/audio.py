@@ -137,15 +137,15 @@ def _bounds(
     seconds = frames / rate
     first_second = 0.0 if start is None else float(start)
     last_second = seconds if end is None else float(end)
-    if first_second < 0 or not last_second > first_second:
-        raise AudioError(
-            f"{prefix}the segment {first_second:g} to {last_second:g} s is empty or starts before "
-            "0. Expected 0 ≤ start < end, in seconds."
-        )
     if first_second >= seconds or last_second > seconds + END_TOLERANCE:
         raise AudioError(
             f"{prefix}the segment {first_second:g} to {last_second:g} s does not lie inside the "
             f"file, which is {seconds:.3f} s long. Check start and end (in seconds)."
+        )
+    if first_second < 0 or not last_second > first_second:
+        raise AudioError(
+            f"{prefix}the segment {first_second:g} to {last_second:g} s is empty or starts before "
+            "0. Expected 0 ≤ start < end, in seconds."
         )
     first = round(first_second * rate)
     last = frames if end is None else min(frames, round(last_second * rate))

@@ -21,7 +21,14 @@ from transformers import AutoFeatureExtractor
 from cache.fbank import FbankSettings, log_mels
 from cache.frames import Frames
 from cache.grid import FBANK_MODELS, SAMPLE_RATE, Grid, read_grid
-from cache.hidden_states import check_layers, hidden_states, layer_stack, load_model
+from cache.hidden_states import (
+    check_layers,
+    first_line,
+    hidden_states,
+    layer_stack,
+    load_model,
+    quiet,
+)
 from corpora.errors import AudioError, ConfigError
 
 Waveform = Tensor | NDArray[np.float32]
@@ -201,11 +208,12 @@ def load_audio_encoder(
         raise ConfigError(f"compute dtype {compute_dtype!r} is unknown; expected fp32 or bf16.")
     grid = read_grid(directory)
     try:
-        front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+        with quiet():
+            front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
             f"{directory}/preprocessor_config.json names no front end that can be built "
-            f"({error}). Copy it from the encoder's source."
+            f"({first_line(error)}). Copy it from the encoder's source."
         ) from error
     model = load_model(directory, _OVERRIDES)
     return AudioEncoder(model, front_end, grid, compute_dtype).to(device)

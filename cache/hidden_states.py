@@ -49,7 +49,7 @@ def load_model(directory: Path, overrides: Mapping[str, object]) -> Any:  # noqa
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ConfigError(
-            f"{directory} cannot be loaded as an encoder ({_first_line(error)}). "
+            f"{directory} cannot be loaded as an encoder ({first_line(error)}). "
             "Check config.json and the weights."
         ) from error
     missing = sorted(key for key in report["missing_keys"] if not _unused(key))
@@ -151,6 +151,7 @@ def _unused(key: str) -> bool:
     return any(part in key for part in _UNUSED_WEIGHTS)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, for one of ours."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -39,20 +39,13 @@ def shared_lock(features: Path) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive_lock(features: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock for removing from `features`.
-
-    Not to be taken by a process that itself holds the shared lock: with `wait` it would wait for
-    ever.
-
-    Args:
-        features: the group, `WORK/features.zarr`.
-        wait: wait until nobody adds, which may be hours; otherwise refuse at once.
+def exclusive_lock(features: Path) -> Iterator[None]:
+    """Hold the lock for removing from `features`; refuses at once, for adding may take hours.
 
     Raises:
-        CacheError: somebody is adding (and not `wait`), or the file system has no locks.
+        CacheError: somebody is adding or removing, or the file system has no locks.
     """
-    with _flock(features, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
+    with _flock(features, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
 
 

@@ -16,7 +16,14 @@ from transformers import AutoTokenizer
 from cache.encoder_files import maximum_tokens, tokenizer_files
 from cache.frames import Frames
 from cache.grid import read_config
-from cache.hidden_states import check_layers, hidden_states, layer_stack, load_model
+from cache.hidden_states import (
+    check_layers,
+    first_line,
+    hidden_states,
+    layer_stack,
+    load_model,
+    quiet,
+)
 from corpora.errors import ConfigError
 
 #: Token kinds, as stored beside the frames.
@@ -157,11 +164,12 @@ def load_text_encoder(directory: Path, *, device: torch.device | str = "cpu") ->
     """
     tokenizer_files(directory)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
-            f"the tokenizer in {directory} cannot be loaded ({error}). SentencePiece models need "
-            "the packages sentencepiece and protobuf: pip install sentencepiece protobuf."
+            f"the tokenizer in {directory} cannot be loaded ({first_line(error)}). "
+            "A SentencePiece model needs two packages: pip install sentencepiece protobuf."
         ) from error
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ConfigError(

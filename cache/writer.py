@@ -43,7 +43,7 @@ _LARGEST_UINT8 = 254
 
 @dataclass(frozen=True)
 class _Entry:
-    """State after one utterance was written: appending it is what adds the utterance."""
+    """State after an utterance was written. Entering it in the site is what adds the utterance."""
 
     frames: int
     end: int  # bytes
@@ -70,6 +70,10 @@ class PartWriter:
     Any number of writers, in any number of processes, may add to one stream at once. All hold the
     shared lock as long as they are open, so nothing is pruned under them. Leaving the context
     commits what was added, also after an error: each utterance is complete by itself.
+
+    A part closes when the next utterance would make it larger than 128 MB, or two minutes after
+    its first one, which is looked at when something is added: whoever will add nothing for a while
+    calls `commit`.
 
     Args:
         stream_folder: from `ensure_stream`.

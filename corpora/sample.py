@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpora.registry import Options, ReadResult, register
+from corpora.sample_design import LABELS
 from corpora.table import read_table
 from corpora.tree import wrong_root
 
@@ -26,4 +27,5 @@ def read_sample(root: Path, options: Options) -> ReadResult:
         raise wrong_root(root, "the sample corpus", f"{TABLE}, as the generator writes it")
     result = read_table(table, corpus="sample")
     note = "SYNTHETIC speech: a score on it shows that the pipeline works, and nothing else."
-    return replace(result, notes=(*result.notes, note), synthetic=True)
+    labels = tuple(label for label in LABELS if label in result.labels)
+    return replace(result, labels=labels, notes=(*result.notes, note), synthetic=True)

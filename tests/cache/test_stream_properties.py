@@ -271,7 +271,7 @@ def check(opened: FrameStream, values: dict[str, Array]) -> None:
 
 TestStream = StreamMachine.TestCase
 TestStream.settings = settings(
-    max_examples=150,
+    max_examples=80,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
