@@ -206,25 +206,23 @@ def _scorer_matrix(module: AttentivePooling, affine: Affine | None) -> Tensor:
 
 
 def _network_scores(view: View, module: AttentivePooling, affine: Affine | None) -> Tensor:
-    """`[N, stack·Q·H]` of two-layer scorers.
+    """`[N, stack·Q·H]` of two-layer scorers, on the frames as they are.
 
-    The utterance's mean, taken out of the frames, comes back as a bias of that utterance.
+    Unlike a linear scorer they do see a shift of their input, so centred frames would need a bias
+    for each utterance, which costs a pass over the hidden units.
     """
     config = module.config
     width = module.dim // config.heads
-    mean = view.vector("mean")
-    if affine is not None:
-        mean = mean - affine.shift
     columns = []
     for s in range(module.stack):
         for q in range(config.queries):
             for h in range(config.heads):
                 own = 0 if config.shared_scorer else h
                 part = slice(h * width, (h + 1) * width)
-                weight = module.hidden_weight[s, q, own]
+                weight, bias = module.hidden_weight[s, q, own], module.hidden_bias[s, q, own]
                 if affine is not None:
                     weight = weight / affine.scale[part]
-                bias = mean[:, part] @ weight.t() + module.hidden_bias[s, q, own]
-                hidden = F.relu(view.centred[:, part] @ weight.t() + view.per_frame(bias))
+                    bias = bias - weight @ affine.shift[part]
+                hidden = F.linear(view.values[:, part], weight, bias).relu_()
                 columns.append(hidden @ module.weight[s, q, own])
     return torch.stack(columns, dim=1)
