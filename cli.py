@@ -38,7 +38,8 @@ class Commands(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo(
-                "Interrupted. What was finished is kept; the same command goes on from there.",
+                "Interrupted. What was finished is kept: extract and search go on from there, "
+                "finetune begins again.",
                 err=True,
             )
             ctx.exit(INTERRUPTED)
@@ -46,7 +47,7 @@ class Commands(click.Group):
             where = f" ({error.filename})" if error.filename else ""
             click.echo(
                 f"Error: {error.strerror or error}{where}. What was finished is kept; "
-                "the same command goes on from there.",
+                "mend the cause and run the command again.",
                 err=True,
             )
             ctx.exit(1)
@@ -220,6 +221,211 @@ def extract(
         report_text(work, manifest, outcome.plan, outcome.report),
         as_json,
     )
+
+
+@main.command()
+@click.option("--trials", default=100, show_default=True, help="Trials in all, resumed ones too.")
+@click.option("--seed", default=0, show_default=True, help="Of the study.")
+@click.option("--epochs", type=int, help="Of a full trial.  [default: 9, more on small corpora]")
+@click.option("--batch-size", default=64, show_default=True, help="Utterances a step.")
+@click.option("--cohort", default=25, show_default=True, help="Trials trained side by side.")
+@click.option(
+    "--modalities",
+    type=click.Choice(["audio", "text", "audio,text"]),
+    help="What heads may read.  [default: all that was extracted]",
+)
+@click.option("--untied", is_flag=True, help="Let audio and text be pooled in different ways.")
+@click.option("--fresh", is_flag=True, help="Remove an earlier search first.")
+@manifest_option
+@json_option
+@work_option
+def search(
+    trials: int,
+    seed: int,
+    epochs: int | None,
+    batch_size: int,
+    cohort: int,
+    modalities: str | None,
+    untied: bool,
+    fresh: bool,
+    manifest_path: Path | None,
+    as_json: bool,
+    root: Path,
+) -> None:
+    """Search pooling heads on the cached frames with Optuna, into WORK/search."""
+    from corpora.manifest import read_manifest
+    from heads.search import run_search
+
+    work = Work(root)
+    report = run_search(
+        work,
+        read_manifest(manifest_path or work.manifest),
+        trials=trials,
+        seed=seed,
+        batch_size=batch_size,
+        epochs=epochs,
+        cohort=cohort,
+        modalities=modalities.split(",") if modalities else None,
+        tied=not untied,
+        fresh=fresh,
+        show_progress=not as_json,
+    )
+    show(report.to_json(), report.to_text(), as_json)
+
+
+@main.command()
+@click.option("--best", is_flag=True, help="Start from the search's best head (the default).")
+@click.option("--trial", type=int, help="Start from the head of this trial, where it was kept.")
+@click.option(
+    "--head",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Start from this head (a JSON file that search wrote).",
+)
+@click.option("--phases", default="2,3", show_default=True, help="Which phases, in order.")
+@click.option("--lr2", type=float, help="Learning rate of phase 2.  [default: 3e-6; tiny: 1e-4]")
+@click.option("--lr3", type=float, help="Learning rate of phase 3.  [default: 1e-6; tiny: 3e-5]")
+@click.option("--epochs", default=10, show_default=True, help="Most passes of a phase.")
+@click.option(
+    "--patience", default=5, show_default=True, help="Passes without a better one that end a phase."
+)
+@click.option(
+    "--unfreeze-layers",
+    type=int,
+    help="Upper layers of each encoder trained in phase 2.  [default: a quarter of those read]",
+)
+@click.option("--seed", default=0, show_default=True, help="For batches and dropout.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the model is trained.",
+)
+@manifest_option
+@json_option
+@work_option
+def finetune(
+    best: bool,
+    trial: int | None,
+    head: Path | None,
+    phases: str,
+    lr2: float | None,
+    lr3: float | None,
+    epochs: int,
+    patience: int,
+    unfreeze_layers: int | None,
+    seed: int,
+    device: str,
+    manifest_path: Path | None,
+    as_json: bool,
+    root: Path,
+) -> None:
+    """Fine-tune a searched head and both encoders (phases 2 and 3), into WORK/model."""
+    if sum((best, trial is not None, head is not None)) > 1:
+        raise click.UsageError("--best, --trial and --head exclude one another")
+    from corpora.manifest import read_manifest
+    from finetune.run import FinetuneConfig, parse_phases, run_finetune
+    from heads.results import trial_file
+
+    work = Work(root)
+    config = FinetuneConfig(
+        phases=parse_phases(phases),
+        learning_rates={n: rate for n, rate in ((2, lr2), (3, lr3)) if rate is not None},
+        epochs=epochs,
+        patience=patience,
+        unfreeze_layers=unfreeze_layers,
+        seed=seed,
+        device=device,
+    )
+    report = run_finetune(
+        work,
+        read_manifest(manifest_path or work.manifest),
+        config,
+        head=head if trial is None else trial_file(work.search, trial),
+        tell=None if as_json else click.echo,
+        show_progress=not as_json,
+    )
+    show(report.to_json(), report.to_text(), as_json)
+
+
+@main.command()
+@click.option(
+    "--split",
+    type=click.Choice(["train", "dev", "test"]),
+    default="test",
+    show_default=True,
+    help="Which utterances.",
+)
+@click.option(
+    "--subject",
+    type=click.Choice(["head", "model"]),
+    help="The searched head or the fine-tuned model.  [default: the model where there is one]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the model runs.",
+)
+@manifest_option
+@json_option
+@work_option
+def evaluate(
+    split: str,
+    subject: str | None,
+    device: str,
+    manifest_path: Path | None,
+    as_json: bool,
+    root: Path,
+) -> None:
+    """Score the fine-tuned model, or the searched head, on a split."""
+    from cache.device import choose_device
+    from corpora.manifest import read_manifest
+    from finetune.evaluate import evaluate as run
+
+    work = Work(root)
+    evaluation = run(
+        work,
+        read_manifest(manifest_path or work.manifest),
+        split,
+        subject=subject or "",
+        device=choose_device(device),
+        show_progress=not as_json,
+    )
+    show(evaluation.to_json(), evaluation.to_text(), as_json)
+
+
+@main.command()
+@click.option("--trials", default=30, show_default=True, help="Trials of the search.")
+@click.option("--utterances", default=400, show_default=True, help="Of the sample corpus.")
+@click.option("--seed", default=0, show_default=True, help="Of corpus, search and fine-tuning.")
+@work_option
+@click.pass_context
+def demo(ctx: click.Context, trials: int, utterances: int, seed: int, root: Path) -> None:
+    """Do all of it on the embedded sample corpus of synthetic speech, with tiny encoders."""
+    from corpora.speech_synth import write_sample_corpus
+    from finetune.demo import results_text
+
+    corpus = root / "sample-corpus"
+
+    def step(command: click.Command, words: str, **options: Any) -> None:  # noqa: ANN401 - options
+        click.secho(f"\n$ python cli.py {words} --work {root}", bold=True)
+        ctx.invoke(command, root=root, **options)
+
+    click.echo(f"Making {utterances} utterances of SYNTHETIC speech in {corpus} ...")
+    write_sample_corpus(corpus, utterances=utterances, seed=seed)
+    step(prepare, f"prepare sample {corpus}", corpus="sample", folder=corpus, seed=seed)
+    step(
+        extract,
+        "extract --audio-encoder tiny --text-encoder tiny",
+        audio_encoder="tiny",
+        text_encoder="tiny",
+    )
+    step(search, f"search --trials {trials}", trials=trials, seed=seed)
+    step(finetune, "finetune --best", best=True, seed=seed)
+    step(evaluate, "evaluate")
+    click.echo(results_text(Work(root)))
 
 
 def show(value: Any, text: str, as_json: bool) -> None:  # noqa: ANN401 - any JSON

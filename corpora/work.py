@@ -55,3 +55,8 @@ class Work:
     def model(self) -> Path:
         """The fine-tuned model."""
         return self.root / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        """Reports and predictions of `evaluate`, by subject and split."""
+        return self.root / "evaluation"

@@ -1,0 +1,98 @@
+"""Whether a searched head fits what is at hand: labels, streams, encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cache.encoder_files import Kind, encoder_fields
+from cache.extraction import Extraction
+from cache.layout import read_recipe
+from cache.recipe import JSON, Recipe, difference
+from cache.vad_weights import vad_fields
+from corpora.errors import ConfigError, FormatVersionError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from heads.results import HeadRecord
+
+
+def used_streams(record: HeadRecord) -> tuple[str, ...]:
+    """The kinds of streams that a head reads: audio, text, speech."""
+    return (*record.head.modalities, *(("speech",) if record.head.needs_speech else ()))
+
+
+def check_labels(record: HeadRecord, manifest: Manifest) -> None:
+    """Check that a head tells the manifest's labels apart. Their order may differ.
+
+    Raises:
+        ConfigError: one of them has a label that the other has not.
+    """
+    head, rows = set(record.head.labels), set(manifest.labels)
+    if head != rows:
+        changes = [f"the head alone has {', '.join(sorted(head - rows))}"] * bool(head - rows)
+        changes += [f"the manifest alone has {', '.join(sorted(rows - head))}"] * bool(rows - head)
+        raise ConfigError(
+            f"the head was searched on other labels than the manifest's: {'; '.join(changes)}. "
+            "Run `search` again, or use the manifest of the search."
+        )
+
+
+def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> None:
+    """Check that the last extraction made the streams a head was searched on.
+
+    Raises:
+        ConfigError: it made others; each difference is named.
+        CacheError: the layer was not extracted.
+        MissingStepError: that kind was not extracted.
+    """
+    for kind in used_streams(record):
+        source = extraction.source(kind)
+        searched = record.origin.streams[kind]
+        current = source.stream(record.origin.layers.get(kind))
+        if current == searched:
+            continue
+        try:
+            before = read_recipe(work.features / Path(searched).parts[0])
+            changes = difference(before, source.recipe)
+        except FormatVersionError:
+            changes = []  # removed from the cache since: the names have to do
+        raise ConfigError(
+            f"the head was searched on other {kind} frames than the last extraction made: "
+            f"{'; '.join(changes or [f'{searched} -> {current}'])}. Run `search` again, or "
+            "`extract` with the encoders of the search."
+        )
+
+
+def check_encoders(
+    record: HeadRecord, extraction: Extraction, directories: Mapping[str, Path]
+) -> None:
+    """Check that encoders still are what made the frames that a head was searched on.
+
+    Compared is what belongs to the encoder: weights, configuration, front end or tokenizer, and
+    the library's version. Compute and stored dtypes may differ: they are the machine's.
+
+    Args:
+        record: the head.
+        extraction: which `check_streams` found to be that of the search.
+        directories: the encoder of each modality.
+
+    Raises:
+        ConfigError: something changed; each difference is named.
+    """
+    changes = []
+    for kind in used_streams(record):
+        recipe = extraction.source(kind).recipe
+        now = Recipe(kind, {**recipe.fields, **_fields_now(kind, directories)})
+        changes += [f"{kind} {change}" for change in difference(recipe, now)]
+    if changes:
+        raise ConfigError(
+            "the head was searched on frames of other encoders than those at hand: "
+            f"{'; '.join(changes)}. Restore the encoders, or run `extract` and `search` again."
+        )
+
+
+def _fields_now(kind: str, directories: Mapping[str, Path]) -> Mapping[str, JSON]:
+    if kind == "speech":
+        return vad_fields()
+    modality: Kind = "audio" if kind == "audio" else "text"
+    return encoder_fields(directories[kind], modality)

@@ -1,0 +1,165 @@
+"""The emotion model: raw speech and text in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cache.frames import Frames
+from cache.keys import normalise_text
+from cache.vad import speech
+from corpora.errors import ConfigError
+from finetune.model_directory import Parts, read_model, write_model
+from heads.head import as_inputs, stack_logits
+
+Waveform = Tensor | NDArray[np.float32]
+
+
+class EmotionModel(nn.Module):
+    """Both encoders and the head that reads them.
+
+    It computes what extraction and the head on cached frames compute, by the same code: front end,
+    text normalisation, voice activity detector, poolings.
+
+    Attributes:
+        head: see `heads.head.Head`.
+        audio_encoder: None for a head that reads text alone.
+        text_encoder: None for a head that reads audio alone.
+        detector: the voice activity detector, for a head whose pooling needs one.
+        layers: the hidden state that the head reads, for each modality.
+        provenance: what the model was made from, JSON values; saved with it.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.head = parts.head
+        self.audio_encoder = parts.audio_encoder
+        self.text_encoder = parts.text_encoder
+        self.detector = parts.detector
+        self.layers = dict(parts.layers)
+        self.provenance = dict(parts.provenance)
+        self._parts = parts
+        self.eval()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.head.config.labels
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.output.weight.device
+
+    def train(self, mode: bool = True) -> EmotionModel:
+        """Training mode for what is trainable alone; what is frozen stays in eval mode.
+
+        A module goes to training mode when all of its parameters are trainable: dropout then acts
+        inside unfrozen layers and nowhere below them.
+        """
+        super().train(False)
+        self.training = mode
+        if mode:
+            for child in self.children():
+                _train_unfrozen(child)
+        return self
+
+    def encode(
+        self, waveforms: Sequence[Waveform] | None, texts: Sequence[str] | None
+    ) -> dict[str, Frames]:
+        """Frames of each modality that the head reads.
+
+        Args:
+            waveforms: `[samples]` float32 at 16 kHz, one an utterance; ignored by a model that
+                reads text alone.
+            texts: as spoken, "" for none; ignored by a model that reads audio alone.
+
+        Raises:
+            ConfigError: the model needs an input that is not given, or their numbers differ.
+            AudioError: a waveform is shorter than one frame.
+        """
+        frames: dict[str, Frames] = {}
+        if self.audio_encoder is not None:
+            if waveforms is None:
+                raise ConfigError("this model listens: it needs waveforms, and none were given.")
+            layer = self.layers["audio"]
+            frames["audio"] = self.audio_encoder(waveforms, [layer])[layer]
+            if self.detector is not None:
+                frames["audio"] = frames["audio"].with_speech(self._speech(waveforms))
+        if self.text_encoder is not None:
+            if texts is None:
+                raise ConfigError("this model reads: it needs texts, '' for none, and got None.")
+            layer = self.layers["text"]
+            frames["text"] = self.text_encoder([normalise_text(t) for t in texts], [layer])[layer]
+        if len({len(batch) for batch in frames.values()}) != 1:
+            counts = {name: len(batch) for name, batch in frames.items()}
+            raise ConfigError(f"expected as many waveforms as texts, got {counts}.")
+        return frames
+
+    def forward(
+        self,
+        waveforms: Sequence[Waveform] | None,
+        texts: Sequence[str] | None,
+        *,
+        dropout_seed: int | None = None,
+    ) -> Tensor:
+        """Logits `[B, C]`.
+
+        Args:
+            waveforms: see `encode`.
+            texts: see `encode`.
+            dropout_seed: for the head's dropout, fresh at each step; None switches it off. Dropout
+                inside the encoders follows the training mode and torch's random state.
+        """
+        inputs = as_inputs(self.encode(waveforms, texts))
+        seeds = None if dropout_seed is None else [dropout_seed]
+        return stack_logits([self.head], inputs, seeds)[0]
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: str | Path, *, device: torch.device | str = "cpu"
+    ) -> EmotionModel:
+        """Load a directory that `save_pretrained` wrote. No hub is asked, no code is run.
+
+        Raises:
+            MissingStepError: there is no model in it.
+            FormatVersionError: it is of another version, or no model of Emopool.
+            ConfigError: files are missing, altered or foreign.
+        """
+        return cls(read_model(Path(directory), device=device))
+
+    def save_pretrained(self, directory: str | Path, **more: str) -> None:
+        """Write the model as a directory, at once or not at all.
+
+        Args:
+            directory: new, empty, or an earlier model, which is replaced when all is written.
+            more: further text files by stem, kept beside it as `<stem>.csv`.
+
+        Raises:
+            ConfigError: the directory holds something else.
+        """
+        extra = {f"{stem}.csv": text for stem, text in more.items()}
+        write_model(Path(directory), replace(self._parts, provenance=self.provenance), extra)
+
+    def _speech(self, waveforms: Sequence[Waveform]) -> Tensor:
+        """`[N]` probabilities of speech, rounded as they are in the cache."""
+        assert self.audio_encoder is not None
+        assert self.detector is not None
+        rows = speech(waveforms, self.audio_encoder.grid, self.detector)
+        stored = np.concatenate(rows).astype(self._parts.speech_dtype)
+        return torch.from_numpy(stored.astype(np.float32)).to(self.device)
+
+
+def _train_unfrozen(module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    if parameters and all(parameter.requires_grad for parameter in parameters):
+        module.train()
+        return
+    for child in module.children():
+        _train_unfrozen(child)

@@ -1,0 +1,210 @@
+"""A model as a directory: what lies in it, how it is written, what is refused.
+
+    config.json                     format, labels, head, layers, provenance, SHA-256 of each file
+    head.safetensors                the head
+    speech_detector.safetensors     the voice activity detector, where the head needs one
+    audio_encoder/                  config.json, preprocessor_config.json, model.safetensors
+    text_encoder/                   config.json, tokenizer files, model.safetensors
+    training.csv                    losses and scores by step
+
+The two encoder folders are plain transformers directories: `AutoModel.from_pretrained` reads them,
+and so does `extract --audio-encoder`. Nothing in the directory is code or a pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cache.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoder_files import tokenizer_files
+from cache.text_encoder import TextEncoder, load_text_encoder
+from cache.vad import SpeechDetector
+from corpora.errors import ConfigError, MissingStepError
+from corpora.files import read_json, write_json, write_text
+from finetune.model_files import CONFIG, HEAD, check_files, digests, fsync, replacing
+from heads.head import Head, HeadConfig
+
+FORMAT, VERSION = "emopool-model", 1
+WEIGHTS, DETECTOR = "model.safetensors", "speech_detector.safetensors"
+FOLDERS = {"audio": "audio_encoder", "text": "text_encoder"}
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a model is made of.
+
+    Attributes:
+        head: the head.
+        audio_encoder: None where the head does not listen.
+        text_encoder: None where the head does not read.
+        detector: None where the head does not ask which frames are speech.
+        layers: the hidden state read, for each modality of the head.
+        front_ends: by modality the files beside an encoder's weights and config (front end,
+            tokenizer), name to bytes, as they came.
+        speech_dtype: what speech probabilities are rounded to, as in the cache.
+        provenance: what it was made from, JSON values.
+    """
+
+    head: Head
+    audio_encoder: AudioEncoder | None
+    text_encoder: TextEncoder | None
+    detector: SpeechDetector | None
+    layers: Mapping[str, int]
+    front_ends: Mapping[str, Mapping[str, bytes]]
+    speech_dtype: str
+    provenance: Mapping[str, Any]
+
+    @property
+    def encoders(self) -> dict[str, AudioEncoder | TextEncoder]:
+        """The encoders by modality."""
+        both = {"audio": self.audio_encoder, "text": self.text_encoder}
+        return {name: encoder for name, encoder in both.items() if encoder is not None}
+
+
+def front_end_files(directory: Path, modality: str) -> dict[str, bytes]:
+    """The files of an encoder directory that turn recordings or texts into its input."""
+    if modality == "audio":
+        paths: tuple[Path, ...] = (directory / "preprocessor_config.json",)
+    else:
+        paths = tokenizer_files(directory)
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def write_model(directory: Path, parts: Parts, extra: Mapping[str, str] | None = None) -> None:
+    """Write a model at once or not at all.
+
+    Args:
+        directory: new, empty, or an earlier model.
+        parts: the model.
+        extra: further text files by name.
+
+    Raises:
+        ConfigError: the directory holds something else.
+    """
+    with replacing(directory) as site:
+        _save_tensors(parts.head, site / HEAD)
+        if parts.detector is not None:
+            _save_tensors(parts.detector, site / DETECTOR)
+        for modality, encoder in parts.encoders.items():
+            _write_encoder(site / FOLDERS[modality], encoder, parts.front_ends[modality])
+        for name, text in (extra or {}).items():
+            write_text(site / name, text)
+        write_json(
+            site / CONFIG,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "labels": list(parts.head.config.labels),
+                "head": parts.head.config.to_json(),
+                "layers": dict(parts.layers),
+                "speech_dtype": parts.speech_dtype,
+                "provenance": dict(parts.provenance),
+                "files": digests(site),
+            },
+        )
+
+
+def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
+    """Read what `write_model` wrote.
+
+    Args:
+        directory: the model.
+        device: where it goes; on a GPU the speech encoder computes in bf16, as in extraction.
+
+    Raises:
+        MissingStepError: there is no model.
+        FormatVersionError: config.json is of another version or format.
+        ConfigError: files are missing, altered or foreign.
+    """
+    config = read_model_config(directory)
+    check_files(directory, config["files"])
+    try:
+        head = Head(HeadConfig.from_json(config["head"]))
+        layers = {name: int(config["layers"][name]) for name in head.config.modalities}
+        provenance, speech_dtype = dict(config["provenance"]), str(config["speech_dtype"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{directory / CONFIG} does not describe a model ({error}). Restore the file."
+        ) from error
+    _load_tensors(head, directory / HEAD)
+    detector = None
+    if head.config.needs_speech:
+        detector = SpeechDetector().requires_grad_(False).eval()
+        _load_tensors(detector, directory / DETECTOR)
+        detector.to(device)
+    folders = {name: directory / FOLDERS[name] for name in head.config.modalities}
+    audio = text = None
+    if "audio" in folders:
+        bf16 = torch.device(device).type == "cuda"
+        audio = load_audio_encoder(
+            folders["audio"], device=device, compute_dtype="bf16" if bf16 else "fp32"
+        )
+    if "text" in folders:
+        text = load_text_encoder(folders["text"], device=device)
+    return Parts(
+        head=head.to(device).requires_grad_(False),
+        audio_encoder=audio,
+        text_encoder=text,
+        detector=detector,
+        layers=layers,
+        front_ends={name: front_end_files(folder, name) for name, folder in folders.items()},
+        speech_dtype=speech_dtype,
+        provenance=provenance,
+    )
+
+
+def read_model_config(directory: Path) -> dict[str, Any]:
+    """A model's config.json, without loading anything else.
+
+    Raises:
+        MissingStepError: there is no model.
+        FormatVersionError: the file is of another version or format.
+    """
+    path = directory / CONFIG
+    if not path.is_file():
+        raise MissingStepError(
+            f"no model in {directory} ({CONFIG} is missing). Make one with "
+            "`python cli.py finetune --best`, or name another directory."
+        )
+    config = read_json(path, kind=FORMAT, version=VERSION)
+    if not isinstance(config.get("files"), dict):
+        raise ConfigError(f"{path} lists no files. Restore it, or fine-tune again.")
+    return config
+
+
+def _write_encoder(
+    folder: Path, encoder: AudioEncoder | TextEncoder, front_end: Mapping[str, bytes]
+) -> None:
+    folder.mkdir()
+    model: Any = encoder.model
+    model.config.save_pretrained(folder)
+    _save_tensors(model, folder / WEIGHTS)
+    for name, data in front_end.items():
+        (folder / name).write_bytes(data)
+        fsync(folder / name)
+    fsync(folder / CONFIG)
+
+
+def _save_tensors(module: nn.Module, path: Path) -> None:
+    tensors = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+    # transformers refuses files that do not say what framework they are from.
+    save_file({n: v.contiguous() for n, v in tensors.items()}, path, metadata={"format": "pt"})
+    fsync(path)
+
+
+def _load_tensors(module: nn.Module, path: Path) -> None:
+    """Fill a module, every tensor of it and no other."""
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path} does not fit {CONFIG} beside it ({error}). Restore the model."
+        ) from error

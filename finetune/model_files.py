@@ -1,0 +1,124 @@
+"""The files of a model directory: put in place whole, compared with their digests before use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.encoder_files import hash_files
+from cache.scratch import publish
+from corpora.errors import ConfigError
+
+CONFIG, HEAD = "config.json", "head.safetensors"
+# config.json holds the digests; a person may add a README.
+UNCHECKED = frozenset({CONFIG, "README.md"})
+
+
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """Yield a folder to build in; on success it becomes `directory`, else it is removed.
+
+    An earlier model stays until the new one is complete on disk.
+
+    Args:
+        directory: new, empty, or an earlier model.
+
+    Raises:
+        ConfigError: the directory holds something else.
+    """
+    directory = directory.absolute()
+    check_replaceable(directory)
+    site = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
+    site.mkdir(parents=True)
+    try:
+        yield site
+        _put_in_place(site, directory)
+    finally:
+        shutil.rmtree(site, ignore_errors=True)  # gone already when it was put in place
+
+
+def check_replaceable(directory: Path) -> None:
+    """Refuse to replace what is not a model.
+
+    Raises:
+        ConfigError: the directory holds something else.
+    """
+    if not directory.exists():
+        return
+    is_model = (directory / CONFIG).is_file() and (directory / HEAD).is_file()
+    if not directory.is_dir() or (any(directory.iterdir()) and not is_model):
+        raise ConfigError(
+            f"{directory} holds something that is not a model of Emopool; it is not replaced. "
+            "Name a new directory, or move it away."
+        )
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file that a model consists of, by its name inside the directory."""
+    found = _files(directory)
+    hashes = hash_files(list(found.values()))
+    return {name: hashes[path] for name, path in found.items()}
+
+
+def check_files(directory: Path, expected: Mapping[str, str]) -> None:
+    """Compare the files of a model with the list in its config.json.
+
+    Raises:
+        ConfigError: files are missing, altered, or not of the model.
+    """
+    names = set(_files(directory))
+    problems = [f"{name} is missing" for name in sorted(set(expected) - names)]
+    problems += [f"{name} does not belong to it" for name in sorted(names - set(expected))]
+    if not problems:
+        found = digests(directory)
+        problems = [
+            f"{name} was altered (its SHA-256 differs)"
+            for name in found
+            if found[name] != expected[name]
+        ]
+    if problems:
+        raise ConfigError(
+            f"{directory} is not the model that was saved: {'; '.join(problems)}. "
+            "Copy it again from its source, or fine-tune again."
+        )
+
+
+def fsync(path: Path) -> None:
+    """Make a file's bytes durable."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """The files that count; version control and editors leave hidden ones, which nothing reads."""
+    found = {
+        path.relative_to(directory).as_posix(): path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+    return {
+        name: path
+        for name, path in found.items()
+        if name not in UNCHECKED and not any(part.startswith(".") for part in name.split("/"))
+    }
+
+
+def _put_in_place(site: Path, directory: Path) -> None:
+    """Rename the finished model into place; an earlier one steps aside first and is then removed.
+
+    A directory cannot be renamed onto a full one, so for a moment only the two hidden ones exist.
+    """
+    earlier = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.old")
+    if directory.exists():
+        os.rename(directory, earlier)
+    try:
+        publish(site, directory)
+    except OSError:
+        if earlier.exists():
+            os.rename(earlier, directory)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)

@@ -1,0 +1,183 @@
+"""What is trainable when: gradual unfreezing in three phases.
+
+Phase 1 trains the head alone on frozen frames: that is what the search did. Phase 2 adds the upper
+layers of both encoders, phase 3 everything else (Leygue et al., Interspeech 2025). Layer n is the
+one whose output is hidden state n, so the head on hidden state L reads layers 1 to L. What serves
+all layers, such as DeBERTa's relative embeddings and their layer norm, waits for phase 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from corpora.errors import ConfigError
+from finetune.model import EmotionModel
+
+PHASES = (2, 3)
+# Published: one rate a phase for all that is trainable in it.
+LEARNING_RATES = {2: 3e-6, 3: 1e-6}
+# By default phase 2 unfreezes this part of the layers that the head reads.
+UPPER_PART = 4
+_NAMES = {"audio": "audio encoder", "text": "text encoder"}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Parameters that become trainable together.
+
+    Attributes:
+        module: which module, in words.
+        layers: which of its layers, in words.
+        parameters: by their names in the model.
+    """
+
+    module: str
+    layers: str
+    parameters: dict[str, nn.Parameter]
+
+
+@dataclass(frozen=True)
+class TrainableRow:
+    """One row of the table of what is trainable.
+
+    Attributes:
+        module: which module.
+        layers: which of its layers.
+        parameters: how many numbers.
+        learning_rate: at the peak of the schedule.
+    """
+
+    module: str
+    layers: str
+    parameters: int
+    learning_rate: float
+
+
+def trainable_parts(
+    model: EmotionModel, phase: int, unfreeze_layers: int | None = None
+) -> tuple[Part, ...]:
+    """What a phase trains, from the bottom up.
+
+    Parameters that no logit depends on (a sentence pooler, the vector that masks frames in
+    pre-training) belong to no part.
+
+    Args:
+        model: the model.
+        phase: 2 or 3.
+        unfreeze_layers: upper layers of each encoder in phase 2; None is a quarter of those the
+            head reads, at least one. More than there are means all.
+
+    Raises:
+        ConfigError: another phase, or a negative number of layers.
+    """
+    if phase not in PHASES:
+        raise ConfigError(f"phase {phase} is unknown; fine-tuning has the phases 2 and 3.")
+    if unfreeze_layers is not None and unfreeze_layers < 0:
+        raise ConfigError(f"--unfreeze-layers {unfreeze_layers}: expected 0 or more.")
+    used = used_parameters(model)
+    parts = []
+    for modality in model.head.config.modalities:
+        parts += _encoder_parts(model, modality, phase, unfreeze_layers, used)
+    head = {f"head.{name}": value for name, value in model.head.named_parameters()}
+    parts.append(Part("head", "all", head))
+    return tuple(part for part in parts if part.parameters)
+
+
+def unfreeze(model: EmotionModel, parts: Sequence[Part]) -> list[nn.Parameter]:
+    """Make exactly these parts trainable; returns their parameters."""
+    model.requires_grad_(False)
+    chosen = [parameter for part in parts for parameter in part.parameters.values()]
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def trainable_table(parts: Sequence[Part], learning_rate: float) -> tuple[TrainableRow, ...]:
+    """The parts of a phase with their numbers of parameters."""
+    return tuple(
+        TrainableRow(
+            part.module,
+            part.layers,
+            sum(parameter.numel() for parameter in part.parameters.values()),
+            learning_rate,
+        )
+        for part in parts
+    )
+
+
+def format_table(rows: Sequence[TrainableRow]) -> str:
+    """The table as text."""
+    cells = [("module", "layers", "parameters", "learning rate")] + [
+        (row.module, row.layers, f"{row.parameters:,}", f"{row.learning_rate:g}") for row in rows
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(4)]
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
+        for a, b, c, d in cells
+    )
+
+
+def used_parameters(model: EmotionModel) -> frozenset[str]:
+    """Names of the parameters that the logits depend on.
+
+    Asked of autograd, on half a second of noise and one word, and not guessed from names, which
+    every architecture chooses anew.
+    """
+    named = dict(model.named_parameters())
+    before = {name: parameter.requires_grad for name, parameter in named.items()}
+    noise = torch.rand(8_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    training = model.training
+    model.eval().requires_grad_(True)
+    try:
+        logits = model([noise], ["word"])
+        gradients = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
+    finally:
+        for name, parameter in named.items():
+            parameter.requires_grad_(before[name])
+        model.train(training)
+    return frozenset(
+        name for name, gradient in zip(named, gradients, strict=True) if gradient is not None
+    )
+
+
+def _encoder_parts(
+    model: EmotionModel,
+    modality: str,
+    phase: int,
+    unfreeze_layers: int | None,
+    used: frozenset[str],
+) -> list[Part]:
+    prefix = f"{modality}_encoder"
+    encoder = model.get_submodule(prefix)
+    read = model.layers[modality]
+    stack = encoder.stack  # None: no plain list of layers, so that only phase 3 can train them
+    layers = list(stack)[:read] if isinstance(stack, nn.ModuleList) else []
+    number = {
+        parameter: position + 1
+        for position, layer in enumerate(layers)
+        for parameter in layer.parameters()
+    }
+    named = {
+        f"{prefix}.{name}": parameter
+        for name, parameter in encoder.named_parameters()
+        if f"{prefix}.{name}" in used
+    }
+    if phase == 2:
+        wanted = max(1, read // UPPER_PART) if unfreeze_layers is None else unfreeze_layers
+        lowest = max(1, read - wanted + 1)
+        upper = {n: p for n, p in named.items() if number.get(p, 0) >= lowest}
+        return [Part(_NAMES[modality], _range(lowest, read), upper)]
+    shared = {n: p for n, p in named.items() if p not in number}
+    stacked = {n: p for n, p in named.items() if p in number}
+    return [
+        Part(_NAMES[modality], "below and beside the layers", shared),
+        Part(_NAMES[modality], _range(1, read), stacked),
+    ]
+
+
+def _range(first: int, last: int) -> str:
+    return f"layer {last}" if first == last else f"layers {first} to {last}"

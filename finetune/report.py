@@ -1,0 +1,137 @@
+"""What a fine-tuning did, as data and as text to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
+from finetune.training import PhaseResult
+from heads.metrics import Report
+from heads.results import HeadRecord
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """The summary of one `finetune`.
+
+    Attributes:
+        directory: where the model is.
+        record: the searched head it started from.
+        synthetic: the recordings are not human speech.
+        phases: what each phase did.
+        head: the searched head on the test split; None where there is no such split.
+        model: the fine-tuned model on it.
+        notes: what the user should know.
+    """
+
+    directory: Path
+    record: HeadRecord
+    synthetic: bool
+    phases: tuple[PhaseResult, ...]
+    head: Evaluation | None
+    model: Evaluation | None
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written."""
+        scored = [evaluation for evaluation in (self.head, self.model) if evaluation is not None]
+        return (
+            self.directory,
+            *(evaluation.folder / name for evaluation in scored for name in (REPORT, PREDICTIONS)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "directory": str(self.directory),
+            "trial": self.record.trial,
+            "synthetic": self.synthetic,
+            "phases": [phase.to_json() for phase in self.phases],
+            "head": self.head and self.head.to_json(),
+            "model": self.model and self.model.to_json(),
+            "notes": list(self.notes),
+            "files": [str(path) for path in self.files],
+        }
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        origin, modalities = self.record.origin, self.record.head.modalities
+        encoders = {name: origin.encoders[name] for name in modalities}
+        work = self.directory.parent
+        return "\n".join(
+            [
+                f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
+                f"{origin.corpus or 'the manifest'}.",
+                f"Encoders: {encoders_text(encoders, origin.layers)}.",
+                *caveats(encoders, synthetic=self.synthetic),
+                *(f"Note: {note}" for note in self.notes),
+                "",
+                *_phase_table(self.phases),
+                "",
+                *self._score_lines(),
+                "",
+                "Wrote:",
+                *(f"  {path}" for path in self.files),
+                "",
+                f"Next: python cli.py evaluate --work {work}",
+            ]
+        )
+
+    def _score_lines(self) -> list[str]:
+        if self.head is None or self.model is None:
+            return ["There is no labelled test split, so there is no result to report."]
+        report = self.model.report
+        lines = _aligned(
+            [
+                ("test", "macro-F1", "UA", "WA", "utterances"),
+                ("searched head", *_cells(self.head.report)),
+                ("fine-tuned model", *_cells(report)),
+            ]
+        )
+        if report.intervals is not None:
+            coverage = f"{100 * report.confidence:g} % interval"
+            lines.append(f"[{coverage}, bootstrap over {report.speakers} speakers]")
+        if report.interval_reason:
+            label = "Note" if report.intervals else "No interval"
+            lines.append(f"{label}: {report.interval_reason}.")
+        return lines
+
+
+def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
+    rows = [("phase", "rate", "trained", "epochs", "dev macro-F1 at start", "best", "at epoch")]
+    for result in phases:
+        rows.append(
+            (
+                str(result.config.phase),
+                f"{result.config.learning_rate:g}",
+                f"{sum(row.parameters for row in result.table):,}",
+                str(result.epochs),
+                f"{result.start.macro_f1:.3f}",
+                f"{result.best.macro_f1:.3f}",
+                str(result.best_epoch) if result.best_epoch else "0 (its start)",
+            )
+        )
+    return _aligned(rows)
+
+
+def _cells(report: Report) -> tuple[str, ...]:
+    cells = []
+    for name in ("macro_f1", "uar", "accuracy"):
+        cell = f"{getattr(report, name):.3f}"
+        if report.intervals is not None:
+            low, high = report.intervals[name]
+            cell += f" [{low:.3f}, {high:.3f}]"
+        cells.append(cell)
+    return (*cells, f"{report.n:,}")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

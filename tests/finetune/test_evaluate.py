@@ -1,0 +1,169 @@
+"""Scores of head and model, and what is written beside them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from cache.audio import load_audio
+from cache.collect import collect_frames
+from corpora.errors import ConfigError, ManifestError, MissingStepError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from finetune.assembly import assemble
+from finetune.evaluate import evaluate, evaluate_head, evaluate_model
+from finetune.evaluation import Evaluation
+from tests.finetune.conftest import Searched
+from tests.finetune.corpus import LABELS, LAST
+from tests.finetune.searched import copy_work
+
+
+@pytest.fixture
+def work(searched: Searched, tmp_path: Path) -> Work:
+    return copy_work(searched.work, tmp_path / "work")
+
+
+@pytest.fixture
+def with_model(work: Work, searched: Searched) -> Work:
+    """A model as it is before the first step."""
+    directories = {name: work.encoders / f"tiny-{name}" for name in LAST}
+    model = assemble(
+        searched.head,
+        directories,
+        LAST,
+        speech_dtype="float32",
+        provenance={"encoders": dict.fromkeys(LAST, "tiny")},
+    )
+    model.save_pretrained(work.model)
+    return work
+
+
+def probabilities(evaluation: Evaluation) -> tuple[list[str], np.ndarray]:
+    """Ids and probabilities as written."""
+    with (evaluation.folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["id"] for row in rows], np.array(
+        [[float(row[f"p_{label}"]) for label in LABELS] for row in rows]
+    )
+
+
+def test_the_heads_probabilities_are_those_on_cached_frames(
+    work: Work, searched: Searched, manifest: Manifest
+) -> None:
+    evaluation = evaluate_head(work, manifest, "dev")
+    rows = replace(manifest, utterances=manifest.in_split("dev"))
+    frames = collect_frames(work, rows, ("audio", "text")).frames
+    with torch.no_grad():
+        expected = torch.softmax(searched.head(frames), dim=1)
+    ids, found = probabilities(evaluation)
+    assert ids == [u.id for u in rows.utterances]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_the_model_before_its_first_step_says_what_the_head_says(
+    with_model: Work, manifest: Manifest
+) -> None:
+    head = evaluate_head(with_model, manifest)
+    model = evaluate_model(with_model, manifest)
+    assert model.report == head.report
+    np.testing.assert_allclose(probabilities(model)[1], probabilities(head)[1], atol=1e-4)
+
+
+def test_the_model_needs_no_cache(with_model: Work, manifest: Manifest, tmp_path: Path) -> None:
+    expected = evaluate_model(with_model, manifest)
+    with_model.model.rename(tmp_path / "elsewhere")
+    found = evaluate_model(Work(tmp_path / "new"), manifest, directory=tmp_path / "elsewhere")
+    assert found.report == expected.report
+
+
+def test_the_report_says_what_was_scored(with_model: Work, manifest: Manifest) -> None:
+    evaluation = evaluate_model(with_model, manifest)
+    report = json.loads((evaluation.folder / "report.json").read_text())
+    assert (report["format"], report["version"]) == ("emopool-evaluation", 1)
+    assert report["subject"] == "model"
+    assert report["encoders"] == {"audio": "tiny", "text": "tiny"}
+    assert report["report"]["n"] == len(manifest.in_split("test"))
+    text = evaluation.to_text()
+    assert "synthetic" in text
+    assert "random weights" in text
+    assert "macro-F1" in text
+
+
+def test_the_model_is_scored_where_there_is_one(
+    with_model: Work, work: Work, manifest: Manifest
+) -> None:
+    assert evaluate(with_model, manifest).subject == "model"
+    assert evaluate(with_model, manifest, subject="head").subject == "head"
+
+
+def test_without_a_model_the_head_is_scored(work: Work, manifest: Manifest) -> None:
+    assert evaluate(work, manifest, "dev").subject == "head"
+    with pytest.raises(MissingStepError, match="finetune --best"):
+        evaluate(work, manifest, subject="model")
+    with pytest.raises(ConfigError, match="head or model"):
+        evaluate(work, manifest, subject="trial")
+
+
+def test_an_unreadable_recording_is_skipped_and_named(
+    with_model: Work, manifest: Manifest, tmp_path: Path
+) -> None:
+    rows = list(manifest.utterances)
+    tests = [row for row, u in enumerate(rows) if u.split == "test"]
+    rows[tests[0]] = replace(rows[tests[0]], audio=tmp_path / "gone.wav")
+    broken = tmp_path / "broken.flac"
+    # The header promises all samples; a part of them is there.
+    soundfile.write(broken, *soundfile.read(rows[tests[1]].audio))
+    data = broken.read_bytes()
+    broken.write_bytes(data[: len(data) // 3])
+    rows[tests[1]] = replace(rows[tests[1]], audio=broken)
+    evaluation = evaluate_model(with_model, replace(manifest, utterances=tuple(rows)))
+    assert set(evaluation.skipped) == {rows[row].id for row in tests[:2]}
+    assert evaluation.report.n == len(tests) - 2
+    assert "2 utterances could not be used" in evaluation.to_text()
+
+
+def test_unlabelled_utterances_are_not_scored(with_model: Work, manifest: Manifest) -> None:
+    rows = [replace(u, label="") if u.label == "anger" else u for u in manifest.utterances]
+    unlabelled = replace(manifest, utterances=tuple(rows))
+    expected = sum(u.label != "anger" for u in manifest.in_split("test"))
+    assert evaluate_model(with_model, unlabelled).report.n == expected
+    assert evaluate_head(with_model, unlabelled).report.n == expected
+
+
+def test_an_empty_split_is_refused(with_model: Work, manifest: Manifest) -> None:
+    rows = tuple(replace(u, split="") if u.split == "test" else u for u in manifest.utterances)
+    for score in (evaluate_model, evaluate_head):
+        with pytest.raises(ManifestError, match="no labelled utterance"):
+            score(with_model, replace(manifest, utterances=rows))
+
+
+def test_a_label_nobody_learnt_is_refused(with_model: Work, manifest: Manifest) -> None:
+    rows = [replace(u, label="joy") if u.label == "anger" else u for u in manifest.utterances]
+    other = replace(manifest, utterances=tuple(rows), labels=("joy", "neutral", "sadness"))
+    for score in (evaluate_model, evaluate_head):
+        with pytest.raises(ManifestError, match="labels joy, which are not among"):
+            score(with_model, other)
+
+
+def test_recordings_that_are_all_unreadable_are_an_error(
+    with_model: Work, manifest: Manifest, tmp_path: Path
+) -> None:
+    rows = tuple(replace(u, audio=load_nothing(tmp_path)) for u in manifest.utterances)
+    with pytest.raises(ConfigError, match="no utterance of the test split could be used"):
+        evaluate_model(with_model, replace(manifest, utterances=rows))
+
+
+def load_nothing(folder: Path) -> Path:
+    """A file that is no recording."""
+    path = folder / "notes.wav"
+    path.write_text("not a recording")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_audio(path)
+    return path

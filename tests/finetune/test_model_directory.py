@@ -1,0 +1,172 @@
+"""A saved model is the model; anything else in its place is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from corpora.errors import ConfigError, EmopoolError, FormatVersionError, MissingStepError
+from finetune.model import EmotionModel
+from tests.finetune.corpus import make_model
+
+WAVEFORMS = [torch.rand(n, generator=torch.Generator().manual_seed(n)) - 0.5 for n in (5000, 9000)]
+TEXTS = ["stop that now", ""]
+
+
+def logits(model: EmotionModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model.forward(WAVEFORMS, TEXTS)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, encoders: Path) -> Path:
+    directory = tmp_path_factory.mktemp("saved") / "model"
+    make_model(encoders, {"kind": "average+vad_average"}, {"audio": 2, "text": 1}).save_pretrained(
+        directory, training="phase\n"
+    )
+    return directory
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("kind", ["mqmha", "vad_average"])
+@pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",), ("text",)], ids="+".join)
+def test_logits_before_saving_equal_those_after_loading(
+    kind: str, modalities: tuple[str, ...], encoders: Path, tmp_path: Path
+) -> None:
+    model = make_model(encoders, {"kind": kind}, {"audio": 2, "text": 3}, modalities)
+    before = logits(model)
+    model.save_pretrained(tmp_path / "model")
+    torch.testing.assert_close(
+        logits(EmotionModel.from_pretrained(tmp_path / "model")), before, atol=0, rtol=0
+    )
+
+
+def test_a_loaded_model_saves_the_same_files_again(saved: Path, tmp_path: Path) -> None:
+    EmotionModel.from_pretrained(saved).save_pretrained(tmp_path / "again", training="phase\n")
+    first, second = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (saved, tmp_path / "again")
+    )
+    assert first == second
+
+
+def test_loading_does_not_need_the_encoders_it_came_from(encoders: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(encoders, tmp_path / "encoders"))
+    model = make_model(own)
+    before = logits(model)
+    model.save_pretrained(tmp_path / "model")
+    shutil.rmtree(own)
+    torch.testing.assert_close(
+        logits(EmotionModel.from_pretrained(tmp_path / "model")), before, atol=0, rtol=0
+    )
+
+
+def test_an_encoder_folder_is_a_plain_transformers_directory(saved: Path) -> None:
+    encoder = AutoModel.from_pretrained(saved / "audio_encoder", local_files_only=True)
+    weights = EmotionModel.from_pretrained(saved).get_submodule("audio_encoder.model").state_dict()
+    assert encoder.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in encoder.state_dict().items())
+
+
+def test_provenance_is_kept(encoders: Path, tmp_path: Path) -> None:
+    model = make_model(encoders, provenance={"trial": 7})
+    model.provenance["phases"] = [2, 3]
+    model.save_pretrained(tmp_path / "model")
+    found = EmotionModel.from_pretrained(tmp_path / "model").provenance
+    assert found == {"trial": 7, "phases": [2, 3]}
+
+
+def remove(directory: Path) -> None:
+    (directory / "text_encoder" / "tokenizer.json").unlink()
+
+
+def alter(directory: Path) -> None:
+    weights = directory / "audio_encoder" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+
+
+def add(directory: Path) -> None:
+    (directory / "text_encoder" / "modeling_custom.py").write_text("raise SystemExit\n")
+
+
+def another_head(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    config["head"]["mlp_width"] = 5
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def no_description(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    del config["head"]["pooling"]
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def another_version(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (remove, ConfigError, r"text_encoder/tokenizer\.json is missing"),
+        (alter, ConfigError, r"audio_encoder/model\.safetensors was altered"),
+        (add, ConfigError, r"text_encoder/modeling_custom\.py does not belong"),
+        (another_head, ConfigError, r"head\.safetensors does not fit"),
+        (no_description, ConfigError, "does not describe a model"),
+        (another_version, FormatVersionError, "99"),
+        (shutil.rmtree, MissingStepError, "no model in"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_damaged_model_is_refused_with_the_reason(
+    damage: Callable[[Path], None], error: type[EmopoolError], message: str, copy: Path
+) -> None:
+    damage(copy)
+    with pytest.raises(error, match=message):
+        EmotionModel.from_pretrained(copy)
+
+
+def test_a_readme_and_hidden_files_may_be_added(copy: Path) -> None:
+    (copy / "README.md").write_text("# A model\n")
+    (copy / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    EmotionModel.from_pretrained(copy)
+
+
+def test_an_earlier_model_is_replaced_whole(copy: Path, encoders: Path) -> None:
+    make_model(encoders, modalities=("text",)).save_pretrained(copy)
+    assert sorted(path.name for path in copy.iterdir()) == [
+        "config.json",
+        "head.safetensors",
+        "text_encoder",
+    ]
+    assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_no_model_is_not_replaced(encoders: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("the only copy")
+    with pytest.raises(ConfigError, match="not replaced"):
+        make_model(encoders).save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "the only copy"
+
+
+def test_an_earlier_model_survives_a_save_that_fails(copy: Path, encoders: Path) -> None:
+    before = logits(EmotionModel.from_pretrained(copy))
+    model = make_model(encoders, provenance={"not JSON": object()})
+    with pytest.raises(TypeError):
+        model.save_pretrained(copy)
+    torch.testing.assert_close(logits(EmotionModel.from_pretrained(copy)), before, atol=0, rtol=0)
+    assert [path.name for path in copy.parent.iterdir()] == ["model"]

@@ -1,0 +1,154 @@
+"""`finetune` from a searched head to a model and its scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from corpora.errors import ConfigError, ManifestError, MissingStepError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from finetune.evaluate import evaluate_model
+from finetune.model import EmotionModel
+from finetune.report import FinetuneReport
+from finetune.run import TINY_LEARNING_RATES, FinetuneConfig, parse_phases, run_finetune
+from tests.finetune.conftest import Searched
+from tests.finetune.searched import copy_work
+
+SHORT = FinetuneConfig(epochs=2, patience=2, frame_budget=200, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(
+    searched: Searched, manifest: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Work, FinetuneReport, str]:
+    work = copy_work(searched.work, tmp_path_factory.mktemp("run") / "work")
+    said: list[str] = []
+    report = run_finetune(work, manifest, SHORT, tell=said.append)
+    return work, report, "\n".join(said)
+
+
+def test_phases_2_and_3_end_no_lower_than_they_begin(
+    finished: tuple[Work, FinetuneReport, str],
+) -> None:
+    phases = finished[1].phases
+    assert [phase.config.phase for phase in phases] == [2, 3]
+    assert all(phase.best.macro_f1 >= phase.start.macro_f1 for phase in phases)
+    assert phases[1].start == phases[0].best
+
+
+def test_each_phase_says_what_it_trains(finished: tuple[Work, FinetuneReport, str]) -> None:
+    said = finished[2]
+    for words in ("Phase 2 trains", "layer 3", "Phase 3 trains", "layers 1 to 3", "dev macro-F1"):
+        assert words in said
+
+
+def test_the_model_that_was_saved_is_the_one_that_was_scored(
+    finished: tuple[Work, FinetuneReport, str], manifest: Manifest
+) -> None:
+    work, report, _ = finished
+    assert report.model is not None
+    assert evaluate_model(work, manifest).report == report.model.report
+
+
+def test_the_model_says_where_it_comes_from(
+    finished: tuple[Work, FinetuneReport, str], searched: Searched
+) -> None:
+    provenance = EmotionModel.from_pretrained(finished[0].model).provenance
+    assert provenance["encoders"] == {"audio": "tiny", "text": "tiny"}
+    assert provenance["trial"] == searched.record.trial
+    assert provenance["manifest_sha256"] == searched.record.origin.manifest_sha256
+    assert set(provenance["recipes"]["audio"]) >= {"weights", "config", "front_end"}
+    assert [phase["config"]["phase"] for phase in provenance["phases"]] == [2, 3]
+    assert {"emopool", "torch", "transformers"} <= set(provenance["versions"])
+
+
+def test_the_report_is_text_and_json(finished: tuple[Work, FinetuneReport, str]) -> None:
+    work, report, _ = finished
+    text = report.to_text()
+    for words in ("searched head", "fine-tuned model", "synthetic", "random weights", "Next:"):
+        assert words in text
+    value = json.loads(json.dumps(report.to_json()))
+    assert value["phases"][0]["config"]["learning_rate"] == TINY_LEARNING_RATES[2]
+    assert all(path.exists() for path in report.files)
+    assert (work.model / "training.csv").read_text().startswith("phase,epoch,step")
+
+
+def test_without_a_test_split_there_is_a_model_and_no_result(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    rows = tuple(replace(u, split="") if u.split == "test" else u for u in manifest.utterances)
+    config = replace(SHORT, phases=(2,), learning_rates={2: 1e-4}, epochs=1)
+    report = run_finetune(work, replace(manifest, utterances=rows), config)
+    assert report.head is None
+    assert report.model is None
+    assert report.phases[0].config.learning_rate == 1e-4
+    assert "no labelled test split" in report.to_text()
+    assert "manifest has changed since the search" in report.to_text()
+    EmotionModel.from_pretrained(work.model)
+
+
+def test_a_head_of_other_labels_is_refused_before_anything_is_trained(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    rows = tuple(replace(u, label="joy") for u in manifest.utterances)
+    with pytest.raises(ConfigError, match="the manifest alone has joy"):
+        run_finetune(work, replace(manifest, utterances=rows, labels=("joy",)), SHORT)
+    assert not work.model.exists()
+
+
+def test_a_folder_that_is_no_model_stops_it_before_anything_is_trained(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    work.model.mkdir()
+    (work.model / "thesis.txt").write_text("the only copy")
+    said: list[str] = []
+    with pytest.raises(ConfigError, match="not replaced"):
+        run_finetune(work, manifest, SHORT, tell=said.append)
+    assert not said
+
+
+def test_without_a_search_or_a_development_set_there_is_nothing_to_do(
+    searched: Searched, cached: tuple[Work, str], manifest: Manifest
+) -> None:
+    with pytest.raises(MissingStepError, match="search"):
+        run_finetune(cached[0], manifest, SHORT)
+    rows = tuple(u for u in manifest.utterances if u.split != "dev")
+    with pytest.raises(ManifestError, match="no labelled utterance"):
+        run_finetune(searched.work, replace(manifest, utterances=rows), SHORT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"phases": ()},
+        {"phases": (1, 2)},
+        {"phases": (3, 2)},
+        {"learning_rates": {4: 1e-3}},
+        {"seed": -1},
+        {"frame_budget": 0},
+    ],
+    ids=str,
+)
+def test_unusable_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        FinetuneConfig(**options)  # type: ignore[arg-type]
+
+
+def test_full_encoders_get_the_published_rates() -> None:
+    config = FinetuneConfig(learning_rates={3: 2e-6})
+    assert config.phase(2, tiny=False).learning_rate == 3e-6
+    assert config.phase(3, tiny=False).learning_rate == 2e-6
+    assert config.phase(2, tiny=True).learning_rate == TINY_LEARNING_RATES[2]
+
+
+def test_phases_are_read_as_written() -> None:
+    assert parse_phases("2, 3") == (2, 3)
+    with pytest.raises(ConfigError, match="--phases two"):
+        parse_phases("two")

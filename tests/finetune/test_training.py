@@ -1,0 +1,189 @@
+"""A phase moves what it should, never ends below its start, and can be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from corpora.errors import ConfigError, TrainingError
+from corpora.manifest import Manifest
+from finetune import training
+from finetune.examples import Examples, gather_examples
+from finetune.model import EmotionModel
+from finetune.phases import trainable_parts
+from finetune.scoring import Score
+from finetune.steps import PhaseConfig, StepConfig, Trainer
+from finetune.training import PhaseResult, log_text, run_phase
+from tests.finetune.corpus import make_model
+
+STEPS = StepConfig(frame_budget=200)
+
+
+def examples(model: EmotionModel, manifest: Manifest, split: str) -> Examples:
+    return gather_examples(model, manifest.in_split(split), {})[0]
+
+
+def run(model: EmotionModel, manifest: Manifest, **config: object) -> PhaseResult:
+    settings = {"phase": 2, "learning_rate": 1e-3, "epochs": 2, "patience": 2, **config}
+    return run_phase(
+        model,
+        PhaseConfig(**settings),  # type: ignore[arg-type]
+        STEPS,
+        examples(model, manifest, "train"),
+        examples(model, manifest, "dev"),
+    )
+
+
+def state(model: EmotionModel) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def script_scores(monkeypatch: pytest.MonkeyPatch, scores: list[Score]) -> None:
+    """Let the development scores be these, one an evaluation."""
+    remaining: Callable[[], Score] = iter(scores).__next__
+    monkeypatch.setattr(training, "score", lambda *_: remaining())
+
+
+@pytest.mark.parametrize("phase", [2, 3])
+def test_exactly_what_the_phase_trains_moves(
+    phase: int, encoders: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(encoders, {"kind": "mqmha", "queries": 2, "scorer_layers": 2, "hidden": 8})
+    expected = {name for part in trainable_parts(model, phase) for name in part.parameters}
+    before = state(model)
+    script_scores(monkeypatch, [Score(0.1, 1.0), Score(0.2, 1.0)])
+    run(model, manifest, phase=phase, epochs=1)
+    moved = {name for name, value in state(model).items() if not torch.equal(value, before[name])}
+    assert moved == expected
+
+
+def test_a_phase_that_only_gets_worse_gives_back_its_start(
+    encoders: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(encoders)
+    before = state(model)
+    script_scores(monkeypatch, [Score(0.5, 1.0), Score(0.4, 0.5), Score(0.5, 1.0), Score(1.0, 0.0)])
+    result = run(model, manifest, epochs=9)
+    assert (result.best_epoch, result.epochs, result.best) == (0, 2, Score(0.5, 1.0))
+    assert all(torch.equal(value, before[name]) for name, value in state(model).items())
+
+
+def test_the_best_epoch_is_restored(
+    encoders: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter, longer = make_model(encoders), make_model(encoders)
+    script_scores(monkeypatch, [Score(f1, 1.0) for f1 in (0.1, 0.3)])
+    # One epoch of a schedule of three, so that both models make the same steps.
+    monkeypatch.setattr(training, "Trainer", one_epoch_of_three(Trainer))
+    run(shorter, manifest, epochs=1)
+    monkeypatch.undo()
+    script_scores(monkeypatch, [Score(f1, 1.0) for f1 in (0.1, 0.3, 0.2, 0.2)])
+    result = run(longer, manifest, epochs=3)
+    assert result.best_epoch == 1
+    found, expected = state(longer), state(shorter)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def one_epoch_of_three(trainer: type) -> Callable[..., object]:
+    """The trainer with the schedule of three epochs, whatever it is told."""
+
+    def make(model: object, parameters: object, config: PhaseConfig, *more: object) -> object:
+        return trainer(model, parameters, replace(config, epochs=3), *more)
+
+    return make
+
+
+def test_among_equal_scores_the_lower_loss_is_better() -> None:
+    assert Score(0.5, 0.9).better_than(Score(0.5, 1.0))
+    assert Score(0.6, 2.0).better_than(Score(0.5, 1.0))
+    assert not Score(0.5, 1.0).better_than(Score(0.5, 1.0))
+
+
+def test_a_phase_can_be_repeated_to_the_bit(encoders: Path, manifest: Manifest) -> None:
+    first, second = make_model(encoders), make_model(encoders)
+    log = run(first, manifest, phase=3).log
+    torch.rand(7)  # another state of torch's own random numbers
+    assert run(second, manifest, phase=3).log == log
+    expected = state(first)
+    assert all(torch.equal(value, expected[name]) for name, value in state(second).items())
+
+
+def test_training_leaves_torchs_random_state_alone(encoders: Path, manifest: Manifest) -> None:
+    model = make_model(encoders)
+    before = torch.get_rng_state()
+    run(model, manifest, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_raises_the_development_score(encoders: Path, manifest: Manifest) -> None:
+    model = make_model(encoders)
+    result = run(model, manifest, learning_rate=3e-3, epochs=8, patience=8)
+    assert result.best.better_than(result.start)
+    assert result.best.macro_f1 > result.start.macro_f1
+    losses = [row.loss for row in result.log if row.loss is not None]
+    assert losses[-1] < losses[0]
+
+
+def test_the_rate_rises_and_falls_within_the_phase(encoders: Path, manifest: Manifest) -> None:
+    rates = [
+        row.learning_rate
+        for row in run(make_model(encoders), manifest, epochs=8, patience=8).log[1:]
+    ]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] < rates[1]
+    assert rates[-1] < 1e-4
+
+
+def test_a_loss_that_is_not_finite_names_the_batch(encoders: Path, manifest: Manifest) -> None:
+    model = make_model(encoders)
+    with torch.no_grad():
+        model.head.output.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"phase 2, step 1: the loss is nan .* held u\d\d\d, "):
+        run(model, manifest)
+
+
+def test_nothing_to_train_on_is_refused(encoders: Path, manifest: Manifest) -> None:
+    model = make_model(encoders)
+    nobody = replace(manifest, utterances=tuple(manifest.in_split("dev")))
+    with pytest.raises(ConfigError, match="0 training and 9 development"):
+        run(model, nobody)
+
+
+@pytest.mark.parametrize("values", [{"learning_rate": 0}, {"epochs": 0}, {"patience": 0}], ids=str)
+def test_unusable_settings_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        PhaseConfig(**{"phase": 2, "learning_rate": 1e-3, **values})  # type: ignore[arg-type]
+
+
+def test_the_log_has_a_row_a_step_and_scores_at_the_ends_of_epochs(
+    encoders: Path, manifest: Manifest
+) -> None:
+    result = run(make_model(encoders), manifest)
+    lines = log_text([result]).splitlines()
+    assert lines[0] == "phase,epoch,step,lr,loss,dev_macro_f1,dev_loss"
+    assert len(lines) == 1 + len(result.log)
+    scored = [line.split(",")[1:3] for line in lines[1:] if line.split(",")[5]]
+    steps = [row.step for row in result.log if row.epoch == 1]
+    assert scored[:2] == [["0", "0"], ["1", str(steps[-1])]]
+
+
+def test_what_cannot_be_used_is_left_out_with_its_reason(
+    encoders: Path, manifest: Manifest
+) -> None:
+    model = make_model(encoders)
+    first, second, third, fourth, *rest = manifest.utterances
+    odd = [
+        replace(first, label=""),
+        second,
+        replace(third, audio=Path("nowhere.wav")),
+        replace(fourth, end=0.01),
+    ]
+    found, failed = gather_examples(model, [*odd, *rest], {second.id: "corrupt"})
+    assert [u.id for u in found.utterances] == [u.id for u in rest]
+    assert failed[second.id] == "corrupt"
+    assert "no such file" in failed[third.id]
+    assert "shorter than one frame" in failed[fourth.id]
