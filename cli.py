@@ -405,7 +405,7 @@ def evaluate(
 def demo(ctx: click.Context, trials: int, utterances: int, seed: int, root: Path) -> None:
     """Do all of it on the embedded sample corpus of synthetic speech, with tiny encoders."""
     from corpora.speech_synth import write_sample_corpus
-    from finetune.demo import results_text
+    from finetune.results import results_text
 
     corpus = root / "sample-corpus"
 

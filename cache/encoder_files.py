@@ -1,13 +1,11 @@
-"""An encoder on disk: from its name to a directory, and from the directory to recipe fields.
+"""An encoder on disk: its files, and what of them goes into a recipe.
 
-Nothing here imports torch, and huggingface_hub only when a hub id is named, so that an extraction
-with nothing to do is planned at once.
+Nothing here imports torch, so that an extraction with nothing to do is planned at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Literal
 
 from cache.grid import FBANK_MODELS, read_config, read_grid
 from cache.recipe import JSON
-from corpora.errors import ConfigError, EmopoolError
+from corpora.errors import ConfigError
 
 Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.
@@ -60,47 +58,6 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "bpe.codes",
 )
-# What is fetched from a hub. Pickled weights only where there are no others (as in
-# microsoft/deberta-v3-base); transformers reads them with torch's tensors-only unpickler.
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.codes", "*.safetensors"]
-_HUB_PICKLED = ["pytorch_model*.bin", "pytorch_model*.json"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
-    """The directory of an encoder.
-
-    Args:
-        name: a directory, a hub id, or `tiny` (made under `work` on first use).
-        kind: whether a speech or a text encoder is wanted.
-        work: the work folder.
-
-    Returns:
-        A directory with config.json and weights.
-
-    Raises:
-        ConfigError: the name is none of these, or the directory is not an encoder's.
-        EmopoolError: the hub id is not on this machine and could not be downloaded.
-    """
-    path = Path(name).expanduser()
-    if name == "tiny":
-        directory = tiny_folder(work, kind)
-        if not directory.is_dir():
-            from cache.tiny import make_tiny_encoder  # imports torch
-
-            make_tiny_encoder(work, kind)
-    elif path.is_dir():
-        directory = path.resolve()
-    elif _HUB_ID.fullmatch(name):
-        directory = _from_hub(name, kind)
-    else:
-        raise ConfigError(
-            f"{kind} encoder {name}: no such directory, and not a hub id. Expected a directory, "
-            "an id such as facebook/w2v-bert-2.0, or tiny."
-        )
-    read_config(directory, "config.json")
-    weight_files(directory)
-    return directory
 
 
 def tiny_folder(work: Path, kind: Kind) -> Path:
@@ -138,7 +95,7 @@ def encoder_fields(directory: Path, kind: Kind, hashes: Hashes | None = None) ->
     """What of an encoder decides its numbers, for the recipe. Its name and place do not.
 
     Args:
-        directory: see `resolve_encoder`.
+        directory: see `cache.encoder_names.resolve_encoder`.
         kind: "audio" or "text".
         hashes: how to hash the weight files; by default they are read every time.
 
@@ -208,37 +165,3 @@ def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _without_volatile(config: Mapping[str, JSON]) -> dict[str, JSON]:
     return {key: value for key, value in config.items() if key not in _VOLATILE}
-
-
-def _from_hub(name: str, kind: Kind) -> Path:
-    """The local snapshot of a hub id; downloaded if it is not on this machine."""
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json")
-    if isinstance(cached, str) and _is_complete(Path(cached).parent, kind):
-        return Path(cached).parent
-    try:
-        directory = Path(
-            snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
-        )
-        if not any(directory.glob("*.safetensors")):
-            snapshot_download(name, allow_patterns=_HUB_PICKLED, ignore_patterns=["*/*"])
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EmopoolError(
-            f"{kind} encoder {name} is not on this machine and could not be downloaded "
-            f"({reason}). Connect to a network and check the id, or name a local directory, "
-            "or use tiny."
-        ) from error
-    return directory
-
-
-def _is_complete(directory: Path, kind: Kind) -> bool:
-    """Whether a snapshot holds all that loading needs."""
-    try:
-        weight_files(directory)
-        if kind == "text":
-            tokenizer_files(directory)
-    except ConfigError:
-        return False
-    return kind == "text" or (directory / "preprocessor_config.json").is_file()

@@ -81,6 +81,18 @@ def scan(folder: Path, header: StreamHeader) -> Scan:
     )
 
 
+def seen_of_parts(parts: Iterable[Part]) -> Iterator[tuple[Part, list[int]]]:
+    """What readers see of each part: the numbers of its utterances that no part before it has."""
+    known: set[str] = set()
+    for part in parts:
+        seen = []
+        for number, key in enumerate(part.keys):
+            if key not in known:
+                known.add(key)
+                seen.append(number)
+        yield part, seen
+
+
 class Index:
     """Finds utterances in a list of parts.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import secrets
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,16 +76,25 @@ class DamagedPartError(CacheError):
     """A part cannot be used; says which, why, and what to do.
 
     Attributes:
+        path: its folder.
+        reason: what is wrong with it.
         utterances: how many it holds; None if that cannot be told any more.
     """
 
     def __init__(self, path: str, reason: str, utterances: int | None) -> None:
+        self.path = path
+        self.reason = reason
         self.utterances = utterances
         count = "an unknown number of" if utterances is None else str(utterances)
         super().__init__(
             f"{path}: {reason}; {count} utterances affected. Remove this folder and run `extract` "
             "again, which computes what is missing."
         )
+
+
+def part_name(time_ns: int) -> str:
+    """A name nobody else has. Names sort by time (UTC in ns), and the lowest wins."""
+    return f"{PREFIX}{time_ns:016x}-{secrets.token_hex(4)}"
 
 
 def metadata(header: StreamHeader, keys: list[str], lengths: list[int]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import cast
 
 from cache.audio import decoder_fields
 from cache.device import choose_device
-from cache.encoder_files import Hashes, Kind, encoder_fields, resolve_encoder
+from cache.encoder_files import Hashes, Kind, encoder_fields
+from cache.encoder_names import resolve_encoder
 from cache.energy import energy_fields
 from cache.extraction import TOKEN_KIND, VALUES, Extraction, Source, layer_name
 from cache.grid import Grid, read_config, read_grid

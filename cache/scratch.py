@@ -1,7 +1,8 @@
 """How anything enters the cache: built in `WORK/.tmp`, made durable, then renamed into place.
 
-What is not renamed does not exist. A killed process leaves its building site behind; the next
-writer clears away those whose process is dead, and those older than a day.
+It leaves the other way round: renamed out, then deleted. What is not renamed does not exist. A
+killed process leaves its building site behind; the next writer clears away those whose process is
+dead, and those older than a day.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import secrets
 import shutil
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from corpora.files import fsync_folder
@@ -65,6 +68,24 @@ def publish(site: Path, target: Path) -> None:
         fsync_folder(Path(folder))
     os.rename(site, target)
     fsync_folder(target.parent)
+
+
+def withdraw(folders: Sequence[Path], scratch: Path) -> None:
+    """Take folders out of the cache: each leaves it by one rename, then is deleted.
+
+    The renames are made durable before anything is deleted, so that a power cut leaves a folder
+    whole in its place or takes it away. Readers that have its files mapped go on reading. The
+    caller holds the exclusive lock; folders that are gone already are passed over.
+    """
+    if not folders:
+        return
+    site = new_site(scratch)
+    for number, folder in enumerate(folders):
+        with suppress(FileNotFoundError):
+            os.rename(folder, site / f"{number}-{folder.name}")
+    for parent in sorted({folder.parent for folder in folders}):
+        fsync_folder(parent)
+    discard(site)
 
 
 def discard(site: Path) -> None:

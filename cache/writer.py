@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from cache.layout import DTYPES, METADATA, StreamHeader, read_stream
 from cache.locks import shared_lock
-from cache.parts import CHUNK, MAX_PART_BYTES, PART_BYTES, PREFIX, SUM_BYTES, metadata
+from cache.parts import CHUNK, MAX_PART_BYTES, PART_BYTES, SUM_BYTES, metadata, part_name
 from cache.scratch import (
     clear_stale_sites,
     discard,
@@ -50,18 +49,72 @@ class _Entry:
     total: int  # CRC-32C of all bytes before `end`
 
 
-@dataclass
-class _Site:
-    """A part being built."""
+class PartSite:
+    """A part being built in `.tmp`. Whoever makes one holds a lock, and closes it in the end.
 
-    folder: Path
-    descriptor: int
-    since: float  # time.monotonic
-    entries: dict[str, _Entry] = field(default_factory=dict)
+    Args:
+        scratch: where to build; on the stream's file system.
+        header: of the stream the part is for.
+
+    Attributes:
+        since: when it was made, by `time.monotonic`.
+    """
+
+    def __init__(self, scratch: Path, header: StreamHeader) -> None:
+        self._header = header
+        self._entries: dict[str, _Entry] = {}
+        self._folder = new_site(scratch)
+        chunk = self._folder / CHUNK
+        os.mkdir(chunk.parent.parent)
+        os.mkdir(chunk.parent)
+        self._descriptor = os.open(chunk, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self.since = time.monotonic()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
 
     @property
-    def last(self) -> _Entry:
-        return next(reversed(self.entries.values()), _Entry(0, 0, 0))
+    def nbytes(self) -> int:
+        """Bytes of the matrix so far."""
+        return self._last.end
+
+    @property
+    def _last(self) -> _Entry:
+        return next(reversed(self._entries.values()), _Entry(0, 0, 0))
+
+    def add(self, key: str, frames: npt.NDArray[Any]) -> None:
+        """Add an utterance: `[T, dim]`, C order, as the stream stores them."""
+        last, data = self._last, frames.reshape(-1).view(np.uint8)
+        # At its offset, not at the file's end: what an interrupted call wrote is written over.
+        write_at(self._descriptor, data.data, last.end)
+        total = google_crc32c.extend(last.total, data)
+        self._entries[key] = _Entry(len(frames), last.end + data.nbytes, total)
+
+    def publish(self, stream_folder: Path, time_ns: int | None = None) -> None:
+        """Finish the part and rename it into the stream; without utterances there is none.
+
+        Args:
+            stream_folder: where to.
+            time_ns: for its name; by default now, which is after all that takes long: of two parts
+                with the same key the one committed first wins, and a reader's choice does not
+                change when the second one arrives.
+        """
+        if not self._entries:
+            return
+        end, total = self._last.end, self._last.total
+        os.ftruncate(self._descriptor, end)  # without what an interrupted call may have left
+        write_at(self._descriptor, total.to_bytes(SUM_BYTES, "little"), end)
+        os.fsync(self._descriptor)
+        lengths = [entry.frames for entry in self._entries.values()]
+        described = metadata(self._header, list(self._entries), lengths)
+        write_new(self._folder / METADATA, json.dumps(described, separators=(",", ":")).encode())
+        name = part_name(time.time_ns() if time_ns is None else time_ns)
+        publish(self._folder, stream_folder / name)
+
+    def close(self) -> None:
+        """Clear the site away, if it was not published."""
+        os.close(self._descriptor)
+        discard(self._folder)
 
 
 class PartWriter:
@@ -91,7 +144,7 @@ class PartWriter:
         features = stream_folder.parent.parent
         self._folder = stream_folder
         self._scratch = scratch_folder(features) if tmp is None else tmp
-        self._site: _Site | None = None
+        self._site: PartSite | None = None
         with ExitStack() as held:
             held.enter_context(shared_lock(features))
             self._header = read_stream(stream_folder)
@@ -136,19 +189,15 @@ class PartWriter:
                 f"{key} has {stored.shape[0]} frames, which take {stored.nbytes:,} bytes; a part "
                 f"holds at most {MAX_PART_BYTES:,}. Cut the recording into shorter segments."
             )
-        if self._site is not None and key in self._site.entries:
+        if self._site is not None and key in self._site:
             return
-        if self._site is not None and self._site.last.end + stored.nbytes > PART_BYTES:
+        if self._site is not None and self._site.nbytes + stored.nbytes > PART_BYTES:
             self.commit()
         if self._site is None:
-            self._site = self._new_site()
+            self._site = PartSite(self._scratch, self._header)
         site = self._site
-        data = stored.reshape(-1).view(np.uint8)
-        # At its offset, not at the file's end: what an interrupted call wrote is written over.
-        write_at(site.descriptor, data.data, site.last.end)
-        total = google_crc32c.extend(site.last.total, data)
-        site.entries[key] = _Entry(len(stored), site.last.end + data.nbytes, total)
-        if site.last.end >= PART_BYTES or time.monotonic() - site.since >= PART_SECONDS:
+        site.add(key, stored)
+        if site.nbytes >= PART_BYTES or time.monotonic() - site.since >= PART_SECONDS:
             self.commit()
 
     def commit(self) -> None:
@@ -161,11 +210,9 @@ class PartWriter:
         if site is None:
             return
         try:
-            if site.entries:
-                self._finish(site)
+            site.publish(self._folder)
         finally:
-            os.close(site.descriptor)
-            discard(site.folder)  # gone already when it was committed
+            site.close()
 
     def close(self) -> None:
         """Commit what is left and release the lock. Closing twice is harmless."""
@@ -173,27 +220,6 @@ class PartWriter:
             self.commit()
         finally:
             self._lock.close()
-
-    def _new_site(self) -> _Site:
-        folder = new_site(self._scratch)
-        chunk = folder / CHUNK
-        os.mkdir(chunk.parent.parent)
-        os.mkdir(chunk.parent)
-        descriptor = os.open(chunk, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        return _Site(folder, descriptor, time.monotonic())
-
-    def _finish(self, site: _Site) -> None:
-        end, total = site.last.end, site.last.total
-        os.ftruncate(site.descriptor, end)  # without what an interrupted call may have left
-        write_at(site.descriptor, total.to_bytes(SUM_BYTES, "little"), end)
-        os.fsync(site.descriptor)
-        lengths = [entry.frames for entry in site.entries.values()]
-        described = metadata(self._header, list(site.entries), lengths)
-        write_new(site.folder / METADATA, json.dumps(described, separators=(",", ":")).encode())
-        # Named now, not when begun: of two parts with the same key the one committed first wins,
-        # and a reader's choice does not change when the second one arrives.
-        name = f"{PREFIX}{time.time_ns():016x}-{secrets.token_hex(4)}"
-        publish(site.folder, self._folder / name)
 
 
 def _storable(key: str, values: npt.NDArray[Any], header: StreamHeader) -> npt.NDArray[Any]:

@@ -14,7 +14,12 @@ from cache.failures import read_failures
 from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, require_splits
 from corpora.work import Work
-from finetune.evaluation import SUBJECTS, Evaluation, write_evaluation
+from finetune.evaluation import (
+    SUBJECTS,
+    Evaluation,
+    evaluation_folder,
+    write_evaluation,
+)
 from finetune.examples import gather_examples
 from finetune.fitting import check_streams
 from finetune.model import EmotionModel
@@ -101,7 +106,7 @@ def evaluate_head(
         layers={name: record.origin.layers[name] for name in modalities},
         report=_report(dataset, split, probabilities),
         skipped=collection.failed,
-        folder=work.evaluation / f"head-{split}",
+        folder=evaluation_folder(work, "head", split),
     )
     return write_evaluation(described, manifest, dataset, probabilities)
 
@@ -155,7 +160,7 @@ def evaluate_model(
         layers=model.layers,
         report=_report(dataset, split, probabilities),
         skipped=skipped,
-        folder=work.evaluation / f"model-{split}",
+        folder=evaluation_folder(work, "model", split),
     )
     return write_evaluation(described, manifest, dataset, probabilities)
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from corpora.files import write_json
+from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
+from corpora.work import Work
 from heads.dataset import Dataset
 from heads.metrics import Report, format_report
 from heads.origin import manifest_digest
+from heads.results import report_from_json
 from heads.tables import write_predictions
 
 FORMAT, VERSION = "emopool-evaluation", 1
@@ -97,6 +99,19 @@ def write_evaluation(
     described = {**evaluation.to_json(), "manifest_sha256": manifest_digest(manifest)}
     write_json(evaluation.folder / REPORT, {"format": FORMAT, "version": VERSION, **described})
     return evaluation
+
+
+def read_report(work: Work, subject: str, split: str) -> Report | None:
+    """The scores of the last evaluation of a head or model; None where there was none."""
+    path = evaluation_folder(work, subject, split) / REPORT
+    if not path.is_file():
+        return None
+    return report_from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
+
+
+def evaluation_folder(work: Work, subject: str, split: str) -> Path:
+    """Where an evaluation is written."""
+    return work.evaluation / f"{subject}-{split}"
 
 
 def encoders_text(encoders: Mapping[str, str], layers: Mapping[str, int]) -> str:

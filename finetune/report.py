@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corpora.text_table import aligned
 from finetune.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
 from finetune.training import PhaseResult
-from heads.metrics import Report
+from heads.metrics import score_cells
 from heads.results import HeadRecord
 
 
@@ -85,11 +86,11 @@ class FinetuneReport:
         if self.head is None or self.model is None:
             return ["There is no labelled test split, so there is no result to report."]
         report = self.model.report
-        lines = _aligned(
+        lines = aligned(
             [
                 ("test", "macro-F1", "UA", "WA", "utterances"),
-                ("searched head", *_cells(self.head.report)),
-                ("fine-tuned model", *_cells(report)),
+                ("searched head", *score_cells(self.head.report)),
+                ("fine-tuned model", *score_cells(report)),
             ]
         )
         if report.intervals is not None:
@@ -115,23 +116,4 @@ def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
                 str(result.best_epoch) if result.best_epoch else "0 (its start)",
             )
         )
-    return _aligned(rows)
-
-
-def _cells(report: Report) -> tuple[str, ...]:
-    cells = []
-    for name in ("macro_f1", "uar", "accuracy"):
-        cell = f"{getattr(report, name):.3f}"
-        if report.intervals is not None:
-            low, high = report.intervals[name]
-            cell += f" [{low:.3f}, {high:.3f}]"
-        cells.append(cell)
-    return (*cells, f"{report.n:,}")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)

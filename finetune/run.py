@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from cache.device import choose_device
-from cache.encoder_files import Kind, resolve_encoder
+from cache.encoder_files import Kind
+from cache.encoder_names import resolve_encoder
 from cache.extraction import read_extraction
 from cache.failures import read_failures
 from corpora.errors import ConfigError

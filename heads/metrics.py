@@ -188,6 +188,18 @@ def format_report(report: Report) -> str:
     return "\n".join(lines)
 
 
+def score_cells(report: Report) -> tuple[str, ...]:
+    """Macro-F1, UA and WA, with their intervals where there are, and the number of utterances."""
+    cells = []
+    for name in HEADLINE:
+        cell = f"{getattr(report, name):.3f}"
+        if report.intervals is not None:
+            low, high = report.intervals[name]
+            cell += f" [{low:.3f}, {high:.3f}]"
+        cells.append(cell)
+    return (*cells, f"{report.n:,}")
+
+
 def _headline(report: Report, title: str, name: str) -> str:
     line = f"{title:<18} {getattr(report, name):.3f}"
     if report.intervals is None:

@@ -15,7 +15,7 @@ import torch
 from cache.audio import load_audio
 from cache.audio_encoder import load_audio_encoder
 from cache.collect import collect_frames
-from cache.encoder_files import resolve_encoder
+from cache.encoder_names import resolve_encoder
 from cache.energy import energy
 from cache.extraction import read_extraction
 from cache.failures import read_failures

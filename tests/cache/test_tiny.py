@@ -8,7 +8,8 @@ import torch
 from transformers import DebertaV2Model, Wav2Vec2BertModel
 
 from cache.audio_encoder import load_audio_encoder
-from cache.encoder_files import Kind, hash_files, resolve_encoder, tiny_folder
+from cache.encoder_files import Kind, hash_files, tiny_folder
+from cache.encoder_names import resolve_encoder
 from cache.text_encoder import load_text_encoder
 from cache.tiny import make_tiny_encoder, tiny_pieces
 

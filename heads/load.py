@@ -1,0 +1,72 @@
+"""From the cache to the data set that heads are trained and scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cache.collect import collect_frames
+from cache.extraction import read_extraction
+from cache.frames import Frames
+from corpora.errors import ConfigError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from heads.dataset import Dataset
+from heads.head import MODALITIES
+from heads.origin import Origin, manifest_digest
+
+
+def extracted_modalities(work: Work) -> tuple[str, ...]:
+    """The modalities of the last extraction.
+
+    Raises:
+        MissingStepError: nothing was extracted.
+    """
+    sources = read_extraction(work).sources
+    return tuple(name for name in MODALITIES if name in sources)
+
+
+def load_dataset(
+    work: Work, manifest: Manifest, modalities: Sequence[str] | None = None
+) -> Dataset:
+    """Read the frames of a manifest's utterances into memory, each modality's highest layer.
+
+    Utterances that failed at extraction are left out.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances.
+        modalities: `audio` and/or `text`; all extracted ones by default.
+
+    Raises:
+        ConfigError: an unknown modality.
+        MissingStepError: nothing was extracted, or not these.
+        CacheError: no utterance has frames, or the cache is damaged.
+    """
+    chosen = extracted_modalities(work) if modalities is None else modalities
+    unknown = [name for name in chosen if name not in MODALITIES]
+    if unknown or not chosen:
+        raise ConfigError(
+            f"modalities must be {' and/or '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
+        )
+    speech = "speech" in read_extraction(work).sources
+    collection = collect_frames(work, manifest, chosen, speech=speech)
+    return Dataset(collection.utterances, manifest.labels, collection.frames)
+
+
+def read_origin(work: Work, manifest: Manifest, frames: Mapping[str, Frames]) -> Origin:
+    """Where the frames of a data set loaded by `load_dataset` come from."""
+    extraction = read_extraction(work)
+    sources = {name: extraction.source(name) for name in frames}
+    streams = {name: source.stream() for name, source in sources.items()}
+    if any(batch.speech is not None for batch in frames.values()):
+        streams["speech"] = extraction.source("speech").stream()
+    return Origin(
+        corpus=manifest.corpus,
+        synthetic=manifest.synthetic,
+        labels=manifest.labels,
+        encoders={name: source.encoder for name, source in sources.items()},
+        layers={name: source.layers[-1] for name, source in sources.items()},
+        streams=streams,
+        frames={name: len(batch.values) for name, batch in frames.items()},
+        manifest_sha256=manifest_digest(manifest),
+    )

@@ -1,0 +1,205 @@
+"""What a search leaves in `WORK/search`, and reading a head back.
+
+| file | holds |
+|---|---|
+| `study.db` | the Optuna study (`heads.study`) |
+| `best.json`, `head.safetensors` | the best head: configuration, origin and scores; its weights |
+| `trials/00012.json`, `.safetensors` | the ten best, without scores |
+| `trials.csv`, `predictions.csv` | every trial; the best head's probabilities (`heads.tables`) |
+| `reference.json` | scores of the logistic regression (`heads.reference`) |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from corpora.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.files import read_json, write_bytes, write_json
+from heads.bootstrap import Interval
+from heads.head import Head, HeadConfig
+from heads.metrics import ClassScore, Report
+from heads.origin import Origin
+from heads.training import Schedule, TrainingConfig
+
+FORMAT, VERSION = "emopool-head", 1
+STUDY_FILE = "study.db"
+BEST, WEIGHTS = "best.json", "head.safetensors"
+TRIALS, PREDICTIONS, REFERENCE = "trials.csv", "predictions.csv", "reference.json"
+TRIALS_FOLDER = "trials"
+# Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
+KEPT = 10
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """All that is known about a kept head but its weights; JSON both ways.
+
+    Attributes:
+        trial: its number in the study.
+        published: the name of the published configuration it is; "" for a sampled one.
+        params: the values of the search's axes.
+        head: its shape.
+        training: how it was trained.
+        schedule: what it shared with all trials of the study.
+        origin: what it was trained on.
+        study_seed: of the search.
+        versions: of the packages that decide its numbers.
+        dev_macro_f1: what it was selected on.
+        scores: reports by split (dev, and test where there is one); for the best head only.
+    """
+
+    trial: int
+    published: str
+    params: Mapping[str, Any]
+    head: HeadConfig
+    training: TrainingConfig
+    schedule: Schedule
+    origin: Origin
+    study_seed: int
+    versions: Mapping[str, str]
+    dev_macro_f1: float
+    scores: Mapping[str, Report] = field(default_factory=dict)
+
+    def with_scores(self, scores: Mapping[str, Report]) -> HeadRecord:
+        """The same with reports by split."""
+        return replace(self, scores=scores)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "trial": self.trial,
+            "published": self.published,
+            "params": dict(self.params),
+            "head": self.head.to_json(),
+            "training": self.training.to_json(),
+            "schedule": asdict(self.schedule),
+            **self.origin.to_json(),
+            "study_seed": self.study_seed,
+            "versions": dict(self.versions),
+            "dev_macro_f1": self.dev_macro_f1,
+            "scores": {split: report.to_json() for split, report in self.scores.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> HeadRecord:
+        """The inverse of `to_json`; raises KeyError, TypeError or ConfigError if it is none."""
+        plain = ("trial", "published", "params", "study_seed", "versions", "dev_macro_f1")
+        return cls(
+            **{name: value[name] for name in plain},
+            head=HeadConfig.from_json(value["head"]),
+            training=TrainingConfig.from_json(value["training"]),
+            schedule=Schedule(**value["schedule"]),
+            origin=Origin.from_json(value),
+            scores={split: report_from_json(entry) for split, entry in value["scores"].items()},
+        )
+
+
+def report_from_json(value: Mapping[str, Any]) -> Report:
+    """The inverse of `Report.to_json`."""
+    known = {name: value[name] for name in Report.__dataclass_fields__}
+    intervals = value["intervals"]
+    known["per_class"] = tuple(ClassScore(**score) for score in value["per_class"])
+    known["confusion"] = tuple(tuple(row) for row in value["confusion"])
+    known["intervals"] = intervals and {name: Interval(*pair) for name, pair in intervals.items()}
+    return Report(**known)
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that decide a head's numbers."""
+    return {name: version(name) for name in ("emopool", "torch", "optuna")}
+
+
+def trial_file(folder: Path, number: int) -> Path:
+    """The JSON file of a kept trial; its weights lie beside it."""
+    return folder / TRIALS_FOLDER / f"{number:05}.json"
+
+
+def save_head(path: Path, weights: Path, head: Head, record: HeadRecord) -> None:
+    """Write a head: weights first, then the JSON that names them with their digest."""
+    state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    data = safetensors.torch.save(state)
+    write_bytes(weights, data)
+    write_json(
+        path,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            **record.to_json(),
+            "weights": {"file": weights.name, "sha256": hashlib.sha256(data).hexdigest()},
+        },
+    )
+
+
+def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
+    """Read a head back.
+
+    Args:
+        path: `best.json`, the JSON of another kept trial, or a folder that holds `best.json`.
+
+    Raises:
+        MissingStepError: the file or its weights are not there.
+        FormatVersionError: the JSON is not what this version writes.
+        CacheError: the weights are not those the JSON was written with.
+    """
+    path = Path(path)
+    path = path / BEST if path.is_dir() else path
+    if not path.is_file():
+        raise MissingStepError(f"No head at {path}. Run `python cli.py search` first.")
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    try:
+        record = HeadRecord.from_json(value)
+        name, digest = Path(value["weights"]["file"]).name, value["weights"]["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatVersionError(
+            f"{path} was altered: {error!r}. Restore it, or run `search` again."
+        ) from error
+    weights = path.with_name(name)
+    if not weights.is_file():
+        raise MissingStepError(
+            f"{path} names its weights {name}, but {weights} is missing. "
+            "Restore it, or run `search` again."
+        )
+    data = weights.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != digest:
+        raise CacheError(
+            f"{weights} does not belong to {path}: its SHA-256 begins with {found[:12]}, expected "
+            f"{digest[:12]}. Restore both, or run `search` again."
+        )
+    head = Head(record.head)
+    try:
+        head.load_state_dict(safetensors.torch.load(data))
+    except RuntimeError as error:
+        raise CacheError(
+            f"{path} describes another head than {weights} holds ({error}). "
+            "Restore both, or run `search` again."
+        ) from error
+    return head, record
+
+
+def best_numbers(values: Mapping[int, float]) -> list[int]:
+    """The trials to keep, by their values; the best first, of equals the earlier one."""
+    return sorted(values, key=lambda number: (-values[number], number))[:KEPT]
+
+
+def remove_other_trials(folder: Path, kept: Iterable[int]) -> None:
+    """Remove the heads of all trials but these."""
+    stems = {trial_file(folder, number).stem for number in kept}
+    for path in (folder / TRIALS_FOLDER).glob("*"):
+        if path.suffix in (".json", ".safetensors") and path.stem not in stems:
+            path.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove a search: all files of it, and no others."""
+    remove_other_trials(folder, ())
+    names = [BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE]
+    for name in [*names, STUDY_FILE, f"{STUDY_FILE}-wal", f"{STUDY_FILE}-shm"]:
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,29 @@
+"""How many threads training uses: one for small data, where sharing the work costs more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from heads.dataset import Dataset
+
+# Frame values of a batch (utterances × frames × features, all modalities) from which on products
+# are shared between threads: about 64 utterances of 2.5 s at 512 features. Below, two threads
+# save little on an idle machine, and on a busy one they wait for each other at every product: a
+# cohort of eleven at 128 features took 110 ms a step on one thread and 900 to 3,000 on two.
+SHARED_VALUES = 2**22
+
+
+@contextmanager
+def suitable_threads(dataset: Dataset, batch_size: int) -> Iterator[None]:
+    """Use one thread of torch's inside where batches are small; then as many as before."""
+    values = sum(batch.values.numel() for batch in dataset.frames.values())
+    before = torch.get_num_threads()
+    if values / max(1, len(dataset)) * batch_size < SHARED_VALUES:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

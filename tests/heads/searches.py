@@ -1,0 +1,78 @@
+"""Small searches: seconds, on the synthetic data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from heads.dataset import Dataset
+from heads.origin import Origin
+from heads.search import search_heads
+from heads.study import STUDY_NAME
+from heads.summary import SearchReport
+from tests.heads.synthetic import LABELS, make_dataset
+
+COHORT = 16
+EPOCHS = 9
+
+
+def make_origin(**changes: Any) -> Origin:
+    origin = Origin(
+        corpus="toy",
+        synthetic=True,
+        labels=LABELS,
+        encoders={"audio": "tiny", "text": "tiny"},
+        layers={"audio": 4, "text": 2},
+        streams={"audio": "audio-0/layer_4", "text": "text-0/layer_2"},
+        manifest_sha256="0" * 64,
+    )
+    return replace(origin, **changes)
+
+
+def small_dataset() -> Dataset:
+    """Three splits with all labels in each: the speaker does not tell the label."""
+    dataset = make_dataset(60, dim=8, signal=0.5)
+    splits = ("train", "train", "dev", "train", "test")
+    utterances = tuple(
+        replace(u, split=splits[(number // 3) % 5], speaker=f"s{number // 3}")
+        for number, u in enumerate(dataset.utterances)
+    )
+    return replace(dataset, utterances=utterances)
+
+
+def small_search(folder: Path, trials: int = 24, **options: Any) -> SearchReport:
+    defaults: dict[str, Any] = {
+        "dataset": small_dataset(),
+        "origin": make_origin(),
+        "batch_size": 16,
+        "epochs": EPOCHS,
+        "cohort": COHORT,
+    }
+    settings = {**defaults, **options}
+    return search_heads(
+        settings.pop("dataset"), folder, settings.pop("origin"), trials=trials, **settings
+    )
+
+
+def stored_trials(folder: Path) -> list[FrozenTrial]:
+    """The study as any other program reads it."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    trials = optuna.load_study(study_name=STUDY_NAME, storage=storage).get_trials()
+    storage.remove_session()
+    storage.engine.dispose()
+    return trials
+
+
+def finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+
+def essence(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+    """What a trial is and gave, without times."""
+    return [
+        (t.number, t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in trials
+    ]

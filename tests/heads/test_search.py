@@ -1,0 +1,337 @@
+"""The search: reproducible, resumable, halved as stated, blind to the test set."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+import heads.training
+from cache.locks import exclusive_lock
+from corpora.errors import CacheError, ConfigError, ManifestError
+from heads.dataset import Dataset, VectorStore
+from heads.head import Head
+from heads.results import trial_file
+from heads.rounds import dev_scores
+from heads.space import PUBLISHED, Space, trial_configs
+from heads.study import HeadStudy
+from heads.summary import SearchReport
+from tests.heads.searches import (
+    COHORT,
+    essence,
+    finished,
+    make_origin,
+    small_dataset,
+    small_search,
+    stored_trials,
+)
+from tests.heads.synthetic import make_configs
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchReport, list[FrozenTrial]]:
+    folder = tmp_path_factory.mktemp("work") / "search"
+    return small_search(folder, 24), stored_trials(folder)
+
+
+def relabelled(dataset: Dataset, split: str) -> Dataset:
+    """The labels of one split, moved on by one."""
+    following = dict(zip(dataset.labels, dataset.labels[1:] + dataset.labels[:1], strict=True))
+    utterances = tuple(
+        replace(u, label=following[u.label]) if u.split == split else u for u in dataset.utterances
+    )
+    return replace(dataset, utterances=utterances)
+
+
+def test_two_searches_with_one_seed_give_the_same_trials_and_values(
+    done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
+) -> None:
+    report = small_search(tmp_path / "search", 24)
+    assert essence(stored_trials(tmp_path / "search")) == essence(done[1])
+    assert report.best.scores == done[0].best.scores
+
+
+def test_another_seed_gives_other_trials(
+    done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
+) -> None:
+    small_search(tmp_path / "search", COHORT, seed=1)
+    sampled = len(PUBLISHED)
+    other = stored_trials(tmp_path / "search")
+    assert [t.params for t in other[sampled:]] != [t.params for t in done[1][sampled:COHORT]]
+    assert [t.value for t in other[:sampled]] != [t.value for t in done[1][:sampled]]
+
+
+def test_labels_of_the_test_set_change_no_trial(
+    done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
+) -> None:
+    dataset = relabelled(small_dataset(), "test")
+    report = small_search(tmp_path / "search", 24, dataset=dataset)
+    assert essence(stored_trials(tmp_path / "search")) == essence(done[1])
+    assert report.best.trial == done[0].best.trial
+    assert report.reference.strength == done[0].reference.strength
+    assert report.best.scores["test"] != done[0].best.scores["test"]
+
+
+def test_published_configurations_come_first_and_are_never_halved(
+    done: tuple[SearchReport, list[FrozenTrial]],
+) -> None:
+    first = done[1][: len(PUBLISHED)]
+    assert [trial.user_attrs["published"] for trial in first] == list(PUBLISHED)
+    assert {trial.state for trial in first} == {TrialState.COMPLETE}
+    assert {tuple(trial.intermediate_values) for trial in first} == {(1, 3, 9)}
+
+
+def test_halving_keeps_a_third_of_the_best_sampled_ones(
+    done: tuple[SearchReport, list[FrozenTrial]],
+) -> None:
+    cohorts = [done[1][len(PUBLISHED) : COHORT], done[1][COHORT:]]
+    assert [len(cohort) for cohort in cohorts] == [5, 8]
+    for cohort in cohorts:
+        for rung, following in ((1, 3), (3, 9)):
+            there = [trial for trial in cohort if rung in trial.intermediate_values]
+            stayed = [trial for trial in there if following in trial.intermediate_values]
+            assert len(stayed) == -(-len(there) // 3)
+            left = [t.intermediate_values[rung] for t in there if t not in stayed]
+            assert min(t.intermediate_values[rung] for t in stayed) >= max(left, default=0.0)
+        for trial in cohort:
+            whole = 9 in trial.intermediate_values
+            assert trial.state == (TrialState.COMPLETE if whole else TrialState.PRUNED)
+            assert trial.value == trial.intermediate_values[trial.last_step or 0]
+
+
+def test_a_resumed_search_goes_on_to_its_number_as_if_it_had_not_stopped(
+    done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "search"
+    first = small_search(folder, COHORT)
+    second = small_search(folder, 24)
+    assert (first.added, second.added) == (COHORT, 24 - COHORT)
+    assert essence(stored_trials(folder)) == essence(done[1])
+
+
+def test_a_search_with_enough_trials_trains_none(tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    first = small_search(folder, 12)
+    before = stored_trials(folder)
+    for trials in (12, 5):
+        again = small_search(folder, trials)
+        assert again.added == 0
+        assert again.best == first.best
+    assert stored_trials(folder) == before
+
+
+def test_fewer_trials_than_published_configurations_are_the_first_of_them(tmp_path: Path) -> None:
+    report = small_search(tmp_path / "search", 3)
+    assert [line.published for line in sorted(report.top, key=lambda line: line.number)] == [
+        "average",
+        "max",
+        "statistics",
+    ]
+    small_search(tmp_path / "search", 12)
+    names = [t.user_attrs.get("published") for t in finished(stored_trials(tmp_path / "search"))]
+    assert names == [*PUBLISHED, None]
+
+
+class Stopped:
+    """`Cohort.run_epoch` that raises at one call."""
+
+    def __init__(self, at: int, error: BaseException) -> None:
+        self.left = at
+        self.error = error
+        self.real = heads.training.Cohort.run_epoch
+
+    def __call__(self, cohort: heads.training.Cohort) -> None:
+        if self.left == 0:
+            raise self.error
+        self.left -= 1
+        self.real(cohort)
+
+
+def stop_training(patch: pytest.MonkeyPatch, at: int, error: BaseException) -> None:
+    stopped = Stopped(at, error)
+    patch.setattr(heads.training.Cohort, "run_epoch", lambda cohort: stopped(cohort))
+
+
+@pytest.mark.parametrize("epoch", [9, 10, 13])
+def test_an_interrupted_search_loses_no_trial_and_runs_none_twice(
+    epoch: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "search"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_training(patch, epoch, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            small_search(folder, 24)
+    assert TrialState.RUNNING not in {trial.state for trial in stored_trials(folder)}
+    report = small_search(folder, 24)
+    trials = stored_trials(folder)
+    assert len(finished(trials)) == report.completed + report.halved == 24
+    assert TrialState.WAITING not in {trial.state for trial in trials}
+    drawn = [tuple(sorted(trial.params.items())) for trial in finished(trials)]
+    assert len(set(drawn)) == 24
+    given_up = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert {tuple(sorted(trial.params.items())) for trial in given_up} <= set(drawn)
+
+
+def test_an_interrupted_first_cohort_gives_the_same_values_when_resumed(
+    done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "search"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_training(patch, 0, RuntimeError("power"))
+        with pytest.raises(RuntimeError, match="power"):
+            small_search(folder, COHORT)
+    small_search(folder, COHORT)
+    again = finished(stored_trials(folder))
+    assert [(t.params, t.user_attrs, t.intermediate_values) for t in again] == [
+        (t.params, t.user_attrs, t.intermediate_values) for t in done[1][:COHORT]
+    ]
+
+
+def test_trials_of_a_killed_process_are_run_again_with_their_values_and_seeds(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "search"
+    small_search(folder, 12)
+    study = HeadStudy(folder, {}, seed=0)
+    space = Space.of(small_dataset())
+    lost = [
+        (trial.params, trial.user_attrs)
+        for trial in study.ask(3, lambda trial, seed: (trial_configs(trial, space, seed), trial)[1])
+    ]
+    study._close()  # as when the process is gone: nothing is told
+    assert sum(t.state == TrialState.RUNNING for t in stored_trials(folder)) == 3
+    small_search(folder, 16)
+    again = finished(stored_trials(folder))[12:]
+    assert [(trial.params, trial.user_attrs) for trial in again[:3]] == lost
+    assert len(again) == 4
+
+
+def test_trials_in_hand_have_heartbeats(tmp_path: Path) -> None:
+    small_search(tmp_path / "search", 3)
+    with closing(sqlite3.connect(tmp_path / "search" / "study.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM trial_heartbeats").fetchone() == (3,)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"origin": make_origin(labels=("anger", "sadness", "neutral"))}, "labels"),
+        ({"origin": make_origin(manifest_sha256="1" * 64)}, "manifest_sha256"),
+        ({"origin": make_origin(streams={"audio": "audio-1/layer_4"})}, "streams"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"epochs": 18}, "epochs: 9 -> 18"),
+        ({"batch_size": 8}, "batch_size"),
+        ({"tied": False}, "tied"),
+    ],
+)
+def test_a_study_made_from_something_else_is_refused_with_the_difference(
+    change: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    small_search(tmp_path / "search", 1)
+    with pytest.raises(ConfigError, match=named) as caught:
+        small_search(tmp_path / "search", 2, **change)
+    assert "--fresh" in str(caught.value)
+    assert len(stored_trials(tmp_path / "search")) == len(PUBLISHED)
+
+
+def test_a_fresh_search_removes_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    small_search(folder, 3)
+    (folder / "notes.txt").write_text("mine")
+    report = small_search(folder, 2, seed=1, fresh=True)
+    assert report.added == report.completed == 2
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not trial_file(folder, 2).exists()
+
+
+def test_a_second_search_at_the_same_time_is_refused(tmp_path: Path) -> None:
+    with exclusive_lock(tmp_path / "search"), pytest.raises(CacheError, match="in use"):
+        small_search(tmp_path / "search", 1)
+
+
+def test_a_damaged_study_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "study.db").write_bytes(b"not a database, but long enough" * 100)
+    with pytest.raises(CacheError, match="--fresh"):
+        small_search(tmp_path / "search", 1)
+    small_search(tmp_path / "search", 1, fresh=True)
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_split_without_utterances_is_refused(split: str, tmp_path: Path) -> None:
+    dataset = small_dataset()
+    emptied = tuple(replace(u, split="") if u.split == split else u for u in dataset.utterances)
+    with pytest.raises(ManifestError, match=split):
+        small_search(tmp_path / "search", 1, dataset=replace(dataset, utterances=emptied))
+
+
+def unlabelled(dataset: Dataset, label: str, splits: set[str]) -> Dataset:
+    utterances = tuple(
+        replace(u, label="") if u.label == label and u.split in splits else u
+        for u in dataset.utterances
+    )
+    return replace(dataset, utterances=utterances)
+
+
+def test_a_label_that_nobody_can_learn_or_choose_by_is_refused(tmp_path: Path) -> None:
+    dataset = unlabelled(small_dataset(), "neutral", {"train", "dev"})
+    with pytest.raises(ManifestError, match="neutral"):
+        small_search(tmp_path / "search", 1, dataset=dataset)
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_label_missing_from_one_split_is_noted(split: str, tmp_path: Path) -> None:
+    dataset = unlabelled(small_dataset(), "neutral", {split})
+    report = small_search(tmp_path / "search", 1, dataset=dataset)
+    assert any(split in note and "neutral" in note for note in report.notes)
+
+
+def test_without_a_test_split_the_dev_score_is_not_called_a_result(tmp_path: Path) -> None:
+    dataset = small_dataset()
+    utterances = tuple(u for u in dataset.utterances if u.split != "test")
+    frames = {
+        name: batch.select([i for i, u in enumerate(dataset.utterances) if u.split != "test"])
+        for name, batch in dataset.frames.items()
+    }
+    report = small_search(
+        tmp_path / "search", 1, dataset=replace(dataset, utterances=utterances, frames=frames)
+    )
+    assert set(report.best.scores) == {"dev"}
+    assert report.reference.test is None
+    assert "is not a result" in report.to_text()
+
+
+def test_a_head_whose_numbers_overflowed_scores_nothing() -> None:
+    dataset = small_dataset()
+    heads_ = [
+        Head(replace(config, dims=dict.fromkeys(config.dims, 8))) for config in make_configs()[:2]
+    ]
+    with torch.no_grad():
+        heads_[0].output.bias.fill_(float("nan"))
+    scores = dev_scores(heads_, VectorStore(dataset))
+    assert scores[0] == 0.0
+    assert scores[1] > 0.0
+
+
+@pytest.mark.parametrize("option", [{"trials": 0}, {"cohort": 0}, {"seed": -1}, {"epochs": 0}])
+def test_an_option_out_of_range_is_refused(option: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        small_search(tmp_path / "search", **option)
+
+
+def test_the_report_names_encoders_scores_files_and_the_next_command(
+    done: tuple[SearchReport, list[FrozenTrial]],
+) -> None:
+    report = done[0]
+    text = report.to_text()
+    for part in ("tiny", "synthetic", "published", "selected on it", "finetune --best", "evaluate"):
+        assert part in text
+    assert f"{report.best.scores['test'].macro_f1:.3f}" in text
+    assert all(path.exists() for path in report.files)
+    assert len(report.top) == 10
+    assert report.top[0].number == report.best.trial

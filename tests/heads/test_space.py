@@ -1,0 +1,128 @@
+"""The search space: published points, limits set by the data, reading back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import optuna
+import pytest
+
+from heads.head import Head, HeadConfig
+from heads.pooling import pooling_config
+from heads.space import SPEECH_KINDS, Space, published_params, seed_from, trial_configs, trial_seed
+from tests.heads.synthetic import LABELS
+
+SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
+PRESETS: dict[str, dict[str, Any]] = {
+    "average": {"kind": "average"},
+    "max": {"kind": "max"},
+    "statistics": {"kind": "statistics"},
+    "AS": {"kind": "as"},
+    "SA": {"kind": "sa"},
+    "MHA": {"kind": "mha"},
+    "MQMHA 2/2": {"kind": "mqmha", "queries": 2, "heads": 2},
+    "MQMHA 2/4": {"kind": "mqmha", "queries": 2, "heads": 4},
+    "MQMHA 4/4": {"kind": "mqmha", "queries": 4, "heads": 4},
+    "vad_average": {"kind": "vad_average"},
+    "average+vad_average": {"kind": "average+vad_average"},
+}
+
+
+def draws(space: Space, count: int = 100) -> list[HeadConfig]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [trial_configs(study.ask(), space, seed=0)[0] for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_published_configuration_is_the_preset_of_that_name(name: str) -> None:
+    params = published_params(SPACE)[0][name]
+    head, training = trial_configs(optuna.trial.FixedTrial(params), SPACE, seed=5)
+    assert pooling_config(head.pooling["audio"]) == pooling_config(PRESETS[name])
+    assert head.modalities == ("audio", "text")
+    assert (head.input_norm, training.loss.kind, training.loss.gamma) == ("none", "focal", 2.0)
+    assert (training.loss.class_weight, training.weight_decay, training.seed) == (True, 0.01, 5)
+
+
+def test_every_published_configuration_is_there() -> None:
+    params, notes = published_params(SPACE)
+    assert list(params) == list(PRESETS)
+    assert notes == ()
+
+
+def test_published_heads_that_do_not_divide_the_features_are_left_out_with_a_note() -> None:
+    params, notes = published_params(replace(SPACE, dims={"audio": 32, "text": 6}))
+    assert set(PRESETS) - set(params) == {"MQMHA 2/4", "MQMHA 4/4"}
+    assert len(notes) == 2
+    assert "do not divide 32 and 6" in notes[0]
+
+
+def test_heads_that_do_not_divide_the_features_are_never_drawn() -> None:
+    for head in draws(replace(SPACE, dims={"audio": 32, "text": 6})):
+        assert head.pooling[head.modalities[0]].get("heads", 1) in (1, 2)
+
+
+def test_kinds_that_need_speech_are_left_out_without_it() -> None:
+    space = replace(SPACE, speech=False)
+    assert not {head.pooling[head.modalities[0]]["kind"] for head in draws(space)} & {*SPEECH_KINDS}
+    params, notes = published_params(space)
+    assert set(PRESETS) - set(params) == {*SPEECH_KINDS}
+    assert len(notes) == 2
+
+
+def test_text_has_no_silence_so_speech_kinds_average_it() -> None:
+    params = published_params(SPACE)[0]["vad_average"]
+    head, _ = trial_configs(optuna.trial.FixedTrial(params), SPACE, seed=0)
+    assert head.pooling["text"] == {"kind": "average"}
+
+
+def test_tied_modalities_are_pooled_in_the_same_way() -> None:
+    both = [head for head in draws(SPACE) if len(head.modalities) == 2]
+    assert both
+    for head in both:
+        if head.pooling["audio"]["kind"] not in SPEECH_KINDS:
+            assert head.pooling["audio"] == head.pooling["text"]
+
+
+def test_untied_modalities_are_also_pooled_in_different_ways() -> None:
+    both = [head for head in draws(replace(SPACE, tied=False)) if len(head.modalities) == 2]
+    assert any(head.pooling["audio"] != head.pooling["text"] for head in both)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_published_configurations_pool_both_modalities_tied_or_not(tied: bool) -> None:
+    for params in published_params(replace(SPACE, tied=tied))[0].values():
+        head, _ = trial_configs(optuna.trial.FixedTrial(params), replace(SPACE, tied=tied), seed=0)
+        kinds = {name: pooling["kind"] for name, pooling in head.pooling.items()}
+        assert kinds["text"] in (kinds["audio"], "average")
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_one_modality_is_searched_alone(modality: str) -> None:
+    space = Space(LABELS, {modality: 32}, speech=modality == "audio")
+    assert {head.modalities for head in draws(space, 20)} == {(modality,)}
+    params, _ = published_params(space)
+    assert {p["modalities"] for p in params.values()} == {modality}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_draw_is_a_head_that_can_be_built(tied: bool) -> None:
+    for config in draws(replace(SPACE, tied=tied), 50):
+        Head(config)
+
+
+def test_configurations_are_read_back_from_a_finished_trial() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(20):
+        trial = study.ask()
+        drawn = trial_configs(trial, SPACE, seed=3)
+        study.tell(trial, 0.0)
+        assert trial_configs(study.trials[-1], SPACE, seed=3) == drawn
+
+
+def test_trials_and_studies_have_seeds_of_their_own() -> None:
+    seeds = {trial_seed(study, number) for study in range(20) for number in range(100)}
+    assert len(seeds) == 2000
+    assert trial_seed(1, 2) == trial_seed(1, 2)
+    assert seed_from(1, 2) != seed_from(2, 1)

@@ -1,0 +1,34 @@
+"""Threads: one for small data, and whatever there was afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from heads.threads import suitable_threads
+from tests.heads.searches import small_dataset
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("batch_size", "threads"), [(16, 1), (10**6, 2)])
+def test_small_batches_are_trained_on_one_thread(batch_size: int, threads: int) -> None:
+    with suitable_threads(small_dataset(), batch_size):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_come_back_after_an_error() -> None:
+    with pytest.raises(RuntimeError), suitable_threads(small_dataset(), 16):
+        raise RuntimeError
+    assert torch.get_num_threads() == 2
