@@ -29,7 +29,7 @@ FORMAT, VERSION = "emopool-reference", 1
 # Inverse strengths of the L2 penalty that are tried.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 # More does not move the scores; it bounds the time on unscaled vectors, which converge slowly.
-MAX_ITERATIONS = 300
+MAX_ITERATIONS = 1000
 
 Vectors = NDArray[np.float32]
 

@@ -1,0 +1,149 @@
+"""The commands of this floor: what is in the cache, and its upkeep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from corpora.command_options import json_option, manifest_option, show, work_option
+from corpora.work import Work
+
+File = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def cache() -> None:
+    """Look at the frame cache, check it, and keep it tidy."""
+
+
+@cache.command()
+@manifest_option
+@json_option
+@work_option
+def info(manifest_path: Path | None, as_json: bool, root: Path) -> None:
+    """List the streams: encoder, layer, versions, utterances, hours, bytes, completeness."""
+    from cache.info import cache_info
+    from corpora.manifest import read_manifest
+
+    work = Work(root)
+    path = manifest_path or work.manifest
+    found = cache_info(work, read_manifest(path) if path.is_file() or manifest_path else None)
+    show(found.to_json(), found.to_text(), as_json)
+
+
+@cache.command()
+@click.option("--fix", is_flag=True, help="Drop damaged parts, so that extract fills them again.")
+@manifest_option
+@json_option
+@work_option
+@click.pass_context
+def verify(
+    ctx: click.Context, fix: bool, manifest_path: Path | None, as_json: bool, root: Path
+) -> None:
+    """Check presence, sizes, checksums and numbers of every part; exit 1 if anything is wrong."""
+    from cache.verify import verify as run
+
+    report = run(Work(root), fix=fix, manifest=manifest_path, show_progress=not as_json)
+    show(report.to_json(), report.to_text(), as_json)
+    if not report.ok:
+        ctx.exit(1)
+
+
+@cache.command()
+@click.option(
+    "--keep",
+    "keep",
+    type=File,
+    multiple=True,
+    metavar="MANIFEST",
+    help="Keep what this manifest uses; repeatable.  [default: WORK/manifest.csv]",
+)
+@click.option(
+    "--last-only", is_flag=True, help="Drop recipes that the last extract did not ask for, too."
+)
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@json_option
+@work_option
+def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, root: Path) -> None:
+    """Drop streams and parts that none of the named manifests use, after saying what."""
+    from cache.prune import apply, prune_plan
+
+    work = Work(root)
+    plan = prune_plan(work, keep or (work.manifest,), last_only=last_only)
+    if as_json and not yes:
+        show(plan.to_json(), "", as_json)
+        return
+    if not as_json:
+        click.echo(plan.to_text())
+    if not plan.parts or not (yes or click.confirm("Delete these?")):
+        return
+    done = apply(work, plan)
+    show(done.to_json(), f"Freed {done.nbytes:,} bytes.", as_json)
+
+
+@cache.command()
+@json_option
+@work_option
+def compact(as_json: bool, root: Path) -> None:
+    """Merge small parts into large ones; new ones are written before old ones go."""
+    from cache.compact import compact as run
+
+    report = run(Work(root), show_progress=not as_json)
+    show(report.to_json(), report.to_text(), as_json)
+
+
+@cache.command(name="export")
+@click.argument("path", type=File)
+@click.option("--format", "file_format", type=click.Choice(["hdf5"]), default="hdf5")
+@json_option
+@work_option
+def export_cache(path: Path, file_format: str, as_json: bool, root: Path) -> None:
+    """Write all streams to PATH, one HDF5 data set an utterance, with keys and labels."""
+    from cache.hdf5 import export_hdf5
+    from corpora.manifest import read_manifest
+
+    work = Work(root)
+    manifest = read_manifest(work.manifest) if work.manifest.is_file() else None
+    report = export_hdf5(work, path, manifest, show_progress=not as_json)
+    show(report.to_json(), report.to_text(), as_json)
+
+
+@cache.command(name="import")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(["audio", "text"]),
+    default="audio",
+    show_default=True,
+    help="Of a folder: what its frames are of.",
+)
+@click.option("--name", default="", help="Of a folder: what to call the encoder.")
+@click.option("--layer", default=0, show_default=True, help="Of a folder: the layer's number.")
+@manifest_option
+@json_option
+@work_option
+def import_cache(
+    path: Path,
+    kind: str,
+    name: str,
+    layer: int,
+    manifest_path: Path | None,
+    as_json: bool,
+    root: Path,
+) -> None:
+    """Add the frames in PATH: an HDF5 file of `cache export`, or a folder of ID.npy or ID.pt."""
+    from cache.adopt import import_folder
+    from cache.hdf5_import import import_hdf5
+    from corpora.manifest import read_manifest
+
+    work = Work(root)
+    if path.is_dir():
+        manifest = read_manifest(manifest_path or work.manifest)
+        adopted = import_folder(
+            work, manifest, path, kind, name=name, layer=layer, show_progress=not as_json
+        )
+        show(adopted.to_json(), adopted.to_text(), as_json)
+    else:
+        report = import_hdf5(work, path, show_progress=not as_json)
+        show(report.to_json(), report.to_text(), as_json)
