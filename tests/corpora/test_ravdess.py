@@ -8,7 +8,7 @@ import pytest
 from corpora.registry import read_corpus
 from tests.corpora.fixture_trees import write_wav
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "ravdess"
+REAL = (Path(__file__).parents[2].parent / "shared" / "data" / "ravdess").resolve()
 needs_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no recordings at {REAL.parent}")
 
 
