@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 # Shorter work is over before a bar would be read.
 DELAY_SECONDS = 2.0
+# Between two updates: often enough for an eye on a terminal, seldom enough for a log file.
+TERMINAL_SECONDS, LOG_SECONDS = 0.2, 10.0
 
 
 def progress_bar(description: str, total: float, unit: str, *, show: bool = True) -> Any:  # noqa: ANN401 - tqdm
@@ -33,6 +36,7 @@ def progress_bar(description: str, total: float, unit: str, *, show: bool = True
         unit=unit if unit == "h" else f" {unit}",
         bar_format=formats.get(unit, usual),
         delay=DELAY_SECONDS,
+        mininterval=TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS,
         disable=not show,
         leave=False,
         dynamic_ncols=True,
