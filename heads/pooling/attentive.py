@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class Attentive:
         shared_scorer: one scorer for all heads of a query instead of one each.
     """
 
+    needs_speech: ClassVar[bool] = False
+
     queries: int = 1
     heads: int = 1
     scorer_layers: int = 1
@@ -52,16 +55,6 @@ class Attentive:
                 raise ConfigError(f"pooling {name} must be at least 1, got {getattr(self, name)}")
         if self.scorer_layers not in (1, 2):
             raise ConfigError(f"scorer_layers must be 1 or 2, got {self.scorer_layers}")
-
-    @property
-    def needs_frames(self) -> bool:
-        """The weights are learnt."""
-        return True
-
-    @property
-    def needs_speech(self) -> bool:
-        """All frames count."""
-        return False
 
     def out_dim(self, dim: int) -> int:
         """2·Q·K values."""

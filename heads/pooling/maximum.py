@@ -7,6 +7,7 @@ that is negative in every valid frame into 0 once the item is padded. Ragged fra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,15 +22,7 @@ from heads.pooling.view import View
 class Maximum:
     """The largest value of each feature."""
 
-    @property
-    def needs_frames(self) -> bool:
-        """The vectors do not depend on parameters."""
-        return False
-
-    @property
-    def needs_speech(self) -> bool:
-        """All frames count."""
-        return False
+    needs_speech: ClassVar[bool] = False
 
     def out_dim(self, dim: int) -> int:
         """K values."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -13,15 +13,13 @@ from heads.pooling.view import Affine, View
 
 
 class PoolingConfig(Protocol):
-    """What a registered config class offers; instances are frozen dataclasses."""
+    """What a registered config class offers; instances are frozen dataclasses.
 
-    @property
-    def needs_frames(self) -> bool:
-        """False where the utterance vectors do not depend on parameters."""
+    Attributes:
+        needs_speech: whether the speech probability of each audio frame is used.
+    """
 
-    @property
-    def needs_speech(self) -> bool:
-        """True where the speech probability of each audio frame is used."""
+    needs_speech: ClassVar[bool]
 
     def out_dim(self, dim: int) -> int:
         """Size of the pooled vector of frames of size `dim`; ConfigError if they do not fit."""

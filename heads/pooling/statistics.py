@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from heads.pooling.fixed import FixedPooling, uniform_weights
 from heads.pooling.registry import register
@@ -13,15 +14,7 @@ from heads.pooling.registry import register
 class Statistics:
     """Mean and standard deviation over all frames."""
 
-    @property
-    def needs_frames(self) -> bool:
-        """The vectors do not depend on parameters."""
-        return False
-
-    @property
-    def needs_speech(self) -> bool:
-        """All frames count."""
-        return False
+    needs_speech: ClassVar[bool] = False
 
     def out_dim(self, dim: int) -> int:
         """2K values."""

@@ -7,6 +7,7 @@ silence as speech. A mean over speech frames is our reading of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,20 +32,12 @@ class VadAverage:
         threshold: probability from which a frame is speech, 0 to 1.
     """
 
+    needs_speech: ClassVar[bool] = True
+
     threshold: float = DEFAULT_THRESHOLD
 
     def __post_init__(self) -> None:
         _check(self.threshold)
-
-    @property
-    def needs_frames(self) -> bool:
-        """The vectors do not depend on parameters."""
-        return False
-
-    @property
-    def needs_speech(self) -> bool:
-        """Silent frames are left out."""
-        return True
 
     def out_dim(self, dim: int) -> int:
         """K values."""
@@ -68,20 +61,12 @@ class AverageAndVadAverage:
         threshold: probability from which a frame is speech, 0 to 1.
     """
 
+    needs_speech: ClassVar[bool] = True
+
     threshold: float = DEFAULT_THRESHOLD
 
     def __post_init__(self) -> None:
         _check(self.threshold)
-
-    @property
-    def needs_frames(self) -> bool:
-        """The vectors do not depend on parameters."""
-        return False
-
-    @property
-    def needs_speech(self) -> bool:
-        """Silent frames are left out of the second half."""
-        return True
 
     def out_dim(self, dim: int) -> int:
         """2K values."""
