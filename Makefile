@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: setup
-	$(PY) cli.py demo --work demo-work
+	$(PY) cli.py demo
 
 test: setup
 	$(VENV)/bin/ruff check .

@@ -29,6 +29,7 @@ from cache.hidden_states import (
     load_model,
     quiet,
 )
+from cache.transfer import to_device
 from corpora.errors import AudioError, ConfigError
 
 Waveform = Tensor | NDArray[np.float32]
@@ -125,8 +126,8 @@ class AudioEncoder(nn.Module):
             raise AudioError(self._too_short(tensors))
         parts: dict[int, list[Tensor]] = {layer: [tensors[0]] * len(tensors) for layer in layers}
         for group in self._groups(tensors):
-            run = partial(self._run, [tensors[index] for index in group])
-            states = hidden_states(run, stack, self._layers, layers)
+            inputs = self.inputs([tensors[index] for index in group])
+            states = self._states(inputs, stack, layers)
             self._check_frames(states, max(counts[index] for index in group))
             for layer, values in states.items():
                 for row, index in enumerate(group):
@@ -144,8 +145,26 @@ class AudioEncoder(nn.Module):
             by_length.setdefault(len(waveform), []).append(index)
         return list(by_length.values())
 
-    def _run(self, waveforms: Sequence[Tensor]) -> Any:  # noqa: ANN401 (untyped library)
-        """The model's output for one group."""
+    def states(self, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
+        """Hidden states of inputs that `inputs` made, or of pieces of such.
+
+        Returns:
+            Layer number to `[B, T, dim]`, as the encoder computes them.
+
+        Raises:
+            ConfigError: a layer does not exist.
+        """
+        stack = self.stack
+        check_layers(layers, self._layers, stack)
+        return self._states(inputs, stack, layers)
+
+    def _states(
+        self, inputs: Mapping[str, Tensor], stack: nn.ModuleList | None, layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        return hidden_states(partial(self._run, inputs), stack, self._layers, layers)
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (untyped library)
+        """The model's output."""
         bf16 = self.compute_dtype == "bf16"
         with (
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16),
@@ -153,10 +172,17 @@ class AudioEncoder(nn.Module):
         ):
             # WavLM passes torch a boolean padding mask beside its float position bias: harmless.
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-            return self.model(**self._inputs(waveforms))
+            return self.model(**inputs)
 
-    def _inputs(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the model is called with, for one group."""
+    def inputs(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the model is called with: its front end's features of whole waveforms, padded.
+
+        Args:
+            waveforms: `[samples]` float32; of one length, if the encoder does not pad.
+
+        Returns:
+            `input_features` `[B, T, features]` or `input_values` `[B, samples]`, and the mask.
+        """
         if self._fbank is not None:
             features, mask = log_mels(waveforms, self._fbank, self.device)
             return {"input_features": features, "attention_mask": mask}
@@ -167,11 +193,11 @@ class AudioEncoder(nn.Module):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        inputs = {"input_values": batch["input_values"].to(self.device)}
+        inputs = {"input_values": to_device(batch["input_values"], self.device)}
         # One length at a time there is nothing to mask, and encoders that were trained without a
         # mask are run without one.
         if self.pads:
-            inputs["attention_mask"] = batch["attention_mask"].to(self.device)
+            inputs["attention_mask"] = to_device(batch["attention_mask"], self.device)
         return inputs
 
     def _check_frames(self, states: Mapping[int, Tensor], expected: int) -> None:

@@ -16,6 +16,7 @@ from corpora.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.work import Work
 
 _LAYER = re.compile(r"layer_(\d+)")
+_MOMENTS = re.compile(r"moments_\d+")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Stream:
 
     @property
     def frames_per_second(self) -> float | None:
-        """Of the recipe's frame grid; None for text, and for audio whose grid is not known."""
+        """Of the recipe's frame grid; None for text, moments, and audio whose grid is not known."""
+        if _MOMENTS.fullmatch(self.path.name):
+            return None
         grid = self.recipe.fields.get("grid")
         hop = grid.get("hop") if isinstance(grid, dict) else None
         return SAMPLE_RATE / hop if isinstance(hop, int) and hop > 0 else None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cache.extraction import Extraction, read_extraction
+from torch import Tensor
+
+from cache.extraction import Extraction, moments_name, read_extraction
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
+from cache.moments import DEVIATION, MEAN, ROWS
 from cache.stream import FrameStream
 from corpora.errors import MissingStepError
 from corpora.manifest import Manifest, Utterance
@@ -24,12 +27,14 @@ class Collection:
         frames: for each modality a batch of all of them, in that order.
         failed: reasons by id, for the utterances left out.
         extraction: where the frames come from.
+        moments: mean and deviation `[n, D]` of each modality's utterances, where they were kept.
     """
 
     utterances: tuple[Utterance, ...]
     frames: Mapping[str, Frames]
     failed: Mapping[str, str]
     extraction: Extraction
+    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def collect_frames(
@@ -65,10 +70,19 @@ def collect_frames(
         wanted["speech"] = FrameStream.open(work.features / extraction.source("speech").stream())
     kept: list[Utterance] = []
     missing: list[Utterance] = []
+    held: dict[str, list[str]] = {name: [] for name in wanted}
     for utterance in manifest.utterances:
-        own = keys[utterance.id]
-        complete = all(own.get(_key_kind(name)) in stream for name, stream in wanted.items())
+        own = {
+            name: extraction.source(name).held_key(
+                stream, keys[utterance.id].get(_key_kind(name), "")
+            )
+            for name, stream in wanted.items()
+        }
+        complete = all(own[name] in stream for name, stream in wanted.items())
         (kept if complete else missing).append(utterance)
+        if complete:
+            for name, key in own.items():
+                held[name].append(key)
     known = read_failures(work.failures)
     unknown = [utterance.id for utterance in missing if utterance.id not in known]
     if unknown:
@@ -76,13 +90,37 @@ def collect_frames(
             f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache "
             f"(the first: {unknown[0]}). Run `python cli.py extract --work {work.root}` again."
         )
-    frames: dict[str, Frames] = {}
-    for name in modalities:
-        frames[name] = wanted[name].load([keys[u.id][_key_kind(name)] for u in kept])
+    frames = {name: wanted[name].load(held[name]) for name in modalities}
     if "speech" in wanted:
-        probabilities = wanted["speech"].load([keys[u.id]["audio"] for u in kept])
+        probabilities = wanted["speech"].load(held["speech"])
         frames["audio"] = frames["audio"].with_speech(probabilities.values[:, 0].float())
-    return Collection(tuple(kept), frames, {u.id: known[u.id] for u in missing}, extraction)
+    moments = {
+        name: found
+        for name in modalities
+        if (found := _kept_moments(work, extraction, name, layers, held[name])) is not None
+    }
+    failed = {u.id: known[u.id] for u in missing}
+    return Collection(tuple(kept), frames, failed, extraction, moments)
+
+
+def _kept_moments(
+    work: Work,
+    extraction: Extraction,
+    modality: str,
+    layers: Mapping[str, int] | None,
+    keys: Sequence[str],
+) -> tuple[Tensor, Tensor] | None:
+    """Moments of utterances, if all were kept; with their frames in memory no file is needed."""
+    source = extraction.source(modality)
+    layer = (layers or {}).get(modality, source.layers[-1])
+    path = work.features / source.recipe.folder / moments_name(layer)
+    if not path.is_dir():
+        return None
+    stream = FrameStream.open(path)
+    if not all(key in stream for key in keys):
+        return None
+    rows = stream.load(keys).values.view(len(keys), ROWS, -1)
+    return rows[:, MEAN], rows[:, DEVIATION]
 
 
 def _key_kind(stream: str) -> str:

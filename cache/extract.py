@@ -1,325 +1,214 @@
 """Extraction: decode, encode and write what the cache lacks.
 
-Recordings are decoded in threads while the encoder works, and written by content key. One bad
-recording is a reported failure; it does not stop the others and is tried again next time.
+Recordings are decoded in threads and stored by a thread while the encoder works, the longest first.
+One bad recording is a reported failure; it does not stop the others and is tried again next time.
+Any number of processes work together, each on the shares of the keys that it holds.
 """
 
 from __future__ import annotations
 
+import errno
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from cache.audio import audio_seconds, load_audio
-from cache.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.energy import energy
-from cache.extraction import TOKEN_KIND
-from cache.frames import Frames
-from cache.grid import SAMPLE_RATE, Grid
-from cache.keys import normalise_text
-from cache.layout import ensure_stream, open_features
-from cache.plan import Item, Plan, Target
-from cache.text_encoder import load_text_encoder
-from cache.vad import SpeechDetector, load_detector, speech
-from cache.writer import PartWriter
-from corpora.errors import AudioError, CacheError
-from corpora.manifest import Utterance
-from corpora.progress import progress_bar
+from cache.amounts import bytes_text
+from cache.audio_pass import AudioPass
+from cache.estimate import Estimate, check_space
+from cache.extract_report import ExtractReport
+from cache.extraction import Source
+from cache.layout import open_features
+from cache.moments import derive_moments
+from cache.plan import Plan
+from cache.ranks import Rank
+from cache.shares import Shares, open_shares, share_of
+from cache.stream_writer import StreamWriter
+from cache.summary import changes_lines
+from cache.targets import Item, Target, still_lacking
+from cache.text_pass import TextPass
+from corpora.errors import CacheError
 from corpora.work import Work
 
-# Seconds of audio encoded at once: a CPU gains nothing from more, a GPU needs enough to be busy.
-BATCH_SECONDS = {"cpu": 40.0, "cuda": 600.0}
-# Characters of text encoded at once, by the same reasoning.
-BATCH_CHARACTERS = {"cpu": 4_000, "cuda": 100_000}
-# Batches decoded ahead of the encoder: enough to hide one slow file, little enough to hold.
-BATCHES_AHEAD = 3
-DECODING_THREADS = 4
-
-Waveform = NDArray[np.float32]
-T = TypeVar("T")
-
-
-@dataclass
-class ExtractReport:
-    """What an extraction did.
-
-    Attributes:
-        added: new utterances by stream path.
-        failures: reasons by utterance id.
-        seconds_of_audio: decoded in this run.
-        seconds: it took.
-        truncated: texts that were longer than their encoder reads.
-    """
-
-    added: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    seconds_of_audio: float = 0.0
-    seconds: float = 0.0
-    truncated: int = 0
-
-
-@dataclass(frozen=True)
-class _Recording:
-    item: Item
-    seconds: float
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_plan(
-    work: Work, plan: Plan, *, max_seconds: float, show_progress: bool = False
+    work: Work,
+    plan: Plan,
+    *,
+    rank: Rank | None = None,
+    tell: Callable[[str], None] | None = None,
+    show_progress: bool = False,
 ) -> ExtractReport:
-    """Fill the streams of a plan.
+    """Fill the streams of a plan; returns when nobody has anything left to do.
 
     Leaving early (an interrupt, a full disk) keeps every utterance that was encoded.
 
     Args:
         work: the work folder.
         plan: from `make_plan`.
-        max_seconds: longer recordings are refused by name.
+        rank: which of several processes this is.
+        tell: for lines to be read while it runs.
         show_progress: bars on standard error.
 
     Returns:
         The report; `failures` names what could not be used.
+
+    Raises:
+        CacheError: the disk is too small or full.
     """
+    rank = rank or Rank()
+    tell = tell or (lambda _: None)
     report = ExtractReport(failures=dict(plan.absent))
     started = time.monotonic()
     open_features(work.features)
     # TF32 would change digits that the recipe promises.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    device = _device(plan, rank)
+    passes: list[TextPass | AudioPass] = []
     if plan.text:
-        with _Writers(work, plan, report) as writers:
-            _run_text(plan, writers, report, show_progress)
+        passes.append(TextPass(plan, device, report, tell))
     if plan.audio:
-        with _Writers(work, plan, report) as writers:
-            _run_audio(plan, writers, report, max_seconds, show_progress)
-    report.seconds = time.monotonic() - started
+        passes.append(AudioPass(plan, device, report, tell))
+    if rank.leads:
+        _announce(work, plan, [one.estimate() for one in passes], report, tell)
+    try:
+        for one in passes:
+            with open_shares(work.root, [type(one).__name__, *plan.streams], rank) as shares:
+                _fill(work, plan, one, shares, report, show_progress)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise CacheError(
+            f"the disk of {work.root} is full. What was stored is kept and can be read "
+            f"({_added(report)}). Make room and run the same command again: it goes on from there."
+        ) from error
+    except KeyboardInterrupt:
+        tell(
+            f"Interrupted. What was encoded is stored ({_added(report)}). Run the same command "
+            "again: it goes on from there."
+        )
+        raise
+    finally:
+        report.seconds = time.monotonic() - started
     return report
 
 
-class _Writers:
-    """The open writers of all streams of a pass, made when the first frames of each arrive."""
-
-    def __init__(self, work: Work, plan: Plan, report: ExtractReport) -> None:
-        self._work = work
-        self._plan = plan
-        self._report = report
-        self._stack = ExitStack()
-        self._open: dict[str, PartWriter] = {}
-
-    def __enter__(self) -> _Writers:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def add(self, item: Item, values: Mapping[Target, NDArray[Any]]) -> None:
-        """Store one utterance in all its streams; what cannot be stored is a failure."""
-        try:
-            for target, frames in values.items():
-                self._writer(target, frames).add(item.key, frames)
-                self._report.added[target.path] = self._report.added.get(target.path, 0) + 1
-        except CacheError as error:
-            self.fail(item, str(error))
-
-    def fail(self, item: Item, reason: str) -> None:
-        """Note why an input has no frames, for every utterance that has it."""
-        for utterance in item.utterances:
-            self._report.failures[utterance.id] = reason
-
-    def _writer(self, target: Target, frames: NDArray[Any]) -> PartWriter:
-        if target.path not in self._open:
-            dtype = "uint8" if target.name == TOKEN_KIND else target.recipe.fields["stored_dtype"]
-            folder = ensure_stream(
-                self._work.features, target.recipe, target.name, frames.shape[1], str(dtype)
-            )
-            writer = PartWriter(folder, frames.shape[1], np.dtype(str(dtype)))
-            self._open[target.path] = self._stack.enter_context(writer)
-        return self._open[target.path]
-
-
-def _run_text(plan: Plan, writers: _Writers, report: ExtractReport, show: bool) -> None:
-    encoder = load_text_encoder(plan.directories["text"], device=plan.device)
-    texts = {item.key: normalise_text(item.utterance.text) for item in plan.text}
-    items = sorted(plan.text, key=lambda item: (-len(texts[item.key]), item.key))
-    budget = BATCH_CHARACTERS[plan.device]
-    with progress_bar("extracting text", len(items), "texts", show=show) as bar:
-        for batch in _batches(items, lambda item: len(texts[item.key]) + 8, budget):
-            tokens = encoder.tokenise([texts[item.key] for item in batch])
-            report.truncated += sum(text.truncated for text in tokens)
-            with torch.inference_mode():
-                frames = encoder(tokens, _layers(batch))
-            for row, item in enumerate(batch):
-                values = _rows_of(item, frames, row)
-                for target in item.targets:
-                    if target.name == TOKEN_KIND:
-                        values[target] = tokens[row].kinds[:, None]
-                writers.add(item, values)
-            bar.update(len(batch))
-
-
-def _run_audio(
-    plan: Plan, writers: _Writers, report: ExtractReport, max_seconds: float, show: bool
+def _fill(
+    work: Work,
+    plan: Plan,
+    one: TextPass | AudioPass,
+    shares: Shares,
+    report: ExtractReport,
+    show_progress: bool,
 ) -> None:
-    grid = plan.grid
-    assert grid is not None, "audio is planned with its grid"
-    recordings = _measured(plan.audio, writers, max_seconds)
-    lacking = {target.recipe.kind for item in plan.audio for target in item.targets}
-    encoder = detector = None
-    if "audio" in lacking:
-        encoder = load_audio_encoder(
-            plan.directories["audio"],
-            device=plan.device,
-            compute_dtype="bf16" if plan.compute_dtype == "bf16" else "fp32",
-        )
-    if "speech" in lacking:
-        detector = load_detector(plan.device)
-    budget = BATCH_SECONDS[plan.device]
-    batches = _batches(recordings, lambda recording: recording.seconds, budget)
-    hours = sum(recording.seconds for recording in recordings) / 3600
-    started = time.monotonic()
-    with progress_bar("extracting audio", hours, "h", show=show) as bar:
-        for batch, waveforms in _decoded(batches, grid, writers):
-            items = [recording.item for recording in batch]
-            if items:
-                frames, probabilities = _encode(items, waveforms, grid, encoder, detector)
-                for row, item in enumerate(items):
-                    values = _rows_of(item, frames, row)
-                    for target in item.targets:
-                        if target.recipe.kind == "energy":
-                            values[target] = energy(waveforms[row], grid)[:, None]
-                        elif target.recipe.kind == "speech" and probabilities is not None:
-                            values[target] = probabilities[row][:, None]
-                    writers.add(item, values)
-            seconds = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
-            report.seconds_of_audio += seconds
-            bar.set_postfix_str(
-                f"{report.seconds_of_audio / (time.monotonic() - started):.0f}× real time",
-                refresh=False,
-            )
-            bar.update(seconds / 3600)
-
-
-def _encode(
-    items: Sequence[Item],
-    waveforms: Sequence[Waveform],
-    grid: Grid,
-    encoder: AudioEncoder | None,
-    detector: SpeechDetector | None,
-) -> tuple[dict[int, Frames], list[NDArray[np.float32]] | None]:
-    """Frames by layer, and the speech probabilities, of a batch."""
-    layers = _layers(items)
-    with torch.inference_mode():
-        frames = encoder(waveforms, layers) if encoder is not None and layers else {}
-        probabilities = speech(waveforms, grid, detector) if detector is not None else None
-    return frames, probabilities
-
-
-def _rows_of(item: Item, frames: Mapping[int, Frames], row: int) -> dict[Target, NDArray[Any]]:
-    """The layers that an item lacks, as arrays `[T, D]`."""
-    return {
-        target: frames[target.layer].utterance(row).float().cpu().numpy()
-        for target in item.targets
-        if target.layer is not None and target.layer in frames
-    }
-
-
-def _layers(items: Sequence[Item]) -> list[int]:
-    """The layers that any of these items lacks."""
-    found = {target.layer for item in items for target in item.targets}
-    return sorted(layer for layer in found if layer is not None)
-
-
-def _measured(items: Sequence[Item], writers: _Writers, max_seconds: float) -> list[_Recording]:
-    """The recordings that can be used, longest first: memory is at its peak at the start."""
-    recordings = []
-    for item in items:
-        try:
-            seconds = _seconds(item.utterance)
-        except AudioError as error:
-            writers.fail(item, str(error))
+    """Work on shares until every one was looked at while it was held, and nothing was missing."""
+    by_share: dict[int, list[Item]] = {}
+    for item in one.items:
+        by_share.setdefault(share_of(item.key), []).append(item)
+    left = set(by_share)
+    while left:
+        taken = shares.take(left)
+        if not taken:
+            shares.wait()
             continue
-        if seconds > max_seconds:
-            writers.fail(
-                item,
-                f"{item.utterance.audio}: {seconds:.1f} s long, more than --max-seconds "
-                f"{max_seconds:g}. Cut it into shorter utterances, or raise the limit.",
-            )
-        else:
-            recordings.append(_Recording(item, seconds))
-    return sorted(recordings, key=lambda recording: (-recording.seconds, recording.item.key))
+        shares.busy()
+        found = [
+            item for share in taken for item in by_share[share] if item.key not in report.failed
+        ]
+        missing = still_lacking(work, found, windowed=plan.windowed)
+        given: set[int] = set()
+        if missing:
+            writer = StreamWriter(work)
+            try:
+                _derive(work, plan, missing, report)
+                with writer:
+                    needing = [item for item in missing if item.targets]
+                    given = _work(one, needing, writer, shares, show_progress)
+            finally:
+                for path, count in writer.stored.added.items():
+                    report.added[path] = report.added.get(path, 0) + count
+                for item, reason in writer.stored.failed:
+                    report.fail(item, reason)
+        done = set(taken) - given
+        shares.release(done)
+        left -= done
 
 
-def _seconds(utterance: Utterance) -> float:
-    start = utterance.start or 0.0
-    if utterance.end is not None:
-        return utterance.end - start
-    return audio_seconds(utterance.audio, where=_where(utterance)) - start
-
-
-def _where(utterance: Utterance) -> str:
-    line = f"manifest line {utterance.line}, " if utterance.line else ""
-    return f"{line}utterance {utterance.id}"
-
-
-def _batches(items: Sequence[T], size: Callable[[T], float], budget: float) -> Iterator[list[T]]:
-    """Runs of items of at most `budget`, counted as padded: the largest times their number."""
-    batch: list[T] = []
-    largest = 0.0
+def _derive(work: Work, plan: Plan, items: Sequence[Item], report: ExtractReport) -> None:
+    """Moments whose frames are there, from those."""
+    keys: dict[Target, list[str]] = {}
     for item in items:
-        largest = max(largest, size(item))
-        if batch and largest * (len(batch) + 1) > budget:
-            yield batch
-            batch, largest = [], size(item)
-        batch.append(item)
-    if batch:
-        yield batch
+        for target in item.derived:
+            keys.setdefault(target, []).append(item.key)
+    for target, found in keys.items():
+        assert target.layer is not None
+        source = Source(target.recipe, layers=(target.layer,), windowed=plan.windowed)
+        count = derive_moments(work, source, target.layer, found)
+        report.added[target.path] = report.added.get(target.path, 0) + count
 
 
-def _decoded(
-    batches: Iterator[list[_Recording]], grid: Grid, writers: _Writers
-) -> Iterator[tuple[list[_Recording], list[Waveform]]]:
-    """Batches with their waveforms, decoded ahead; recordings that fail are left out."""
+def _work(
+    one: TextPass | AudioPass,
+    items: Sequence[Item],
+    writer: StreamWriter,
+    shares: Shares,
+    show_progress: bool,
+) -> set[int]:
+    """Encode and store inputs; returns the shares that were given to others on the way."""
+    given: set[int] = set()
 
-    def decode(recording: _Recording) -> Waveform:
-        utterance = recording.item.utterance
-        return load_audio(
-            utterance.audio,
-            utterance.start,
-            utterance.end,
-            where=_where(utterance),
-            minimum_samples=grid.minimum_samples,
+    def give() -> set[int]:
+        """Every second share that still has something to be done, if others wait for it."""
+        if not shares.is_anyone_waiting():
+            return given
+        # What is done in them has to be in the cache when somebody else looks.
+        writer.commit()
+        now = set(sorted({share_of(item.key) for item in one.remaining()} - given)[1::2])
+        shares.give(now)
+        given.update(now)
+        return given
+
+    one.run(items, writer.put, give, show_progress)
+    return given
+
+
+def _announce(
+    work: Work,
+    plan: Plan,
+    estimates: Sequence[Estimate],
+    report: ExtractReport,
+    tell: Callable[[str], None],
+) -> None:
+    """Say why anything is extracted anew and how much, and refuse what the disk cannot hold."""
+    for line in changes_lines(plan):
+        tell(line)
+    streams = {path: n for one in estimates for path, n in one.streams.items()}
+    needed = Estimate(streams, sum(one.hours for one in estimates))
+    report.estimated.update(needed.streams)
+    config = plan.config
+    if "all" in (config.audio_layers, config.text_layers) and not config.moments_only:
+        tell(
+            f"Warning: the frames of all layers take {bytes_text(needed.nbytes)} "
+            f"({needed.nbytes:,} bytes). --moments-only keeps each utterance's mean and deviation "
+            "alone."
         )
+    free = check_space(work.root, needed)
+    audio = f"{needed.hours:,.2f} hours of audio: " if needed.hours else ""
+    tell(f"To do: {audio}{bytes_text(needed.nbytes)} to be written, {bytes_text(free)} free.")
 
-    with ThreadPoolExecutor(DECODING_THREADS) as threads:
-        ahead: deque[list[tuple[_Recording, Future[Waveform]]]] = deque()
-        exhausted = False
-        while ahead or not exhausted:
-            while not exhausted and len(ahead) < BATCHES_AHEAD:
-                batch = next(batches, None)
-                if batch is None:
-                    exhausted = True
-                else:
-                    ahead.append([(one, threads.submit(decode, one)) for one in batch])
-            if ahead:
-                kept, waveforms = [], []
-                for recording, future in ahead.popleft():
-                    try:
-                        waveforms.append(future.result())
-                        kept.append(recording)
-                    except AudioError as error:
-                        writers.fail(recording.item, str(error))
-                yield kept, waveforms
+
+def _device(plan: Plan, rank: Rank) -> str:
+    """`cpu`, or the GPU of this rank."""
+    if plan.device != "cuda":
+        return plan.device
+    index = rank.local % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
+
+
+def _added(report: ExtractReport) -> str:
+    count = max(report.added.values(), default=0)
+    return f"{count:,} utterances in this run"

@@ -1,16 +1,18 @@
 """What the last extraction made, so that later commands read the same streams.
 
 `WORK/extraction.json`: for each modality the encoder as the user named it, its recipe, and the
-layers asked for; for `energy` and `speech` the recipe alone.
+layers asked for; for `energy` and `speech` the recipe alone. Energy and speech of a long recording
+lie under its own key always: no window changes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.keys import windowed_key
 from cache.recipe import Recipe
 from corpora.errors import CacheError, MissingStepError
 from corpora.files import read_json, write_json
@@ -30,19 +32,31 @@ class Source:
     Attributes:
         recipe: what made them.
         encoder: hub id, directory or `tiny`, as the user named it; "" where there is none.
-        layers: hidden-state numbers, ascending; empty where there are none.
+        layers: hidden-state numbers whose frames were kept, ascending; empty where there are none.
+        moments: those of which only each utterance's mean and deviation were kept.
+        windowed: whether recordings over the limit were encoded in windows; their frames then lie
+            under a key of their own (`cache.keys.windowed_key`).
     """
 
     recipe: Recipe
     encoder: str = ""
     layers: tuple[int, ...] = ()
+    moments: tuple[int, ...] = ()
+    windowed: bool = False
 
     def stream(self, layer: int | None = None) -> str:
         """Path of a stream inside the features group; the highest layer by default.
 
         Raises:
             CacheError: that layer was not extracted.
+            MissingStepError: only moments were.
         """
+        if not self.layers and self.moments:
+            raise MissingStepError(
+                f"of {self.encoder} only means and deviations were extracted (layers "
+                f"{', '.join(map(str, self.moments))}), no frames. Run `extract` again without "
+                "--moments-only."
+            )
         if not self.layers:
             return f"{self.recipe.folder}/{VALUES}"
         chosen = self.layers[-1] if layer is None else layer
@@ -54,10 +68,25 @@ class Source:
             )
         return f"{self.recipe.folder}/{layer_name(chosen)}"
 
+    def held_key(self, stream: Container[str], key: str) -> str:
+        """The key under which a stream of this source has an input: its own, or the windowed one.
+
+        What was encoded whole comes first.
+        """
+        if not self.windowed or key in stream:
+            return key
+        windowed = windowed_key(key)
+        return windowed if windowed in stream else key
+
 
 def layer_name(layer: int) -> str:
-    """The folder of a layer's stream."""
+    """The folder of a layer's frames."""
     return f"layer_{layer}"
+
+
+def moments_name(layer: int) -> str:
+    """The folder of a layer's moments: two rows an utterance, mean and deviation."""
+    return f"moments_{layer}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +115,8 @@ def write_extraction(work: Work, extraction: Extraction) -> None:
         kind: {
             "encoder": source.encoder,
             "layers": list(source.layers),
+            "moments": list(source.moments),
+            "windowed": source.windowed,
             "folder": source.recipe.folder,
             "recipe": dict(source.recipe.fields),
         }
@@ -110,7 +141,13 @@ def read_extraction(work: Work) -> Extraction:
     value = read_json(path, kind=FORMAT, version=VERSION)
     return Extraction(
         {
-            kind: Source(Recipe(kind, entry["recipe"]), entry["encoder"], tuple(entry["layers"]))
+            kind: Source(
+                Recipe(kind, entry["recipe"]),
+                entry["encoder"],
+                tuple(entry["layers"]),
+                tuple(entry.get("moments", ())),
+                bool(entry.get("windowed", False)),
+            )
             for kind, entry in value["sources"].items()
         }
     )

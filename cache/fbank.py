@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from cache.grid import FBANK_HOP, FBANK_WINDOW
+from cache.transfer import to_device
 from corpora.errors import ConfigError
 
 # Literals of SeamlessM4TFeatureExtractor._extract_fbank_features.
@@ -119,7 +120,7 @@ def log_mels(
             normalised = _normalise(logs[start : start + count])
             features[row, :length] = normalised[: length * settings.stride].view(length, -1)
         mask = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
-        return features, mask.to(device)
+        return features, to_device(mask, device)
 
 
 def _lay_end_to_end(
@@ -139,7 +140,7 @@ def _lay_end_to_end(
     for start, waveform in zip(starts, waveforms, strict=True):
         begin = start * FBANK_HOP
         signal[begin : begin + len(waveform)] = waveform
-    return signal.to(device).to(torch.float64).mul_(_FULL_SCALE), starts
+    return to_device(signal, device).to(torch.float64).mul_(_FULL_SCALE), starts
 
 
 def _log_spectra(signal: Tensor, settings: FbankSettings) -> Tensor:
@@ -148,8 +149,8 @@ def _log_spectra(signal: Tensor, settings: FbankSettings) -> Tensor:
     Pre-emphasis of a mean-free frame, (x_i - m) - .97 (x_{i-1} - m), is that of the signal minus
     .03 m; only a frame's first sample has no predecessor and becomes .03 (x_0 - m).
     """
-    window = settings.window.to(signal.device)
-    filters = settings.mel_filters.to(signal.device)
+    window = to_device(settings.window, signal.device)
+    filters = to_device(settings.mel_filters, signal.device)
     bins, mels = filters.shape
     emphasised = signal.clone()
     emphasised[1:].sub_(signal[:-1], alpha=_PREEMPHASIS)

@@ -23,7 +23,7 @@ import numpy as np
 from cache.amounts import bytes_text, count_text
 from cache.catalogue import Stream, read_catalogue
 from cache.extraction import read_extraction
-from cache.inputs import utterance_keys
+from cache.inputs import possible_keys, utterance_keys
 from cache.recipe import canonical_json
 from cache.stream import FrameStream
 from corpora.errors import MissingStepError
@@ -141,7 +141,7 @@ def _by_key(work: Work, manifest: Manifest | None) -> dict[str, list[Utterance]]
     if manifest is not None:
         keys = utterance_keys(work, manifest.utterances)
         for utterance in manifest.utterances:
-            for key in keys[utterance.id].values():
+            for key in possible_keys(keys[utterance.id]):
                 found.setdefault(key, []).append(utterance)
     return found
 

@@ -12,6 +12,7 @@ from cache.catalogue import Stream, read_catalogue
 from cache.extraction import Extraction, read_extraction
 from cache.index import Index, scan
 from cache.inputs import utterance_keys
+from cache.keys import windowed_key
 from cache.parts import SUM_BYTES
 from cache.recipe import JSON
 from corpora.errors import MissingStepError
@@ -186,9 +187,17 @@ def _look_at(
         parts=len(found.parts),
         damaged=len(found.damaged),
         last=asked,
-        present=None if wanted is None else sum(key in index for key in wanted),
+        present=None if wanted is None else _present(stream, index, wanted),
         wanted=None if wanted is None else len(wanted),
     )
+
+
+def _present(stream: Stream, index: Index, wanted: set[str]) -> int:
+    """How many inputs a stream holds, as a whole or encoded in windows."""
+    there = {key for key in wanted if key in index}
+    if stream.recipe.kind == "audio":
+        there |= {key for key in wanted - there if windowed_key(key) in index}
+    return len(there)
 
 
 def _maker(fields: Mapping[str, JSON]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cache.keys import audio_key, text_key
+from cache.keys import audio_key, text_key, windowed_key
 from cache.sources import SourceIndex
 from corpora.manifest import Utterance
 from corpora.work import Work
@@ -21,3 +21,15 @@ def utterance_keys(work: Work, utterances: Sequence[Utterance]) -> dict[str, dic
             content = hashes[utterance.audio]
             keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)
     return keys
+
+
+def possible_keys(own: Mapping[str, str]) -> dict[str, str]:
+    """All keys under which the cache may have an utterance, each with its kind of input.
+
+    Args:
+        own: of one utterance, from `utterance_keys`.
+    """
+    found = {key: kind for kind, key in own.items()}
+    if "audio" in own:
+        found[windowed_key(own["audio"])] = "audio"
+    return found

@@ -14,6 +14,13 @@ from cache.recipe import canonical_json
 # 128 bits: no accidental collision among any number of utterances that fits on a disk.
 KEY_DIGITS = 32
 
+# Long recordings are encoded in windows of this length. Attention costs the square of a length, so
+# windows are shorter than what is encoded whole (60 s), and much longer than what surrounds them:
+WINDOW_SECONDS = 40.0
+# of each window, so much at either side is encoded only for what lies inside. 250 frames: W2V-BERT
+# tells distances apart up to 64 frames back and 8 ahead, its convolutions reach 31 frames a layer.
+CONTEXT_SECONDS = 5.0
+
 
 def audio_key(content_sha256: str, start: float | None = None, end: float | None = None) -> str:
     """Key of a stretch of a recording.
@@ -33,6 +40,22 @@ def audio_key(content_sha256: str, start: float | None = None, end: float | None
     first = 0.0 if start is None else float(start) + 0.0
     last = None if end is None else float(end)
     return _key(["audio", content_sha256.lower(), first, last])
+
+
+def windowed_key(key: str) -> str:
+    """Key of the frames of a recording that was encoded in overlapping windows.
+
+    Its numbers differ a little from those of the whole recording encoded at once, so they lie
+    under a key of their own beside those; all shorter recordings are the same with and without
+    `--long window`. The sizes of the windows are in the key.
+
+    Args:
+        key: of the recording, from `audio_key`.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    return _key(["windowed", key, WINDOW_SECONDS, CONTEXT_SECONDS])
 
 
 def text_key(text: str) -> str:

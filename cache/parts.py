@@ -183,7 +183,7 @@ def check_sum(part: Part, frames: npt.NDArray[Any]) -> None:
     Raises:
         DamagedPartError: it does not match.
     """
-    _compare(part, google_crc32c.value(frames.reshape(-1).view(np.uint8)))
+    compare_sum(part, google_crc32c.value(frames.reshape(-1).view(np.uint8)))
 
 
 def copy_checked(part: Part, frames: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
@@ -198,10 +198,15 @@ def copy_checked(part: Part, frames: npt.NDArray[Any], out: npt.NDArray[Any]) ->
         block = target[start : start + _BLOCK_BYTES]
         block[:] = source[start : start + _BLOCK_BYTES]
         total = google_crc32c.extend(total, block)
-    _compare(part, total)
+    compare_sum(part, total)
 
 
-def _compare(part: Part, computed: int) -> None:
+def compare_sum(part: Part, computed: int) -> None:
+    """Compare a checksum computed over a part's matrix with the stored one.
+
+    Raises:
+        DamagedPartError: they differ.
+    """
     with open(part.chunk, "rb") as file:
         file.seek(part.nbytes)
         stored = int.from_bytes(file.read(SUM_BYTES), "little")

@@ -16,7 +16,7 @@ from cache.amounts import bytes_text, count_text
 from cache.catalogue import Stream, read_catalogue
 from cache.extraction import Source, read_extraction
 from cache.index import seen_of_parts
-from cache.inputs import utterance_keys
+from cache.inputs import possible_keys, utterance_keys
 from cache.layout import METADATA
 from cache.locks import exclusive_lock
 from cache.scratch import scratch_folder, withdraw
@@ -141,7 +141,7 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
                 "features are theirs. Mount or restore them, or take their rows out of the "
                 "manifest. Nothing was deleted."
             )
-        used.update(key for own in keys.values() for key in own.values())
+        used.update(key for own in keys.values() for key in possible_keys(own))
     return plan_for_keys(work, frozenset(used), last_only=last_only)
 
 

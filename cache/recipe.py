@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -44,23 +45,25 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of kind and fields as canonical JSON."""
-        return hashlib.sha256(self._canonical().encode("ascii")).hexdigest()[:FINGERPRINT_DIGITS]
+        return hashlib.sha256(self._canonical.encode("ascii")).hexdigest()[:FINGERPRINT_DIGITS]
 
     @property
     def folder(self) -> str:
         """The recipe's folder inside `features.zarr`: `<kind>-<fingerprint>`."""
         return f"{self.kind}-{self.fingerprint}"
 
+    @cached_property
     def _canonical(self) -> str:
+        """Made once: recipes are compared and hashed for every utterance of a plan."""
         return canonical_json({"kind": self.kind, "fields": self.fields})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):
             return NotImplemented
-        return self._canonical() == other._canonical()
+        return self._canonical == other._canonical
 
     def __hash__(self) -> int:
-        return hash(self._canonical())
+        return hash(self._canonical)
 
 
 def canonical_json(value: JSON) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cache.check_report import CheckReport
+from cache.extract_report import ExtractReport
+from cache.extraction import Source
 from cache.keys import normalise_text
 from cache.plan import Plan
 from corpora.manifest import Manifest
 from corpora.work import Work
-
-if TYPE_CHECKING:
-    from cache.extract import ExtractReport
 
 SHOWN_FAILURES = 5
 
@@ -21,12 +21,31 @@ def plan_text(plan: Plan) -> str:
     lines = []
     for kind, source in plan.extraction.sources.items():
         if source.encoder:
-            layers = ", ".join(map(str, source.layers))
-            what = f"{source.encoder}, layer{'s' * (len(source.layers) > 1)} {layers}"
+            what = f"{source.encoder}, {_layers_text(source)}"
         else:
             what = {"energy": "RMS in dB", "speech": "silero-vad probability"}[kind]
         lines.append(f"  {kind:<7}{what:<40} {source.recipe.folder}")
     return "\n".join(["Streams:", *lines])
+
+
+def _layers_text(source: Source) -> str:
+    """`layers 12, 24; moments of layers 0 to 24`."""
+    named = []
+    for words, layers in (("layer", source.layers), ("moments of layer", source.moments)):
+        if layers:
+            whole = len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1))
+            listed = f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+            named.append(f"{words}{'s' * (len(layers) > 1)} {listed}")
+    return "; ".join(named)
+
+
+def changes_lines(plan: Plan) -> list[str]:
+    """Why features are made again although some of their kind are in the cache."""
+    lines = []
+    for kind, changes in plan.changes.items():
+        lines.append(f"The {kind} features in the cache were made otherwise. What changed:")
+        lines += [f"  {line}" for line in changes]
+    return lines
 
 
 def is_complete(plan: Plan) -> bool:
@@ -34,9 +53,15 @@ def is_complete(plan: Plan) -> bool:
     return not plan.audio and not plan.text
 
 
-def report_text(work: Work, manifest: Manifest, plan: Plan, report: ExtractReport | None) -> str:
+def report_text(
+    work: Work,
+    manifest: Manifest,
+    plan: Plan,
+    report: ExtractReport | None,
+    check: CheckReport | None = None,
+) -> str:
     """What an extraction did; `report` is None where there was nothing to do."""
-    lines = [plan_text(plan), ""]
+    lines = [plan_text(plan), "", *changes_lines(plan)]
     counts = " and ".join(
         f"{plan.inputs[kind]:,} {name}"
         for kind, name in (("audio", "recordings"), ("text", "different texts"))
@@ -59,6 +84,8 @@ def report_text(work: Work, manifest: Manifest, plan: Plan, report: ExtractRepor
         if len(failures) > SHOWN_FAILURES:
             lines.append(f"  and {len(failures) - SHOWN_FAILURES:,} more")
         lines.append("They are tried again at the next extract.")
+    if check is not None:
+        lines += ["", check.to_text()]
     lines += ["", f"Next: python cli.py search --trials 100 --work {work.root}"]
     return "\n".join(lines)
 
@@ -72,18 +99,24 @@ def _what_was_done(plan: Plan, report: ExtractReport) -> str:
     )
 
 
-def report_json(plan: Plan, report: ExtractReport | None) -> Mapping[str, Any]:
+def report_json(
+    plan: Plan, report: ExtractReport | None, check: CheckReport | None = None
+) -> Mapping[str, Any]:
     """The same for programs."""
     return {
+        "check": None if check is None else check.to_json(),
         "streams": {
             kind: {
                 "encoder": source.encoder,
                 "layers": list(source.layers),
+                "moments": list(source.moments),
                 "folder": source.recipe.folder,
             }
             for kind, source in plan.extraction.sources.items()
         },
         "inputs": dict(plan.inputs),
+        "changes": {kind: list(lines) for kind, lines in plan.changes.items()},
+        "estimated_bytes": {} if report is None else report.estimated,
         "added": {} if report is None else report.added,
         "failures": dict(plan.absent if report is None else report.failures),
         "seconds_of_audio": 0.0 if report is None else report.seconds_of_audio,

@@ -24,6 +24,7 @@ from cache.hidden_states import (
     load_model,
     quiet,
 )
+from cache.transfer import to_device
 from corpora.errors import ConfigError
 
 #: Token kinds, as stored beside the frames.
@@ -110,6 +111,13 @@ class TextEncoder(nn.Module):
             _tokens(text, encoding) for text, encoding in zip(texts, batch.encodings, strict=True)
         ]
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, as `tokenise` splits it."""
+        if not texts:
+            return []
+        batch = self.tokenizer(list(texts), truncation=True, max_length=self.maximum_tokens)
+        return [len(ids) for ids in batch["input_ids"]]
+
     def token_kinds(self, texts: Sequence[str]) -> list[NDArray[np.uint8]]:
         """`[T]` of each text: 0 special, 1 word start, 2 inside a word; one for each frame."""
         return [tokens.kinds for tokens in self.tokenise(texts)]
@@ -152,7 +160,7 @@ class TextEncoder(nn.Module):
         for row, item in enumerate(tokens):
             ids[row, : len(item.ids)] = torch.from_numpy(item.ids)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(torch.int64)
-        return ids.to(self.device), mask.to(self.device)
+        return to_device(ids, self.device), to_device(mask, self.device)
 
 
 def load_text_encoder(directory: Path, *, device: torch.device | str = "cpu") -> TextEncoder:

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cache.grid import Grid
+from cache.transfer import to_device
 from cache.vad_weights import CHUNK, weights_file
 
 # Samples of the chunk before that each chunk also sees.
@@ -58,7 +59,7 @@ class SpeechDetector(nn.Module):
             `[ceil(samples / 512)]` for each utterance, on the detector's device.
         """
         counts = [-(-len(waveform) // CHUNK) for waveform in waveforms]
-        chunks = torch.cat([_chunks(waveform, self.device) for waveform in waveforms])
+        chunks = _chunks(waveforms, counts, self.device)
         features = torch.cat([self._features(part) for part in chunks.split(_CHUNKS_AT_ONCE)])
         # Padding stands behind the speech, so a causal LSTM never sees it.
         padded = nn.utils.rnn.pad_sequence(features.split(counts), batch_first=True)
@@ -113,21 +114,37 @@ def speech(
     Returns:
         `[grid.frames(samples)]` for each utterance, 0 to 1.
     """
-    tensors = [torch.as_tensor(waveform, dtype=torch.float32) for waveform in waveforms]
-    if not tensors:
+    if not waveforms:
         return []
+    lengths = [grid.frames(len(waveform)) for waveform in waveforms]
+    together = speech_of_frames(waveforms, grid, detector).cpu()
+    return [row.numpy() for row in together.split(lengths)]
+
+
+def speech_of_frames(
+    waveforms: Sequence[NDArray[np.float32] | Tensor], grid: Grid, detector: SpeechDetector
+) -> Tensor:
+    """The same for all frames of a batch end to end, `[N]` on the detector's device."""
+    tensors = [torch.as_tensor(waveform, dtype=torch.float32) for waveform in waveforms]
     with torch.inference_mode():
-        probabilities = [row.cpu().numpy() for row in detector(tensors)]
-    frames = [np.arange(grid.frames(len(waveform))) for waveform in tensors]
-    return [
-        row[(numbers * grid.hop + grid.window // 2) // CHUNK]
-        for row, numbers in zip(probabilities, frames, strict=True)
-    ]
+        rows = detector(tensors)
+        firsts = np.cumsum([0, *(len(row) for row in rows[:-1])])
+        chunks = [
+            first + (np.arange(grid.frames(len(waveform))) * grid.hop + grid.window // 2) // CHUNK
+            for first, waveform in zip(firsts, tensors, strict=True)
+        ]
+        numbers = torch.from_numpy(np.concatenate(chunks))
+        return torch.cat(rows).index_select(0, to_device(numbers, detector.device))
 
 
-def _chunks(waveform: Tensor, device: torch.device) -> Tensor:
-    """`[chunks, 64 + 512]`: each chunk behind the last 64 samples of the one before."""
-    length = -(-len(waveform) // CHUNK) * CHUNK
-    padded = torch.zeros(_CONTEXT + length, device=device)
-    padded[_CONTEXT : _CONTEXT + len(waveform)] = waveform
-    return padded.unfold(0, _CONTEXT + CHUNK, CHUNK)
+def _chunks(waveforms: Sequence[Tensor], counts: Sequence[int], device: torch.device) -> Tensor:
+    """`[chunks, 64 + 512]`: each chunk behind the last 64 samples of the one before.
+
+    All waveforms go to the device at once.
+    """
+    sizes = [_CONTEXT + count * CHUNK for count in counts]
+    laid = torch.zeros(sum(sizes))
+    for waveform, space in zip(waveforms, laid.split(sizes), strict=True):
+        space[_CONTEXT : _CONTEXT + len(waveform)] = waveform
+    spaces = to_device(laid, device).split(sizes)
+    return torch.cat([space.unfold(0, _CONTEXT + CHUNK, CHUNK) for space in spaces])

@@ -19,6 +19,7 @@ from cache.catalogue import Catalogue, Stream, read_catalogue
 from cache.index import Scan, scan
 from cache.inputs import utterance_keys
 from cache.inspection import foreign_entries, inspect_part, listed_keys
+from cache.keys import windowed_key
 from cache.locks import exclusive_lock
 from cache.parts import Part
 from cache.scratch import scratch_folder, withdraw
@@ -151,13 +152,18 @@ def _named(work: Work, manifest: Path, problems: list[Problem], scans: Scans) ->
         if any(problem.keys is None and problem.path.parent == stream.path for problem in problems)
     }
     by_key = {key: names for kind in ids.values() for key, names in kind.items()}
+    by_key |= {windowed_key(key): names for key, names in ids.get("audio", {}).items()}
     named = []
     for problem in problems:
         keys = problem.keys
         if keys is None and problem.path.parent in held:
             # The list is lost: it was among those that the stream should have and has not.
             stream, there = held[problem.path.parent]
-            keys = tuple(key for key in ids.get(stream.input_kind, {}) if key not in there)
+            keys = tuple(
+                key
+                for key in ids.get(stream.input_kind, {})
+                if key not in there and windowed_key(key) not in there
+            )
         names = tuple(name for key in keys or () for name in by_key.get(key, [key]))
         named.append(replace(problem, utterances=names))
     return named

@@ -125,8 +125,8 @@ class PartWriter:
     commits what was added, also after an error: each utterance is complete by itself.
 
     A part closes when the next utterance would make it larger than 128 MB, or two minutes after
-    its first one, which is looked at when something is added: whoever will add nothing for a while
-    calls `commit`.
+    its first one, which is looked at when something is added: whoever adds nothing for a while
+    calls `commit_if_old` now and then.
 
     Args:
         stream_folder: from `ensure_stream`.
@@ -197,7 +197,17 @@ class PartWriter:
             self._site = PartSite(self._scratch, self._header)
         site = self._site
         site.add(key, stored)
-        if site.nbytes >= PART_BYTES or time.monotonic() - site.since >= PART_SECONDS:
+        if site.nbytes >= PART_BYTES:
+            self.commit()
+        self.commit_if_old()
+
+    def commit_if_old(self) -> None:
+        """Commit the part being built if its first utterance came two minutes ago.
+
+        Raises:
+            OSError: the disk is full or failed; the part is dropped.
+        """
+        if self._site is not None and time.monotonic() - self._site.since >= PART_SECONDS:
             self.commit()
 
     def commit(self) -> None:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from corpora.errors import ConfigError
+from corpora.manifest import read_manifest
 from corpora.text_table import aligned
 from corpora.work import Work
 from finetune.evaluation import caveats, read_report
 from heads.metrics import Report, score_cells
 from heads.reference import read_reference
 from heads.results import REFERENCE, load_head
+
+
+def check_demo_folder(work: Work) -> None:
+    """Refuse to replace somebody's own manifest.
+
+    Raises:
+        ConfigError: the work folder holds another corpus than the sample corpus.
+    """
+    if work.manifest.is_file():
+        corpus = read_manifest(work.manifest).corpus
+        if corpus != "sample":
+            raise ConfigError(
+                f"{work.root} holds a manifest of {corpus or 'another corpus'}, "
+                "which the demo would replace. Name another folder with --work."
+            )
 
 
 def results_text(work: Work) -> str:

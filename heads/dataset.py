@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from cache.frames import Frames
-from corpora.manifest import Utterance
+from corpora.manifest import Utterance, speaker_key
 from heads.head import Inputs, layer_normalised
-from heads.pooling.view import View
+from heads.pooling.view import VARIANCE_FLOOR, View
 
 # Rows of float32 frames that are held at once while utterance vectors are made (0.5 GB at 1024-d).
 CHUNK_FRAMES = 131_072
@@ -25,11 +25,14 @@ class Dataset:
         utterances: the manifest's rows, in its order.
         labels: the label order.
         frames: for each modality the frames of all utterances, in the same order.
+        moments: for each modality mean and deviation `[n, D]` of all utterances' frames, where the
+            cache keeps them; they are computed from the frames otherwise.
     """
 
     utterances: tuple[Utterance, ...]
     labels: tuple[str, ...]
     frames: Mapping[str, Frames]
+    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -50,8 +53,9 @@ class Dataset:
         return torch.tensor([index[self.utterances[i].label] for i in rows.tolist()])
 
     def speakers(self, rows: Tensor) -> list[str]:
-        """The speaker of each row, "" where unknown."""
-        return [self.utterances[i].speaker for i in rows.tolist()]
+        """Who speaks in each row, told apart across corpora too; "" where unknown."""
+        keys = [speaker_key(self.utterances[i]) for i in rows.tolist()]
+        return ["" if key is None else "/".join(key) for key in keys]
 
 
 class VectorStore:
@@ -68,6 +72,11 @@ class VectorStore:
     def vectors(self, modality: str, input_norm: str, name: str) -> Tensor:
         """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation."""
         kept = self._vectors.setdefault((modality, input_norm), {})
+        if name not in kept and input_norm == "none" and modality in self.dataset.moments:
+            mean, deviation = self.dataset.moments[modality]
+            # With the floor that poolings put under every deviation.
+            floor = VARIANCE_FLOOR**0.5
+            kept |= {"mean": mean, "deviation": deviation.clamp_min(floor)}
         if name not in kept:
             frames = self.dataset.frames[modality]
             with torch.no_grad():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from cache.audio import load_audio
 from cache.audio_encoder import load_audio_encoder
 from cache.collect import collect_frames
 from cache.encoder_names import resolve_encoder
+from cache.encoding import Encoded, encode_audio
 from cache.energy import energy
 from cache.extraction import read_extraction
 from cache.failures import read_failures
@@ -23,6 +25,7 @@ from cache.inputs import utterance_keys
 from cache.plan import ExtractConfig, make_plan, parse_layers
 from cache.run import Outcome, extract
 from cache.stream import FrameStream
+from cache.summary import report_text
 from corpora.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -69,9 +72,11 @@ def test_first_run_fills_every_stream_and_the_second_does_nothing(
 ) -> None:
     assert added(extract(work, manifest, TINY)) == {
         "audio/layer_3": 6,
+        "audio/moments_3": 6,
         "energy": 6,
         "speech": 6,
         "text/layer_3": 4,
+        "text/moments_3": 4,
         "text/token_kind": 4,
     }
     assert extract(work, manifest, TINY).report is None
@@ -108,7 +113,11 @@ def test_energy_and_speech_lie_on_the_grid_of_the_audio_frames(
 def test_a_changed_transcript_extracts_its_text_alone(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, TINY)
     changed = change(manifest, 1, text="something else")
-    assert added(extract(work, changed, TINY)) == {"text/layer_3": 1, "text/token_kind": 1}
+    assert added(extract(work, changed, TINY)) == {
+        "text/layer_3": 1,
+        "text/moments_3": 1,
+        "text/token_kind": 1,
+    }
 
 
 def test_a_renamed_recording_and_another_label_extract_nothing(
@@ -129,7 +138,7 @@ def test_changed_content_under_the_same_name_is_extracted(work: Work, manifest: 
 def test_one_more_layer_extracts_only_that_layer(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, TINY)
     both = replace(TINY, audio_layers=(1, 3))
-    assert added(extract(work, manifest, both)) == {"audio/layer_1": 6}
+    assert added(extract(work, manifest, both)) == {"audio/layer_1": 6, "audio/moments_1": 6}
     frames = collect_frames(work, manifest, ["audio"], layers={"audio": 1}).frames
     assert len(frames["audio"]) == 6
 
@@ -219,17 +228,18 @@ def test_formats_rates_and_stereo_work(
 def test_an_interrupted_run_keeps_what_was_encoded(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.extract.BATCH_SECONDS", {"cpu": 0.1})  # one utterance a batch
     calls = iter(range(100))
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(*arguments: Any, **options: Any) -> Encoded:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return energy(*arguments)  # type: ignore[arg-type]
+        return encode_audio(*arguments, **options)
 
-    monkeypatch.setattr("cache.extract.energy", interrupted)
+    monkeypatch.setattr("cache.audio_pass.encode_audio", interrupted)
+    told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        extract(work, manifest, TINY)
+        extract(work, manifest, replace(TINY, batch_seconds=0.1), tell=told.append)
+    assert "Run the same command again" in told[-1]
     monkeypatch.undo()
     assert added(extract(work, manifest, TINY))["audio/layer_3"] == 3
 
@@ -263,6 +273,8 @@ def test_a_cache_of_another_format_version_is_refused(work: Work, manifest: Mani
         ({"audio_layers": (9,)}, r"--audio-layers 9.*0.*to 3"),
         ({"audio_encoder": "", "text_encoder": ""}, "nothing to extract"),
         ({"stored_dtype": "int8"}, "float16 or float32"),
+        ({"long": "cut"}, "refuse or window"),
+        ({"batch_seconds": 0.0}, "batch_seconds must be a positive"),
         ({"device": "tpu"}, "auto, cpu, cuda"),
         ({"audio_encoder": "/no/such/encoder"}, "no such directory"),
     ],
@@ -279,6 +291,28 @@ def test_layer_lists_are_read() -> None:
     assert parse_layers(None) == ()
     with pytest.raises(ConfigError, match="whole numbers"):
         parse_layers("12;18")
+
+
+def test_it_is_said_what_changed_since_other_features_were_made(
+    work: Work, manifest: Manifest
+) -> None:
+    extract(work, manifest, TINY)
+    told: list[str] = []
+    outcome = extract(work, manifest, replace(TINY, stored_dtype="float32"), tell=told.append)
+    assert "  stored dtype: float16 -> float32" in told
+    text = report_text(work, manifest, outcome.plan, outcome.report)
+    assert "The audio features in the cache were made otherwise" in text
+
+
+def test_all_layers_are_one_word(work: Work, manifest: Manifest) -> None:
+    every = replace(TINY, audio_layers=parse_layers("all"), text_layers=parse_layers("all"))
+    found = added(extract(work, manifest, every))
+    assert {f"{kind}/layer_{n}" for kind in ("audio", "text") for n in range(4)} <= set(found)
+    frames = collect_frames(work, manifest, ["audio"], layers={"audio": 2}).frames["audio"]
+    encoder = load_audio_encoder(resolve_encoder("tiny", "audio", work.root))
+    with torch.inference_mode():
+        alone = encoder([load_audio(manifest.utterances[0].audio)], [2])[2].values
+    torch.testing.assert_close(frames.utterance(0).float(), alone, atol=1e-5, rtol=2.0**-9)
 
 
 def test_planning_imports_no_torch() -> None:

@@ -1,0 +1,163 @@
+"""Extraction: against its encoder alone, with nothing to do, and its memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+import cache.writer
+from bench.encoders import save_audio_encoder
+from bench.measure import compare, seconds
+from bench.recordings import make_manifest
+from bench.table import Outcome, Settings, seconds_outcome
+from cache.amounts import bytes_text
+from cache.audio import load_audio
+from cache.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.grid import SAMPLE_RATE
+from cache.parts import PART_BYTES
+from cache.plan import ExtractConfig
+from cache.run import extract
+from corpora.manifest import Manifest, write_manifest
+from corpora.work import Work
+
+ROOT = Path(__file__).parents[1]
+BATCH_SECONDS = 40.0
+
+# 8 layers of 512 take 5 GFLOP a second of audio, a fifteenth of W2V-BERT 2.0; 10 minutes.
+SCALED = {"layers": 8, "dim": 512, "heads": 8}
+ENCODED, ENCODED_SHORTEST, ENCODED_LONGEST = 120, 2.0, 8.0
+
+# All of one length, so that a part of `PER_PART` utterances can be made to close at a size.
+CACHED, PER_PART, CACHED_SECONDS = 10_000, 5, 0.2
+MOST_SECONDS = 3.0
+
+FEW, MANY = 200, 2_000
+MEMORY_SHORTEST, MEMORY_LONGEST = 2.0, 6.0
+
+
+def against_encoder(settings: Settings) -> Outcome:
+    """`extract` of audio, energy and speech against the encoder on samples already decoded."""
+    folder = settings.folder / "encoded"
+    scaled = SCALED if settings.size >= 0.1 else {"layers": 2, "dim": 64, "heads": 2}
+    encoder_folder = save_audio_encoder(folder / "encoder", **scaled)
+    random = np.random.default_rng(0)
+    count = settings.scaled(ENCODED, 6)
+    manifest = make_manifest(
+        folder / "audio", random.uniform(ENCODED_SHORTEST, ENCODED_LONGEST, count).tolist()
+    )
+    config = ExtractConfig(
+        audio_encoder=str(encoder_folder),
+        text_encoder="",
+        device="cpu",
+        batch_seconds=BATCH_SECONDS,
+    )
+    encoder = load_audio_encoder(encoder_folder)
+    batches = length_sorted_batches(manifest, BATCH_SECONDS)
+
+    def ours() -> None:
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        (folder / "work").mkdir()
+        outcome = extract(Work(folder / "work"), manifest, config)
+        assert outcome.report is not None
+        assert not outcome.report.failures
+
+    found = compare(ours, lambda: encode(encoder, batches), settings.times(3), warm_up=False)
+    shutil.rmtree(folder)
+    return seconds_outcome(found, 0.87)
+
+
+def length_sorted_batches(
+    manifest: Manifest, batch_seconds: float
+) -> list[list[np.ndarray[tuple[int], np.dtype[np.float32]]]]:
+    """All recordings decoded, longest first, in batches of so many seconds, padding included."""
+    waveforms = sorted((load_audio(u.audio) for u in manifest.utterances), key=len, reverse=True)
+    batches: list[list[np.ndarray[tuple[int], np.dtype[np.float32]]]] = []
+    for waveform in waveforms:
+        full = (
+            batches and (len(batches[-1]) + 1) * len(batches[-1][0]) > batch_seconds * SAMPLE_RATE
+        )
+        if not batches or full:
+            batches.append([])
+        batches[-1].append(waveform)
+    return batches
+
+
+def encode(
+    encoder: AudioEncoder, batches: list[list[np.ndarray[tuple[int], np.dtype[np.float32]]]]
+) -> None:
+    """Run the encoder for its last layer and forget what it gives."""
+    with torch.inference_mode():
+        for batch in batches:
+            encoder(batch, [encoder.layers])
+        if encoder.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def nothing_to_do(settings: Settings) -> Outcome:
+    """The whole process `cli.py extract` over a complete cache."""
+    folder = settings.folder / "cached"
+    work = Work(folder / "work")
+    work.root.mkdir(parents=True)
+    manifest = make_manifest(
+        folder / "audio", [CACHED_SECONDS] * settings.scaled(CACHED, 2 * PER_PART)
+    )
+    write_manifest(manifest, work.manifest)
+    config = ExtractConfig(audio_encoder="tiny", text_encoder="tiny", device="cpu")
+    # One utterance of the tiny encoder: 9 frames of 128 float16.
+    with patch.object(cache.writer, "PART_BYTES", PER_PART * 9 * 128 * 2):
+        extract(work, manifest, config)
+    parts = _audio_parts(work)
+    command = [sys.executable, str(ROOT / "cli.py"), "extract", "--work", str(work.root)]
+    command += ["--audio-encoder", "tiny", "--text-encoder", "tiny", "--device", "cpu"]
+
+    def run() -> None:
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+    run()
+    found = median(seconds(run) for _ in range(settings.times(5)))
+    assert _audio_parts(work) == parts, "there was something to do"
+    shutil.rmtree(folder)
+    return Outcome(
+        f"{found:.2f} s",
+        f"{len(manifest.utterances):,} in {parts:,} parts",
+        "",
+        found < MOST_SECONDS,
+    )
+
+
+def memory(settings: Settings) -> Outcome:
+    """Peak memory of two processes, one with ten times as many utterances of the same lengths."""
+    folder = settings.folder / "memory"
+    random = np.random.default_rng(0)
+    few = random.uniform(MEMORY_SHORTEST, MEMORY_LONGEST, settings.scaled(FEW, 2)).tolist()
+    peaks = []
+    for name, lengths in (("few", few), ("many", few * (MANY // FEW))):
+        work = Work(folder / name)
+        work.root.mkdir(parents=True)
+        write_manifest(make_manifest(folder / f"{name}-audio", lengths), work.manifest)
+        command = [sys.executable, "-m", "bench.peak", str(work.root)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    shutil.rmtree(folder)
+    return Outcome(
+        bytes_text(peaks[1]),
+        bytes_text(peaks[0]),
+        f"{peaks[1] / peaks[0]:.2f}×",
+        peaks[1] <= 1.1 * peaks[0] + 3 * PART_BYTES,
+    )
+
+
+def _audio_parts(work: Work) -> int:
+    """How many parts the frames of the audio encoder are in."""
+    return len(list(work.features.glob("audio-*/layer_*/part-*")))

@@ -1,0 +1,158 @@
+"""Moments: mean and deviation of every utterance, kept beside the frames they come from.
+
+`<recipe>/moments_24/` holds two float32 rows an utterance: the mean of each feature over its
+frames, and its deviation σ (the root of the mean squared distance from the mean, not n - 1). They
+are computed from the frames as stored (rounded to float16), so it makes no difference whether they
+were written with the frames or computed from them later: both agree to 1e-5 of σ's scale.
+
+Parameter-free poolings and sweeps over layers need nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.extraction import Extraction, Source, layer_name, moments_name, read_extraction
+from cache.failures import read_failures
+from cache.frames import Frames
+from cache.inputs import utterance_keys
+from cache.layout import ensure_stream
+from cache.stream import FrameStream
+from cache.writer import PartWriter
+from corpora.errors import CacheError, MissingStepError
+from corpora.manifest import Manifest
+from corpora.work import Work
+
+#: Rows of an utterance's moments.
+MEAN, DEVIATION = 0, 1
+ROWS = 2
+# Frames in memory at once where moments are computed from a cache (0.5 GB as float32 at 1024-d).
+_CHUNK_FRAMES = 131_072
+
+
+def frame_moments(frames: Frames) -> Tensor:
+    """Mean and deviation of each utterance, without cancellation: centred first.
+
+    Args:
+        frames: `[N, D]`, as stored.
+
+    Returns:
+        `[B, 2, D]` float32 on the frames' device.
+    """
+    lengths = frames.lengths.tolist()
+    wide = frames.values.float()
+    mean = torch.stack([part.mean(dim=0) for part in wide.split(lengths)])
+    centred = wide - mean.index_select(0, frames.segments())
+    variance = torch.stack([part.mean(dim=0) for part in centred.square_().split(lengths)])
+    return torch.stack([mean, variance.sqrt_()], dim=1)
+
+
+def load_moments(
+    work: Work, manifest: Manifest, modality: str, layer: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a manifest's utterances.
+
+    Those that failed at extraction are left out, as `collect_frames` leaves them out; the others
+    are in the manifest's order. What a cache has only frames of is computed from these, and kept.
+
+    Args:
+        work: the work folder that `extract` filled.
+        manifest: whose utterances.
+        modality: `audio` or `text`.
+        layer: hidden-state number; the highest by default.
+
+    Returns:
+        `[n, D]` float32 twice.
+
+    Raises:
+        MissingStepError: nothing was extracted, or utterances are neither cached nor listed as
+            failed.
+        CacheError: that layer was not extracted, or the cache is damaged.
+    """
+    source = _source(read_extraction(work), modality)
+    chosen = max((*source.layers, *source.moments)) if layer is None else layer
+    kind = "text" if modality == "text" else "audio"
+    found = utterance_keys(work, manifest.utterances)
+    known = read_failures(work.failures)
+    keys = [found[u.id].get(kind, "") for u in manifest.utterances if u.id not in known]
+    return moments_of_keys(work, source, chosen, keys)
+
+
+def moments_of_keys(
+    work: Work, source: Source, layer: int, keys: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation `[n, D]` of inputs by their content keys.
+
+    Raises:
+        MissingStepError: an input is not in the cache.
+        CacheError: that layer was not extracted, or the cache is damaged.
+    """
+    if layer not in {*source.layers, *source.moments}:
+        raise CacheError(
+            f"layer {layer} of {source.encoder} was not extracted. Run `extract` with "
+            f"--{source.recipe.kind}-layers {layer}, and --moments-only if no frames are needed."
+        )
+    derive_moments(work, source, layer, keys)
+    stream = FrameStream.open(work.features / source.recipe.folder / moments_name(layer))
+    rows = stream.load([source.held_key(stream, key) for key in keys]).values
+    moments = rows.view(len(keys), ROWS, -1)
+    return moments[:, MEAN], moments[:, DEVIATION]
+
+
+def derive_moments(work: Work, source: Source, layer: int, keys: Sequence[str]) -> int:
+    """Compute and keep the moments of those inputs of which there are only frames.
+
+    Returns:
+        How many those were.
+
+    Raises:
+        MissingStepError: there are not even frames of an input.
+        CacheError: the cache is damaged.
+        OSError: the cache cannot be written.
+    """
+    folder = work.features / source.recipe.folder
+    kept, frames = _open(folder / moments_name(layer)), _open(folder / layer_name(layer))
+    absent = [key for key in keys if kept is None or source.held_key(kept, key) not in kept]
+    if not absent:
+        return 0
+    held = [key if frames is None else source.held_key(frames, key) for key in absent]
+    lost = [key for key in held if frames is None or key not in frames]
+    if lost or frames is None:
+        raise MissingStepError(
+            f"{len(lost)} of {len(keys)} utterances are not in layer {layer} of the cache. "
+            f"Run `python cli.py extract --work {work.root}` again."
+        )
+    name = moments_name(layer)
+    path = ensure_stream(work.features, source.recipe, name, frames.dim, np.float32)
+    with PartWriter(path, frames.dim, np.float32) as writer:
+        for chunk in _chunks(frames, list(dict.fromkeys(held))):
+            for key, rows in zip(chunk, frame_moments(frames.load(chunk)).numpy(), strict=True):
+                writer.add(key, rows)
+    return len(absent)
+
+
+def _source(extraction: Extraction, modality: str) -> Source:
+    source = extraction.source(modality)
+    if not (source.layers or source.moments):
+        raise CacheError(f"the {modality} streams have no layers, so no moments.")
+    return source
+
+
+def _open(path: Path) -> FrameStream | None:
+    return FrameStream.open(path) if path.is_dir() else None
+
+
+def _chunks(frames: FrameStream, keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Keys in runs of a bounded number of frames, at least one key each."""
+    ends = np.cumsum(frames.lengths(keys))
+    start = 0
+    while start < len(keys):
+        before = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, before + _CHUNK_FRAMES, side="right"))
+        yield keys[start : max(stop, start + 1)]
+        start = max(stop, start + 1)

@@ -1,0 +1,199 @@
+"""The pipeline's pieces: halving, storing in a thread, shares, ranks, batches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.decoding import batches
+from cache.encoding import Encoded, Encoding, Row
+from cache.ranks import Rank, current_rank
+from cache.recipe import Recipe
+from cache.shares import SHARES, open_shares, share_of
+from cache.stream import FrameStream
+from cache.stream_writer import StreamWriter
+from cache.targets import Item, Target
+from cache.writer import PartWriter
+from corpora.errors import ConfigError
+from corpora.manifest import Utterance
+from corpora.work import Work
+
+TARGET = Target(Recipe("audio", {"stored_dtype": "float16"}), "layer_3", 3)
+
+
+def encoded(*values: float) -> Encoded:
+    """A batch of utterances of two frames, named and filled by a number each."""
+    rows = [
+        Row(
+            Item(str(value), (Utterance(f"u{value}", Path("a.wav"), ""),), (TARGET,)),
+            [(TARGET, str(value), np.full((2, 3), value, np.float32))],
+        )
+        for value in values
+    ]
+    return Encoded(rows, lambda: None, 24 * len(rows))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    from cache.layout import open_features
+
+    open_features(tmp_path / "features.zarr")
+    return Work(tmp_path)
+
+
+def stored(work: Work) -> set[str]:
+    path = work.features / TARGET.path
+    return set(FrameStream.open(path).keys) if path.exists() else set()
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_said_so_once() -> None:
+    told: list[str] = []
+    refused: list[int] = []
+
+    def encode(batch: Sequence[int]) -> Encoded:
+        if sum(batch) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encoded(*batch)
+
+    found = Encoding(encode, refused.append, told.append)([5, 5, 4, 99, 3, 1])
+    keys = [row.item.key for batch in found for row in batch.rows]
+    assert keys == ["5", "5", "4", "3", "1"]
+    assert refused == [99]
+    assert len(told) == 1
+
+
+def test_what_was_handed_over_is_stored_also_after_an_error_elsewhere(work: Work) -> None:
+    with pytest.raises(KeyboardInterrupt), StreamWriter(work) as writer:  # noqa: PT012
+        writer.put(encoded(1, 2))
+        writer.put(encoded(3))
+        raise KeyboardInterrupt
+    assert stored(work) == {"1", "2", "3"}
+
+
+def test_commit_puts_everything_into_the_cache(work: Work) -> None:
+    with StreamWriter(work) as writer:
+        writer.put(encoded(1))
+        writer.commit()
+        assert stored(work) == {"1"}
+        writer.put(encoded(2))
+    assert writer.stored.added == {TARGET.path: 2}
+
+
+def test_an_utterance_that_cannot_be_stored_is_a_failure_of_its_own(work: Work) -> None:
+    with StreamWriter(work) as writer:
+        writer.put(encoded(1, float("nan"), 70_000, 2))
+    assert stored(work) == {"1", "2"}
+    assert [item.key for item, _ in writer.stored.failed] == ["nan", "70000"]
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_an_error_of_the_disk_reaches_whoever_hands_over(
+    work: Work, monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no such disk")
+
+    monkeypatch.setattr(PartWriter, "add", fail)
+    with pytest.raises(OSError, match="no such disk"), StreamWriter(work) as writer:  # noqa: PT012
+        while True:
+            writer.put(encoded(1))
+            if commits:
+                writer.commit()
+
+
+def test_a_slow_disk_holds_the_encoder_back(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.stream_writer.QUEUE_BYTES", 24)
+    handed = seen = 0
+    add = PartWriter.add
+
+    def slowly(self: PartWriter, key: str, values: np.ndarray) -> None:
+        nonlocal seen
+        time.sleep(0.005)
+        seen += 1
+        assert handed - seen <= 2
+        add(self, key, values)
+
+    monkeypatch.setattr(PartWriter, "add", slowly)
+    with StreamWriter(work) as writer:
+        for number in range(10):
+            writer.put(encoded(number))
+            handed += 1
+    assert len(stored(work)) == 10
+
+
+def test_an_old_part_is_committed_although_nothing_is_added(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cache.stream_writer.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("cache.writer.PART_SECONDS", 0.02)
+    with StreamWriter(work) as writer:
+        writer.put(encoded(1))
+        end = time.monotonic() + 30
+        while stored(work) != {"1"}:
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+
+@given(sizes=st.lists(st.integers(1, 30), max_size=40), budget=st.integers(1, 60))
+def test_batches_keep_order_and_budget(sizes: list[int], budget: int) -> None:
+    found = list(batches(sizes, lambda size: size, budget))
+    assert [size for batch in found for size in batch] == sizes
+    assert all(len(batch) == 1 or max(batch) * len(batch) <= budget for batch in found)
+
+
+def test_shares_are_taken_once_and_free_again_when_their_holder_dies(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    code = (
+        "import sys, time; from pathlib import Path; from cache.ranks import Rank;"
+        "from cache.shares import open_shares\n"
+        f"with open_shares(Path({str(tmp_path)!r}), ['s'], Rank()) as shares:\n"
+        "    print(len(shares.take(range(10))), flush=True); time.sleep(600)"
+    )
+    root = Path(__file__).parents[2]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root
+        ) as other,
+        open_shares(tmp_path, ["s"], Rank()) as shares,
+        open_shares(tmp_path / "other", ["s"], Rank()) as elsewhere,
+    ):
+        assert other.stdout is not None
+        assert int(other.stdout.readline()) == 10
+        assert shares.take(range(12)) == [10, 11]
+        assert elsewhere.take(range(3)) == [0, 1, 2]
+        other.kill()
+        other.wait()
+        assert shares.take(range(10)) == list(range(10))
+
+
+def test_ranks_begin_with_disjoint_shares_that_cover_all(tmp_path: Path) -> None:
+    first = []
+    for number in range(3):
+        with open_shares(tmp_path, [str(number)], Rank(number, 3)) as shares:
+            first += shares.take(range(SHARES))
+    assert sorted(first) == list(range(SHARES))
+
+
+def test_keys_spread_over_the_shares() -> None:
+    found = {share_of(os.urandom(16).hex()) for _ in range(20_000)}
+    assert len(found) == SHARES
+
+
+def test_a_rank_comes_from_the_environment() -> None:
+    assert current_rank({}) == Rank(0, 1, 0)
+    world = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+    assert current_rank(world) == Rank(5, 8, 1)
+    assert not current_rank(world).leads
+    for wrong in ({"RANK": "8"}, {"RANK": "x"}):
+        with pytest.raises(ConfigError, match="torchrun"):
+            current_rank({**world, **wrong})

@@ -1,0 +1,162 @@
+"""Moments: equal to those of the frames in the cache, kept, and computed where they are missing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache.collect import collect_frames
+from cache.encoder_names import resolve_encoder
+from cache.extraction import read_extraction
+from cache.frames import Frames
+from cache.moments import frame_moments, load_moments
+from cache.plan import ExtractConfig
+from cache.run import extract
+from cache.stream import FrameStream
+from corpora.errors import CacheError, MissingStepError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from heads.dataset import VectorStore
+from heads.load import load_dataset
+from tests.cache.recordings import change, make_manifest
+
+TINY = ExtractConfig(audio_encoder="tiny", text_encoder="tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("encoders")
+    for kind in ("audio", "text"):
+        resolve_encoder("tiny", kind, root)
+    return root / "encoders"
+
+
+@pytest.fixture
+def work(tmp_path: Path, encoders: Path) -> Work:
+    root = tmp_path / "work"
+    root.mkdir()
+    (root / "encoders").symlink_to(encoders)
+    return Work(root)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return make_manifest(tmp_path)
+
+
+def reference(work: Work, manifest: Manifest, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the frames in the cache, in float64."""
+    frames = collect_frames(work, manifest, [modality]).frames[modality]
+    rows = [frames.utterance(number).double().numpy() for number in range(len(frames))]
+    return np.stack([r.mean(0) for r in rows]), np.stack([r.std(0) for r in rows])
+
+
+def assert_moments(work: Work, manifest: Manifest, modality: str) -> None:
+    found = load_moments(work, manifest, modality)
+    for one, expected in zip(found, reference(work, manifest, modality), strict=True):
+        assert one.dtype == torch.float32
+        np.testing.assert_allclose(one.numpy(), expected, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_moments_are_those_of_the_frames_as_stored(
+    work: Work, manifest: Manifest, modality: str
+) -> None:
+    extract(work, manifest, TINY)
+    assert_moments(work, manifest, modality)
+
+
+def test_moments_that_a_cache_lacks_come_from_its_frames_and_are_kept(
+    work: Work, manifest: Manifest
+) -> None:
+    extract(work, manifest, TINY)
+    before = load_moments(work, manifest, "audio")
+    (folder,) = work.features.glob("audio-*/moments_3")
+    shutil.rmtree(folder)
+    after = load_moments(work, manifest, "audio")
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    assert len(FrameStream.open(folder).keys) == 6
+
+
+def test_extract_fills_in_moments_without_the_encoder(
+    work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(work, manifest, TINY)
+    for folder in work.features.glob("*/moments_3"):
+        shutil.rmtree(folder)
+    for name in ("cache.audio_pass.load_audio_encoder", "cache.text_pass.load_text_encoder"):
+        monkeypatch.setattr(name, None)
+    report = extract(work, manifest, TINY).report
+    assert report is not None
+    assert sorted(report.added.values()) == [4, 6]
+    assert_moments(work, manifest, "audio")
+    assert extract(work, manifest, TINY).report is None
+
+
+def test_moments_only_keeps_no_frames_and_equals_what_frames_give(
+    work: Work, manifest: Manifest
+) -> None:
+    extract(work, manifest, replace(TINY, audio_layers="all", moments_only=True))
+    assert not list(work.features.glob("audio-*/layer_*"))
+    assert read_extraction(work).source("audio").moments == (0, 1, 2, 3)
+    only = load_moments(work, manifest, "audio", 1)
+    extract(work, manifest, replace(TINY, audio_layers=(1,)))
+    for one, expected in zip(only, reference(work, manifest, "audio"), strict=True):
+        np.testing.assert_allclose(one.numpy(), expected, atol=2e-6, rtol=2e-6)
+
+
+def test_asking_for_moments_leaves_earlier_frames_to_later_commands(
+    work: Work, manifest: Manifest
+) -> None:
+    extract(work, manifest, TINY)
+    extract(work, manifest, replace(TINY, audio_layers="all", moments_only=True))
+    assert read_extraction(work).source("audio").layers == (3,)
+    assert len(collect_frames(work, manifest, ["audio"]).utterances) == 6
+
+
+def test_without_frames_heads_are_told_what_to_do(work: Work, manifest: Manifest) -> None:
+    extract(work, manifest, replace(TINY, moments_only=True))
+    with pytest.raises(MissingStepError, match="without --moments-only"):
+        collect_frames(work, manifest, ["audio"])
+    with pytest.raises(CacheError, match="--audio-layers 2"):
+        load_moments(work, manifest, "audio", 2)
+
+
+def test_utterances_that_failed_have_no_row(work: Work, manifest: Manifest, tmp_path: Path) -> None:
+    broken = change(manifest, 2, audio=tmp_path / "nowhere.wav")
+    extract(work, broken, TINY)
+    mean, _ = load_moments(work, broken, "audio")
+    assert len(mean) == 5
+    with pytest.raises(MissingStepError, match="extract"):
+        load_moments(work, change(broken, 0, start=0.1), "audio")
+
+
+def test_heads_read_moments_instead_of_frames(work: Work, manifest: Manifest) -> None:
+    extract(work, manifest, TINY)
+    dataset = load_dataset(work, manifest)
+    from_moments, from_frames = VectorStore(dataset), VectorStore(replace(dataset, moments={}))
+    assert set(dataset.moments) == {"audio", "text"}
+    for modality in dataset.frames:
+        for name in ("mean", "deviation"):
+            one, other = (
+                store.vectors(modality, "none", name) for store in (from_moments, from_frames)
+            )
+            torch.testing.assert_close(one, other, atol=2e-6, rtol=2e-6)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_moments_do_not_cancel(lengths: list[int], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    utterances = [generator.normal(8, 0.05, (n, 3)).astype(np.float16) for n in lengths]
+    found = frame_moments(Frames.from_list([torch.from_numpy(u) for u in utterances]))
+    for row, values in zip(found.numpy(), utterances, strict=True):
+        wide = values.astype(np.float64)
+        np.testing.assert_allclose(row, [wide.mean(0), wide.std(0)], atol=2e-6, rtol=2e-6)

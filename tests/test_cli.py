@@ -1,0 +1,67 @@
+"""The command line: instant help, messages instead of tracebacks, and a README that is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from cli import main; "
+        "CliRunner().invoke(main, ['--help']); "
+        "sys.exit(bool({'torch', 'numpy', 'optuna', 'zarr'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search"], "No manifest at"),
+        (["extract"], "No manifest at"),
+        (["finetune", "--best"], "No manifest at"),
+        (["evaluate"], "No manifest at"),
+        (["prepare", "emodb", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_1(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(main, [*words, "--work", str(tmp_path / "work")])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_readme_names_only_commands_and_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"cli\.py (\w+)", text)) | set(re.findall(r"^\| `(\w+)", text, re.M))
+    known = {*COMMANDS, "manifest", "failures", "search", "model", "evaluation", "features"}
+    assert commands <= known
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_demo_does_not_replace_a_manifest_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("id,audio,label\na,a.wav,joy\nb,b.wav,anger\n")
+    result = CliRunner().invoke(main, ["demo", "--work", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "which the demo would replace" in result.output
