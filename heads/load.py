@@ -50,7 +50,7 @@ def load_dataset(
         )
     speech = "speech" in read_extraction(work).sources
     collection = collect_frames(work, manifest, chosen, speech=speech)
-    return Dataset(collection.utterances, manifest.labels, collection.frames)
+    return Dataset(collection.utterances, manifest.labels, collection.frames, collection.moments)
 
 
 def read_origin(work: Work, manifest: Manifest, frames: Mapping[str, Frames]) -> Origin:

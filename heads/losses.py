@@ -1,21 +1,24 @@
-"""Losses of the heads: class-weighted focal loss and cross-entropy, for one head or a stack.
+"""Losses of the heads: focal loss, cross-entropy and KL to the votes, for one head or a stack.
 
 With p = softmax(logits), target class c and class weight α, one utterance costs
 
     focal          α_c (1 − p_c)^γ (−log p_c)      (Lin et al. 2017, eq. 5; Leygue et al.: γ = 2)
     cross-entropy  the same with γ = 0
+    kl             Σ_c α_c y_c (log y_c − log p_c), y the shares of its votes (`heads.targets`)
 
 and a batch costs Σ cost / Σ α_c, the weighted mean of `torch.nn.functional.cross_entropy`. So the
 scale of α, which Leygue et al. do not state, cancels, γ = 0 is torch's cross-entropy, and ranks,
 accumulation steps and folds add up exactly when each divides by the weight of the whole
 (`denominator`). The reduction is over utterances only: each head of a stack keeps its own loss.
+
+Logit adjustment (Menon et al. 2021, eq. 10, τ = 1) trains on logits + log π, with π the shares of
+the classes among the training rows. A head predicts without them: as for equally frequent classes.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -24,16 +27,23 @@ from torch.nn import functional as F
 
 from corpora.errors import ConfigError, did_you_mean
 
-LOSS_KINDS = ("focal", "cross_entropy")
+LOSS_KINDS = ("focal", "cross_entropy", "kl")
+# At .5, the share that two classes can give up, smoothing leaves nothing of the votes.
+MOST_SMOOTHING = 0.5
 
 
 class Loss(Protocol):
-    """`(logits [..., B, C], target [B])` to a loss for each leading element, `[...]`."""
+    """`(logits [..., B, C], target [B] or [B, C])` to a loss for each leading element, `[...]`."""
 
     def __call__(
-        self, logits: Tensor, target: Tensor, *, denominator: Tensor | float | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        row_weight: Tensor | None = None,
+        denominator: Tensor | float | None = None,
     ) -> Tensor:
-        """Return the loss; `denominator` as in `focal_loss`."""
+        """Return the loss; `row_weight` and `denominator` as in `focal_loss`."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +51,22 @@ class LossConfig:
     """Which loss a head is trained with.
 
     Attributes:
-        kind: one of `LOSS_KINDS`.
-        gamma: focusing exponent of the focal loss, at least 0; cross-entropy ignores it.
+        kind: one of `LOSS_KINDS`; `kl` learns from the raters' votes, the others from labels.
+        gamma: focusing exponent of the focal loss, at least 0; the others ignore it.
         class_weight: whether classes are weighted (by `inverse_frequency` of the training rows).
+        logit_adjustment: whether the classes' shares among the training rows are taken out.
+        smoothing: of `kl`: how much of an undisputed label the other classes get together.
 
     Raises:
-        ConfigError: an unknown kind, or a gamma that is negative or not finite.
+        ConfigError: an unknown kind, a value out of range, or two corrections for class
+            frequencies at once.
     """
 
     kind: str = "focal"
     gamma: float = 2.0
     class_weight: bool = True
+    logit_adjustment: bool = False
+    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in LOSS_KINDS:
@@ -60,27 +75,61 @@ class LossConfig:
                 f"{did_you_mean(str(self.kind), LOSS_KINDS)}"
             )
         _check_gamma(self.gamma)
+        if self.class_weight and self.logit_adjustment:
+            raise ConfigError(
+                "Class weights and logit adjustment both correct for how frequent classes are; "
+                "together they would correct twice. Choose one of them."
+            )
+        if not 0 <= self.smoothing < MOST_SMOOTHING:
+            raise ConfigError(
+                f"smoothing is {self.smoothing}, expected at least 0 and less than {MOST_SMOOTHING}"
+            )
+
+    @property
+    def from_votes(self) -> bool:
+        """Whether targets are shares of votes instead of class indices."""
+        return self.kind == "kl"
 
 
 def loss_function(config: LossConfig, class_weight: Tensor | None = None) -> Loss:
     """The loss a configuration names, as a function of logits and targets.
 
     Args:
-        config: kind, gamma and whether classes are weighted.
-        class_weight: `[C]` (or `[..., C]`, one row a head), on the device of the logits; needed
-            when `config.class_weight`, ignored otherwise, so that one call serves every trial.
+        config: the loss.
+        class_weight: `[C]` (or `[..., C]`, one row a head) from `inverse_frequency`, on the device
+            of the logits; needed for class weights and for logit adjustment, which reads the
+            shares of the classes from it; ignored otherwise, so that one call serves every trial.
 
     Raises:
-        ConfigError: weights are asked for and none are given.
+        ConfigError: weights are needed and none are given.
     """
-    if config.class_weight and class_weight is None:
+    if (config.class_weight or config.logit_adjustment) and class_weight is None:
         raise ConfigError(
-            "The loss asks for class weights and none were given. "
-            "Pass inverse_frequency(targets, classes), or set class_weight to false."
+            "The loss asks for class weights and none were given. Pass inverse_frequency(targets, "
+            "classes), or set class_weight and logit_adjustment to false."
         )
     weight = class_weight if config.class_weight else None
+    adjustment = (
+        log_prior(class_weight) if class_weight is not None and config.logit_adjustment else None
+    )
     gamma = config.gamma if config.kind == "focal" else 0.0
-    return partial(focal_loss, class_weight=weight, gamma=gamma)
+
+    def loss(
+        logits: Tensor,
+        target: Tensor,
+        *,
+        row_weight: Tensor | None = None,
+        denominator: Tensor | float | None = None,
+    ) -> Tensor:
+        if adjustment is not None:
+            logits = logits.to(_wide(logits)) + adjustment.unsqueeze(-2)
+        if config.kind == "kl" and target.is_floating_point():
+            return kl_loss(logits, target, weight, row_weight=row_weight, denominator=denominator)
+        return focal_loss(
+            logits, target, weight, gamma, row_weight=row_weight, denominator=denominator
+        )
+
+    return loss
 
 
 def focal_loss(
@@ -89,6 +138,7 @@ def focal_loss(
     class_weight: Tensor | None = None,
     gamma: float = 2.0,
     *,
+    row_weight: Tensor | None = None,
     denominator: Tensor | float | None = None,
 ) -> Tensor:
     """Class-weighted focal loss, averaged over utterances by their weight.
@@ -104,6 +154,7 @@ def focal_loss(
             divides by B in that case).
         class_weight: α, `[C]`, or `[..., C]` with weights of its own for each head.
         gamma: focusing exponent, at least 0; 0 is cross-entropy.
+        row_weight: `[B]` (or `[..., B]`), a factor on each utterance's weight; 0 leaves it out.
         denominator: what the summed cost is divided by, a number or `[...]`. Default: the weight
             of this batch. Where a batch is spread over ranks, accumulation steps or folds: the
             weight of the whole, Σ α_c over its utterances.
@@ -121,22 +172,54 @@ def focal_loss(
         logits, target = logits.unsqueeze(0), target.unsqueeze(0)
     _check_shapes(logits, target, class_weight)
     stack, classes = logits.shape[:-2], logits.shape[-1]
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    log_p = F.log_softmax(logits.to(dtype), dim=-1)
+    log_p = F.log_softmax(logits.to(_wide(logits)), dim=-1)
     weight = log_p.new_ones(classes) if class_weight is None else class_weight.to(log_p)
     if target.is_floating_point():
         mass = target.to(log_p) * weight.unsqueeze(-2)  # [..., B, C]
-        cost = (mass * _focused(log_p, gamma)).sum(dim=(-2, -1))
-        total = mass.sum(dim=(-2, -1))
+        cost, item_weight = (mass * _focused(log_p, gamma)).sum(dim=-1), mass.sum(dim=-1)
     else:
         index = target.long().expand(logits.shape[:-1])
         picked = log_p.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         item_weight = weight.expand(*stack, classes).gather(-1, index)  # [..., B]
-        cost = (item_weight * _focused(picked, gamma)).sum(dim=-1)
-        total = item_weight.sum(dim=-1)
-    if denominator is not None:
-        return cost / denominator
-    return cost / torch.where(total > 0, total, torch.ones_like(total))
+        cost = item_weight * _focused(picked, gamma)
+    return _weighted_mean(cost, item_weight, row_weight, denominator)
+
+
+def kl_loss(
+    logits: Tensor,
+    target: Tensor,
+    class_weight: Tensor | None = None,
+    *,
+    row_weight: Tensor | None = None,
+    denominator: Tensor | float | None = None,
+) -> Tensor:
+    """Kullback-Leibler divergence of the predicted from the given distribution, KL(y‖p).
+
+    Its gradients are those of cross-entropy with the same soft targets; its value is 0 where the
+    prediction meets the target, whatever the raters' disagreement.
+
+    Args:
+        logits: `[..., B, C]`.
+        target: probabilities y, float `[B, C]` (or `[..., B, C]`).
+        class_weight: α: the cost is Σ_c α_c y_c (log y_c − log p_c), the weight Σ_c α_c y_c.
+        row_weight: as in `focal_loss`.
+        denominator: as in `focal_loss`.
+
+    Returns:
+        `[...]`, a loss for each leading element.
+
+    Raises:
+        ValueError: shapes that do not fit, or class indices as a target.
+    """
+    if not target.is_floating_point():
+        raise ValueError(f"target must be probabilities, float [B, C], got {target.dtype}")
+    _check_shapes(logits, target, class_weight)
+    log_p = F.log_softmax(logits.to(_wide(logits)), dim=-1)
+    y = target.to(log_p)
+    weight = log_p.new_ones(logits.shape[-1]) if class_weight is None else class_weight.to(log_p)
+    alpha = weight.unsqueeze(-2)
+    cost = (alpha * (torch.xlogy(y, y) - y * log_p)).sum(dim=-1)
+    return _weighted_mean(cost, (alpha * y).sum(dim=-1), row_weight, denominator)
 
 
 def inverse_frequency(targets: Tensor, classes: int) -> Tensor:
@@ -147,7 +230,8 @@ def inverse_frequency(targets: Tensor, classes: int) -> Tensor:
     ruling it. Whether a missing class is an error is for the caller, who knows its name, to say.
 
     Args:
-        targets: `[N]` class indices of the training rows.
+        targets: of the training rows: `[N]` class indices, or probabilities, float `[N, C]`, of
+            which n_c are the sums.
         classes: number of classes C.
 
     Returns:
@@ -156,19 +240,52 @@ def inverse_frequency(targets: Tensor, classes: int) -> Tensor:
     Raises:
         ConfigError: no rows, or an index outside 0 … C − 1.
     """
-    rows = torch.as_tensor(targets, dtype=torch.int64, device="cpu").flatten()
-    if rows.numel() == 0:
+    if targets.numel() == 0:
         raise ConfigError("Class weights need training rows and there are none.")
-    low, high = int(rows.min()), int(rows.max())
-    if low < 0 or high >= classes:
-        raise ConfigError(
-            f"Class index {low if low < 0 else high} among the training targets; "
-            f"{classes} classes have the indices 0 to {classes - 1}."
-        )
-    counts = torch.bincount(rows, minlength=classes).double()
+    if targets.is_floating_point():
+        counts = targets.detach().cpu().double().sum(0)
+    else:
+        rows = torch.as_tensor(targets, dtype=torch.int64, device="cpu").flatten()
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= classes:
+            raise ConfigError(
+                f"Class index {low if low < 0 else high} among the training targets; "
+                f"{classes} classes have the indices 0 to {classes - 1}."
+            )
+        counts = torch.bincount(rows, minlength=classes).double()
     present = counts > 0
-    weight = rows.numel() / (present.sum() * counts.clamp(min=1))
+    weight = counts.sum() / (present.sum() * torch.where(present, counts, 1.0))
     return torch.where(present, weight, torch.zeros_like(weight)).float()
+
+
+def log_prior(class_weight: Tensor) -> Tensor:
+    """The log of π, `[..., C]`, of the classes whose `inverse_frequency` weights these are.
+
+    A class without a row counts as the rarest one: its logit is then not left to chance.
+    """
+    rarest = class_weight.amax(dim=-1, keepdim=True)
+    weight = torch.where(class_weight > 0, class_weight, rarest)
+    return F.log_softmax(-weight.log(), dim=-1)
+
+
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _weighted_mean(
+    cost: Tensor,
+    item_weight: Tensor,
+    row_weight: Tensor | None,
+    denominator: Tensor | float | None,
+) -> Tensor:
+    """Σ cost / Σ weight over utterances, `[..., B] -> [...]`."""
+    if row_weight is not None:
+        cost, item_weight = cost * row_weight, item_weight * row_weight
+    summed = cost.sum(dim=-1)
+    if denominator is not None:
+        return summed / denominator
+    total = item_weight.sum(dim=-1)
+    return summed / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def _focused(log_p: Tensor, gamma: float) -> Tensor:

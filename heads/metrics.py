@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from corpora.errors import ConfigError
-from corpora.utterance import UNKNOWN_SPEAKERS
-from heads.bootstrap import MIN_CLUSTERS, Interval, bootstrap, percentile_interval
+from heads.bootstrap import Interval, bootstrap, percentile_interval
+from heads.clusters import cluster_numbers, confusion_by_cluster, judge_clusters, known_speakers
 from heads.confusion import accuracy, class_scores, confusion_matrix, macro_f1, uar
 
 # The scores that get an interval, by their name in the report.
@@ -121,19 +121,18 @@ def classification_report(
     index = _largest(given, names) if given.ndim == 2 else _indices(given, names, "predicted")
     if len(gold_index) == 0:
         raise ConfigError("There is nothing to score: no gold labels. Is the split empty?")
-    named = [""] * len(gold_index) if speakers is None else speakers
-    known = [_known(speaker) for speaker in named]
+    known = known_speakers([""] * len(gold_index) if speakers is None else speakers)
     if not len(index) == len(known) == len(gold_index):
         raise ConfigError(
             f"{len(gold_index)} gold labels, {len(index)} predictions and {len(known)} speakers: "
             "expected as many of each."
         )
     confusion = confusion_matrix(gold_index, index, len(names))
-    reason, usable = _judge_clusters(known)
+    reason, usable = judge_clusters(known)
     intervals = None
     if usable:
         values = bootstrap(
-            _confusion_by_cluster(gold_index, index, known, len(names)),
+            confusion_by_cluster(gold_index, index, cluster_numbers(known), len(names)),
             lambda tables: np.stack([score(tables) for score in HEADLINE.values()], axis=-1),
             draws=draws,
             seed=seed,
@@ -206,41 +205,6 @@ def _headline(report: Report, title: str, name: str) -> str:
         return line
     low, high = report.intervals[name]
     return f"{line}  [{low:.3f}, {high:.3f}]"
-
-
-def _known(speaker: str) -> str:
-    """The speaker's name, or "" where it is not known."""
-    name = speaker.strip()
-    return "" if name.lower() in UNKNOWN_SPEAKERS else name
-
-
-def _judge_clusters(known: Sequence[str]) -> tuple[str, bool]:
-    """What there is to say about a bootstrap over these speakers, and whether to run it."""
-    speakers = len(set(known) - {""})
-    unknown = sum(speaker == "" for speaker in known)
-    strangers = f"the speaker of {unknown} of {len(known)} utterances is unknown"
-    # A few speakers with most of the utterances stay a few speakers, whatever is added to them.
-    few = speakers < MIN_CLUSTERS and 2 * unknown < len(known)
-    if few or speakers + unknown < MIN_CLUSTERS:
-        found = f"{speakers} speaker{'' if speakers == 1 else 's'}"
-        extra = f" ({strangers})" if unknown else ""
-        return f"{found}{extra}: a bootstrap over fewer than {MIN_CLUSTERS} says nothing", False
-    if unknown:
-        return f"{strangers}; each counts as one speaker, so intervals may be too narrow", True
-    return "", True
-
-
-def _confusion_by_cluster(
-    gold: NDArray[np.int64], predicted: NDArray[np.int64], known: Sequence[str], classes: int
-) -> NDArray[np.int64]:
-    """`[S, C, C]`: one matrix a known speaker, and one an utterance of unknown speakers."""
-    numbers: dict[str | int, int] = {}
-    cluster = np.array(
-        [numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(known)]
-    )
-    cells = (cluster * classes + gold) * classes + predicted
-    size = len(numbers) * classes * classes
-    return np.bincount(cells, minlength=size).reshape(-1, classes, classes)
 
 
 def _indices(values: ArrayLike, labels: tuple[str, ...], what: str) -> NDArray[np.int64]:

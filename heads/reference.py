@@ -1,14 +1,14 @@
 """An outside reference for a head: logistic regression on mean and deviation vectors.
 
 The same frames, rows and input normalisation as the head's; its one free choice, the strength of
-the regularisation, is made on the development set, as the head's were.
+the regularisation, is made on the development set, or on folds, as the head's were.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from corpora.files import read_json, write_json
 from heads.dataset import VectorStore
+from heads.folds import Folds
 from heads.head import MODALITIES, view_name
 from heads.metrics import Report, classification_report
 from heads.results import report_from_json
 
-FORMAT, VERSION = "emopool-reference", 1
+FORMAT, VERSION = "emopool-reference", 2
 # Inverse strengths of the L2 penalty that are tried.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 # More does not move the scores; it bounds the time on unscaled vectors, which converge slowly.
@@ -41,10 +44,12 @@ class Reference:
     Attributes:
         modalities: whose vectors, one after the other.
         input_norm: as in `HeadConfig`; `standardise` scales each column by the training rows.
-        strength: C, chosen by macro-F1 on the development set.
+        strength: C, chosen by macro-F1 on the development set, or on folds.
         converged: whether the solver came to its end.
-        dev: on the development set; C was selected on it.
+        dev: on the development set.
         test: on the test set, where there is one.
+        folds: on the folds of train and dev, where C was chosen on them.
+        predicted: classes by split (dev, test, folds), for comparisons.
     """
 
     modalities: tuple[str, ...]
@@ -53,11 +58,28 @@ class Reference:
     converged: bool
     dev: Report
     test: Report | None
+    folds: Report | None = None
+    predicted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[str, Report]:
+        """Reports by split, those there are."""
+        found = {"folds": self.folds, "dev": self.dev, "test": self.test}
+        return {split: report for split, report in found.items() if report is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        reports = {"dev": self.dev.to_json(), "test": self.test and self.test.to_json()}
-        return {**asdict(self), "modalities": list(self.modalities), **reports}
+        reports = {
+            split: report and report.to_json()
+            for split, report in (("dev", self.dev), ("test", self.test), ("folds", self.folds))
+        }
+        predicted = {split: list(classes) for split, classes in self.predicted.items()}
+        return {
+            **asdict(self),
+            "modalities": list(self.modalities),
+            **reports,
+            "predicted": predicted,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reference:
@@ -69,6 +91,8 @@ class Reference:
             converged=value["converged"],
             dev=report_from_json(value["dev"]),
             test=value["test"] and report_from_json(value["test"]),
+            folds=value["folds"] and report_from_json(value["folds"]),
+            predicted={split: tuple(classes) for split, classes in value["predicted"].items()},
         )
 
 
@@ -85,7 +109,10 @@ def read_reference(path: Path) -> Reference | None:
 
 
 def logistic_reference(
-    store: VectorStore, modalities: Sequence[str], input_norm: str = "none"
+    store: VectorStore,
+    modalities: Sequence[str],
+    input_norm: str = "none",
+    folds: Folds | None = None,
 ) -> Reference:
     """Fit on the training rows, with classes weighted inversely to their frequency.
 
@@ -93,6 +120,7 @@ def logistic_reference(
         store: the data.
         modalities: which of its modalities.
         input_norm: `none`, `layernorm` (of the frames), or `standardise`.
+        folds: what C is chosen on instead of the development set.
     """
     dataset = store.dataset
     names = tuple(name for name in MODALITIES if name in modalities)
@@ -105,37 +133,59 @@ def logistic_reference(
         ],
         dim=1,
     )
-    vectors: Mapping[str, Vectors] = {
-        split: columns[numbers].numpy() for split, numbers in rows.items()
-    }
-    if input_norm == "standardise":
-        scaler = StandardScaler().fit(vectors["train"])
-        vectors = {split: scaler.transform(x) for split, x in vectors.items() if len(x)}
-    target = dataset.targets(rows["train"]).numpy()
+    scale = input_norm == "standardise"
 
-    def score(model: LogisticRegression, split: str) -> Report:
-        numbers = rows[split]
-        return classification_report(
-            dataset.targets(numbers).numpy(),
-            model.predict(vectors[split]),
-            dataset.labels,
-            dataset.speakers(numbers),
-        )
+    def fit(numbers: Tensor, strength: float) -> tuple[Pipeline, bool]:
+        targets = dataset.targets(numbers).numpy()
+        return _fit(columns[numbers].numpy(), targets, strength, scale=scale)
 
-    fitted = []
-    for strength in STRENGTHS:
-        model, converged = _fit(vectors["train"], target, strength)
-        fitted.append((score(model, "dev"), strength, model, converged))
+    def chosen_by(strength: float) -> tuple[Tensor, NDArray[np.int64]]:
+        """The rows that a strength is judged by, and the classes they get."""
+        if folds is None:
+            model = fit(rows["train"], strength)[0]
+            return rows["dev"], model.predict(columns[rows["dev"]].numpy())
+        predicted = np.empty(len(folds.rows), dtype=np.int64)
+        for fold in range(folds.count):
+            out = folds.numbers == fold
+            model = fit(folds.rows[~out], strength)[0]
+            predicted[out.numpy()] = model.predict(columns[folds.rows[out]].numpy())
+        return folds.rows, predicted
+
+    def report(numbers: Tensor, predicted: NDArray[np.int64]) -> Report:
+        gold, speakers = dataset.targets(numbers).numpy(), dataset.speakers(numbers)
+        return classification_report(gold, predicted, dataset.labels, speakers)
+
+    judged = [(strength, *chosen_by(strength)) for strength in STRENGTHS]
     # The first of equals is the most strongly regularised.
-    dev, strength, model, converged = max(fitted, key=lambda entry: entry[0].macro_f1)
-    test = score(model, "test") if len(rows["test"]) else None
-    return Reference(names, input_norm, strength, converged, dev, test)
+    strength, scored, said = max(judged, key=lambda entry: report(*entry[1:]).macro_f1)
+    model, converged = fit(rows["train"], strength)
+    answers = {
+        split: model.predict(columns[rows[split]].numpy())
+        for split in ("dev", "test")
+        if len(rows[split])
+    }
+    reports = {split: report(rows[split], found) for split, found in answers.items()}
+    if folds is not None:
+        answers["folds"], reports["folds"] = said, report(scored, said)
+    return Reference(
+        names,
+        input_norm,
+        strength,
+        converged,
+        reports["dev"],
+        reports.get("test"),
+        reports.get("folds"),
+        {split: tuple(found.tolist()) for split, found in answers.items()},
+    )
 
 
-def _fit(x: Vectors, target: NDArray[np.int64], strength: float) -> tuple[LogisticRegression, bool]:
+def _fit(
+    x: Vectors, target: NDArray[np.int64], strength: float, *, scale: bool
+) -> tuple[Pipeline, bool]:
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=MAX_ITERATIONS)
+    pipeline = make_pipeline(*([StandardScaler()] * scale), model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(x, target)
+        pipeline.fit(x, target)
     converged = not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
-    return model, converged
+    return pipeline, converged

@@ -2,10 +2,15 @@
 
 | file | holds |
 |---|---|
-| `study.db` | the Optuna study (`heads.study`) |
+| `study.db` | the Optuna study (`heads.study`), unless it is kept in a database |
+| `study.json` | which study the files belong to |
 | `best.json`, `head.safetensors` | the best head: configuration, origin and scores; its weights |
 | `trials/00012.json`, `.safetensors` | the ten best, without scores |
+| `selection/00012.safetensors` | what each completed trial said about the rows it was chosen by |
 | `trials.csv`, `predictions.csv` | every trial; the best head's probabilities (`heads.tables`) |
+| `fold_predictions.csv` | with folds, of each utterance by the head it was held out from |
+| `ensemble.json`, `ensemble_predictions.csv` | with `--ensemble`: its scores and probabilities |
+| `plots/` | with `--plots`: the study as pictures |
 | `reference.json` | scores of the logistic regression (`heads.reference`) |
 """
 
@@ -19,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from torch import Tensor
 
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
 from corpora.files import read_json, write_bytes, write_json
 from heads.bootstrap import Interval
 from heads.head import Head, HeadConfig
@@ -29,10 +35,13 @@ from heads.origin import Origin
 from heads.training import Schedule, TrainingConfig
 
 FORMAT, VERSION = "emopool-head", 1
-STUDY_FILE = "study.db"
+NOTE_FORMAT = "emopool-study"
+STUDY_FILE, STUDY_NOTE = "study.db", "study.json"
 BEST, WEIGHTS = "best.json", "head.safetensors"
 TRIALS, PREDICTIONS, REFERENCE = "trials.csv", "predictions.csv", "reference.json"
-TRIALS_FOLDER = "trials"
+FOLD_PREDICTIONS = "fold_predictions.csv"
+ENSEMBLE, ENSEMBLE_PREDICTIONS = "ensemble.json", "ensemble_predictions.csv"
+TRIALS_FOLDER, SELECTION_FOLDER, PLOTS_FOLDER = "trials", "selection", "plots"
 # Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
 KEPT = 10
 
@@ -51,8 +60,10 @@ class HeadRecord:
         origin: what it was trained on.
         study_seed: of the search.
         versions: of the packages that decide its numbers.
-        dev_macro_f1: what it was selected on.
-        scores: reports by split (dev, and test where there is one); for the best head only.
+        dev_macro_f1: what it was selected on; with folds their pooled macro-F1.
+        scores: reports by split (dev, test where there is one, and folds where it was selected on
+            them); for the best head only.
+        selected_on: the rows behind `dev_macro_f1`, in words.
     """
 
     trial: int
@@ -66,6 +77,7 @@ class HeadRecord:
     versions: Mapping[str, str]
     dev_macro_f1: float
     scores: Mapping[str, Report] = field(default_factory=dict)
+    selected_on: str = "dev"
 
     def with_scores(self, scores: Mapping[str, Report]) -> HeadRecord:
         """The same with reports by split."""
@@ -84,6 +96,7 @@ class HeadRecord:
             "study_seed": self.study_seed,
             "versions": dict(self.versions),
             "dev_macro_f1": self.dev_macro_f1,
+            "selected_on": self.selected_on,
             "scores": {split: report.to_json() for split, report in self.scores.items()},
         }
 
@@ -93,6 +106,7 @@ class HeadRecord:
         plain = ("trial", "published", "params", "study_seed", "versions", "dev_macro_f1")
         return cls(
             **{name: value[name] for name in plain},
+            selected_on=value.get("selected_on", "dev"),
             head=HeadConfig.from_json(value["head"]),
             training=TrainingConfig.from_json(value["training"]),
             schedule=Schedule(**value["schedule"]),
@@ -189,17 +203,52 @@ def best_numbers(values: Mapping[int, float]) -> list[int]:
     return sorted(values, key=lambda number: (-values[number], number))[:KEPT]
 
 
-def remove_other_trials(folder: Path, kept: Iterable[int]) -> None:
-    """Remove the heads of all trials but these."""
-    stems = {trial_file(folder, number).stem for number in kept}
-    for path in (folder / TRIALS_FOLDER).glob("*"):
-        if path.suffix in (".json", ".safetensors") and path.stem not in stems:
-            path.unlink()
+def selection_file(folder: Path, number: int) -> Path:
+    """What a completed trial said about the rows that it was selected by."""
+    return folder / SELECTION_FOLDER / f"{number:05}.safetensors"
+
+
+def save_probabilities(path: Path, probabilities: Tensor) -> None:
+    """Write probabilities `[m, C]`."""
+    write_bytes(path, safetensors.torch.save({"probabilities": probabilities.contiguous()}))
+
+
+def load_probabilities(path: Path) -> Tensor | None:
+    """Read probabilities `[m, C]` back; None where there is no such file."""
+    return safetensors.torch.load(path.read_bytes())["probabilities"] if path.is_file() else None
+
+
+def claim_folder(folder: Path, study_id: str) -> None:
+    """Note which study the folder's trials belong to: their numbers mean nothing in another.
+
+    Raises:
+        ConfigError: they belong to another study.
+    """
+    path = folder / STUDY_NOTE
+    if not path.is_file():
+        write_json(path, {"format": NOTE_FORMAT, "version": VERSION, "study": study_id})
+    elif read_json(path, kind=NOTE_FORMAT, version=VERSION)["study"] != study_id:
+        raise ConfigError(
+            f"{folder} holds the heads of another study than the one to be searched in. "
+            "Use another --work, or search with --fresh, which removes them."
+        )
+
+
+def remove_trials(folder: Path, numbers: Iterable[int]) -> None:
+    """Remove the heads of these trials."""
+    for number in numbers:
+        path = trial_file(folder, number)
+        path.unlink(missing_ok=True)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
     """Remove a search: all files of it, and no others."""
-    remove_other_trials(folder, ())
-    names = [BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE]
+    for inner in (TRIALS_FOLDER, SELECTION_FOLDER, PLOTS_FOLDER):
+        for path in (folder / inner).glob("*"):
+            if path.suffix in (".json", ".safetensors", ".png", ".svg"):
+                path.unlink()
+    names = [STUDY_NOTE, BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE]
+    names += [FOLD_PREDICTIONS, ENSEMBLE, ENSEMBLE_PREDICTIONS]
     for name in [*names, STUDY_FILE, f"{STUDY_FILE}-wal", f"{STUDY_FILE}-shm"]:
         (folder / name).unlink(missing_ok=True)

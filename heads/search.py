@@ -7,71 +7,70 @@ earlier ones gave. The test set has no part in it until the best head is chosen.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from cache.locks import exclusive_lock
-from corpora.errors import ConfigError, ManifestError
+from cache.inputs import utterance_keys
+from cache.locks import exclusive_lock, shared_lock
+from corpora.errors import CacheError, ManifestError
 from corpora.manifest import Manifest, require_splits
 from corpora.progress import progress_bar
 from corpora.work import Work
+from heads.candidates import Selection
 from heads.conclusion import conclude
 from heads.dataset import Dataset, VectorStore
+from heads.folds import make_folds
 from heads.halving import default_epochs, head_epochs
+from heads.leakage import refuse_shared_recordings, shared_sentences
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin
-from heads.results import clear
+from heads.results import BEST, claim_folder, clear
 from heads.rounds import Setting, run_cohort
+from heads.search_config import SearchConfig
 from heads.space import Space, published_params
+from heads.space_file import read_space
 from heads.study import HeadStudy, final_value
 from heads.summary import SearchReport
+from heads.targets import count_without_votes
 from heads.threads import suitable_threads
 from heads.training import Schedule
 
-# Trials of a cohort: of 100, three quarters are drawn knowing what came before. Larger cohorts
-# share more of their work on frames.
-COHORT = 25
+# How long to wait for another process that is writing its results.
+CONCLUDING_SECONDS = 600.0
 
 
 def run_search(
     work: Work,
     manifest: Manifest,
+    config: SearchConfig | None = None,
     *,
-    trials: int = 100,
-    seed: int = 0,
-    batch_size: int = 64,
-    epochs: int | None = None,
-    cohort: int = COHORT,
-    modalities: Sequence[str] | None = None,
-    tied: bool = True,
     fresh: bool = False,
     show_progress: bool = False,
 ) -> SearchReport:
     """Search pooling heads on the frames of the last extraction; results go to `WORK/search`.
 
-    A search goes on where an earlier one stopped, until there are `trials` in all.
+    A search goes on where an earlier one stopped, until there are `config.trials` in all.
 
     Args:
         work: the work folder that `extract` filled.
         manifest: the utterances, with their splits.
-        trials: completed and halved ones, in all.
-        seed: of the study: equal seeds give equal trials on one machine.
-        batch_size: utterances a step.
-        epochs: of a completed trial; by default 9, or more on a small corpus (`heads.halving`).
-        cohort: trials trained side by side.
-        modalities: `audio` and/or `text`; all extracted ones by default.
-        tied: both modalities are pooled in the same way; else each has axes of its own.
-        fresh: remove an earlier search first.
+        config: how to search.
+        fresh: remove an earlier search's files first (a shared study's trials stay).
         show_progress: whether to draw a progress bar.
 
     Raises:
-        MissingStepError: nothing was extracted, or not these utterances.
-        ManifestError: no labelled utterance in train or dev, or a label in neither.
+        MissingStepError: nothing was extracted, or not these utterances; or no such space file.
+        ManifestError: no labelled utterance in train or dev, a label in neither, or a recording
+            in two splits.
         ConfigError: an option out of range, or a study made from something else.
         CacheError: another search is running in this folder, or a file is damaged.
     """
-    dataset = load_dataset(work, manifest, modalities)
+    config = config or SearchConfig()
+    refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
+    dataset = load_dataset(work, manifest, config.modalities)
     missing = len(manifest.utterances) - len(dataset)
     notes = [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
     if manifest.shared_speakers:
@@ -80,12 +79,7 @@ def run_search(
         dataset,
         work.search,
         read_origin(work, manifest, dataset.frames),
-        trials=trials,
-        seed=seed,
-        batch_size=batch_size,
-        epochs=epochs,
-        cohort=cohort,
-        tied=tied,
+        config,
         fresh=fresh,
         notes=notes,
         show_progress=show_progress,
@@ -96,13 +90,8 @@ def search_heads(
     dataset: Dataset,
     folder: Path,
     origin: Origin,
+    config: SearchConfig,
     *,
-    trials: int = 100,
-    seed: int = 0,
-    batch_size: int = 64,
-    epochs: int | None = None,
-    cohort: int = COHORT,
-    tied: bool = True,
     fresh: bool = False,
     notes: Sequence[str] = (),
     show_progress: bool = False,
@@ -113,42 +102,57 @@ def search_heads(
         dataset: the frames.
         folder: where results go.
         origin: where the data set comes from, for the records.
-        trials: see `run_search`, as for all that follows.
-        seed: of the study.
-        batch_size: utterances a step.
-        epochs: of a completed trial.
-        cohort: trials trained side by side.
-        tied: one pooling for both modalities.
-        fresh: remove an earlier search first.
+        config: how to search.
+        fresh: remove an earlier search's files first.
         notes: for the report.
         show_progress: whether to draw a progress bar.
     """
-    for name, value in (("trials", trials), ("batch_size", batch_size), ("cohort", cohort)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    if seed < 0 or (epochs is not None and epochs < 1):
-        raise ConfigError(f"seed must be 0 or more and epochs 1 or more, got {seed} and {epochs}")
-    unlearnt = _check_rows(dataset)
-    steps = math.ceil(len(dataset.rows("train")) / batch_size)
-    schedule = Schedule(epochs or default_epochs(steps), batch_size, data_seed=seed)
-    space = Space.of(dataset, tied=tied)
-    setting = Setting(VectorStore(dataset), space, schedule, origin, folder, seed)
+    found = _check_rows(dataset)
+    if config.plots:
+        from heads.plots import require_matplotlib
+
+        require_matplotlib()
+    space = Space.of(dataset, tied=config.tied)
+    if config.space is not None:
+        space = read_space(config.space, space)
+    selection = Selection.of(dataset, make_folds(dataset, config.folds))
+    steps = math.ceil(len(selection.trained) / config.batch_size)
+    epochs = config.epochs or default_epochs(steps)
+    setting = Setting(
+        VectorStore(dataset),
+        space,
+        Schedule(epochs, config.batch_size, data_seed=config.seed),
+        selection,
+        origin,
+        folder,
+        config.seed,
+    )
     published, skipped = published_params(space)
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(folder), suitable_threads(dataset, batch_size):
+    # Processes of one study may share a folder: their files have different names.
+    lock = shared_lock if config.shared else exclusive_lock
+    with lock(folder), suitable_threads(dataset, config.batch_size):
         if fresh:
             clear(folder)
-        with HeadStudy(folder, _identity(setting), seed) as study:
-            study.enqueue(published)
-            before = study.finished
-            _run_cohorts(setting, study, trials, cohort, show_progress=show_progress)
-            return conclude(
-                setting.store,
-                folder,
-                study,
-                added=study.finished - before,
-                notes=(*notes, *unlearnt, *skipped),
-            )
+        with HeadStudy(
+            folder,
+            _identity(setting, config),
+            config.seed,
+            published,
+            sampler=config.sampler,
+            shared=config.shared,
+        ) as study:
+            claim_folder(folder, study.id)
+            added = _run_cohorts(setting, study, config, show_progress=show_progress)
+            with _alone(folder / BEST) if config.shared else nullcontext():
+                return conclude(
+                    setting,
+                    study,
+                    added=added,
+                    ensemble=config.ensemble,
+                    plots=config.plots,
+                    notes=(*notes, *found, *_votes_note(dataset, space, selection), *skipped),
+                )
 
 
 def _check_rows(dataset: Dataset) -> list[str]:
@@ -169,12 +173,24 @@ def _check_rows(dataset: Dataset) -> list[str]:
         lacking = [label for label in dataset.labels if label not in held[split]]
         if lacking:
             notes.append(f"No utterance in {split} has the label {', '.join(lacking)}: it {what}.")
-    return notes
+    sentences = shared_sentences(dataset.utterances) if "text" in dataset.frames else ""
+    return [*notes, *([sentences] if sentences else [])]
 
 
-def _identity(setting: Setting) -> dict[str, Any]:
+def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[str]:
+    """How many rows have no votes, where heads learn from votes."""
+    without = count_without_votes(dataset, selection.trained)
+    if not space.votes or not without:
+        return []
+    return [
+        f"{without:,} of {len(selection.trained):,} utterances trained on have no votes for the "
+        "labels: where heads learn from votes, their label counts as all of them."
+    ]
+
+
+def _identity(setting: Setting, config: SearchConfig) -> dict[str, Any]:
     """All that makes the values of two trials comparable."""
-    origin = setting.origin
+    origin, folds = setting.origin, setting.selection.folds
     return {
         "labels": origin.labels,
         "streams": origin.streams,
@@ -185,21 +201,49 @@ def _identity(setting: Setting) -> dict[str, Any]:
         "epochs": setting.schedule.epochs,
         "batch_size": setting.schedule.batch_size,
         "seed": setting.seed,
+        "sampler": config.sampler,
+        "folds": "off" if folds is None else str(folds),
+        **{f"axis {name}": values for name, values in setting.space.to_json().items()},
     }
 
 
 def _run_cohorts(
-    setting: Setting, study: HeadStudy, trials: int, cohort: int, *, show_progress: bool
-) -> None:
-    """Train cohorts until there are enough trials, and one of them completed."""
-    epochs = setting.schedule.epochs
+    setting: Setting, study: HeadStudy, config: SearchConfig, *, show_progress: bool
+) -> int:
+    """Train cohorts until there are enough trials, and one of them completed; return how many."""
+    trials, epochs, added = config.trials, setting.schedule.epochs, 0
     left, waiting, total = trials - study.finished, study.queued_published, 0
     while left > 0:
-        size = min(cohort, left)
-        total += head_epochs(size, min(size, waiting), epochs)
+        size = min(config.cohort, left)
+        total += head_epochs(size, min(size, waiting), epochs) * setting.selection.heads
         left, waiting = left - size, max(0, waiting - size)
     with progress_bar("Search", total, "head-epoch", show=show_progress) as bar:
         while study.finished < trials or not study.ranked:
-            run_cohort(setting, study, min(cohort, max(1, trials - study.finished)), bar)
-            best = final_value(study.ranked[0])
-            bar.set_postfix_str(f"{study.finished}/{trials} trials, best dev macro-F1 {best:.3f}")
+            most = trials
+            if study.finished >= trials and study.taken == study.finished:
+                most = study.finished + 1  # all that there are were halved
+            taken = run_cohort(setting, study, min(config.cohort, most - study.finished), most, bar)
+            added += taken
+            if not taken:
+                study.wait()
+            ranked = study.ranked
+            best = f", best macro-F1 {final_value(ranked[0]):.3f}" if ranked else ""
+            others = "" if taken else " (the rest is in other processes' hands)"
+            bar.set_postfix_str(f"{study.finished}/{trials} trials{best}{others}")
+    return added
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of a shared study writes its results into the same folder."""
+    end = time.monotonic() + CONCLUDING_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(exclusive_lock(path))
+                break
+            except CacheError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+        yield

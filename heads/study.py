@@ -1,91 +1,152 @@
-"""The Optuna study of a search: one SQLite file that a stopped search goes on from.
+"""The Optuna study of a search: taken up where it stopped, by one process or by many.
 
 Search asks for a whole cohort and tells results as they come. What a stopped or killed run had in
 hand is asked again, with the same values and the same seed, so that nothing is lost.
+
+By default the study is a SQLite file that one search at a time works on. In a database that
+several machines share (`SharedStudy`) a process that died is known by its heartbeats, and no
+process relies on having seen what another is about to do: who creates the study also queues the
+published configurations, and of trials taken in excess those with the highest numbers are given
+back, so that N means N in all.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from corpora.errors import CacheError, ConfigError
+from heads.heartbeats import Heartbeats
+from heads.identity import STUDY_ID, check_identity, note_identity
 from heads.results import STUDY_FILE
 from heads.space import seed_from, trial_seed
+from heads.storage import (
+    GRACE_SECONDS,
+    HEARTBEAT_SECONDS,
+    close,
+    open_file,
+    open_shared,
+    quiet,
+    silence_optuna,
+)
 
 STUDY_NAME = "heads"
-# A trial whose last heartbeat is some multiple of this ago belongs to a dead process.
-HEARTBEAT_SECONDS = 30.0
-# How long a write waits for another reader or writer of the file.
-BUSY_SECONDS = 60.0
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
 # A trial's notes in the study: its seed, and the name of the published head it is, if it is one.
 SEED, PUBLISHED = "seed", "published"
+# The study's note that whoever created it has also queued the published configurations.
+READY = "ready"
+# How long to wait for that; its creator died if it takes longer.
+READY_SECONDS = 30.0
 # Keeps the sampler's seeds apart from other numbers drawn from the study's seed.
 _SAMPLER_DOMAIN = 2
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class SharedStudy:
+    """A study that several processes work on.
+
+    Attributes:
+        url: of the database.
+        name: of the study in it.
+        heartbeat: seconds between two signs of life of a process.
+        grace: seconds without one after which its trials are run by another.
+    """
+
+    url: str
+    name: str = STUDY_NAME
+    heartbeat: int = HEARTBEAT_SECONDS
+    grace: int = GRACE_SECONDS
+
+
 class HeadStudy:
     """A study that is being worked on; a context manager.
 
-    Entering and leaving put running trials back into the queue: those a killed process had in hand,
-    and those that this one did not finish.
+    Leaving puts the trials that this process did not finish back into the queue. Entering does so
+    with those of a killed process; in a shared study that happens whenever one is found dead.
 
     Args:
         folder: holds `study.db`; must exist, and be locked against other searches.
         identity: what makes values of two trials comparable; a study with another is refused.
         seed: of the study.
+        published: configurations to be trained first, by name.
+        sampler: one of `SAMPLERS`.
+        shared: the study of several processes instead of `study.db`.
 
     Raises:
         ConfigError: the study was made from something else.
-        CacheError: the file is not a study.
+        CacheError: it cannot be read as a study.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], seed: int) -> None:
-        self._path = folder / STUDY_FILE
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        seed: int,
+        published: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        sampler: str = "tpe",
+        shared: SharedStudy | None = None,
+    ) -> None:
+        self._place = str(folder / STUDY_FILE) if shared is None else f"Study '{shared.name}'"
         self._seed = seed
-        # Its messages are for programs without a report of their own.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._published = dict(published or {})
+        self._sampler = SAMPLERS[sampler]
+        self._shared = shared
+        self._seen: set[int] = set()  # running trials of others
+        silence_optuna()
         try:
-            # The connection is made by `_connect`: an URL would trip over special characters.
-            self._storage = optuna.storages.RDBStorage(
-                f"sqlite:///{STUDY_FILE}", engine_kwargs={"creator": lambda: _connect(self._path)}
-            )
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=STUDY_NAME,
-                direction="maximize",
-                load_if_exists=True,
-            )
+            if shared is None:
+                self._storage = open_file(folder / STUDY_FILE)
+            else:
+                self._storage = open_shared(
+                    shared.url, self._queue_again, shared.heartbeat, shared.grace
+                )
+            self._study, self._created = self._create_or_load()
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+            if isinstance(error, CacheError):
+                raise
+            remedy = "" if shared else " Remove it, or search with --fresh, to start anew."
             raise CacheError(
-                f"{self._path} cannot be read as an Optuna study ({error}). "
-                "Remove it, or search with --fresh, to start anew."
+                f"{self._place} cannot be read as an Optuna study ({error}).{remedy}"
             ) from error
-        self._held: set[int] = set()  # numbers of running trials
-        self._stop = threading.Event()
-        self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart = Heartbeats(
+            self._storage, self._study.study_name, shared.heartbeat if shared else HEARTBEAT_SECONDS
+        )
         try:
-            self._check(json.loads(json.dumps(identity)))
+            self._check(identity)
         except ConfigError:
-            self._close()
+            close(self._storage)
             raise
 
     def __enter__(self) -> HeadStudy:
-        self._give_back_running()  # a killed process had them
-        self._beating.start()
+        if self._shared is None:
+            for trial in self.trials:  # a killed process had them
+                if trial.state == TrialState.RUNNING:
+                    self._give_back(trial.number)
+        self._queue_published()
+        self._heart.start()
         return self
 
     def __exit__(
@@ -94,12 +155,22 @@ class HeadStudy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        self._beating.join()
+        self._heart.stop()
         try:
-            self._give_back_running()
+            for number in sorted(self._heart.held):
+                self._give_back(number)
         finally:
-            self._close()
+            close(self._storage)
+
+    @property
+    def id(self) -> str:
+        """Tells the study from any other."""
+        return str(self._study.user_attrs.get(STUDY_ID, ""))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may work on the study."""
+        return self._shared is not None
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -112,21 +183,15 @@ class HeadStudy:
         return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
 
     @property
+    def taken(self) -> int:
+        """Trials with a result, and those in anybody's hands."""
+        return self.finished + sum(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    @property
     def ranked(self) -> list[FrozenTrial]:
         """Completed trials, the best first; of equals the earlier one."""
         complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
         return sorted(complete, key=lambda trial: (-final_value(trial), trial.number))
-
-    def enqueue(self, configurations: Mapping[str, Mapping[str, Any]]) -> None:
-        """Put published configurations, by name, into the queue, those that never were in it."""
-        known = {
-            trial.user_attrs.get(PUBLISHED)
-            for trial in self.trials
-            if trial.state != TrialState.FAIL
-        }
-        for name, params in configurations.items():
-            if name not in known:
-                self._study.enqueue_trial(dict(params), user_attrs={PUBLISHED: name})
 
     @property
     def queued_published(self) -> int:
@@ -136,111 +201,138 @@ class HeadStudy:
             for trial in self.trials
         )
 
-    def ask(self, count: int, draw: Callable[[Trial, int], T]) -> list[T]:
+    def ask(self, count: int, draw: Callable[[Trial, int], T], *, total: int) -> list[T]:
         """Take trials in hand: queued ones first, then new ones.
 
-        A resumed sampler with the same seed would repeat its draws, so its seed depends on the
-        number of trials. Trials in hand count as bad ones to it, which spreads out a cohort.
+        A resumed sampler with the same seed would repeat its draws, and so would those of two
+        processes: each trial has its own, seeded from its number. Trials in hand count as bad ones
+        to it, which spreads out a cohort.
 
         Args:
             count: how many.
             draw: gets a trial and its seed, and draws all of its values.
+            total: how many there may be in all, finished and in anybody's hands.
 
         Returns:
-            What `draw` returned.
+            What `draw` returned, for each; fewer than `count` where `total` is reached.
         """
-        seed = seed_from(self._seed, _SAMPLER_DOMAIN, len(self.trials))
-        self._study.sampler = optuna.samplers.TPESampler(seed=seed)
-        asked = []
-        for _ in range(count):
-            trial = self._study.ask()
-            self._held.add(trial.number)
-            self._record_heartbeat(trial.number)
+        asked: list[T] = []
+        while len(asked) < count and self.taken < total:
+            with quiet():
+                trial = self._study.ask()
+            self._heart.held.add(trial.number)
+            self._heart.record(trial.number)
+            if self._surplus(trial.number, total):
+                self._give_back(trial.number)
+                break
             if SEED not in trial.user_attrs:
                 trial.set_user_attr(SEED, trial_seed(self._seed, trial.number))
+            seed = seed_from(self._seed, _SAMPLER_DOMAIN, trial.number)
+            self._study.sampler = self._sampler(seed)
             asked.append(draw(trial, trial.user_attrs[SEED]))
         return asked
 
+    def report(self, trial: Trial, value: float, step: int) -> None:
+        """Note a trial's value at an epoch."""
+        with suppress(UpdateFinishedTrialError):  # given to another: see `complete`
+            trial.report(value, step=step)
+
     def complete(self, trial: Trial, value: float) -> None:
-        """Finish a trial with its value."""
-        self._study.tell(trial, value)
-        self._held.discard(trial.number)
+        """Finish a trial with its value.
+
+        If this process was taken for dead, another one runs the trial again; that one counts.
+        """
+        self._tell(trial, value=value)
 
     def prune(self, trial: Trial) -> None:
         """Finish a trial that was halved; its last reported value stays."""
-        self._study.tell(trial, state=TrialState.PRUNED)
-        self._held.discard(trial.number)
+        self._tell(trial, state=TrialState.PRUNED)
 
-    def _give_back_running(self) -> None:
-        """Fail running trials, of which no process is in charge, and queue their values again."""
-        for trial in self.trials:
-            if trial.state != TrialState.RUNNING:
-                continue
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if params:  # else it was not drawn yet, and any other draw is as good
-                self._study.enqueue_trial(params, user_attrs=dict(trial.user_attrs))
+    def wait(self) -> None:
+        """Let others go on for a moment, and queue the trials of those that are dead."""
+        assert self._shared is not None
+        time.sleep(min(2.0, self._shared.heartbeat / 2))
+        self._retry_dead()
+
+    def _retry_dead(self) -> None:
+        with suppress(StorageInternalError), quiet():
+            optuna.storages.fail_stale_trials(self._study)
+            running = {t.number for t in self.trials if t.state == TrialState.RUNNING}
+            # A process that dies between taking a trial and its first heartbeat would never be
+            # missed: so whoever sees the trial first gives it one.
+            for number in running - self._heart.held - self._seen:
+                self._seen.add(number)
+                self._heart.record(number)
+
+    def _tell(
+        self, trial: Trial, value: float | None = None, state: TrialState | None = None
+    ) -> None:
+        with suppress(UpdateFinishedTrialError):
+            self._study.tell(trial, value, state=state, skip_if_finished=True)
+        self._heart.held.discard(trial.number)
+
+    def _surplus(self, number: int, total: int) -> bool:
+        """Whether so many others come before a trial just taken that it is one too many.
+
+        Two processes that take the last one at the same time both see both, and agree.
+        """
+        before = [trial for trial in self.trials[:number] if trial.state != TrialState.FAIL]
+        return self.shared and len(before) >= total
+
+    def _give_back(self, number: int) -> None:
+        """Fail a running trial, of which no process is in charge any more, and queue it again."""
+        self._heart.held.discard(number)
+        # Both say that it is finished: this process was taken for dead, and another queued it.
+        with suppress(UpdateFinishedTrialError, ValueError):
+            self._queue_again(self._study, self._study.tell(number, state=TrialState.FAIL))
+
+    def _queue_again(self, study: Study, trial: FrozenTrial) -> None:
+        """Queue a failed trial's values and seed."""
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if params:  # else it was not drawn yet, and any other draw is as good
+            study.enqueue_trial(params, user_attrs=dict(trial.user_attrs))
+
+    def _queue_published(self) -> None:
+        """Queue the published configurations that never were in the queue."""
+        if self._shared is None or self._created or READY not in self._study.user_attrs:
+            known = {
+                trial.user_attrs.get(PUBLISHED)
+                for trial in self.trials
+                if trial.state != TrialState.FAIL
+            }
+            for name, params in self._published.items():
+                if name not in known:
+                    self._study.enqueue_trial(dict(params), user_attrs={PUBLISHED: name})
+        self._study.set_user_attr(READY, True)
+
+    def _create_or_load(self) -> tuple[Study, bool]:
+        """The study, and whether it is this process that created it."""
+        name = STUDY_NAME if self._shared is None else self._shared.name
+        with suppress(DuplicatedStudyError):
+            return (
+                optuna.create_study(storage=self._storage, study_name=name, direction="maximize"),
+                True,
+            )
+        study = optuna.load_study(storage=self._storage, study_name=name)
+        end = time.monotonic() + (READY_SECONDS if self._shared else 0)
+        while READY not in study.user_attrs and time.monotonic() < end:
+            time.sleep(0.1)
+        return study, False
 
     def _check(self, identity: Mapping[str, Any]) -> None:
         """Note what the study is made from, or refuse to mix."""
-        known = self._study.user_attrs
-        if not self.trials:
-            for name, value in identity.items():
-                self._study.set_user_attr(name, value)
+        if not self.trials and READY not in self._study.user_attrs:
+            note_identity(self._study, identity)
             return
-        differences = [
-            f"  {name}: {_shown(known.get(name))} -> {_shown(value)}"
-            for name, value in identity.items()
-            if known.get(name) != value
-        ]
-        if differences:
-            raise ConfigError(
-                f"{self._path} holds a search over something else, and their scores cannot be "
-                "compared:\n" + "\n".join(differences) + "\nUse another --work, restore what "
-                "changed, or search with --fresh, which removes the old trials."
-            )
-
-    def _beat(self) -> None:
-        """Record heartbeats for the trials in hand: with ask and tell, Optuna does not."""
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            # A busy file is left alone until the next beat.
-            with suppress(StorageInternalError):
-                for number in list(self._held):
-                    self._record_heartbeat(number)
-        self._storage.remove_session()
-
-    def _record_heartbeat(self, number: int) -> None:
-        study_id = self._storage.get_study_id_from_name(STUDY_NAME)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        self._storage.record_heartbeat(trial_id)
-
-    def _close(self) -> None:
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        remedy = (
+            "Restore what changed, or start another study with --study-name."
+            if self.shared
+            else "Use another --work, restore what changed, or search with --fresh, which removes "
+            "the old trials."
+        )
+        check_identity(self._study, identity, self._place, remedy)
 
 
 def final_value(trial: FrozenTrial) -> float:
     """A trial's value; of a halved one the last it had, of any other minus infinity."""
     return float("-inf") if trial.value is None else trial.value
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file with a write-ahead log: a commit then costs 1 ms instead of 10.
-
-    Its twenty commits a trial would otherwise take longer than training on a small corpus. The log
-    survives power cuts, but for the last moments, and is folded into the file on closing. File
-    systems without shared memory refuse it and go on as usual.
-    """
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
-    try:
-        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-    except sqlite3.OperationalError:
-        mode = ""
-    if mode == "wal":
-        connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 100 else text[:99] + "…"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corpora.text_table import aligned
-from heads.metrics import Report, score_cells
+from heads.comparison import Difference
+from heads.ensemble import Ensemble
+from heads.metrics import Report
+from heads.optimism import Optimism
 from heads.reference import Reference
 from heads.results import HeadRecord
+from heads.score_table import score_table
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,15 @@ class TrialLine:
         number: in the study.
         published: name of the published configuration it is; "" for a sampled one.
         params: the values of the search's axes.
-        dev_macro_f1: what it was selected on.
+        dev_macro_f1: what it was selected on; with folds their pooled macro-F1.
+        difference: from the best trial, where a bootstrap can say; None for the best one.
     """
 
     number: int
     published: str
     params: Mapping[str, Any]
     dev_macro_f1: float
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,13 @@ class SearchReport:
         reference: logistic regression on the same frames and rows.
         notes: what the user should know about the data or the study.
         files: what was written.
+        selected_on: `dev`, or `folds` of train and dev.
+        not_compared: why the best trials are not compared with each other; "" where they are.
+        ahead: by split, how far the best head is ahead of the reference, where that can be said.
+        optimism: how much of the winner's score is the luck of being chosen, where there is
+            enough to say.
+        fold_scores: with folds, the best trial's report on each by itself.
+        ensemble: the average of the best, where it was asked for.
     """
 
     folder: Path
@@ -57,6 +70,12 @@ class SearchReport:
     reference: Reference
     notes: tuple[str, ...]
     files: tuple[Path, ...]
+    selected_on: str = "dev"
+    not_compared: str = ""
+    ahead: Mapping[str, Difference] = field(default_factory=dict)
+    optimism: Optimism | None = None
+    fold_scores: tuple[Report, ...] = ()
+    ensemble: Ensemble | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -73,12 +92,19 @@ class SearchReport:
                     "published": line.published,
                     "params": dict(line.params),
                     "dev_macro_f1": line.dev_macro_f1,
+                    "difference": line.difference and line.difference.to_json(),
                 }
                 for line in self.top
             ],
             "reference": self.reference.to_json(),
             "notes": list(self.notes),
             "files": [str(path) for path in self.files],
+            "selected_on": self.selected_on,
+            "not_compared": self.not_compared,
+            "ahead": {split: entry.to_json() for split, entry in self.ahead.items()},
+            "optimism": self.optimism and self.optimism.to_json(),
+            "fold_scores": [report.to_json() for report in self.fold_scores],
+            "ensemble": self.ensemble and self.ensemble.to_json(),
         }
 
     def to_text(self) -> str:
@@ -96,12 +122,14 @@ class SearchReport:
             [
                 f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
                 f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
+                *([f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev")),
                 *(f"Note: {note}" for note in self.notes),
                 "",
-                *_trial_table(self.top),
+                *_trial_table(self.top, self.selected_on),
+                *_comparison_notes(self),
                 "",
                 f"Best: trial {best.trial}{_named(best.published)}. Encoders: {encoders}.",
-                *_score_table(best.scores, self.reference),
+                *score_table(self),
                 "",
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
@@ -112,8 +140,9 @@ class SearchReport:
         )
 
 
-def _trial_table(lines: Sequence[TrialLine]) -> list[str]:
+def _trial_table(lines: Sequence[TrialLine], selected_on: str) -> list[str]:
     """The best trials; scores they were selected by are called so."""
+    compared = any(line.difference for line in lines)
     rows = [
         (
             str(line.number),
@@ -123,11 +152,34 @@ def _trial_table(lines: Sequence[TrialLine]) -> list[str]:
             str(line.params["input_norm"]),
             f"{line.params['learning_rate']:.1e}",
             f"{line.dev_macro_f1:.3f}",
+            *([_differing(line.difference)] * compared),
         )
         for line in lines
     ]
-    titles = ("trial", "pooling", "Q/H/n/p", "modalities", "norm", "rate", "dev macro-F1")
-    return aligned([titles, *rows], right=(0, 5, 6))
+    titles = ("trial", "pooling", "Q/H/n/p", "modalities", "norm", "rate")
+    score = (f"{selected_on} macro-F1", *(["to the best"] * compared))
+    return aligned([(*titles, *score), *rows], right=(0, 5, 6))
+
+
+def _differing(difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    p = "p < .001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+    return f"{difference.value:+.3f} ({p})"
+
+
+def _comparison_notes(report: SearchReport) -> list[str]:
+    """What the last column of the table means, or why there is none."""
+    if any(line.difference for line in report.top):
+        count = sum(line.difference is not None for line in report.top)
+        return [
+            f"p: chance of such a difference between equal heads (paired bootstrap over speakers, "
+            f"Holm-corrected for {count} comparisons). Above .05, do not take them for different; "
+            "below, remember that the best was chosen on these same data, which favours it."
+        ]
+    if report.not_compared:
+        return [f"Trials are not tested against each other: {report.not_compared}."]
+    return []
 
 
 def _pooling(line: TrialLine) -> str:
@@ -151,43 +203,6 @@ def _shape(params: Mapping[str, Any]) -> str:
             axes = ("queries", "heads", "scorer_layers", "hidden")
             shapes.append("/".join(str(params.get(f"{prefix}{axis}", "-")) for axis in axes))
     return ", ".join(shapes) or "-"
-
-
-def _score_table(scores: Mapping[str, Report], reference: Reference) -> list[str]:
-    """Best head and reference, development and test set, beside one another."""
-    lines: list[tuple[str, ...]] = [("", "macro-F1", "UA", "WA", "utterances")]
-    titles = {"dev": "dev (selected on it)", "test": "test"}
-    for split, report in scores.items():
-        lines.append((f"best head, {titles[split]}", *score_cells(report)))
-    for split, own in (("dev", reference.dev), ("test", reference.test)):
-        if own is not None:
-            lines.append((f"reference, {titles[split]}", *score_cells(own)))
-    text = aligned(lines, right=(4,))
-    text += [_interval_note(split, report) for split, report in scores.items()]
-    text.append(
-        f"Reference: scikit-learn logistic regression on mean and deviation of the frames "
-        f"({'+'.join(reference.modalities)}, normalisation {reference.input_norm}), "
-        f"C = {reference.strength:g} chosen on dev"
-        f"{'' if reference.converged else ', stopped before it converged'}."
-    )
-    if "test" in scores:
-        text.append(
-            "The test set had no part in the choice. The dev score is what the winner was picked "
-            "by, so it flatters it."
-        )
-    else:
-        text.append(
-            "There is no test split: a dev score that a head was selected on is not a result."
-        )
-    return text
-
-
-def _interval_note(split: str, report: Report) -> str:
-    reason = report.interval_reason
-    if report.intervals is None:
-        return f"{split}: no intervals: {reason}."
-    found = f"{split}: {100 * report.confidence:g} % intervals, bootstrap over "
-    return f"{found}{report.speakers} speakers{f'; {reason}' if reason else ''}."
 
 
 def _named(published: str) -> str:

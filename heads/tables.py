@@ -19,7 +19,8 @@ from heads.study import PUBLISHED, SEED
 def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
     """One row a trial: number, state, value (of a halved one the last), epochs, seed, all axes.
 
-    `seconds` is the time from start to end, during which the trial's whole cohort was trained.
+    `dev_macro_f1` is the score of selection: with folds, their pooled macro-F1. `seconds` is the
+    time from start to end, during which the trial's whole cohort was trained.
     """
     axes = list(dict.fromkeys(axis for trial in trials for axis in trial.params))
     columns = ["number", "published", "state", "dev_macro_f1", "epochs", "seconds", "seed", *axes]

@@ -3,6 +3,10 @@
 Every head has parameters, learning rate, weight decay, loss and clip of its own; only the work on
 frames is shared. The order of batches depends on the data seed and the epoch, dropout on the
 head's seed and the step: a head trained alone and in any company gives the same result.
+
+Folds are trained beside one another: all heads see the same batches of the union of the rows, and
+a row that is held out from a head has weight 0 in its loss. So frames are read once for all folds,
+and each fold has class weights, input statistics and a loss denominator of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from heads.dataset import VectorStore
 from heads.head import Head, Inputs, stack_logits, view_name
 from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.pooling.fixed import FixedPooling
+from heads.targets import soft_targets
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
 EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919
@@ -86,6 +91,8 @@ class Cohort:
         store: the data.
         rows: utterances trained on.
         schedule: what the heads have in common.
+        folds: `[n]`, the fold of each row; None where every head is trained on all rows.
+        held_out: for each head the fold that is held out from it; with `folds` only.
     """
 
     def __init__(
@@ -95,9 +102,13 @@ class Cohort:
         store: VectorStore,
         rows: Tensor,
         schedule: Schedule,
+        folds: Tensor | None = None,
+        held_out: Sequence[int] = (),
     ) -> None:
         if len(rows) == 0:
             raise ConfigError("there is no labelled utterance to train on")
+        if folds is None:
+            folds, held_out = torch.zeros_like(rows), [-1] * len(heads)
         self.heads = list(heads)
         self.configs = list(configs)
         self.store = store
@@ -106,9 +117,18 @@ class Cohort:
         self.epoch = 0
         self.step = 0
         self.steps_per_epoch = math.ceil(len(rows) / schedule.batch_size)
-        self._targets = store.dataset.targets(rows)
-        weight = inverse_frequency(self._targets, len(store.dataset.labels))
-        self._losses = [loss_function(config.loss, weight) for config in configs]
+        # [K, n]: the weight of each row in each head's loss; None where all are 1.
+        self._row_weights: Tensor | None = None
+        if any(fold in held_out for fold in folds.unique().tolist()):
+            self._row_weights = torch.stack([(folds != own).float() for own in held_out])
+        self._targets = _targets(store, rows, [config.loss for config in configs])
+        self._losses = [
+            loss_function(
+                config.loss,
+                inverse_frequency(target[folds != own], len(store.dataset.labels)),
+            )
+            for config, target, own in zip(configs, self._targets, held_out, strict=True)
+        ]
         self._optimiser = torch.optim.AdamW(
             [
                 {
@@ -120,8 +140,9 @@ class Cohort:
             ],
             fused=True,
         )
-        for head in heads:
-            set_input_statistics(head, store, rows)
+        for own in sorted(set(held_out)):
+            members = [head for head, fold in zip(heads, held_out, strict=True) if fold == own]
+            set_input_statistics(members, store, rows[folds != own])
 
     def run_epoch(self) -> None:
         """One pass over the training rows."""
@@ -140,11 +161,14 @@ class Cohort:
     def run_step(self, positions: Tensor) -> None:
         """One optimiser step of every head on one batch."""
         batch = gather(self.store, self.heads, self.rows[positions])
-        target = self._targets[positions]
         factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
         seeds = [config.seed * EPOCH_PRIME + self.step * STEP_PRIME for config in self.configs]
         logits = stack_logits(self.heads, batch, seeds)
-        losses = [loss(logits[k], target) for k, loss in enumerate(self._losses)]
+        weights = None if self._row_weights is None else self._row_weights[:, positions]
+        losses = [
+            loss(logits[k], target[positions], row_weight=None if weights is None else weights[k])
+            for k, (loss, target) in enumerate(zip(self._losses, self._targets, strict=True))
+        ]
         self._optimiser.zero_grad()
         torch.stack(losses).sum().backward()
         for group, config in zip(self._optimiser.param_groups, self.configs, strict=True):
@@ -163,13 +187,29 @@ class Cohort:
         self.heads = [self.heads[k] for k in positions]
         self.configs = [self.configs[k] for k in positions]
         self._losses = [self._losses[k] for k in positions]
+        self._targets = [self._targets[k] for k in positions]
+        if self._row_weights is not None:
+            self._row_weights = self._row_weights[list(positions)]
 
 
-def set_input_statistics(head: Head, store: VectorStore, rows: Tensor) -> None:
-    """Give a `standardise` head the mean and deviation of the training frames."""
-    if head.config.input_norm == "standardise":
-        for modality in head.config.modalities:
-            head.set_input_statistics(modality, *store.frame_statistics(modality, rows))
+def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> list[Tensor]:
+    """For each loss what is learnt of the rows: `[n]` classes, or `[n, C]` shares of votes."""
+    classes = store.dataset.targets(rows)
+    shares = {
+        smoothing: soft_targets(store.dataset, rows, smoothing)
+        for smoothing in {loss.smoothing for loss in losses if loss.from_votes}
+    }
+    return [shares[loss.smoothing] if loss.from_votes else classes for loss in losses]
+
+
+def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor) -> None:
+    """Give the `standardise` heads among these the mean and deviation of the training frames."""
+    readers = [head for head in heads if head.config.input_norm == "standardise"]
+    for modality in sorted({name for head in readers for name in head.config.modalities}):
+        statistics = store.frame_statistics(modality, rows)
+        for head in readers:
+            if modality in head.config.modalities:
+                head.set_input_statistics(modality, *statistics)
 
 
 def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str, Inputs]:

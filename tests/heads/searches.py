@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from heads.dataset import Dataset
 from heads.origin import Origin
 from heads.search import search_heads
+from heads.search_config import SearchConfig
 from heads.study import STUDY_NAME
 from heads.summary import SearchReport
 from tests.heads.synthetic import LABELS, make_dataset
@@ -44,18 +45,27 @@ def small_dataset() -> Dataset:
     return replace(dataset, utterances=utterances)
 
 
+def relabelled(dataset: Dataset, split: str) -> Dataset:
+    """The labels of one split, moved on by one."""
+    following = dict(zip(dataset.labels, dataset.labels[1:] + dataset.labels[:1], strict=True))
+    utterances = tuple(
+        replace(u, label=following[u.label]) if u.split == split else u for u in dataset.utterances
+    )
+    return replace(dataset, utterances=utterances)
+
+
 def small_search(folder: Path, trials: int = 24, **options: Any) -> SearchReport:
+    dataset = options.pop("dataset", None) or small_dataset()
+    origin = options.pop("origin", None) or make_origin()
+    fresh = options.pop("fresh", False)
     defaults: dict[str, Any] = {
-        "dataset": small_dataset(),
-        "origin": make_origin(),
         "batch_size": 16,
         "epochs": EPOCHS,
         "cohort": COHORT,
+        "folds": "off",
     }
-    settings = {**defaults, **options}
-    return search_heads(
-        settings.pop("dataset"), folder, settings.pop("origin"), trials=trials, **settings
-    )
+    config = SearchConfig(trials=trials, **{**defaults, **options})
+    return search_heads(dataset, folder, origin, config, fresh=fresh)
 
 
 def stored_trials(folder: Path) -> list[FrozenTrial]:

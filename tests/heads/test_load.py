@@ -22,6 +22,7 @@ from heads.load import load_dataset, read_origin
 from heads.origin import Origin, manifest_digest
 from heads.results import load_head
 from heads.search import run_search
+from heads.search_config import SearchConfig
 from tests.heads.searches import small_dataset
 
 SOURCES = {
@@ -108,7 +109,8 @@ def test_a_search_on_the_cache_leaves_a_head_that_names_its_origin(
     extracted: tuple[Work, Manifest, Dataset],
 ) -> None:
     work, manifest, _ = extracted
-    report = run_search(work, manifest, trials=2, epochs=1, modalities=["audio"])
+    config = SearchConfig(trials=2, epochs=1, modalities=["audio"], folds="off")
+    report = run_search(work, manifest, config)
     record = load_head(work.search)[1]
     assert record == report.best
     assert record.head.modalities == ("audio",)

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from corpora.errors import ConfigError
-from heads.losses import LossConfig, focal_loss, inverse_frequency, loss_function
+from heads.losses import (
+    LossConfig,
+    focal_loss,
+    inverse_frequency,
+    kl_loss,
+    log_prior,
+    loss_function,
+)
 
 Floats = NDArray[np.float64]
 
@@ -259,3 +266,114 @@ def test_class_weights_not_asked_for_are_ignored() -> None:
     logits, target, alpha = (torch.tensor(a) for a in batch(11))
     loss = loss_function(LossConfig("focal", gamma=1.0, class_weight=False), alpha)
     assert torch.equal(loss(logits, target), focal_loss(logits, target, None, 1.0))
+
+
+def shares(seed: int, size: int = 9, classes: int = 5) -> Floats:
+    """Vote shares with some classes that nobody voted for."""
+    y = np.random.default_rng(seed).multinomial(4, np.ones(classes) / classes, size=size) / 4
+    return y.astype(np.float64)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kl_equals_the_equation(weighted: bool) -> None:
+    logits, _, alpha = batch(12)
+    y = shares(13)
+    weight = alpha if weighted else np.ones(5)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    total, mass = 0.0, 0.0
+    for row, column in zip(*np.nonzero(y), strict=True):
+        share = y[row, column] * weight[column]
+        total += share * np.log(y[row, column] / p[row, column])
+        mass += share
+    loss = kl_loss(torch.tensor(logits), torch.tensor(y), torch.tensor(weight))
+    assert float(loss) == pytest.approx(total / mass, rel=1e-10)
+
+
+def test_kl_equals_torch() -> None:
+    logits, y = torch.tensor(batch(14)[0]), torch.tensor(shares(15))
+    expected = F.kl_div(F.log_softmax(logits, dim=1), y, reduction="batchmean")
+    assert torch.allclose(kl_loss(logits, y), expected, rtol=1e-12)
+
+
+def test_kl_of_a_met_target_is_zero_and_its_gradients_are_finite() -> None:
+    y = torch.tensor(shares(16)).clamp_min(1e-300)
+    leaf = y.log().requires_grad_()
+    loss = kl_loss(leaf, y)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
+    assert leaf.grad is not None
+    assert bool(torch.isfinite(leaf.grad).all())
+
+
+def test_kl_refuses_class_indices() -> None:
+    with pytest.raises(ValueError, match="probabilities"):
+        kl_loss(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+
+
+def test_a_kl_configuration_takes_labels_as_undisputed_votes() -> None:
+    logits, target, alpha = (torch.tensor(a) for a in batch(17))
+    loss = loss_function(LossConfig("kl"), alpha)
+    one_hot = F.one_hot(target, 5).double()
+    assert torch.allclose(loss(logits, target), loss(logits, one_hot))
+
+
+def test_logit_adjustment_adds_the_log_share_of_each_class() -> None:
+    logits, target, _ = batch(18)
+    rows = np.array([0] * 10 + [1] * 5 + [2] * 3 + [3] * 1 + [4] * 1)
+    prior = np.bincount(rows) / len(rows)
+    weight = inverse_frequency(torch.tensor(rows), 5).double()
+    config = LossConfig("cross_entropy", class_weight=False, logit_adjustment=True)
+    loss = loss_function(config, weight)(torch.tensor(logits), torch.tensor(target))
+    expected = reference(logits + np.log(prior), target, None, 0.0)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(log_prior(weight).exp().numpy(), prior, rtol=1e-6)
+
+
+def test_an_adjusted_head_learns_the_logits_of_equally_frequent_classes() -> None:
+    # Classes that look the same: only their frequency tells them apart.
+    target = torch.tensor([0] * 90 + [1] * 10)
+    weight = inverse_frequency(target, 2)
+    config = LossConfig("cross_entropy", class_weight=False, logit_adjustment=True)
+    loss = loss_function(config, weight)
+    bias = torch.zeros(2, requires_grad=True)
+    optimiser = torch.optim.SGD([bias], lr=1.0)
+    for _ in range(300):
+        optimiser.zero_grad()
+        loss(bias.expand(100, 2), target).backward()
+        optimiser.step()
+    assert torch.softmax(bias, 0).tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
+def test_a_class_without_rows_is_adjusted_as_the_rarest() -> None:
+    prior = log_prior(torch.tensor([0.75, 0.0, 1.5])).exp()
+    assert prior.tolist() == pytest.approx([0.5, 0.25, 0.25])
+
+
+def test_logit_adjustment_together_with_class_weights_is_refused() -> None:
+    with pytest.raises(ConfigError, match="correct twice"):
+        LossConfig("cross_entropy", logit_adjustment=True)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 0.5, float("nan")])
+def test_a_smoothing_that_leaves_no_votes_is_refused(smoothing: float) -> None:
+    with pytest.raises(ConfigError, match="smoothing"):
+        LossConfig("kl", smoothing=smoothing)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_rows_of_weight_zero_are_as_good_as_absent(soft: bool) -> None:
+    logits, target, alpha = (torch.tensor(a) for a in batch(19))
+    given_target = torch.tensor(shares(20)) if soft else target
+    used = torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1]).bool()
+    for loss in (
+        loss_function(LossConfig("kl" if soft else "focal"), alpha),
+        loss_function(LossConfig("cross_entropy", class_weight=False)),
+    ):
+        weighted = loss(logits, given_target, row_weight=used.double())
+        assert torch.allclose(weighted, loss(logits[used], given_target[used]))
+
+
+def test_inverse_frequency_of_shares_counts_them() -> None:
+    rows = torch.tensor([0, 0, 2, 1])
+    one_hot = F.one_hot(rows, 4).float()
+    assert torch.allclose(inverse_frequency(one_hot, 4), inverse_frequency(rows, 4))

@@ -19,6 +19,7 @@ from heads.head import Head
 from heads.results import trial_file
 from heads.rounds import dev_scores
 from heads.space import PUBLISHED, Space, trial_configs
+from heads.storage import close
 from heads.study import HeadStudy
 from heads.summary import SearchReport
 from tests.heads.searches import (
@@ -26,6 +27,7 @@ from tests.heads.searches import (
     essence,
     finished,
     make_origin,
+    relabelled,
     small_dataset,
     small_search,
     stored_trials,
@@ -37,15 +39,6 @@ from tests.heads.synthetic import make_configs
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchReport, list[FrozenTrial]]:
     folder = tmp_path_factory.mktemp("work") / "search"
     return small_search(folder, 24), stored_trials(folder)
-
-
-def relabelled(dataset: Dataset, split: str) -> Dataset:
-    """The labels of one split, moved on by one."""
-    following = dict(zip(dataset.labels, dataset.labels[1:] + dataset.labels[:1], strict=True))
-    utterances = tuple(
-        replace(u, label=following[u.label]) if u.split == split else u for u in dataset.utterances
-    )
-    return replace(dataset, utterances=utterances)
 
 
 def test_two_searches_with_one_seed_give_the_same_trials_and_values(
@@ -201,9 +194,11 @@ def test_trials_of_a_killed_process_are_run_again_with_their_values_and_seeds(
     space = Space.of(small_dataset())
     lost = [
         (trial.params, trial.user_attrs)
-        for trial in study.ask(3, lambda trial, seed: (trial_configs(trial, space, seed), trial)[1])
+        for trial in study.ask(
+            3, lambda trial, seed: (trial_configs(trial, space, seed), trial)[1], total=99
+        )
     ]
-    study._close()  # as when the process is gone: nothing is told
+    close(study._storage)  # as when the process is gone: nothing is told
     assert sum(t.state == TrialState.RUNNING for t in stored_trials(folder)) == 3
     small_search(folder, 16)
     again = finished(stored_trials(folder))[12:]

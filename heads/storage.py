@@ -1,0 +1,130 @@
+"""Where a study is kept: a SQLite file of its own, or a database that many machines share."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from corpora.errors import CacheError, ConfigError, MissingExtraError
+
+# A trial whose last heartbeat is `GRACE_SECONDS` ago belongs to a dead process.
+HEARTBEAT_SECONDS = 30
+GRACE_SECONDS = 120
+# How long a write waits for another reader or writer of a SQLite file.
+BUSY_SECONDS = 60.0
+# Making the tables of a new database takes less.
+OPENING_SECONDS = 2.0
+
+
+def open_file(path: Path) -> RDBStorage:
+    """The storage in a SQLite file, which nobody else works on."""
+    # The connection is made by `_connect`: an URL would trip over special characters.
+    return RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": lambda: _connect(path)})
+
+
+def open_shared(
+    url: str, retry: Callable[[Study, FrozenTrial], None], heartbeat: int, grace: int
+) -> RDBStorage:
+    """The storage at a database URL, with heartbeats.
+
+    Args:
+        url: such as `postgresql://user@host/database` or `sqlite:////shared/study.db`.
+        retry: what is done with the trial of a dead process, once, by one process.
+        heartbeat: seconds between two signs of life.
+        grace: seconds without one after which a process counts as dead.
+
+    Raises:
+        ConfigError: not a database URL.
+        MissingExtraError: the database's driver is not installed.
+        CacheError: the database cannot be reached.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            f"{url!r} is not a database URL. Expected one such as "
+            "postgresql://user@host/database or sqlite:////shared/study.db."
+        ) from error
+    options = {}
+    if parsed.drivername.startswith("sqlite") and parsed.database:
+        path = Path(parsed.database)
+        options["creator"] = lambda: _connect(path)
+
+    def open_once() -> RDBStorage:
+        with quiet():
+            return RDBStorage(
+                url,
+                engine_kwargs=options,
+                heartbeat_interval=heartbeat,
+                grace_period=grace,
+                heartbeat_stale_trial_callback=retry,
+            )
+
+    try:
+        try:
+            return open_once()
+        except DBAPIError:  # another process was making the tables at the same moment
+            time.sleep(OPENING_SECONDS)
+            return open_once()
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{parsed.drivername} needs a database driver that is not installed ({error}). "
+            "For PostgreSQL: pip install psycopg2-binary."
+        ) from error
+    except (SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
+        # The URL may hold a password, so it is shown without.
+        raise CacheError(
+            f"The study's database {parsed.render_as_string()} cannot be used: {error}"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's warnings that heartbeats are experimental, and not meant for ask and tell.
+
+    They are recorded here, by a thread of our own.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        yield
+
+
+def close(storage: RDBStorage) -> None:
+    """Close all connections."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def silence_optuna() -> None:
+    """Optuna's messages are for programs without a report of their own."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file with a write-ahead log: a commit then costs 1 ms instead of 10.
+
+    Its twenty commits a trial would otherwise take longer than training on a small corpus. The log
+    survives power cuts, but for the last moments, and is folded into the file on closing. File
+    systems without shared memory refuse it and go on as usual.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+    try:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    except sqlite3.OperationalError:
+        mode = ""
+    if mode == "wal":
+        connection.execute("PRAGMA synchronous=NORMAL")
+    return connection

@@ -1,0 +1,126 @@
+"""A file that narrows the search space: what it fixes holds, what it misspells is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from corpora.errors import ConfigError, MissingStepError
+from heads.space import PUBLISHED, Choice, Range, Space, published_params, trial_configs
+from heads.space_file import narrow, read_space
+from tests.heads.synthetic import LABELS
+
+SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
+
+
+def drawn(space: Space, count: int = 40) -> list[dict[str, Any]]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    params = []
+    for _ in range(count):
+        trial = study.ask()
+        trial_configs(trial, space, seed=0)
+        params.append(trial.params)
+    return params
+
+
+def test_a_file_narrows_and_fixes_axes(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text(
+        """
+        pooling = ["attentive", "statistics"]
+        queries = 2
+        hidden = { low = 100, high = 256 }
+        modalities = "audio"
+        learning_rate = { low = 1e-4, high = 1e-3 }
+        dropout = 0.1
+        """
+    )
+    space = read_space(path, SPACE)
+    assert space.axes["hidden"] == Choice((128, 256))
+    assert space.axes["learning_rate"] == Range(1e-4, 1e-3, log=True)
+    for params in drawn(space):
+        assert params["pooling"] in ("attentive", "statistics")
+        assert params.get("queries", 2) == 2
+        assert params["modalities"] == "audio"
+        assert 1e-4 <= params["learning_rate"] <= 1e-3
+        assert params["dropout"] == 0.1
+    assert {params["input_norm"] for params in drawn(space)} > {"none"}
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("# nothing\n")
+    assert read_space(tmp_path / "space.toml", SPACE).axes == SPACE.axes
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"poling": "max"}, "Did you mean 'pooling'"),
+        ({"pooling": "statistic"}, "Did you mean 'statistics'.*Values: average, max"),
+        ({"loss": ["focal", "crossentropy"]}, "Did you mean 'cross_entropy'"),
+        ({"queries": 3}, "queries cannot be 3.*Values: 1, 2, 4"),
+        ({"queries": True}, "queries cannot be True"),
+        ({"queries": []}, "empty list"),
+        ({"queries": {"low": 5, "high": 9}}, "expected a part of 1 to 4"),
+        ({"pooling": {"low": 1}}, "is a word"),
+        ({"dropout": 0.9}, "expected a part of 0 to 0.5"),
+        ({"dropout": [0.1, 0.2]}, "expected a number or"),
+        ({"dropout": "low"}, "expected a number or"),
+        ({"learning_rate": {"low": 1e-3, "hgih": 1e-4}}, "low = 1e-05, high = 0.003"),
+        ({"learning_rate": {"low": 1e-3, "high": 1e-4}}, "expected a part of"),
+        ({"audio_pooling": "max"}, "there is no axis"),
+        ({"loss": "votes"}, "Values: focal"),
+    ],
+)
+def test_what_the_space_does_not_have_is_refused(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        narrow(SPACE, table, "my.toml")
+    assert str(caught.value).startswith("my.toml")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingStepError, match="No space file"):
+        read_space(tmp_path / "no.toml", SPACE)
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("pooling: max")
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        read_space(tmp_path / "space.toml", SPACE)
+
+
+def test_pooling_axes_of_untied_modalities_are_narrowed_together_or_one_by_one() -> None:
+    untied = replace(SPACE, tied=False)
+    both = narrow(untied, {"pooling": "statistics"}, "")
+    assert both.axes["audio_pooling"] == both.axes["text_pooling"] == Choice(("statistics",))
+    one = narrow(untied, {"audio_pooling": "max"}, "")
+    assert one.axes["audio_pooling"] == Choice(("max",))
+    assert one.axes["text_pooling"] == untied.axes["text_pooling"]
+
+
+def test_losses_from_votes_are_there_where_votes_are() -> None:
+    assert not {"votes", "smoothed_votes"} & {*vars(SPACE.axes["loss"])["values"]}
+    voted = narrow(replace(SPACE, votes=True), {"loss": "votes"}, "")
+    assert voted.axes["loss"] == Choice(("votes",))
+
+
+def test_published_configurations_outside_the_file_are_left_out_with_a_note() -> None:
+    chosen, notes = published_params(narrow(SPACE, {"pooling": ["max", "statistics"]}, ""))
+    assert list(chosen) == ["max", "statistics"]
+    assert len(notes) == 1
+    assert all(name in notes[0] for name in PUBLISHED if name not in chosen)
+
+
+def test_published_configurations_take_what_the_file_fixes_beside_the_pooling() -> None:
+    chosen, notes = published_params(narrow(SPACE, {"learning_rate": 1e-4, "dropout": 0.1}, ""))
+    assert list(chosen) == list(PUBLISHED)
+    assert {params["learning_rate"] for params in chosen.values()} == {1e-4}
+    assert notes == (
+        "Published configurations take learning_rate = 0.0001 from the space file, "
+        "instead of 0.001.",
+    )
