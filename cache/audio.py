@@ -5,7 +5,10 @@ Whatever decides the samples is named in `decoder_fields`, which goes into every
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -21,7 +24,13 @@ RESAMPLER = "VHQ"
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 #: Annotated ends run past the file by rounding (two decimals of a second, or a codec's frame).
 END_TOLERANCE = 0.05
+#: A lossy decoder may lose this much of what its header says, in seconds, before it is damage.
+LOSSY_TOLERANCE = 0.1
 
+# Some writers count their header as samples; a recording that was cut short lacks more than that.
+_WAV_SLACK_BYTES = 64
+# From here on a size stands for "not known": pipes leave 0x7FFFF000 (SoX) to 0xFFFFFFFF (ffmpeg).
+_WAV_STREAMED = 0x7FFF_F000
 # Formats whose seek is exact to the sample. In the others (MP3, OGG) a seek may land on another
 # sample than decoding from the start would, so they are decoded whole and cut.
 _EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF"})
@@ -39,19 +48,36 @@ def decoder_fields() -> dict[str, str]:
     }
 
 
-def audio_seconds(path: Path, *, where: str = "") -> float:
+def unopenable(path: Path) -> str:
+    """Why a file cannot be opened, and what to do; "" where it can."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file. Check the manifest's audio column."
+    except OSError as error:
+        return f"cannot be opened ({error.strerror}). Check the permissions of its folders."
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        return f"is {kind}. Check the manifest's audio column."
+    if not os.access(path, os.R_OK):
+        return "cannot be opened (permission denied). Check its permissions."
+    return ""
+
+
+def audio_seconds(path: str | Path, *, where: str = "") -> float:
     """Length of a recording in seconds, from its header.
 
     Raises:
-        AudioError: the file is missing, empty or unreadable.
+        AudioError: the file is missing, empty, unreadable or cut short.
     """
+    path = Path(path)
     prefix = _prefix(path, where)
     with _open(path, prefix) as file:
         return float(file.frames / file.samplerate)
 
 
 def load_audio(
-    path: Path,
+    path: str | Path,
     start: float | None = None,
     end: float | None = None,
     *,
@@ -74,9 +100,10 @@ def load_audio(
         `[samples]`, full scale ±1.
 
     Raises:
-        AudioError: the file is missing, empty, corrupt, not finite or too short, or the segment
-            does not lie inside it.
+        AudioError: the file is missing, empty, corrupt, cut short, not finite or too short, or
+            the segment does not lie inside it.
     """
+    path = Path(path)
     prefix = _prefix(path, where)
     with _open(path, prefix) as file:
         rate = int(file.samplerate)
@@ -106,9 +133,9 @@ def _prefix(path: Path, where: str) -> str:
 
 def _open(path: Path, prefix: str) -> soundfile.SoundFile:
     """Open a recording that has samples and a credible rate."""
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        raise AudioError(f"{prefix}{found}. Check the manifest's audio column.")
+    reason = unopenable(path)
+    if reason:
+        raise AudioError(f"{prefix}{reason}")
     if path.stat().st_size == 0:
         raise AudioError(f"{prefix}the file is empty (0 bytes). Copy it again.")
     try:
@@ -127,7 +154,54 @@ def _open(path: Path, prefix: str) -> soundfile.SoundFile:
             f"{prefix}sampled at {file.samplerate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} "
             "Hz. Resample the file."
         )
+    missing = _missing_share(path) if file.format in ("WAV", "WAVEX", "RF64") else 0.0
+    if missing:
+        file.close()
+        held = file.frames / file.samplerate
+        raise _cut_short(prefix, held / (1 - missing), held)
     return file
+
+
+def _cut_short(prefix: str, said: float, held: float) -> AudioError:
+    return AudioError(
+        f"{prefix}is cut short: header says {said:.3f} s, the file holds {held:.3f} s. "
+        "Copy it again."
+    )
+
+
+def _missing_share(path: Path) -> float:
+    """The share of a WAV file's samples that its header counts and the file does not hold.
+
+    libsndfile takes what is there without a word. Chunks are those of RIFF and RF64 (EBU Tech
+    3306): a name, a size in bytes, and that many bytes, made even by one of padding. 0 also where
+    a stream left the size open, or where there is no chunk of samples.
+    """
+    with path.open("rb") as file:
+        total = os.fstat(file.fileno()).st_size
+        magic = file.read(12)[:4]
+        if magic not in (b"RIFF", b"RIFX", b"RF64"):
+            return 0.0
+        claimed = _data_bytes(file, "big" if magic == b"RIFX" else "little", magic == b"RF64")
+        held = total - file.tell()
+    if held <= 0 or claimed - held <= _WAV_SLACK_BYTES:
+        return 0.0
+    return 1 - held / claimed
+
+
+def _data_bytes(file: BinaryIO, order: Literal["big", "little"], large: bool) -> int:
+    """Bytes of samples by the header, 0 if it does not say; the file stands where they begin."""
+    size64 = 0
+    while len(head := file.read(8)) == 8:
+        name, size = head[:4], int.from_bytes(head[4:], order)
+        if name == b"data":
+            if large and size == 0xFFFF_FFFF:
+                return size64 if size64 < 1 << 63 else 0
+            return size if large or size < _WAV_STREAMED else 0
+        if name == b"ds64" and large:
+            size64 = int.from_bytes(file.read(16)[8:], order)
+            file.seek(-16, os.SEEK_CUR)
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return 0
 
 
 def _bounds(
@@ -176,6 +250,9 @@ def _read(file: soundfile.SoundFile, first: int, last: int, prefix: str) -> NDAr
             "Copy it again."
         )
     # A lossy header counts samples only roughly, so these may end a little earlier than it says.
+    lost = 0 if exact else file.frames - len(samples)
+    if lost > max(0.05 * file.frames, LOSSY_TOLERANCE * file.samplerate):
+        raise _cut_short(prefix, file.frames / file.samplerate, len(samples) / file.samplerate)
     cut = samples if exact else samples[first:last]
     if not len(cut):
         raise AudioError(f"{prefix}is damaged: no sample could be decoded. Copy it again.")

@@ -7,6 +7,8 @@ lie under its own key always: no window changes them.
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +112,11 @@ class Extraction:
 
 
 def write_extraction(work: Work, extraction: Extraction) -> None:
-    """Write `WORK/extraction.json`."""
+    """Write `WORK/extraction.json`, unless it says all that already.
+
+    Raises:
+        FormatVersionError: there is one of another version, which is kept.
+    """
     sources: dict[str, Any] = {
         kind: {
             "encoder": source.encoder,
@@ -122,7 +128,12 @@ def write_extraction(work: Work, extraction: Extraction) -> None:
         }
         for kind, source in extraction.sources.items()
     }
-    write_json(work.extraction, {"format": FORMAT, "version": VERSION, "sources": sources})
+    value = {"format": FORMAT, "version": VERSION, "sources": sources}
+    if work.extraction.is_file():
+        earlier = read_json(work.extraction, kind=FORMAT, version=VERSION)
+        if json.dumps(value) == json.dumps(earlier):
+            return
+    write_json(work.extraction, value)
 
 
 def read_extraction(work: Work) -> Extraction:
@@ -136,7 +147,7 @@ def read_extraction(work: Work) -> Extraction:
     if not path.is_file():
         raise MissingStepError(
             f"no extracted features in {work.root} ({path.name} is missing). "
-            f"Run `python cli.py extract --work {work.root}` first."
+            f"Run `python cli.py extract --work {shlex.quote(str(work.root))}` first."
         )
     value = read_json(path, kind=FORMAT, version=VERSION)
     return Extraction(

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from cache.audio import decoder_fields
+from cache.audio import decoder_fields, unopenable
 from cache.changes import recipe_changes
+from cache.decoding import where_of
 from cache.device import choose_device
 from cache.encoder_files import Hashes, Kind, encoder_fields
 from cache.encoder_names import resolve_encoder
@@ -30,6 +31,9 @@ from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
 
 __all__ = ["ExtractConfig", "Item", "Plan", "Target", "make_plan", "parse_layers"]
+
+# Of a recording that is there but could not be read from its first byte to its last.
+UNREAD = "could not be read. Check its disk, then run the same command again."
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,9 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
 
     Raises:
         ConfigError: an encoder, layer or device that cannot be used.
-        FormatVersionError: the cache was made by another version of its format.
+        FormatVersionError: the cache, or what an earlier extraction left, is of another version.
     """
+    earlier = _earlier_sources(work)  # first: nothing is done beside a record that cannot be read
     device = choose_device(config.device)
     compute = "bf16" if device == "cuda" else "fp32"
     with SourceIndex(work.sources) as index:
@@ -86,7 +91,7 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
     text_targets = list(targets.get("text", ()))
     keys = utterance_keys(work, manifest.utterances)
     absent = {
-        u.id: f"{u.audio}: no such file. Check the manifest's audio column."
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio) or UNREAD}"
         for u in manifest.utterances
         if "audio" in sources and "audio" not in keys[u.id]
     }
@@ -101,7 +106,7 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
     }
     return Plan(
         config=config,
-        extraction=Extraction(_with_earlier_frames(work, sources)),
+        extraction=Extraction(_with_earlier_frames(earlier, sources)),
         directories=directories,
         device=device,
         compute_dtype=compute,
@@ -155,16 +160,22 @@ def _sources(
     return directories, sources, grid
 
 
-def _with_earlier_frames(work: Work, sources: Mapping[str, Source]) -> dict[str, Source]:
+def _earlier_sources(work: Work) -> Mapping[str, Source]:
+    """What the last extraction made; nothing where there was none."""
+    try:
+        return read_extraction(work).sources
+    except MissingStepError:
+        return {}
+
+
+def _with_earlier_frames(
+    earlier: Mapping[str, Source], sources: Mapping[str, Source]
+) -> dict[str, Source]:
     """What later commands are to read.
 
     Asking for moments alone does not take away the frames that an earlier extraction by the same
     recipe made: later commands go on reading those.
     """
-    try:
-        earlier = read_extraction(work).sources
-    except MissingStepError:
-        return dict(sources)
     return {
         kind: replace(source, layers=earlier[kind].layers)
         if source.moments and kind in earlier and earlier[kind].recipe == source.recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cache.extract_report import ExtractReport
 from cache.extraction import write_extraction
-from cache.failures import write_failures
+from cache.failures import read_failures, write_failures
 from cache.plan import ExtractConfig, Plan, make_plan
 from cache.ranks import current_rank
 from cache.summary import is_complete
@@ -70,7 +70,8 @@ def extract(
             show_progress=show_progress and rank.leads,
         )
     failures = dict(plan.absent if report is None else report.failures)
-    if rank.leads:
+    # What has not changed is not written: a folder that only can be read serves as it is.
+    if rank.leads and failures != read_failures(work.failures):
         write_failures(work.failures, failures)
     if "audio" in plan.directories and len(failures) == len(manifest.utterances):
         raise AudioError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +87,8 @@ def report_text(
         lines.append("They are tried again at the next extract.")
     if check is not None:
         lines += ["", check.to_text()]
-    lines += ["", f"Next: python cli.py search --trials 100 --work {work.root}"]
+    root = shlex.quote(str(work.root))
+    lines += ["", f"Next: python cli.py search --trials 100 --work {root}"]
     return "\n".join(lines)
 
 

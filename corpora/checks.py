@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from corpora.errors import ManifestError, did_you_mean
 from corpora.rows import row_problem
 from corpora.utterance import Utterance, speaker_key
 
 SHOWN_PROBLEMS = 10  # enough to see the pattern, few enough to read
+ROUNDING = 0.01  # seconds by which neighbouring segments may overlap: tables round their times
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,11 @@ class Problem:
 
 
 def find_problems(
-    utterances: Iterable[Utterance], labels: Sequence[str], *, shared_speakers: bool
+    utterances: Iterable[Utterance],
+    labels: Sequence[str],
+    *,
+    shared_speakers: bool,
+    declare: str,
 ) -> list[Problem]:
     """Return what is wrong with the utterances, each by itself and among each other.
 
@@ -30,11 +37,13 @@ def find_problems(
         utterances: in file order.
         labels: the labels that are known.
         shared_speakers: one speaker may stand in two splits.
+        declare: how the user says so, for messages.
     """
     known = frozenset(labels)
     seen: dict[str, Utterance] = {}
     homes: dict[tuple[str, str], Utterance] = {}
     told: set[tuple[str, str]] = set()  # one message a speaker, not one a row
+    used: list[Utterance] = []
     problems: list[Problem] = []
 
     def add(utterance: Utterance, text: str) -> None:
@@ -50,6 +59,8 @@ def find_problems(
         first = seen.setdefault(utterance.id, utterance)
         if first is not utterance and utterance.id:
             add(utterance, f"the id is used twice: {place(first)} and {place(utterance)}")
+        if utterance.split:
+            used.append(utterance)
         key = None if shared_speakers or not utterance.split else speaker_key(utterance)
         if key is None:
             continue
@@ -60,9 +71,47 @@ def find_problems(
                 utterance,
                 f"speaker '{utterance.speaker}' is in {home.split} ({place(home)}) and in "
                 f"{utterance.split} ({place(utterance)}). Give every speaker one split, or, if "
-                "the published split shares speakers, declare that: shared_speakers=true",
+                f"the published split shares speakers, declare that: {declare}",
+            )
+    heard: set[Path] = set()  # one message a recording
+    for first, second in overlaps(used, lambda utterance: utterance.split):
+        one, other = sorted((first, second), key=lambda utterance: utterance.line)
+        if other.audio not in heard:
+            heard.add(other.audio)
+            add(
+                other,
+                f"the recording {other.audio} is in {one.split} ({place(one)}) and in "
+                f"{other.split} ({place(other)}), and what is cut from it overlaps. Give every "
+                "stretch of a recording one split",
             )
     return problems
+
+
+def overlaps(
+    utterances: Iterable[Utterance], home: Callable[[Utterance], Hashable]
+) -> Iterator[tuple[Utterance, Utterance]]:
+    """Yield pairs that share sound and have different homes; at least one for each such meeting.
+
+    Args:
+        utterances: in any order.
+        home: of an utterance, for example its split.
+    """
+    cuts: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        cuts.setdefault(str(utterance.audio), []).append(utterance)
+    for several in cuts.values():
+        if len(several) == 1:
+            continue
+        longest: dict[Hashable, tuple[float, Utterance]] = {}  # the end reached so far, by home
+        for utterance in sorted(several, key=lambda one: one.start or 0.0):
+            start = utterance.start or 0.0
+            end = math.inf if utterance.end is None else utterance.end
+            own = home(utterance)
+            for other, (reached, earlier) in longest.items():
+                if other != own and min(reached, end) - start > ROUNDING:
+                    yield earlier, utterance
+            if own not in longest or end > longest[own][0]:
+                longest[own] = end, utterance
 
 
 def place(utterance: Utterance) -> str:

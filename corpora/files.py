@@ -72,7 +72,7 @@ def read_json(path: Path, *, kind: str, version: int) -> dict[str, Any]:
     except ValueError as error:
         raise FormatVersionError(
             f"{path} is not readable as JSON ({error}). "
-            "Restore the file, or run the command that writes it again."
+            "Restore the file, or delete it and run the command that writes it again."
         ) from error
     found = (value.get("format"), value.get("version")) if isinstance(value, dict) else None
     if found != (kind, version):

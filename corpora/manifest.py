@@ -45,6 +45,7 @@ __all__ = [
 
 FORMAT, VERSION = "emopool-manifest", 1
 NEEDED = ("id", "audio", "label")
+IN_MEMORY = "Manifest(shared_speakers=True)"  # how splits that share speakers are declared there
 # Written even when empty, so that a person sees where to fill them in.
 ALWAYS_WRITTEN = frozenset({*NEEDED, "text", "speaker", "split"})
 
@@ -116,7 +117,8 @@ def read_manifest(path: str | Path) -> Manifest:
     if labels is None:
         labels = sorted({u.label for u in utterances} - {""})
     manifest = Manifest(tuple(utterances), tuple(labels), **fields)
-    refuse(str(path), [*problems, *_problems(manifest)])
+    declare = f'"shared_speakers": true in {path.with_suffix(".json").name}'
+    refuse(str(path), [*problems, *_problems(manifest, declare)])
     return manifest
 
 
@@ -132,7 +134,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = os.path.realpath(path.parent)
     table = _table_text(manifest, folder)
-    refuse(str(path), _problems(manifest))
+    refuse(str(path), _problems(manifest, IN_MEMORY))
     try:
         table.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -153,13 +155,19 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     write_text(path, table)
 
 
-def check_manifest(manifest: Manifest, where: str) -> None:
-    """Raise what `read_manifest` would raise for these utterances; `where` names their source.
+def check_manifest(manifest: Manifest, where: str, *, declare: str = IN_MEMORY) -> None:
+    """Raise what `read_manifest` would raise for these utterances.
+
+    Args:
+        manifest: to be checked.
+        where: names the source of the utterances.
+        declare: how the user says that the splits share speakers.
 
     Raises:
-        ManifestError: a duplicate id, an unknown label, a bad segment, a speaker in two splits.
+        ManifestError: a duplicate id, an unknown label, a bad segment, a speaker or a recording in
+            two splits.
     """
-    refuse(where, _problems(manifest))
+    refuse(where, _problems(manifest, declare))
 
 
 def require_splits(manifest: Manifest, names: Sequence[str]) -> None:
@@ -265,7 +273,10 @@ def _table_text(manifest: Manifest, folder: str) -> str:
     return out.getvalue()
 
 
-def _problems(manifest: Manifest) -> list[Problem]:
+def _problems(manifest: Manifest, declare: str) -> list[Problem]:
     return find_problems(
-        manifest.utterances, manifest.labels, shared_speakers=manifest.shared_speakers
+        manifest.utterances,
+        manifest.labels,
+        shared_speakers=manifest.shared_speakers,
+        declare=declare,
     )

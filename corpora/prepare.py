@@ -17,7 +17,7 @@ from corpora.registry import Dropped, Options, ReadResult, find_corpus, read_cor
 from corpora.splits import assign_splits
 from corpora.summary import PrepareReport, tally
 from corpora.tree import inside
-from corpora.utterance import SPLITS, Utterance
+from corpora.utterance import SPLITS, Utterance, speaker_key
 
 HEADER_THREADS = 8  # reading a header is waiting for the disk
 LATE = 0.05  # seconds by which a cut may pass the end: tables round their times
@@ -78,6 +78,12 @@ def prepare(
     if order and not own_splits:
         utterances, split_notes = assign_splits(utterances, seed=seed)
         notes += split_notes
+    unknown = sum(speaker_key(u) is None for u in utterances if u.split)
+    if own_splits and unknown:
+        notes.append(
+            f"The speaker of {unknown} utterances is unknown: whether splits share speakers cannot "
+            "be checked."
+        )
     manifest = Manifest(
         tuple(utterances),
         order,
@@ -85,7 +91,8 @@ def prepare(
         shared_speakers=result.shared_speakers,
         synthetic=result.synthetic,
     )
-    check_manifest(manifest, str(result.tables[0] if result.tables else root))
+    source = str(result.tables[0] if result.tables else root)
+    check_manifest(manifest, source, declare="--set shared_speakers=true")
     write_manifest(manifest, manifest_path)
     return PrepareReport(
         corpus=name,
@@ -120,7 +127,7 @@ def _choose_labels(
         raise ManifestError(f"The labels asked for name one twice: {', '.join(labels)}.")
     kept = [u for u in result.utterances if u.label in labels or not u.label]
     dropped = [
-        Dropped(inside(u.audio, root), f"label '{u.label}' is not among those asked for")
+        Dropped(_place(u.audio, u, root), f"label '{u.label}' is not among those asked for")
         for u in result.utterances
         if u.label and u.label not in labels
     ]
@@ -134,17 +141,22 @@ def _drop_missing(
     kept: list[Utterance] = []
     missing: list[Dropped] = []
     for utterance in utterances:
-        at = f" (line {utterance.line})" if utterance.line else ""
         if not os.path.isfile(utterance.audio):
-            where = inside(utterance.audio, root) + at
+            where = _place(utterance.audio, utterance, root)
             missing.append(Dropped(where, "no such recording, utterance left out"))
             continue
         if utterance.alignment is not None and not os.path.isfile(utterance.alignment):
-            where = inside(utterance.alignment, root) + at
+            where = _place(utterance.alignment, utterance, root)
             missing.append(Dropped(where, "no such alignment, utterance kept without"))
             utterance = replace(utterance, alignment=None)
         kept.append(utterance)
     return kept, missing
+
+
+def _place(path: Path, utterance: Utterance, root: Path) -> str:
+    """Say which file of which row; without a table, the file's name says which utterance."""
+    row = f" (line {utterance.line}, utterance '{utterance.id}')" if utterance.line else ""
+    return inside(path, root) + row
 
 
 def _look_at_recordings(
@@ -201,6 +213,8 @@ def _notes(manifest: Manifest, absent: Sequence[str]) -> list[str]:
         notes.append(f"No utterance has the label {', '.join(absent)}: not among the labels.")
     if not manifest.labels:
         notes.append("WARNING: no utterance has a label: this manifest can only be predicted.")
+    if len(manifest.labels) == 1:
+        notes.append(f"WARNING: one label only ({manifest.labels[0]}): nothing to tell apart.")
     folded: dict[str, list[str]] = {}
     for label in manifest.labels:
         folded.setdefault(label.casefold(), []).append(label)

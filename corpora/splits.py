@@ -12,17 +12,20 @@ where no assignment avoids them. Up to 12 speakers every assignment is tried; ab
 placed greedily, largest first, and then moved and swapped for as long as that helps.
 
 Who spoke an utterance of an unknown speaker is not known, so each such recording counts as a
-speaker of its own. Unlabelled utterances are placed nowhere: they can only be predicted.
+speaker of its own. Speakers heard at once (their segments of a recording overlap) stay together,
+since both would hear that sound. Unlabelled utterances are placed nowhere: they can only be
+predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.checks import overlaps
 from corpora.errors import ManifestError
 from corpora.utterance import SEXES, SPLITS, Utterance, speaker_key
 
@@ -85,7 +88,7 @@ def assign_splits(
             unknown += key is None
             # Cuts of one recording share their speakers, so they stay together.
             groups.setdefault(key or str(utterance.audio), []).append(index)
-    members = [groups[key] for key in sorted(groups, key=str)]
+    members = _joined(utterances, groups)
     if len(members) < len(SPLITS):
         names = ", ".join(sorted({u.speaker for u in utterances} - {""}))
         raise ManifestError(
@@ -103,6 +106,29 @@ def assign_splits(
         split.update(dict.fromkeys(group, SPLITS[home]))
     made = tuple(replace(u, split=split[i]) for i, u in enumerate(utterances))
     return made, _unknown_note(unknown, sum(map(len, members)))
+
+
+def _joined(
+    utterances: Sequence[Utterance], groups: Mapping[Hashable, list[int]]
+) -> list[list[int]]:
+    """Return the groups in a repeatable order, those heard at once in a recording as one."""
+    joined: dict[Hashable, Hashable] = {key: key for key in groups}
+
+    def root(key: Hashable) -> Hashable:
+        while joined[key] != key:
+            key = joined[key]
+        return key
+
+    def home(utterance: Utterance) -> Hashable:
+        return speaker_key(utterance) or str(utterance.audio)
+
+    for one, other in overlaps([u for u in utterances if u.label], home):
+        first, second = sorted((root(home(one)), root(home(other))), key=str)
+        joined[second] = first
+    members: dict[Hashable, list[int]] = {}
+    for key in sorted(groups, key=str):
+        members.setdefault(root(key), []).extend(groups[key])
+    return list(members.values())
 
 
 def _unknown_note(unknown: int, total: int) -> tuple[str, ...]:

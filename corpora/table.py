@@ -69,10 +69,11 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
     dropped: list[Dropped] = []
     sexes: set[str] = set()
     for line, row in table.rows:
+        cells = dict(zip(table.header, row, strict=False))
+        name = f" (utterance '{cells['id']}')" if cells.get("id") else ""
         try:
             if len(row) != len(table.header):
                 raise ManifestError(f"{len(row)} cells where the header has {len(table.header)}")
-            cells = dict(zip(table.header, row, strict=True))
             # Without an id column ids are made from all rows' paths below; a row stands alone here.
             cells["id"] = cells["id"] if "id" in table.header else cells["audio"]
             cells["corpus"] = cells.get("corpus") or corpus or path.parent.name
@@ -86,7 +87,7 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
             if problem:
                 raise ManifestError(problem)
         except ManifestError as error:
-            dropped.append(Dropped(f"{path.name}:{line}", str(error)))
+            dropped.append(Dropped(f"{path.name}:{line}{name}", str(error)))
             continue
         utterances.append(utterance)
         written.append(cells["audio"].replace("\\", "/"))
@@ -158,6 +159,8 @@ def _load(path: Path) -> _Table:
             f"{path} has {wrong}. Columns found: {', '.join(rows[0][1])}. "
             "Name them audio (path of the recording) and label (the emotion)."
         )
+    if len(rows) == 1:
+        raise CorpusError(f"{path} has a header, but it has no rows. Add one for each recording.")
     return _Table(header, rows[1:], notes)
 
 
@@ -197,7 +200,7 @@ def _locator(folder: Path, allow_outside: bool) -> Callable[[str], Path]:
         path = os.path.normpath(os.path.join(base, cell.replace("\\", "/")))
         if not allow_outside and not path.startswith(fence):
             raise ManifestError(
-                f"'{cell}' leads outside {base} (the option allow_outside=true permits it)"
+                f"'{cell}' leads outside {base} (--set allow_outside=true permits it)"
             )
         return Path(path)
 

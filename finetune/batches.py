@@ -85,12 +85,6 @@ def plan_batches(
     return batches
 
 
-def padding_waste(lengths: Sequence[int], plan: Sequence[Sequence[int]]) -> float:
-    """Share of a plan's frames that is padding, 0 to 1."""
-    padded = sum(len(rows) * max(lengths[row] for row in rows) for rows in plan)
-    return 1.0 - sum(lengths[row] for rows in plan for row in rows) / max(padded, 1)
-
-
 def load_batches(
     utterances: Sequence[Utterance],
     plan: Sequence[Sequence[int]],

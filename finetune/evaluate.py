@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from cache.collect import collect_frames
 from cache.extraction import read_extraction
-from cache.failures import read_failures
 from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, require_splits
 from corpora.work import Work
 from finetune.evaluation import (
     SUBJECTS,
     Evaluation,
+    check_writable,
     evaluation_folder,
     write_evaluation,
 )
@@ -24,6 +25,7 @@ from finetune.examples import gather_examples
 from finetune.fitting import check_streams
 from finetune.model import EmotionModel
 from finetune.model_files import CONFIG
+from finetune.provenance import other_manifest_note
 from finetune.scoring import predict_logits
 from heads.dataset import Dataset, VectorStore
 from heads.metrics import Report, classification_report
@@ -55,7 +57,8 @@ def evaluate(
 
     Raises:
         MissingStepError: there is neither, or not the one asked for.
-        ConfigError: an unknown subject, or what is scored does not fit the frames at hand.
+        ConfigError: an unknown subject; what is scored does not fit the frames at hand; the
+            manifest has changed since (see `other_manifest_note`); or the scores cannot be written.
         ManifestError: the split has no labelled utterance, or a label is unknown.
     """
     if subject not in ("", *SUBJECTS):
@@ -79,13 +82,19 @@ def evaluate_head(
 
     Raises:
         MissingStepError: there is no head, or frames are missing.
-        ConfigError: the frames at hand are not of the streams it was searched on.
+        ConfigError: the frames at hand are not of the streams it was searched on, the manifest has
+            changed since, or the scores cannot be written.
         ManifestError: the split has no labelled utterance, or a label is unknown.
     """
     source = work.search if head is None else head
     module, record = load_head(source)
     rows = _labelled(manifest, split, record.head.labels)
+    note = other_manifest_note(
+        "head", record.origin.corpus, record.origin.manifest_sha256, manifest
+    )
     check_streams(work, record, read_extraction(work))
+    folder = evaluation_folder(work, "head", split)
+    check_writable(folder)
     modalities = record.head.modalities
     collection = collect_frames(
         work,
@@ -104,9 +113,10 @@ def evaluate_head(
         synthetic=manifest.synthetic,
         encoders={name: record.origin.encoders[name] for name in modalities},
         layers={name: record.origin.layers[name] for name in modalities},
-        report=_report(dataset, split, probabilities),
+        report=_report(dataset, split, probabilities, collection.failed),
         skipped=collection.failed,
-        folder=evaluation_folder(work, "head", split),
+        folder=folder,
+        note=note,
     )
     return write_evaluation(described, manifest, dataset, probabilities)
 
@@ -123,7 +133,8 @@ def evaluate_model(
     """Score a fine-tuned model on recordings and texts.
 
     Args:
-        work: the work folder; what failed at its extraction is left out.
+        work: the work folder, for the scores. What failed at its extraction plays no part:
+            decoding says what cannot be read.
         manifest: whose utterances; they need not be in the cache.
         split: train, dev or test.
         directory: the model; `WORK/model` by default.
@@ -132,13 +143,24 @@ def evaluate_model(
 
     Raises:
         MissingStepError: there is no model.
-        ConfigError: the model was altered, or nothing could be read.
+        ConfigError: the model was altered, nothing could be read, the manifest has changed since
+            the training, or the scores cannot be written.
         ManifestError: the split has no labelled utterance, or a label is unknown.
     """
     source = work.model if directory is None else directory
     model = EmotionModel.from_pretrained(source, device=device)
     rows = _labelled(manifest, split, model.labels)
-    examples, skipped = gather_examples(model, rows.utterances, read_failures(work.failures))
+    made_from = model.provenance
+    note = other_manifest_note(
+        "model",
+        str(made_from.get("corpus", "")),
+        str(made_from.get("manifest_sha256", "")),
+        manifest,
+        searched=str(made_from.get("search_manifest_sha256", "")),
+    )
+    folder = evaluation_folder(work, "model", split)
+    check_writable(folder)
+    examples, skipped = gather_examples(model, rows.utterances, {})
     logits = predict_logits(
         model,
         examples,
@@ -149,7 +171,7 @@ def evaluate_model(
     kept = [row for row, u in enumerate(examples.utterances) if u.id not in skipped]
     dataset = Dataset(tuple(examples.utterances[row] for row in kept), model.labels, {})
     probabilities = torch.softmax(logits[kept], dim=-1)
-    encoders = model.provenance.get("encoders", {})
+    encoders = made_from.get("encoders", {})
     described = Evaluation(
         subject="model",
         source=source,
@@ -158,9 +180,10 @@ def evaluate_model(
         synthetic=manifest.synthetic,
         encoders={name: str(encoders.get(name, "unknown")) for name in model.layers},
         layers=model.layers,
-        report=_report(dataset, split, probabilities),
+        report=_report(dataset, split, probabilities, skipped),
         skipped=skipped,
-        folder=evaluation_folder(work, "model", split),
+        folder=folder,
+        note=note,
     )
     return write_evaluation(described, manifest, dataset, probabilities)
 
@@ -179,10 +202,13 @@ def _labelled(manifest: Manifest, split: str, labels: tuple[str, ...]) -> Manife
     return replace(manifest, utterances=rows)
 
 
-def _report(dataset: Dataset, split: str, probabilities: Tensor) -> Report:
+def _report(
+    dataset: Dataset, split: str, probabilities: Tensor, skipped: Mapping[str, str]
+) -> Report:
     if not len(dataset):
         raise ConfigError(
-            f"no utterance of the {split} split could be used. See failures.csv for the reasons."
+            f"no utterance of the {split} split could be used, of {len(skipped):,} in it. "
+            f"First: {next(iter(skipped.values()))}"
         )
     rows = dataset.rows(split)
     return classification_report(

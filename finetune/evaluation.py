@@ -6,6 +6,7 @@ what) and `predictions.csv` (id, split, gold and a probability for each label).
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from corpora.errors import ConfigError
 from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -42,6 +44,7 @@ class Evaluation:
         report: the scores.
         skipped: reasons by id for utterances that could not be read.
         folder: where report and predictions were written.
+        note: what has to be said before the scores; "" for nothing.
     """
 
     subject: str
@@ -54,10 +57,12 @@ class Evaluation:
     report: Report
     skipped: Mapping[str, str]
     folder: Path
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
+            "note": self.note,
             "subject": self.subject,
             "source": str(self.source),
             "split": self.split,
@@ -72,6 +77,7 @@ class Evaluation:
     def to_text(self) -> str:
         """For a terminal."""
         lines = [
+            *([f"Note: {self.note}"] if self.note else []),
             f"The {SUBJECTS[self.subject]} ({self.source}): {self.report.n:,} utterances of "
             f"{self.corpus or 'the manifest'}, {self.split} split",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
@@ -112,6 +118,24 @@ def read_report(work: Work, subject: str, split: str) -> Report | None:
 def evaluation_folder(work: Work, subject: str, split: str) -> Path:
     """Where an evaluation is written."""
     return work.evaluation / f"{subject}-{split}"
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that results can be written, before hours are spent on them.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the scores would go to {folder}, which cannot be written to "
+            f"({error.strerror or error}). Make it writable, or copy the work folder to a place "
+            "that is."
+        ) from error
 
 
 def encoders_text(encoders: Mapping[str, str], layers: Mapping[str, int]) -> str:

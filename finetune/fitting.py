@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache.encoder_files import Kind, encoder_fields
 from cache.extraction import Extraction
+from cache.failures import read_failures
+from cache.inputs import utterance_keys
 from cache.layout import read_recipe
 from cache.recipe import JSON, Recipe, difference
+from cache.stream import FrameStream
 from cache.vad_weights import vad_fields
 from corpora.errors import ConfigError, FormatVersionError
-from corpora.manifest import Manifest
+from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
 from heads.results import HeadRecord
 
@@ -61,6 +64,28 @@ def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> Non
             f"{'; '.join(changes or [f'{searched} -> {current}'])}. Run `search` again, or "
             "`extract` with the encoders of the search."
         )
+
+
+def failed_at_extraction(
+    work: Work, record: HeadRecord, extraction: Extraction, utterances: Sequence[Utterance]
+) -> dict[str, str]:
+    """Reasons by id for utterances that extraction could not use.
+
+    An id alone says little, for another manifest may have it too: what is listed in `failures.csv`
+    counts where the cache has no frames of that recording or text.
+    """
+    known = read_failures(work.failures)
+    listed = [utterance for utterance in utterances if utterance.id in known]
+    keys = utterance_keys(work, listed) if listed else {}
+    failed = {}
+    for kind in used_streams(record) if listed else ():
+        source = extraction.source(kind)
+        stream = FrameStream.open(work.features / record.origin.streams[kind])
+        for utterance in listed:
+            key = keys[utterance.id].get("text" if kind == "text" else "audio", "")
+            if source.held_key(stream, key) not in stream:
+                failed[utterance.id] = known[utterance.id]
+    return failed
 
 
 def check_encoders(

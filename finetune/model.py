@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cache.frames import Frames
 from cache.keys import normalise_text
 from cache.vad import speech
-from corpora.errors import ConfigError
+from corpora.errors import AudioError, ConfigError
 from finetune.model_directory import Parts, read_model, write_model
 from heads.head import as_inputs, stack_logits
 
@@ -81,13 +81,15 @@ class EmotionModel(nn.Module):
             texts: as spoken, "" for none; ignored by a model that reads audio alone.
 
         Raises:
-            ConfigError: the model needs an input that is not given, or their numbers differ.
-            AudioError: a waveform is shorter than one frame.
+            ConfigError: the model needs an input that is not given, their numbers differ, or a
+                waveform is not one row of floating-point samples.
+            AudioError: a waveform is shorter than one frame, or not finite.
         """
         frames: dict[str, Frames] = {}
         if self.audio_encoder is not None:
             if waveforms is None:
                 raise ConfigError("this model listens: it needs waveforms, and none were given.")
+            _check_waveforms(waveforms)
             layer = self.layers["audio"]
             frames["audio"] = self.audio_encoder(waveforms, [layer])[layer]
             if self.detector is not None:
@@ -154,6 +156,23 @@ class EmotionModel(nn.Module):
         rows = speech(waveforms, self.audio_encoder.grid, self.detector)
         stored = np.concatenate(rows).astype(self._parts.speech_dtype)
         return torch.from_numpy(stored.astype(np.float32)).to(self.device)
+
+
+def _check_waveforms(waveforms: Sequence[Waveform]) -> None:
+    """Refuse what an encoder would take without a word and answer with nonsense."""
+    for number, waveform in enumerate(waveforms):
+        samples = torch.as_tensor(waveform)
+        if samples.ndim != 1 or not samples.is_floating_point():
+            raise ConfigError(
+                f"waveform {number} is {samples.dtype} of shape {list(samples.shape)}; expected "
+                "[samples] in floating point, -1 to 1. Divide 16-bit samples by 32768, and mix "
+                "channels to one."
+            )
+        if not bool(torch.isfinite(samples).all()):
+            raise AudioError(
+                f"waveform {number} has samples that are not finite (NaN or infinite). "
+                "Repair the recording, or leave it out."
+            )
 
 
 def _train_unfrozen(module: nn.Module) -> None:

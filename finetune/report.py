@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,8 @@ class FinetuneReport:
         """For a terminal."""
         origin, modalities = self.record.origin, self.record.head.modalities
         encoders = {name: origin.encoders[name] for name in modalities}
-        work = self.directory.parent
+        split = "" if self.model is not None else " --split dev"
+        work = shlex.quote(str(self.directory.parent))
         return "\n".join(
             [
                 f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
@@ -78,7 +80,7 @@ class FinetuneReport:
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
                 "",
-                f"Next: python cli.py evaluate --work {work}",
+                f"Next: python cli.py evaluate{split} --work {work}",
             ]
         )
 
@@ -95,7 +97,8 @@ class FinetuneReport:
         )
         if report.intervals is not None:
             coverage = f"{100 * report.confidence:g} % interval"
-            lines.append(f"[{coverage}, bootstrap over {report.speakers} speakers]")
+            over = f"{report.speakers} speakers" if report.speakers else "utterances"
+            lines.append(f"[{coverage}, bootstrap over {over}]")
         if report.interval_reason:
             label = "Note" if report.intervals else "No interval"
             lines.append(f"{label}: {report.interval_reason}.")

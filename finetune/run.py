@@ -12,15 +12,14 @@ from cache.device import choose_device
 from cache.encoder_files import Kind
 from cache.encoder_names import resolve_encoder
 from cache.extraction import read_extraction
-from cache.failures import read_failures
-from corpora.errors import ConfigError
+from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest, require_splits
 from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.evaluate import evaluate_head, evaluate_model
 from finetune.evaluation import Evaluation
 from finetune.examples import gather_examples
-from finetune.fitting import check_encoders, check_labels, check_streams
+from finetune.fitting import check_encoders, check_labels, check_streams, failed_at_extraction
 from finetune.model import EmotionModel
 from finetune.model_files import check_replaceable
 from finetune.phases import LEARNING_RATES, PHASES
@@ -28,7 +27,7 @@ from finetune.report import FinetuneReport
 from finetune.steps import EPOCHS, FRAME_BUDGET, PATIENCE, PhaseConfig, StepConfig
 from finetune.training import PhaseResult, Tell, log_text, run_phase
 from heads.origin import manifest_digest
-from heads.results import HeadRecord, load_head
+from heads.results import TRIALS_FOLDER, HeadRecord, load_head
 
 # The published rates are for encoders that know speech; at them, tiny ones do not move within some
 # hundred steps. Measured on the sample corpus and on EMO-DB: at three times these rates the first
@@ -115,16 +114,18 @@ def run_finetune(
         show_progress: whether to draw progress bars.
 
     Raises:
-        MissingStepError: nothing was extracted or searched.
+        MissingStepError: nothing was extracted or searched, or that trial was not kept.
         ManifestError: no labelled utterance in train or dev.
         ConfigError: an option out of range, or the head was searched on other labels, streams or
-            encoders than those at hand, or `WORK/model` holds something else than a model.
+            encoders than those at hand, or on other splits of the corpus while there is a test
+            split, or `WORK/model` holds something else than a model, or nothing can be used.
         TrainingError: a loss is not finite.
         AudioError: a recording that extraction could read cannot be read any more.
     """
     config = config or FinetuneConfig()
     device = choose_device(config.device)
     source = work.search if head is None else head
+    _check_kept(work, source)
     record = load_head(source)[1]
     check_labels(record, manifest)
     require_splits(manifest, ("train", "dev"))
@@ -158,11 +159,21 @@ def _train(
 ) -> tuple[list[PhaseResult], list[str]]:
     """Run the phases and save the model, which is let go of then: it is large."""
     model, record = _build(work, source, device)
-    known = read_failures(work.failures)
-    train, lost = gather_examples(model, manifest.in_split("train"), known)
-    dev, lost_too = gather_examples(model, manifest.in_split("dev"), known)
+    rows = {split: manifest.in_split(split) for split in ("train", "dev")}
+    known = failed_at_extraction(
+        work, record, read_extraction(work), [u for split in rows.values() for u in split]
+    )
+    train, lost = gather_examples(model, rows["train"], known)
+    dev, lost_too = gather_examples(model, rows["dev"], known)
     lost |= lost_too
-    notes = [f"{len(lost)} utterances could not be used, see {work.failures}."] if lost else []
+    notes = []
+    if lost:
+        notes = [f"{len(lost)} utterances could not be used. First: {next(iter(lost.values()))}"]
+    if not (len(train) and len(dev)):
+        raise ConfigError(
+            f"{len(train)} training and {len(dev)} development utterances can be used; "
+            f"fine-tuning needs both. {' '.join(notes)}"
+        )
     tiny = set(model.provenance["encoders"].values()) == {"tiny"}
     if tiny and not set(config.phases) <= set(config.learning_rates):
         notes.append(
@@ -186,6 +197,17 @@ def _train(
     }
     model.save_pretrained(work.model, training=log_text(results))
     return results, notes
+
+
+def _check_kept(work: Work, head: Path) -> None:
+    """Name the trials that were kept, where another one is asked for (MissingStepError)."""
+    kept = sorted(path.stem for path in (work.search / TRIALS_FOLDER).glob("*.json"))
+    if head.parent == work.search / TRIALS_FOLDER and not head.is_file() and kept:
+        numbers = ", ".join(str(int(name)) for name in kept if name.isdecimal())
+        raise MissingStepError(
+            f"No head of trial {head.stem.lstrip('0') or '0'} in {head.parent}: a search keeps its "
+            f"best ones only, here those of trials {numbers}. Name one of these."
+        )
 
 
 def _build(work: Work, source: Path, device: str) -> tuple[EmotionModel, HeadRecord]:

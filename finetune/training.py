@@ -85,7 +85,7 @@ def run_phase(
     if len(train) == 0 or len(dev) == 0:
         raise ConfigError(
             f"{len(train)} training and {len(dev)} development utterances can be used; "
-            "fine-tuning needs both. See failures.csv for what could not be read."
+            "fine-tuning needs both."
         )
     say = tell or (lambda _: None)
     parts = trainable_parts(model, config.phase, config.unfreeze_layers)

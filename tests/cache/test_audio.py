@@ -159,3 +159,62 @@ def test_an_incredible_rate_is_refused(tmp_path: Path) -> None:
 def test_decoder_fields_name_the_libraries_and_the_resampler() -> None:
     fields = decoder_fields()
     assert {"soundfile", "libsndfile", "soxr", "resampler", "channels"} <= set(fields)
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.wav", tone(0.5, 16000), 16000))
+    assert load_audio(path).size == 8000
+    assert audio_seconds(path) == 0.5
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.wav", tone(0.5, 16000), 16000)
+    monkeypatch.setattr("cache.audio.os.access", lambda path, mode: False)
+    with pytest.raises(AudioError, match="cannot be opened"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_a_file_cut_in_half_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(2.0, 16000), 16000)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(
+        AudioError, match=r"cut short: header says 2\.000 s, the file holds (0|1)\."
+    ):
+        load_audio(path)
+
+
+@pytest.mark.parametrize("form", ["WAVEX", "RF64"])
+def test_wav_with_a_longer_header_cut_in_half_is_refused(tmp_path: Path, form: str) -> None:
+    path = write(tmp_path / "a.wav", tone(2.0, 16000), 16000, format=form)
+    assert audio_seconds(path) == 2.0
+    path.write_bytes(path.read_bytes()[:32000])
+    with pytest.raises(AudioError, match=r"cut short: header says 2\.000 s"):
+        audio_seconds(path)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_wav_whose_writer_left_the_size_open_is_read(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "a.wav", tone(0.5, 16000), 16000)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert load_audio(path).size == 8000
+
+
+def test_a_missing_byte_of_padding_is_no_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(0.5, 8000)[:3999], 8000, subtype="PCM_U8")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"data") + 8 + 3999])
+    assert audio_seconds(path) == 3999 / 8000
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+@pytest.mark.parametrize("seconds", [0.3, 5.0])
+def test_whole_mp3_files_are_not_called_cut(tmp_path: Path, rate: int, seconds: float) -> None:
+    path = write(tmp_path / "a.mp3", tone(seconds, rate), rate)
+    assert abs(load_audio(path).size - round(seconds * 16000)) <= 1

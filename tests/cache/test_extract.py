@@ -318,3 +318,43 @@ def test_all_layers_are_one_word(work: Work, manifest: Manifest) -> None:
 def test_planning_imports_no_torch() -> None:
     code = "import sys, cache.run; sys.exit('torch' in sys.modules or 'zarr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_record_of_another_format_version_is_kept_and_refused(
+    work: Work, manifest: Manifest
+) -> None:
+    newer = '{"format": "emopool-extraction", "version": 99, "sources": {}}'
+    work.extraction.write_text(newer)
+    with pytest.raises(FormatVersionError, match="99"):
+        extract(work, manifest, TINY)
+    assert work.extraction.read_text() == newer
+    assert not work.features.exists()
+
+
+def test_with_nothing_to_do_no_record_is_written(
+    work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(work, manifest, TINY)
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise AssertionError(f"wrote {path}")
+
+    monkeypatch.setattr("corpora.files.write_bytes", refuse)
+    assert extract(work, manifest, TINY).report is None
+
+
+def test_a_recording_that_may_not_be_read_is_not_called_missing(
+    work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "cache.plan.utterance_keys",
+        lambda work, utterances: {u.id: {} if u.id == "u0" else {"text": u.id} for u in utterances},
+    )
+    absent = make_plan(work, manifest, replace(TINY, text_encoder="")).absent
+    assert "utterance u0: " in absent["u0"]
+    assert "could not be read" in absent["u0"]
+
+
+def test_the_next_command_quotes_the_work_folder(manifest: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(MissingStepError, match=r"--work '.*my work'"):
+        read_extraction(Work(tmp_path / "my work"))

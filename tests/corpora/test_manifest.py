@@ -296,3 +296,38 @@ def test_a_split_without_labelled_utterances_is_refused_with_counts(tmp_path: Pa
 def test_splits_that_hold_labelled_utterances_pass(tmp_path: Path) -> None:
     one = Utterance("a", tmp_path / "a", "anger", split="dev")
     require_splits(Manifest((one,), LABELS, "mine"), ("dev",))
+
+
+def test_a_shared_speaker_is_declared_in_the_json(tmp_path: Path) -> None:
+    rows = ("a,a.wav,sad,03,train", "b,b.wav,sad,03,dev")
+    message = refusal(write_table(tmp_path, *rows, header="id,audio,label,speaker,split"))
+    assert 'declare that: "shared_speakers": true in manifest.json' in message
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(",", ","), ("0,2", "1,3"), ("1,3", "0,2"), (",", "5,6"), ("0,9", "1,2")]
+)
+def test_a_recording_in_two_splits_is_refused_with_both_lines(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    rows = (f"a,a.wav,sad,train,{first}", f"b,a.wav,sad,test,{second}")
+    message = refusal(write_table(tmp_path, *rows, header="id,audio,label,split,start,end"))
+    assert "line 3, utterance 'b': the recording" in message
+    assert "is in train (line 2) and in test (line 3)" in message
+
+
+def test_a_declared_shared_speaker_excuses_no_shared_recording(tmp_path: Path) -> None:
+    pair = (
+        Utterance("a", tmp_path / "a.wav", "anger", speaker="03", split="train"),
+        Utterance("b", tmp_path / "a.wav", "anger", speaker="03", split="test"),
+    )
+    with pytest.raises(ManifestError, match="what is cut from it overlaps"):
+        write_manifest(Manifest(pair, LABELS, "mine", shared_speakers=True), tmp_path / "m.csv")
+
+
+def test_stretches_of_one_recording_that_do_not_overlap_may_stand_in_two_splits(
+    tmp_path: Path,
+) -> None:
+    rows = ("a,a.wav,sad,train,,2", "b,a.wav,sad,test,2,4", "c,a.wav,sad,train,4,")
+    path = write_table(tmp_path, *rows, header="id,audio,label,split,start,end")
+    assert len(read_manifest(path).utterances) == 3

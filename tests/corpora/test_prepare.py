@@ -68,7 +68,7 @@ def test_a_cut_past_the_end_is_listed_and_kept(root: Path) -> None:
 def test_missing_recordings_are_listed_and_left_out(root: Path) -> None:
     report = run(table(root, "gone.wav,joy,ann"))
     (missing,) = report.missing
-    assert missing.where == "gone.wav (line 10)"
+    assert missing.where == "gone.wav (line 10, utterance 'gone')"
     assert len(read_manifest(report.manifest).utterances) == 8
 
 
@@ -201,5 +201,37 @@ def test_the_text_names_counts_drops_and_the_file_written(tmp_path: Path) -> Non
 def test_the_report_is_json(root: Path) -> None:
     report = run(table(root, "gone.wav,joy,ann"))
     value = json.loads(json.dumps(report.to_json()))
-    assert value["missing"][0]["where"] == "gone.wav (line 10)"
+    assert value["missing"][0]["where"] == "gone.wav (line 10, utterance 'gone')"
     assert value["counts"]["train"].keys() == {"calm", "joy", ""}
+
+
+def test_unknown_speakers_in_own_splits_are_noted(root: Path) -> None:
+    write_wav(root / "x.wav")
+    tail = {"ann": "train", "bob": "train", "cyd": "dev", "dan": "test"}
+    table(root)
+    lines = (root / "t.csv").read_text().splitlines()
+    rows = [f"{line},{tail[line.split(',')[2]]}" for line in lines[1:]]
+    (root / "t.csv").write_text("\n".join([f"{HEADER},split", *rows, "x.wav,joy,,dev"]) + "\n")
+    assert (
+        "The speaker of 1 utterances is unknown: whether splits share speakers cannot be checked."
+    ) in run(root).notes
+
+
+def test_one_label_only_is_warned_about(root: Path) -> None:
+    report = run(table(root), labels=("joy",))
+    assert "WARNING: one label only (joy): nothing to tell apart." in report.notes
+
+
+def test_a_shared_speaker_is_declared_by_an_option(root: Path) -> None:
+    table(root)
+    (root / "t.csv").write_text("\n".join([f"{HEADER},split", *SHARED]) + "\n")
+    with pytest.raises(ManifestError, match="declare that: --set shared_speakers=true"):
+        run(root)
+
+
+def test_speakers_heard_at_once_are_put_into_one_split(root: Path) -> None:
+    write_wav(root / "talk.wav", seconds=2.0)
+    rows = ("talk.wav,joy,eve,0,1.2", "talk.wav,calm,fay,1,2")
+    report = run(table(root, *rows, header=f"{HEADER},start,end", tail=",,"))
+    talk = [u for u in read_manifest(report.manifest).utterances if u.audio.name == "talk.wav"]
+    assert len({u.split for u in talk}) == 1

@@ -166,3 +166,19 @@ def test_another_sex_is_kept_as_not_known_and_reported(tmp_path: Path) -> None:
 def test_a_switch_that_is_neither_true_nor_false_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'maybe', expected true or false"):
         read(tmp_path, "audio,label\na.wav,sad\n", options={"allow_outside": "maybe"})
+
+
+def test_a_header_without_rows_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="it has no rows"):
+        read(tmp_path, "audio,label\n")
+
+
+@pytest.mark.parametrize("row", ["q,a.wav,sad,-1", "q,a.wav,sad"])
+def test_a_row_left_out_is_named_by_line_and_utterance(tmp_path: Path, row: str) -> None:
+    result = read(tmp_path, f"id,audio,label,start\nx,b.wav,sad,\n{row}\n")
+    assert [item.where for item in result.dropped] == ["t.csv:3 (utterance 'q')"]
+
+
+def test_a_path_outside_names_the_setting_that_permits_it(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="--set allow_outside=true"):
+        read(tmp_path, "audio,label\n../a.wav,sad\n")

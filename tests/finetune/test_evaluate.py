@@ -14,12 +14,15 @@ import torch
 
 from cache.audio import load_audio
 from cache.collect import collect_frames
+from cache.failures import write_failures
 from corpora.errors import ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.evaluate import evaluate, evaluate_head, evaluate_model
 from finetune.evaluation import Evaluation
+from finetune.model import EmotionModel
+from heads.origin import manifest_digest
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, LAST
 from tests.finetune.searched import copy_work
@@ -131,7 +134,7 @@ def test_an_unreadable_recording_is_skipped_and_named(
 
 def test_unlabelled_utterances_are_not_scored(with_model: Work, manifest: Manifest) -> None:
     rows = [replace(u, label="") if u.label == "anger" else u for u in manifest.utterances]
-    unlabelled = replace(manifest, utterances=tuple(rows))
+    unlabelled = replace(manifest, utterances=tuple(rows), corpus="others")
     expected = sum(u.label != "anger" for u in manifest.in_split("test"))
     assert evaluate_model(with_model, unlabelled).report.n == expected
     assert evaluate_head(with_model, unlabelled).report.n == expected
@@ -156,7 +159,7 @@ def test_recordings_that_are_all_unreadable_are_an_error(
     with_model: Work, manifest: Manifest, tmp_path: Path
 ) -> None:
     rows = tuple(replace(u, audio=load_nothing(tmp_path)) for u in manifest.utterances)
-    with pytest.raises(ConfigError, match="no utterance of the test split could be used"):
+    with pytest.raises(ConfigError, match=r"could be used, of 9 in it\. First: .*cannot be read"):
         evaluate_model(with_model, replace(manifest, utterances=rows))
 
 
@@ -167,3 +170,71 @@ def load_nothing(folder: Path) -> Path:
     with pytest.raises(ValueError, match="cannot be read"):
         load_audio(path)
     return path
+
+
+def swapped(manifest: Manifest, corpus: str = "tones") -> Manifest:
+    """Train and test have changed places."""
+    other = {"train": "test", "test": "train"}
+    rows = tuple(replace(u, split=other.get(u.split, u.split)) for u in manifest.utterances)
+    return replace(manifest, utterances=rows, corpus=corpus)
+
+
+def trained_on(work: Work, manifest: Manifest) -> None:
+    """Note in the model where it comes from, as `finetune` does."""
+    model = EmotionModel.from_pretrained(work.model)
+    digest = manifest_digest(manifest)
+    model.provenance |= {
+        "corpus": manifest.corpus,
+        "manifest_sha256": digest,
+        "search_manifest_sha256": digest,
+    }
+    model.save_pretrained(work.model)
+
+
+@pytest.mark.parametrize("subject", ["head", "model"])
+def test_splits_that_changed_since_are_refused(
+    subject: str, with_model: Work, manifest: Manifest
+) -> None:
+    trained_on(with_model, manifest)
+    with pytest.raises(ConfigError, match=rf"has changed since the {subject}.*`search`.*again"):
+        evaluate(with_model, swapped(manifest), subject=subject)
+    assert not with_model.evaluation.exists()
+
+
+@pytest.mark.parametrize("subject", ["head", "model"])
+def test_another_corpus_is_scored_with_a_note(
+    subject: str, with_model: Work, manifest: Manifest
+) -> None:
+    trained_on(with_model, manifest)
+    evaluation = evaluate(with_model, swapped(manifest, corpus="others"), subject=subject)
+    assert evaluation.to_text().startswith("Note: This manifest is not the one")
+    report = json.loads((evaluation.folder / "report.json").read_text())
+    assert "may hold recordings it was trained on" in report["note"]
+
+
+@pytest.mark.parametrize("subject", ["head", "model"])
+def test_its_own_manifest_needs_no_note(subject: str, with_model: Work, manifest: Manifest) -> None:
+    trained_on(with_model, manifest)
+    evaluation = evaluate(with_model, manifest, subject=subject)
+    assert evaluation.note == ""
+    assert "Note: This manifest" not in evaluation.to_text()
+
+
+def test_a_model_hears_what_another_extraction_could_not_use(
+    with_model: Work, manifest: Manifest
+) -> None:
+    write_failures(with_model.failures, {u.id: "corrupt" for u in manifest.in_split("test")[:3]})
+    evaluation = evaluate_model(with_model, manifest)
+    assert evaluation.report.n == len(manifest.in_split("test"))
+    assert not evaluation.skipped
+
+
+@pytest.mark.parametrize("subject", ["head", "model"])
+def test_a_folder_that_cannot_be_written_to_stops_it_first(
+    subject: str, with_model: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_model.evaluation.write_text("a file where the folder should be")
+    for name in ("collect_frames", "predict_logits"):
+        monkeypatch.delattr(f"finetune.evaluate.{name}")
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        evaluate(with_model, manifest, subject=subject)

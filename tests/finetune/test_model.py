@@ -10,7 +10,7 @@ import torch
 
 from cache.audio import load_audio
 from cache.collect import collect_frames
-from corpora.errors import ConfigError
+from corpora.errors import AudioError, ConfigError
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.assembly import assemble
@@ -139,3 +139,18 @@ def test_a_model_without_trainable_parts_has_no_dropout_in_training_mode(encoder
     with torch.no_grad():
         first = model.train()([noise], ["stop"])
         torch.testing.assert_close(model([noise], ["stop"]), first, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_a_waveform_that_is_not_finite_is_refused(encoders: Path, value: float) -> None:
+    waveform = torch.zeros(8_000)
+    waveform[17] = value
+    with pytest.raises(AudioError, match="waveform 1 has samples that are not finite"):
+        make_model(encoders)([torch.zeros(8_000), waveform.numpy()], ["", ""])
+
+
+def test_integer_samples_and_channels_are_refused(encoders: Path) -> None:
+    model = make_model(encoders)
+    for waveform in (torch.zeros(8_000, dtype=torch.int16), torch.zeros(2, 8_000)):
+        with pytest.raises(ConfigError, match=r"waveform 0 is torch.*expected \[samples\]"):
+            model([waveform], [""])

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from cache.extraction import read_extraction
+from cache.failures import write_failures
 from corpora.errors import ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.evaluate import evaluate_model
+from finetune.fitting import failed_at_extraction
 from finetune.model import EmotionModel
 from finetune.report import FinetuneReport
 from finetune.run import TINY_LEARNING_RATES, FinetuneConfig, parse_phases, run_finetune
+from heads.bootstrap import Interval
+from heads.results import save_head, trial_file
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 
@@ -80,7 +85,7 @@ def test_the_report_is_text_and_json(finished: tuple[Work, FinetuneReport, str])
 def test_without_a_test_split_there_is_a_model_and_no_result(
     searched: Searched, manifest: Manifest, tmp_path: Path
 ) -> None:
-    work = copy_work(searched.work, tmp_path / "work")
+    work = copy_work(searched.work, tmp_path / "my work")
     rows = tuple(replace(u, split="") if u.split == "test" else u for u in manifest.utterances)
     config = replace(SHORT, phases=(2,), learning_rates={2: 1e-4}, epochs=1)
     report = run_finetune(work, replace(manifest, utterances=rows), config)
@@ -88,8 +93,71 @@ def test_without_a_test_split_there_is_a_model_and_no_result(
     assert report.model is None
     assert report.phases[0].config.learning_rate == 1e-4
     assert "no labelled test split" in report.to_text()
+    assert f"evaluate --split dev --work '{work.root}'" in report.to_text()
     assert "manifest has changed since the search" in report.to_text()
     EmotionModel.from_pretrained(work.model)
+
+
+def test_splits_that_changed_since_the_search_stop_it_before_anything_is_trained(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    other = {"train": "test", "test": "train", "dev": "dev"}
+    rows = tuple(replace(u, split=other[u.split]) for u in manifest.utterances)
+    with pytest.raises(ConfigError, match="has changed since the head was searched"):
+        run_finetune(work, replace(manifest, utterances=rows), SHORT)
+    assert not work.model.exists()
+
+
+def test_a_listed_failure_counts_only_without_frames_in_the_cache(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    first, second, *_ = manifest.utterances
+    write_failures(work.failures, {first.id: "corrupt", second.id: "corrupt"})
+    rows = [first, replace(second, end=0.2)]  # a segment that was never extracted
+    found = failed_at_extraction(work, searched.record, read_extraction(work), rows)
+    assert found == {second.id: "corrupt"}
+
+
+def test_without_a_usable_recording_the_first_reason_is_told(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    rows = tuple(
+        replace(u, audio=Path("nowhere.wav")) for u in manifest.utterances if u.split != "test"
+    )
+    with pytest.raises(ConfigError, match=r"0 training.*27 utterances.*First: .*no such file"):
+        run_finetune(work, replace(manifest, utterances=rows), SHORT)
+
+
+def test_a_trial_that_was_not_kept_is_answered_with_those_that_were(
+    searched: Searched, manifest: Manifest, tmp_path: Path
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    for number in (3, 12):
+        save_head(
+            trial_file(work.search, number),
+            trial_file(work.search, number).with_suffix(".safetensors"),
+            searched.head,
+            searched.record,
+        )
+    with pytest.raises(MissingStepError, match=r"No head of trial 99 .* trials 3, 12\."):
+        run_finetune(work, manifest, SHORT, head=trial_file(work.search, 99))
+
+
+def test_a_bootstrap_without_known_speakers_is_over_utterances(
+    finished: tuple[Work, FinetuneReport, str],
+) -> None:
+    report = finished[1]
+    assert report.model is not None
+    intervals = dict.fromkeys(("macro_f1", "uar", "accuracy"), Interval(0.1, 0.9))
+    scores = replace(
+        report.model.report, speakers=0, intervals=intervals, interval_reason="unknown speakers"
+    )
+    text = replace(report, model=replace(report.model, report=scores)).to_text()
+    assert "bootstrap over utterances]" in text
+    assert "Note: unknown speakers." in text
 
 
 def test_a_head_of_other_labels_is_refused_before_anything_is_trained(
