@@ -262,9 +262,11 @@ def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
 def _reference(setting: Setting, modalities: Sequence[str], input_norm: str) -> Reference:
     """The logistic regression beside the best head; fitted anew only if another one is needed."""
     path = setting.folder / REFERENCE
-    kept = read_reference(path)
-    if kept and (kept.modalities, kept.input_norm) == (tuple(modalities), input_norm):
+    folds = setting.selection.folds
+    kept = read_reference(path, setting.origin)
+    wanted = (tuple(modalities), input_norm, folds is not None)
+    if kept and (kept.modalities, kept.input_norm, kept.folds is not None) == wanted:
         return kept
-    reference = logistic_reference(setting.store, modalities, input_norm, setting.selection.folds)
-    write_reference(path, reference)
+    reference = logistic_reference(setting.store, modalities, input_norm, folds)
+    write_reference(path, reference, setting.origin)
     return reference

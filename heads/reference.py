@@ -26,6 +26,7 @@ from heads.dataset import VectorStore
 from heads.folds import Folds
 from heads.head import MODALITIES, view_name
 from heads.metrics import Report, classification_report
+from heads.origin import Origin
 from heads.results import report_from_json
 
 FORMAT, VERSION = "emopool-reference", 2
@@ -96,16 +97,24 @@ class Reference:
         )
 
 
-def write_reference(path: Path, reference: Reference) -> None:
-    """Write a reference as JSON."""
-    write_json(path, {"format": FORMAT, "version": VERSION, **reference.to_json()})
+def write_reference(path: Path, reference: Reference, origin: Origin) -> None:
+    """Write a reference as JSON, with the rows and streams it was fitted on."""
+    fitted_on = {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
+    write_json(
+        path, {"format": FORMAT, "version": VERSION, **reference.to_json(), "fitted_on": fitted_on}
+    )
 
 
-def read_reference(path: Path) -> Reference | None:
-    """Read a reference back; None where there is no such file."""
+def read_reference(path: Path, origin: Origin | None = None) -> Reference | None:
+    """Read a reference back; None where there is none, or one of other rows than `origin`'s."""
     if not path.is_file():
         return None
-    return Reference.from_json(read_json(path, kind=FORMAT, version=VERSION))
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    if origin is not None:
+        wanted = {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
+        if value.get("fitted_on") != wanted:
+            return None
+    return Reference.from_json(value)
 
 
 def logistic_reference(
