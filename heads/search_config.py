@@ -48,7 +48,7 @@ class SearchConfig:
     tied: bool = True
     space: Path | None = None
     sampler: str = "tpe"
-    folds: str = "auto"
+    folds: str = "off"
     ensemble: int = 0
     storage: str = ""
     study_name: str = STUDY_NAME

@@ -200,3 +200,39 @@ def test_a_storage_that_cannot_be_used_is_refused(
     with pytest.raises(error, match=message) as caught:
         small_search(tmp_path / "search", 1, storage=url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_queued_trial_is_taken_by_one_process_only(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    taker = (
+        "import sys; from pathlib import Path; from heads.study import HeadStudy, SharedStudy\n"
+        "url, folder = sys.argv[1:]\n"
+        "with HeadStudy(Path(folder), {}, 0, shared=SharedStudy(url)) as study:\n"
+        "    sys.stdin.readline()\n"
+        "    print(*study.ask(60, lambda trial, seed: trial.number, total=60))\n"
+        "    sys.stdout.flush(); sys.stdin.readline()\n"
+    )
+    published = {str(number): {"rate": number} for number in range(60)}
+    with HeadStudy(tmp_path, {}, 0, published, shared=SharedStudy(url)):
+        pass
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", taker, url, str(tmp_path)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    taken = []
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        assert process.stdout is not None
+        taken += [int(number) for number in process.stdout.readline().split()]
+    for process in processes:
+        process.communicate("\n", timeout=60)
+    assert sorted(taken) == list(range(60))
