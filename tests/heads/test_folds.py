@@ -264,7 +264,7 @@ def test_other_folds_make_another_study(tmp_path: Path) -> None:
         small_search(tmp_path / "search", 2, folds="off", epochs=1)
 
 
-def test_folds_are_automatic_in_a_search(tmp_path: Path) -> None:
-    config = SearchConfig(trials=1, batch_size=16, epochs=1)
+def test_automatic_folds_are_on_where_dev_has_few_speakers(tmp_path: Path) -> None:
+    config = SearchConfig(trials=1, batch_size=16, epochs=1, folds="auto")
     report = search_heads(make_dataset(dim=8), tmp_path / "search", make_origin(), config)
     assert report.best.selected_on == "7 folds of train and dev, each one speaker"
