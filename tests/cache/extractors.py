@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 PART_BYTES = 12_000
 
 _CODE = f"""
-import json, os, sys, time, traceback
+import json, os, signal, sys, time, traceback
+# A shell in the background starts its children with interrupts ignored; a user's terminal does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import cache.audio_pass, cache.check, cache.extract, cache.shares, cache.tiny, cache.writer
 from cli import main
 cache.writer.PART_BYTES = {PART_BYTES}
