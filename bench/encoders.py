@@ -14,8 +14,8 @@ from transformers import (
     Wav2Vec2BertModel,
 )
 
-from cache.hidden_states import quiet
-from cache.tiny import make_tiny_encoder
+from cache.encoders.hidden_states import quiet
+from cache.encoders.tiny import make_tiny_encoder
 
 _SEED = 1
 

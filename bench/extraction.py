@@ -13,18 +13,18 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-import cache.writer
+import cache.store.writer
 from bench.encoders import save_audio_encoder
 from bench.measure import compare, seconds
 from bench.recordings import make_manifest
 from bench.table import Outcome, Settings, seconds_outcome
 from cache.amounts import bytes_text
 from cache.audio import load_audio
-from cache.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.grid import SAMPLE_RATE
-from cache.parts import PART_BYTES
-from cache.plan import ExtractConfig
-from cache.run import extract
+from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.grid import SAMPLE_RATE
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
+from cache.store.parts import PART_BYTES
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 
@@ -112,7 +112,7 @@ def nothing_to_do(settings: Settings) -> Outcome:
     write_manifest(manifest, work.manifest)
     config = ExtractConfig(audio_encoder="tiny", text_encoder="tiny", device="cpu")
     # One utterance of the tiny encoder: 9 frames of 128 float16.
-    with patch.object(cache.writer, "PART_BYTES", PER_PART * 9 * 128 * 2):
+    with patch.object(cache.store.writer, "PART_BYTES", PER_PART * 9 * 128 * 2):
         extract(work, manifest, config)
     parts = _audio_parts(work)
     command = [sys.executable, str(ROOT / "cli.py"), "extract", "--work", str(work.root)]

@@ -8,8 +8,8 @@ from transformers import SeamlessM4TFeatureExtractor
 
 from bench.measure import compare
 from bench.table import Outcome, Settings, seconds_outcome
-from cache.fbank import FbankSettings, log_mels
-from cache.grid import SAMPLE_RATE
+from cache.encoders.fbank import FbankSettings, log_mels
+from cache.encoders.grid import SAMPLE_RATE
 
 # 60 recordings of 1 to 12 s: 6.5 minutes, in batches of 10 as on a CPU.
 COUNT, BATCH = 60, 10

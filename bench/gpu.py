@@ -21,16 +21,16 @@ from bench.extraction import encode, length_sorted_batches
 from bench.gpu_report import Figures
 from bench.measure import seconds
 from bench.recordings import make_manifest
-from cache.audio_encoder import load_audio_encoder
-from cache.audio_pass import BATCH_SECONDS
-from cache.fbank import FbankSettings, log_mels
-from cache.grid import SAMPLE_RATE, read_grid
+from cache.encoders.audio_encoder import load_audio_encoder
+from cache.encoders.fbank import FbankSettings, log_mels
+from cache.encoders.grid import SAMPLE_RATE, read_grid
+from cache.encoders.text_encoder import load_text_encoder
+from cache.encoders.vad import load_detector, speech
+from cache.extracting.audio_pass import BATCH_SECONDS
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
+from cache.extracting.text_pass import BATCH_TOKENS
 from cache.keys import normalise_text
-from cache.plan import ExtractConfig
-from cache.run import extract
-from cache.text_encoder import load_text_encoder
-from cache.text_pass import BATCH_TOKENS
-from cache.vad import load_detector, speech
 from corpora.manifest import Manifest
 from corpora.work import Work
 

@@ -10,8 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
-from cache.plan import ExtractConfig
-from cache.run import extract
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
 from corpora.manifest import read_manifest
 from corpora.work import Work
 

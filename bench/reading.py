@@ -19,10 +19,10 @@ import zarr
 
 from bench.measure import compare
 from bench.table import Outcome, Settings, rate_outcome
-from cache.layout import ensure_stream, open_features
 from cache.recipe import Recipe
+from cache.store.layout import ensure_stream, open_features
+from cache.store.writer import PartWriter
 from cache.stream import FrameStream
-from cache.writer import PartWriter
 
 DIM = 1024
 BYTES = 1_000_000_000

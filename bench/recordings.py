@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.grid import SAMPLE_RATE
+from cache.encoders.grid import SAMPLE_RATE
 from corpora.manifest import Manifest, Utterance
 
 LABELS = ("anger", "neutral")

@@ -15,7 +15,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from cache.grid import SAMPLE_RATE
+from cache.encoders.grid import SAMPLE_RATE
 from corpora.errors import AudioError
 
 #: soxr's most careful setting: resampling is a small part of an extraction and done once.

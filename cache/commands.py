@@ -97,9 +97,9 @@ def extract(
     Stop it and start it as you like: it goes on with what is missing. Several processes share the
     work, started one by one or by torchrun (docs/scale.md).
     """
-    from cache.plan import ExtractConfig, parse_layers
-    from cache.run import extract as run
-    from cache.summary import report_json, report_text
+    from cache.extracting.plan import ExtractConfig, parse_layers
+    from cache.extracting.run import extract as run
+    from cache.extracting.summary import report_json, report_text
     from corpora.manifest import read_manifest
 
     work = Work(root)
@@ -127,7 +127,7 @@ def extract(
         return
     checked = None
     if check_count:
-        from cache.check import check
+        from cache.extracting.check import check
 
         checked = check(work, manifest, outcome.plan, check_count, show_progress=not as_json)
     show(
@@ -150,7 +150,7 @@ def cache() -> None:
 @work_option
 def info(manifest_path: Path | None, as_json: bool, root: Path) -> None:
     """List the streams: encoder, layer, versions, utterances, hours, bytes, completeness."""
-    from cache.info import cache_info
+    from cache.upkeep.info import cache_info
     from corpora.manifest import read_manifest
 
     work = Work(root)
@@ -169,7 +169,7 @@ def verify(
     ctx: click.Context, fix: bool, manifest_path: Path | None, as_json: bool, root: Path
 ) -> None:
     """Check presence, sizes, checksums and numbers of every part; exit 1 if anything is wrong."""
-    from cache.verify import verify as run
+    from cache.upkeep.verify import verify as run
 
     report = run(Work(root), fix=fix, manifest=manifest_path, show_progress=not as_json)
     show(report.to_json(), report.to_text(), as_json)
@@ -194,7 +194,7 @@ def verify(
 @work_option
 def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, root: Path) -> None:
     """Drop streams and parts that none of the named manifests use, after saying what."""
-    from cache.prune import apply, prune_plan
+    from cache.upkeep.prune import apply, prune_plan
 
     work = Work(root)
     plan = prune_plan(work, keep or (work.manifest,), last_only=last_only)
@@ -214,7 +214,7 @@ def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, roo
 @work_option
 def compact(as_json: bool, root: Path) -> None:
     """Merge small parts into large ones; new ones are written before old ones go."""
-    from cache.compact import compact as run
+    from cache.upkeep.compact import compact as run
 
     report = run(Work(root), show_progress=not as_json)
     show(report.to_json(), report.to_text(), as_json)
@@ -227,7 +227,7 @@ def compact(as_json: bool, root: Path) -> None:
 @work_option
 def export_cache(path: Path, file_format: str, as_json: bool, root: Path) -> None:
     """Write all streams to PATH, one HDF5 data set an utterance, with keys and labels."""
-    from cache.hdf5 import export_hdf5
+    from cache.exchange.hdf5 import export_hdf5
     from corpora.manifest import read_manifest
 
     work = Work(root)
@@ -260,8 +260,8 @@ def import_cache(
     root: Path,
 ) -> None:
     """Add the frames in PATH: an HDF5 file of `cache export`, or a folder of ID.npy or ID.pt."""
-    from cache.adopt import import_folder
-    from cache.hdf5_import import import_hdf5
+    from cache.exchange.adopt import import_folder
+    from cache.exchange.hdf5_import import import_hdf5
     from corpora.manifest import read_manifest
 
     work = Work(root)

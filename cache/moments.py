@@ -21,9 +21,9 @@ from cache.extraction import Extraction, Source, layer_name, moments_name, read_
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
-from cache.layout import ensure_stream
+from cache.store.layout import ensure_stream
+from cache.store.writer import PartWriter
 from cache.stream import FrameStream
-from cache.writer import PartWriter
 from corpora.errors import CacheError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work

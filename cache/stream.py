@@ -1,7 +1,8 @@
 """FrameStream: reads one recipe's features of any number of inputs, by content key.
 
 Importing this, opening a stream and asking what it holds do not import torch: a plan that finds
-nothing to do answers at once. `cache.layout` tells the folders, `cache.parts` the bytes.
+nothing to do answers at once. `cache.store.layout` tells the folders, `cache.store.parts` the
+bytes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cache.index import Index, Run, scan
-from cache.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
-from cache.parts import check_sum, copy_checked, map_part
-from cache.writer import PartWriter
+from cache.store.index import Index, Run, scan
+from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
+from cache.store.parts import check_sum, copy_checked, map_part
+from cache.store.writer import PartWriter
 from corpora.errors import CacheError
 
 if TYPE_CHECKING:
     import torch
 
-    from cache.delivery import Piece
     from cache.frames import Frames
+    from cache.store.delivery import Piece
 
 __all__ = ["FrameStream", "PartWriter", "ensure_stream", "open_features"]
 
@@ -197,7 +198,7 @@ class FrameStream:
         """Utterances as a ragged batch.
 
         Converted and sent to the device in small blocks, so beside the result there is hardly
-        anything in memory (`cache.delivery`).
+        anything in memory (`cache.store.delivery`).
 
         Args:
             keys: which, in which order, repeats allowed; all by default.
@@ -212,8 +213,8 @@ class FrameStream:
         # Here and not above: planning an extraction opens streams and must not wait for torch.
         import torch
 
-        from cache.delivery import deliver, new_tensor
         from cache.frames import Frames
+        from cache.store.delivery import deliver, new_tensor
 
         stored = getattr(torch, self._header.dtype)
         target = torch.device(device)
@@ -235,7 +236,7 @@ class FrameStream:
 
     def _pieces(self, positions: npt.NDArray[np.int64], whole: list[str]) -> Iterator[Piece]:
         """What to deliver; the paths of parts delivered as a whole are added to `whole`."""
-        from cache.delivery import Piece
+        from cache.store.delivery import Piece
 
         for run in self._index.runs(positions):
             part = self._index.parts[run.part]

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 
 from cache.amounts import bytes_text
-from cache.delivery import Piece, deliver, new_tensor
 from cache.frames import Frames
+from cache.store.delivery import Piece, deliver, new_tensor
 from cache.stream import FrameStream
 from corpora.errors import ConfigError
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cache.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.text_encoder import TextEncoder, load_text_encoder
+from cache.encoders.vad import load_detector
 from cache.frames import Frames
-from cache.text_encoder import TextEncoder, load_text_encoder
-from cache.vad import load_detector
 from corpora.errors import ConfigError
 from finetune.model import EmotionModel
 from finetune.model_directory import Parts, front_end_files

@@ -116,7 +116,7 @@ def evaluate(
     root: Path,
 ) -> None:
     """Score the fine-tuned model, or the searched head, on a split."""
-    from cache.device import choose_device
+    from cache.encoders.device import choose_device
     from corpora.manifest import read_manifest
     from finetune.evaluate import evaluate as run
 

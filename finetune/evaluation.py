@@ -22,7 +22,7 @@ from heads.dataset import Dataset
 from heads.metrics import Report, format_report
 from heads.origin import manifest_digest
 from heads.results import report_from_json
-from heads.tables import write_predictions
+from heads.search.tables import write_predictions
 
 FORMAT, VERSION = "emopool-evaluation", 1
 REPORT, PREDICTIONS = "report.json", "predictions.csv"

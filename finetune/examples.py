@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cache.audio import audio_seconds
-from cache.grid import SAMPLE_RATE
+from cache.encoders.grid import SAMPLE_RATE
 from cache.keys import normalise_text
 from corpora.errors import AudioError, ManifestError
 from corpora.manifest import Utterance

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cache.encoder_files import Kind, encoder_fields
+from cache.encoders.files import Kind, encoder_fields
+from cache.encoders.vad_weights import vad_fields
 from cache.extraction import Extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
-from cache.layout import read_recipe
 from cache.recipe import JSON, Recipe, difference
+from cache.store.layout import read_recipe
 from cache.stream import FrameStream
-from cache.vad_weights import vad_fields
 from corpora.errors import ConfigError, FormatVersionError
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
-from cache.vad import speech
 from corpora.errors import AudioError, ConfigError
 from finetune.model_directory import Parts, read_model, write_model
 from heads.head import as_inputs, stack_logits

@@ -23,10 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cache.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.encoder_files import tokenizer_files
-from cache.text_encoder import TextEncoder, load_text_encoder
-from cache.vad import SpeechDetector
+from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.files import tokenizer_files
+from cache.encoders.text_encoder import TextEncoder, load_text_encoder
+from cache.encoders.vad import SpeechDetector
 from corpora.errors import ConfigError, MissingStepError
 from corpora.files import read_json, write_json, write_text
 from finetune.model_files import CONFIG, HEAD, check_files, digests, fsync, replacing

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.encoder_files import hash_files
-from cache.scratch import publish
+from cache.encoders.files import hash_files
+from cache.store.scratch import publish
 from corpora.errors import ConfigError
 
 CONFIG, HEAD = "config.json", "head.safetensors"

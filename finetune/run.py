@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from cache.device import choose_device
-from cache.encoder_files import Kind
-from cache.encoder_names import resolve_encoder
+from cache.encoders.device import choose_device
+from cache.encoders.files import Kind
+from cache.encoders.names import resolve_encoder
 from cache.extraction import read_extraction
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest, require_splits

@@ -11,8 +11,8 @@ from corpora.progress import progress_bar
 from finetune.batches import load_batches, plan_batches
 from finetune.examples import Examples
 from finetune.model import EmotionModel
-from heads.confusion import confusion_matrix, macro_f1
 from heads.losses import Loss
+from heads.statistics.confusion import confusion_matrix, macro_f1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from finetune.examples import Examples
 from finetune.model import EmotionModel
 from finetune.scoring import Score
 from heads.losses import Loss, LossConfig, inverse_frequency, loss_function
-from heads.space import seed_from
+from heads.search.space import seed_from
 from heads.training import Schedule
 
 # Sixteen utterances of three seconds: a step then fits a laptop's memory with the full encoders'

@@ -85,8 +85,8 @@ def search(
 ) -> None:
     """Search pooling heads on the cached frames with Optuna, into WORK/search."""
     from corpora.manifest import read_manifest
-    from heads.search import run_search
-    from heads.search_config import SearchConfig
+    from heads.search.config import SearchConfig
+    from heads.search.run import run_search
 
     work = Work(root)
     config = SearchConfig(

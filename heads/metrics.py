@@ -1,7 +1,7 @@
 """The report on a set of predictions: scores, intervals, and both as text.
 
-What a score means, and over which classes it is averaged, stands in `heads.confusion`; how an
-interval is found in `heads.bootstrap`.
+What a score means, and over which classes it is averaged, stands in
+`heads.statistics.confusion`; how an interval is found in `heads.statistics.bootstrap`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from corpora.errors import ConfigError
-from heads.bootstrap import Interval, bootstrap, percentile_interval
-from heads.clusters import cluster_numbers, confusion_by_cluster, judge_clusters, known_speakers
-from heads.confusion import accuracy, class_scores, confusion_matrix, macro_f1, uar
+from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.clusters import (
+    cluster_numbers,
+    confusion_by_cluster,
+    judge_clusters,
+    known_speakers,
+)
+from heads.statistics.confusion import accuracy, class_scores, confusion_matrix, macro_f1, uar
 
 # The scores that get an interval, by their name in the report.
 HEADLINE = {"macro_f1": macro_f1, "uar": uar, "accuracy": accuracy}

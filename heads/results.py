@@ -2,12 +2,12 @@
 
 | file | holds |
 |---|---|
-| `study.db` | the Optuna study (`heads.study`), unless it is kept in a database |
+| `study.db` | the Optuna study (`heads.search.study`), unless it is kept in a database |
 | `study.json` | which study the files belong to |
 | `best.json`, `head.safetensors` | the best head: configuration, origin and scores; its weights |
 | `trials/00012.json`, `.safetensors` | the ten best, without scores |
 | `selection/00012.safetensors` | what each completed trial said about the rows it was chosen by |
-| `trials.csv`, `predictions.csv` | every trial; the best head's probabilities (`heads.tables`) |
+| `trials.csv`, `predictions.csv` | every trial; the best head's probabilities |
 | `fold_predictions.csv` | with folds, of each utterance by the head it was held out from |
 | `ensemble.json`, `ensemble_predictions.csv` | with `--ensemble`: its scores and probabilities |
 | `plots/` | with `--plots`: the study as pictures |
@@ -28,10 +28,10 @@ from torch import Tensor
 
 from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
 from corpora.files import read_json, write_bytes, write_json
-from heads.bootstrap import Interval
 from heads.head import Head, HeadConfig
 from heads.metrics import ClassScore, Report
 from heads.origin import Origin
+from heads.statistics.bootstrap import Interval
 from heads.training import Schedule, TrainingConfig
 
 FORMAT, VERSION = "emopool-head", 1

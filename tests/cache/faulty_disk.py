@@ -14,9 +14,9 @@ from types import ModuleType
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-import cache.compact
-import cache.scratch
-import cache.writer
+import cache.store.scratch
+import cache.store.writer
+import cache.upkeep.compact
 import corpora.files
 
 DIM = 3
@@ -107,12 +107,12 @@ def faulty(operations: int, *, power_cut: bool) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
     with (
-        patch.object(cache.writer, "os", disk),
-        patch.object(cache.scratch, "os", disk),
+        patch.object(cache.store.writer, "os", disk),
+        patch.object(cache.store.scratch, "os", disk),
         patch.object(corpora.files, "os", disk),
-        patch.object(cache.scratch, "shutil", type("", (), {"rmtree": staticmethod(leave)})),
-        patch.object(cache.writer, "PART_BYTES", PART_BYTES),
-        patch.object(cache.compact, "PART_BYTES", PART_BYTES),
+        patch.object(cache.store.scratch, "shutil", type("", (), {"rmtree": staticmethod(leave)})),
+        patch.object(cache.store.writer, "PART_BYTES", PART_BYTES),
+        patch.object(cache.upkeep.compact, "PART_BYTES", PART_BYTES),
     ):
         try:
             yield

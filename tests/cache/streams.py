@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.layout import read_stream
 from cache.recipe import Recipe
+from cache.store.layout import read_stream
 from cache.stream import PartWriter, ensure_stream, open_features
 
 Array = npt.NDArray[Any]

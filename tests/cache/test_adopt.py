@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cache.adopt import import_folder
 from cache.collect import collect_frames
+from cache.exchange.adopt import import_folder
 from cache.extraction import read_extraction
 from cache.failures import read_failures
-from cache.info import cache_info
+from cache.upkeep.info import cache_info
 from corpora.errors import CacheError, ConfigError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work

@@ -13,9 +13,9 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from cache.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.encoder_files import encoder_fields, hash_files, weight_files
-from cache.encoder_names import resolve_encoder
+from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.files import encoder_fields, hash_files, weight_files
+from cache.encoders.names import resolve_encoder
 from corpora.errors import AudioError, ConfigError, EmopoolError
 
 SMALL = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cache.check import check
-from cache.plan import ExtractConfig, make_plan
-from cache.run import extract
-from cache.writer import PartWriter
+from cache.extracting.check import check
+from cache.extracting.plan import ExtractConfig, make_plan
+from cache.extracting.run import extract
+from cache.store.writer import PartWriter
 from cli import main
 from corpora.errors import CacheError
 from corpora.manifest import Manifest, write_manifest

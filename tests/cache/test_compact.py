@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cache.compact
-from cache.compact import compact
-from cache.index import scan
-from cache.layout import read_stream
-from cache.locks import shared_lock
+import cache.upkeep.compact
+from cache.store.index import scan
+from cache.store.layout import read_stream
+from cache.store.locks import shared_lock
 from cache.stream import FrameStream
+from cache.upkeep.compact import compact
 from corpora.errors import CacheError, MissingStepError
 from corpora.work import Work
 from tests.cache.streams import Array, add, make_stream
@@ -21,7 +21,7 @@ FRAME_BYTES = 8  # four halves
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of ten frames; with fewer than five they are small."""
-    monkeypatch.setattr(cache.compact, "PART_BYTES", 10 * FRAME_BYTES)
+    monkeypatch.setattr(cache.upkeep.compact, "PART_BYTES", 10 * FRAME_BYTES)
 
 
 def fill(work: Path, parts: list[dict[str, int]]) -> Path:
@@ -48,8 +48,8 @@ def test_small_parts_become_parts_of_up_to_the_limit(fast_path: Path) -> None:
     assert "5 parts -> 2" in compact_text(report)
 
 
-def compact_text(report: cache.compact.CompactedStream) -> str:
-    return cache.compact.CompactReport((report,), 1).to_text()
+def compact_text(report: cache.upkeep.compact.CompactedStream) -> str:
+    return cache.upkeep.compact.CompactReport((report,), 1).to_text()
 
 
 def test_parts_of_half_the_limit_are_left_alone(fast_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_full_disk_loses_nothing(fast_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cache.writer.write_at", full)
+    monkeypatch.setattr("cache.store.writer.write_at", full)
     with pytest.raises(OSError, match="No space"):
         compact(Work(fast_path))
     assert layout(stream) == [["a"], ["b"]]

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
+from cache.extracting.targets import targets_of
 from cache.extraction import read_extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
-from cache.plan import ExtractConfig
-from cache.run import extract
 from cache.stream import FrameStream
-from cache.targets import targets_of
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.work import Work
 from tests.cache.extractors import Extractors, extractors, script, wait_until

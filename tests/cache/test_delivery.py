@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cache.delivery
-from cache.delivery import Piece, deliver, new_tensor
+import cache.store.delivery
+from cache.store.delivery import Piece, deliver, new_tensor
 from cache.stream import FrameStream
 from corpora.errors import CacheError
 from tests.cache.streams import add, make_stream, utterances
@@ -46,12 +46,12 @@ def test_pieces_arrive_where_they_belong(
     ]
     out = new_tensor(sum(lengths), 4, dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache.delivery, "_PINNED_BYTES", pinned_rows * 8)
-        patch.setattr(cache.delivery, "_BLOCK_BYTES", block_rows * 8)
-        patch.setattr(cache.delivery, "_SERIAL_ELEMENTS", 7)
-        patch.setattr(cache.delivery, "_THREADED_BYTES", 0 if threads else 10**9)
+        patch.setattr(cache.store.delivery, "_PINNED_BYTES", pinned_rows * 8)
+        patch.setattr(cache.store.delivery, "_BLOCK_BYTES", block_rows * 8)
+        patch.setattr(cache.store.delivery, "_SERIAL_ELEMENTS", 7)
+        patch.setattr(cache.store.delivery, "_THREADED_BYTES", 0 if threads else 10**9)
         # The path to a GPU, into memory: all but the pinning and the events.
-        (cache.delivery._upload if upload else deliver)(iter(pieces), out)
+        (cache.store.delivery._upload if upload else deliver)(iter(pieces), out)
     assert torch.equal(out, torch.from_numpy(source.copy()).to(dtype))
 
 
@@ -70,7 +70,7 @@ def test_extreme_values_convert_as_torch_converts_them() -> None:
 def test_damage_is_found_while_converting(
     tmp_path: Path, dtype: torch.dtype, threaded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache.delivery, "_THREADED_BYTES", 0 if threaded else 10**9)
+    monkeypatch.setattr(cache.store.delivery, "_THREADED_BYTES", 0 if threaded else 10**9)
     stream = make_stream(tmp_path)
     add(stream, utterances(9, seed=1))
     part = add(stream, utterances(9, seed=2))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.energy import energy
-from cache.grid import Grid
+from cache.encoders.energy import energy
+from cache.encoders.grid import Grid
 
 GRID = Grid(320, 560)
 

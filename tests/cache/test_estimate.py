@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from cache.plan import ExtractConfig
-from cache.run import extract
-from cache.scratch import write_at
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
+from cache.store.scratch import write_at
 from cache.stream import FrameStream
 from corpora.errors import CacheError
 from corpora.manifest import Manifest
@@ -82,7 +82,7 @@ def test_a_full_disk_stops_with_a_message_and_a_readable_cache(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_at(descriptor, data, offset)
 
-    monkeypatch.setattr("cache.writer.write_at", write)
+    monkeypatch.setattr("cache.store.writer.write_at", write)
     with pytest.raises(CacheError, match=r"is full.*kept.*same command again"):
         extract(work, manifest, TINY)
     monkeypatch.undo()

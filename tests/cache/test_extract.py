@@ -14,18 +14,18 @@ import soundfile
 import torch
 
 from cache.audio import load_audio
-from cache.audio_encoder import load_audio_encoder
 from cache.collect import collect_frames
-from cache.encoder_names import resolve_encoder
-from cache.encoding import Encoded, encode_audio
-from cache.energy import energy
+from cache.encoders.audio_encoder import load_audio_encoder
+from cache.encoders.energy import energy
+from cache.encoders.names import resolve_encoder
+from cache.extracting.encoding import Encoded, encode_audio
+from cache.extracting.plan import ExtractConfig, make_plan, parse_layers
+from cache.extracting.run import Outcome, extract
+from cache.extracting.summary import report_text
 from cache.extraction import read_extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
-from cache.plan import ExtractConfig, make_plan, parse_layers
-from cache.run import Outcome, extract
 from cache.stream import FrameStream
-from cache.summary import report_text
 from corpora.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -235,7 +235,7 @@ def test_an_interrupted_run_keeps_what_was_encoded(
             raise KeyboardInterrupt
         return encode_audio(*arguments, **options)
 
-    monkeypatch.setattr("cache.audio_pass.encode_audio", interrupted)
+    monkeypatch.setattr("cache.extracting.audio_pass.encode_audio", interrupted)
     told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         extract(work, manifest, replace(TINY, batch_seconds=0.1), tell=told.append)
@@ -316,7 +316,7 @@ def test_all_layers_are_one_word(work: Work, manifest: Manifest) -> None:
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, cache.run; sys.exit('torch' in sys.modules or 'zarr' in sys.modules)"
+    code = "import sys, cache.extracting.run; sys.exit(bool({'torch', 'zarr'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -347,7 +347,7 @@ def test_a_recording_that_may_not_be_read_is_not_called_missing(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cache.plan.utterance_keys",
+        "cache.extracting.plan.utterance_keys",
         lambda work, utterances: {u.id: {} if u.id == "u0" else {"text": u.id} for u in utterances},
     )
     absent = make_plan(work, manifest, replace(TINY, text_encoder="")).absent

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor
 
-from cache import fbank
-from cache.fbank import FbankSettings, log_mels
+from cache.encoders import fbank
+from cache.encoders.fbank import FbankSettings, log_mels
 from corpora.errors import ConfigError
 
 EMODB = Path(__file__).parents[2].parent / "shared" / "data" / "emodb" / "wav"

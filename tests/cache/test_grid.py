@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.grid import Grid, convolution_grid, fbank_grid, read_grid
+from cache.encoders.grid import Grid, convolution_grid, fbank_grid, read_grid
 from corpora.errors import ConfigError
 
 WAV2VEC_KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -106,8 +106,9 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
 
 def test_planning_modules_do_not_import_torch() -> None:
     code = (
-        "import cache.grid, cache.encoder_files, cache.audio, cache.energy, cache.vad_weights, sys;"
-        "cache.vad_weights.vad_fields(); cache.audio.decoder_fields();"
+        "import cache.encoders.grid, cache.encoders.files, cache.audio, cache.encoders.energy;"
+        "import cache.encoders.vad_weights, sys;"
+        "cache.encoders.vad_weights.vad_fields(); cache.audio.decoder_fields();"
         "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]

@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.catalogue import read_catalogue
+from cache.exchange.hdf5 import export_hdf5
+from cache.exchange.hdf5_import import import_hdf5
 from cache.extraction import read_extraction
-from cache.hdf5 import export_hdf5
-from cache.hdf5_import import import_hdf5
 from cache.stream import FrameStream
-from cache.verify import verify
+from cache.upkeep.catalogue import read_catalogue
+from cache.upkeep.verify import verify
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cache.amounts import bytes_text, count_text
-from cache.changes import recipe_changes
-from cache.info import Info, StreamInfo, cache_info
+from cache.extracting.changes import recipe_changes
 from cache.recipe import JSON, Recipe
 from cache.stream import FrameStream
+from cache.upkeep.info import Info, StreamInfo, cache_info
 from corpora.errors import MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work

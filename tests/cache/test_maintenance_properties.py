@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-import cache.compact
-from cache.compact import compact
-from cache.index import scan, seen_of_parts
-from cache.layout import read_stream
-from cache.parts import Part
-from cache.prune import apply, plan_for_keys
+import cache.upkeep.compact
+from cache.store.index import scan, seen_of_parts
+from cache.store.layout import read_stream
+from cache.store.parts import Part
 from cache.stream import FrameStream, PartWriter
-from cache.verify import verify
+from cache.upkeep.compact import compact
+from cache.upkeep.prune import apply, plan_for_keys
+from cache.upkeep.verify import verify
 from corpora.errors import CacheError
 from corpora.work import Work
 from tests.cache.faulty_disk import DIM, PART_BYTES, faulty
@@ -225,7 +225,7 @@ def test_a_merge_killed_at_any_operation_loses_nothing_and_can_be_done_again(
                 assert set(opened.keys) == model.keys()
                 for key, frames in model.items():
                     np.testing.assert_array_equal(opened.read(key), frames)
-            with patch.object(cache.compact, "PART_BYTES", PART_BYTES):
+            with patch.object(cache.upkeep.compact, "PART_BYTES", PART_BYTES):
                 compact(work)
         assert [len(part.keys) for part in scan(stream, read_stream(stream)).parts] == [8]
         number += 1

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.collect import collect_frames
-from cache.encoder_names import resolve_encoder
+from cache.encoders.names import resolve_encoder
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
 from cache.extraction import read_extraction
 from cache.frames import Frames
 from cache.moments import frame_moments, load_moments
-from cache.plan import ExtractConfig
-from cache.run import extract
 from cache.stream import FrameStream
 from corpora.errors import CacheError, MissingStepError
 from corpora.manifest import Manifest
@@ -92,7 +92,10 @@ def test_extract_fills_in_moments_without_the_encoder(
     extract(work, manifest, TINY)
     for folder in work.features.glob("*/moments_3"):
         shutil.rmtree(folder)
-    for name in ("cache.audio_pass.load_audio_encoder", "cache.text_pass.load_text_encoder"):
+    for name in (
+        "cache.extracting.audio_pass.load_audio_encoder",
+        "cache.extracting.text_pass.load_text_encoder",
+    ):
         monkeypatch.setattr(name, None)
     report = extract(work, manifest, TINY).report
     assert report is not None

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cache.locks import shared_lock
-from cache.prune import PrunePlan, apply, plan_for_keys, prune_plan
+from cache.store.locks import shared_lock
 from cache.stream import FrameStream
+from cache.upkeep.prune import PrunePlan, apply, plan_for_keys, prune_plan
 from corpora.errors import CacheError, ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work

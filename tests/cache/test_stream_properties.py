@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-import cache.writer
+import cache.store.writer
 from cache.stream import FrameStream, PartWriter
 from tests.cache.faulty_disk import DIM, PART_BYTES, faulty
 from tests.cache.streams import Array, fast_folder, make_stream
@@ -45,7 +45,7 @@ class StreamMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), key=keys, frames=frames_of_utterance)
     def add(self, which: int, key: str, frames: int) -> None:
         values = self.fresh(frames)
-        with patch.object(cache.writer, "PART_BYTES", PART_BYTES):
+        with patch.object(cache.store.writer, "PART_BYTES", PART_BYTES):
             self.writers[which].add(key, values)
         for part in self.expected(which, key, values):
             self.commit_to_model(part)

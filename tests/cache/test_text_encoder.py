@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
-from cache.encoder_files import encoder_fields, maximum_tokens
-from cache.encoder_names import resolve_encoder
-from cache.text_encoder import INSIDE, SPECIAL, WORD_START, TextEncoder, load_text_encoder
+from cache.encoders.files import encoder_fields, maximum_tokens
+from cache.encoders.names import resolve_encoder
+from cache.encoders.text_encoder import INSIDE, SPECIAL, WORD_START, TextEncoder, load_text_encoder
 from corpora.errors import ConfigError
 
 TEXTS = ("Der Lappen liegt auf dem Eisschrank.", "", "I'm so angry, stop lying to me.", "Stop.")

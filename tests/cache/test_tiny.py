@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import DebertaV2Model, Wav2Vec2BertModel
 
-from cache.audio_encoder import load_audio_encoder
-from cache.encoder_files import Kind, hash_files, tiny_folder
-from cache.encoder_names import resolve_encoder
-from cache.text_encoder import load_text_encoder
-from cache.tiny import make_tiny_encoder, tiny_pieces
+from cache.encoders.audio_encoder import load_audio_encoder
+from cache.encoders.files import Kind, hash_files, tiny_folder
+from cache.encoders.names import resolve_encoder
+from cache.encoders.text_encoder import load_text_encoder
+from cache.encoders.tiny import make_tiny_encoder, tiny_pieces
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cache.grid import Grid
-from cache.vad import SpeechDetector, load_detector, speech
-from cache.vad_weights import CHUNK, vad_fields, weights_file
+from cache.encoders.grid import Grid
+from cache.encoders.vad import SpeechDetector, load_detector, speech
+from cache.encoders.vad_weights import CHUNK, vad_fields, weights_file
 
 GRID = Grid(320, 560)
 
@@ -113,7 +113,8 @@ def test_speech_is_told_from_silence(detector: SpeechDetector) -> None:
 
 def test_loading_leaves_the_number_of_threads_alone() -> None:
     code = (
-        "import torch; torch.set_num_threads(2); from cache.vad import load_detector, speech;"
+        "import torch; torch.set_num_threads(2);"
+        "from cache.encoders.vad import load_detector, speech;"
         "load_detector(); import sys; assert 'silero_vad' not in sys.modules;"
         "sys.exit(torch.get_num_threads() != 2)"
     )

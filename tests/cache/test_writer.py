@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cache.writer
-from cache.index import scan
-from cache.layout import read_stream
-from cache.locks import exclusive_lock
-from cache.scratch import clear_stale_sites, new_site
+import cache.store.writer
+from cache.store.index import scan
+from cache.store.layout import read_stream
+from cache.store.locks import exclusive_lock
+from cache.store.scratch import clear_stale_sites, new_site
 from cache.stream import FrameStream, PartWriter
 from corpora.errors import CacheError
 from tests.cache.streams import Array, add, make_stream, utterances
@@ -44,7 +44,7 @@ def test_nothing_is_in_the_stream_before_the_commit(tmp_path: Path) -> None:
 def test_a_part_closes_before_it_is_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache.writer, "PART_BYTES", 80)  # ten frames
+    monkeypatch.setattr(cache.store.writer, "PART_BYTES", 80)  # ten frames
     stream = make_stream(tmp_path)
     with PartWriter(stream, 4, "float16") as writer:
         for number, frames in enumerate([4, 4, 4, 6, 1, 15, 1]):
@@ -55,7 +55,7 @@ def test_a_part_closes_before_it_is_too_large(
 def test_an_utterance_longer_than_a_part_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache.writer, "MAX_PART_BYTES", 80)
+    monkeypatch.setattr(cache.store.writer, "MAX_PART_BYTES", 80)
     stream = make_stream(tmp_path)
     with PartWriter(stream, 4, "float16") as writer:
         writer.add("fits", row(1, 10))

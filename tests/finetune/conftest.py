@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.encoder_names import resolve_encoder
+from cache.encoders.names import resolve_encoder
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 from heads.head import Head

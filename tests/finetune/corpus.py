@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from cache.plan import ExtractConfig
-from cache.run import extract
+from cache.extracting.plan import ExtractConfig
+from cache.extracting.run import extract
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
 from finetune.assembly import assemble

@@ -18,8 +18,8 @@ from finetune.fitting import failed_at_extraction
 from finetune.model import EmotionModel
 from finetune.report import FinetuneReport
 from finetune.run import TINY_LEARNING_RATES, FinetuneConfig, parse_phases, run_finetune
-from heads.bootstrap import Interval
 from heads.results import save_head, trial_file
+from heads.statistics.bootstrap import Interval
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 

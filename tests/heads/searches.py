@@ -11,10 +11,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from heads.dataset import Dataset
 from heads.origin import Origin
-from heads.search import search_heads
-from heads.search_config import SearchConfig
-from heads.study import STUDY_NAME
-from heads.summary import SearchReport
+from heads.search.config import SearchConfig
+from heads.search.run import search_heads
+from heads.search.study import STUDY_NAME
+from heads.search.summary import SearchReport
 from tests.heads.synthetic import LABELS, make_dataset
 
 COHORT = 16

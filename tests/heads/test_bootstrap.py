@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from corpora.errors import ConfigError
-from heads.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
 
 
 def share_right(tables: NDArray[Any]) -> NDArray[np.float64]:
@@ -57,7 +57,7 @@ def test_the_number_computed_at_once_does_not_change_the_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = bootstrap(TABLES, share_right, draws=100)
-    monkeypatch.setattr("heads.bootstrap._COUNTS_AT_ONCE", 28)
+    monkeypatch.setattr("heads.statistics.bootstrap._COUNTS_AT_ONCE", 28)
     assert np.array_equal(bootstrap(TABLES, share_right, draws=100), whole)
 
 

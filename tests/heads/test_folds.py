@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from corpora.errors import ConfigError
-from heads.candidates import Candidates, Selection, selection_scores
-from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, automatic, make_folds
 from heads.head import HeadConfig
 from heads.losses import LossConfig
 from heads.results import load_head, trial_file
-from heads.search import search_heads
-from heads.search_config import SearchConfig
+from heads.search.candidates import Candidates, Selection, selection_scores
+from heads.search.config import SearchConfig
+from heads.search.run import search_heads
+from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.heads.searches import (
     essence,

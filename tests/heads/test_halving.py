@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.halving import default_epochs, head_epochs, rungs, survivors
+from heads.search.halving import default_epochs, head_epochs, rungs, survivors
 
 SCORES = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1)
 

@@ -14,7 +14,7 @@ from corpora.manifest import Manifest
 from corpora.utterance import Utterance
 from corpora.work import Work
 from heads.leakage import refuse_shared_recordings, shared_sentences
-from heads.search import run_search
+from heads.search.run import run_search
 
 
 def recorded(folder: Path, splits: Sequence[str], contents: Sequence[bytes]) -> list[Utterance]:

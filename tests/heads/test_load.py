@@ -21,8 +21,8 @@ from heads.dataset import Dataset
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin, manifest_digest
 from heads.results import load_head
-from heads.search import run_search
-from heads.search_config import SearchConfig
+from heads.search.config import SearchConfig
+from heads.search.run import run_search
 from tests.heads.searches import small_dataset
 
 SOURCES = {

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from corpora.errors import ConfigError
-from heads.confusion import accuracy, confusion_matrix, macro_f1, uar
 from heads.metrics import Report, classification_report, format_report
+from heads.statistics.confusion import accuracy, confusion_matrix, macro_f1, uar
 
 LABELS = ("anger", "sadness", "joy", "neutral")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from heads.confusion import confusion_matrix, macro_f1
-from heads.optimism import Optimism, optimism
+from heads.statistics.confusion import confusion_matrix, macro_f1
+from heads.statistics.optimism import Optimism, optimism
 
 CLASSES = 4
 

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from corpora.errors import MissingExtraError
-from heads import plots
+from heads.search import plots
 from tests.heads.searches import small_search
 
 pytest.importorskip("matplotlib", reason="matplotlib is an extra")

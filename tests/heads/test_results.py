@@ -25,8 +25,8 @@ from heads.results import (
     save_head,
     trial_file,
 )
-from heads.rounds import dev_scores
-from heads.summary import SearchReport
+from heads.search.rounds import dev_scores
+from heads.search.summary import SearchReport
 from tests.heads.searches import make_origin, small_dataset, small_search, stored_trials
 
 

@@ -12,16 +12,16 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 import heads.training
-from cache.locks import exclusive_lock
+from cache.store.locks import exclusive_lock
 from corpora.errors import CacheError, ConfigError, ManifestError
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.results import trial_file
-from heads.rounds import dev_scores
-from heads.space import PUBLISHED, Space, trial_configs
-from heads.storage import close
-from heads.study import HeadStudy
-from heads.summary import SearchReport
+from heads.search.rounds import dev_scores
+from heads.search.space import PUBLISHED, Space, trial_configs
+from heads.search.storage import close
+from heads.search.study import HeadStudy
+from heads.search.summary import SearchReport
 from tests.heads.searches import (
     COHORT,
     essence,

@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from corpora.errors import CacheError, ConfigError, MissingExtraError
 from heads.results import load_head, trial_file
-from heads.search_config import SearchConfig
-from heads.space import PUBLISHED, Space, trial_configs
-from heads.storage import close
-from heads.study import STUDY_NAME, HeadStudy, SharedStudy
+from heads.search.config import SearchConfig
+from heads.search.space import PUBLISHED, Space, trial_configs
+from heads.search.storage import close
+from heads.search.study import STUDY_NAME, HeadStudy, SharedStudy
 from tests.heads.searches import finished, small_dataset, small_search
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +205,8 @@ def test_a_storage_that_cannot_be_used_is_refused(
 def test_a_queued_trial_is_taken_by_one_process_only(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     taker = (
-        "import sys; from pathlib import Path; from heads.study import HeadStudy, SharedStudy\n"
+        "import sys; from pathlib import Path\n"
+        "from heads.search.study import HeadStudy, SharedStudy\n"
         "url, folder = sys.argv[1:]\n"
         "with HeadStudy(Path(folder), {}, 0, shared=SharedStudy(url)) as study:\n"
         "    sys.stdin.readline()\n"

@@ -10,7 +10,14 @@ import pytest
 
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
-from heads.space import SPEECH_KINDS, Space, published_params, seed_from, trial_configs, trial_seed
+from heads.search.space import (
+    SPEECH_KINDS,
+    Space,
+    published_params,
+    seed_from,
+    trial_configs,
+    trial_seed,
+)
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)

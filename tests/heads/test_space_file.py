@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from corpora.errors import ConfigError, MissingStepError
-from heads.space import PUBLISHED, Choice, Range, Space, published_params, trial_configs
-from heads.space_file import narrow, read_space
+from heads.search.space import PUBLISHED, Choice, Range, Space, published_params, trial_configs
+from heads.search.space_file import narrow, read_space
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)

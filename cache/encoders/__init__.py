@@ -1,0 +1,1 @@
+"""Encoders: waveforms and texts in, frames of chosen layers out; energy and voice activity."""

@@ -1,0 +1,256 @@
+"""Speech encoders: waveforms in, frames of chosen layers out.
+
+Two families are known: W2V-BERT 2.0 on stacked log-mels, and encoders that take the waveform
+through unpadded convolutions (wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech-SAT).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoFeatureExtractor
+
+from cache.encoders.fbank import FbankSettings, log_mels
+from cache.encoders.grid import FBANK_MODELS, SAMPLE_RATE, Grid, read_grid
+from cache.encoders.hidden_states import (
+    check_layers,
+    first_line,
+    hidden_states,
+    layer_stack,
+    load_model,
+    quiet,
+)
+from cache.encoders.transfer import to_device
+from cache.frames import Frames
+from corpora.errors import AudioError, ConfigError
+
+Waveform = Tensor | NDArray[np.float32]
+ComputeDtype = Literal["fp32", "bf16"]
+
+# Known to give each utterance of a padded batch what it gives it alone, if the convolutions
+# normalise each frame ("layer"). With "group" they normalise over time, padding included. Any other
+# encoder runs one length at a time: slower, never wrong.
+_PADDING_SAFE = frozenset({"hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm"})
+
+# Both would let chance decide which layers and frames exist: a dropped layer has no hidden state,
+# and SpecAugment refuses utterances under .2 s. Off also where the encoder is fine-tuned.
+_OVERRIDES: Mapping[str, object] = {"layerdrop": 0.0, "apply_spec_augment": False}
+
+
+class AudioEncoder(nn.Module):
+    """A speech encoder of transformers behind one interface.
+
+    It comes frozen and in eval mode, and stays in eval mode whatever its parent is told, until a
+    parameter of it is made trainable. Inference mode is the caller's choice.
+
+    Attributes:
+        model: the transformers model.
+        front_end: its feature extractor.
+        grid: which samples a frame sees.
+        pads: whether utterances of different lengths share a batch.
+        compute_dtype: "fp32", or "bf16" for autocast; frames come out as float32 either way.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        front_end: Any,  # noqa: ANN401 (untyped library)
+        grid: Grid,
+        compute_dtype: ComputeDtype = "fp32",
+    ) -> None:
+        super().__init__()
+        config: Any = model.config
+        self.model = model
+        self.front_end = front_end
+        self.grid = grid
+        self.compute_dtype = compute_dtype
+        self.pads = _padding_safe(config)
+        self._layers = int(config.num_hidden_layers)
+        self._dim = int(config.hidden_size)
+        takes_mels = config.model_type in FBANK_MODELS
+        self._fbank = FbankSettings.from_extractor(front_end) if takes_mels else None
+
+    @property
+    def dim(self) -> int:
+        """Features per frame."""
+        return self._dim
+
+    @property
+    def layers(self) -> int:
+        """The number of the last layer; 0 is the input of the first."""
+        return self._layers
+
+    @property
+    def stack(self) -> nn.ModuleList | None:
+        """The list of layers, if it is a plain one; `stack[L]` turns layer L into L + 1."""
+        return layer_stack(self.model, self._layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def train(self, mode: bool = True) -> AudioEncoder:
+        """Training mode, for an encoder with trainable parameters; else it stays in eval mode."""
+        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+
+    def forward(self, waveforms: Sequence[Waveform], layers: Sequence[int]) -> dict[int, Frames]:
+        """Frames of a batch.
+
+        Args:
+            waveforms: `[samples]` float32 at 16 kHz, one an utterance.
+            layers: layer numbers, 0 to `self.layers`.
+
+        Returns:
+            Layer number to float32 frames `[grid.frames(samples), dim]` of each utterance, on the
+            encoder's device.
+
+        Raises:
+            AudioError: an utterance is shorter than one frame.
+            ConfigError: a layer does not exist, or the encoder gives another number of frames
+                than its configuration says.
+        """
+        stack = self.stack
+        check_layers(layers, self._layers, stack)
+        tensors = [torch.as_tensor(waveform, dtype=torch.float32) for waveform in waveforms]
+        counts = [self.grid.frames(len(waveform)) for waveform in tensors]
+        if min(counts, default=0) < 1:
+            raise AudioError(self._too_short(tensors))
+        parts: dict[int, list[Tensor]] = {layer: [tensors[0]] * len(tensors) for layer in layers}
+        for group in self._groups(tensors):
+            inputs = self.inputs([tensors[index] for index in group])
+            states = self._states(inputs, stack, layers)
+            self._check_frames(states, max(counts[index] for index in group))
+            for layer, values in states.items():
+                for row, index in enumerate(group):
+                    parts[layer][index] = values[row, : counts[index]]
+        return {
+            layer: Frames.from_list(rows).to(dtype=torch.float32) for layer, rows in parts.items()
+        }
+
+    def _groups(self, waveforms: Sequence[Tensor]) -> list[list[int]]:
+        """Numbers of the utterances that run together: all, or those of one length."""
+        if self.pads:
+            return [list(range(len(waveforms)))]
+        by_length: dict[int, list[int]] = {}
+        for index, waveform in enumerate(waveforms):
+            by_length.setdefault(len(waveform), []).append(index)
+        return list(by_length.values())
+
+    def states(self, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
+        """Hidden states of inputs that `inputs` made, or of pieces of such.
+
+        Returns:
+            Layer number to `[B, T, dim]`, as the encoder computes them.
+
+        Raises:
+            ConfigError: a layer does not exist.
+        """
+        stack = self.stack
+        check_layers(layers, self._layers, stack)
+        return self._states(inputs, stack, layers)
+
+    def _states(
+        self, inputs: Mapping[str, Tensor], stack: nn.ModuleList | None, layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        return hidden_states(partial(self._run, inputs), stack, self._layers, layers)
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (untyped library)
+        """The model's output."""
+        bf16 = self.compute_dtype == "bf16"
+        with (
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16),
+            warnings.catch_warnings(),
+        ):
+            # WavLM passes torch a boolean padding mask beside its float position bias: harmless.
+            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+            return self.model(**inputs)
+
+    def inputs(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the model is called with: its front end's features of whole waveforms, padded.
+
+        Args:
+            waveforms: `[samples]` float32; of one length, if the encoder does not pad.
+
+        Returns:
+            `input_features` `[B, T, features]` or `input_values` `[B, samples]`, and the mask.
+        """
+        if self._fbank is not None:
+            features, mask = log_mels(waveforms, self._fbank, self.device)
+            return {"input_features": features, "attention_mask": mask}
+        batch = self.front_end(
+            [waveform.cpu().numpy() for waveform in waveforms],
+            sampling_rate=SAMPLE_RATE,
+            padding=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        inputs = {"input_values": to_device(batch["input_values"], self.device)}
+        # One length at a time there is nothing to mask, and encoders that were trained without a
+        # mask are run without one.
+        if self.pads:
+            inputs["attention_mask"] = to_device(batch["attention_mask"], self.device)
+        return inputs
+
+    def _check_frames(self, states: Mapping[int, Tensor], expected: int) -> None:
+        for layer, values in states.items():
+            if values.shape[1:] != (expected, self._dim):
+                raise ConfigError(
+                    f"layer {layer} of the encoder gave {tuple(values.shape[1:])} for a recording "
+                    f"that its config.json promises ({expected}, {self._dim}) for. "
+                    "This architecture is not supported; choose another encoder."
+                )
+
+    def _too_short(self, waveforms: Sequence[Tensor]) -> str:
+        if not waveforms:
+            return "no waveform was given; expected at least one."
+        shortest = min(range(len(waveforms)), key=lambda index: len(waveforms[index]))
+        return (
+            f"waveform {shortest} of the batch has {len(waveforms[shortest])} samples; one frame "
+            f"needs {self.grid.minimum_samples}. Remove the utterance or widen its segment."
+        )
+
+
+def load_audio_encoder(
+    directory: Path,
+    *,
+    device: torch.device | str = "cpu",
+    compute_dtype: ComputeDtype = "fp32",
+) -> AudioEncoder:
+    """Load a speech encoder from a directory that `resolve_encoder` gave.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is not a frame-level speech encoder that is supported.
+    """
+    if compute_dtype not in ("fp32", "bf16"):
+        raise ConfigError(f"compute dtype {compute_dtype!r} is unknown; expected fp32 or bf16.")
+    grid = read_grid(directory)
+    try:
+        with quiet():
+            front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"{directory}/preprocessor_config.json names no front end that can be built "
+            f"({first_line(error)}). Copy it from the encoder's source."
+        ) from error
+    model = load_model(directory, _OVERRIDES)
+    return AudioEncoder(model, front_end, grid, compute_dtype).to(device)
+
+
+def _padding_safe(config: Any) -> bool:  # noqa: ANN401 (untyped library)
+    if config.model_type in FBANK_MODELS:
+        return True
+    return (
+        config.model_type in _PADDING_SAFE
+        and config.feat_extract_norm == "layer"
+        # HuBERT's batch norm before the positional convolution turns padded zeros into values.
+        and not getattr(config, "conv_pos_batch_norm", False)
+    )

@@ -1,0 +1,167 @@
+"""An encoder on disk: its files, and what of them goes into a recipe.
+
+Nothing here imports torch, so that an extraction with nothing to do is planned at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from cache.encoders.grid import FBANK_MODELS, read_config, read_grid
+from cache.recipe import JSON
+from corpora.errors import ConfigError
+
+Kind = Literal["audio", "text"]
+#: From files to the SHA-256 of their bytes, in hexadecimal.
+Hashes = Callable[[Sequence[Path]], Mapping[Path, str]]
+
+#: Tokens kept of one text, special ones included. Encoders with longer contexts are cut here too:
+#: DeBERTa-v3's tokenizer names no limit of its own, and an utterance is a sentence or a few.
+MAXIMUM_TOKENS = 512
+#: The code of `cache/encoders/fbank.py`, counted up when its numbers change.
+FBANK_VERSION = 1
+
+# Their position numbers start behind the padding index, so max_position_embeddings counts
+# pad_token_id + 1 positions that no token can have.
+_OFFSET_POSITIONS = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+    }
+)
+# Bookkeeping in the JSON files that changes with the writer and never a number.
+_VOLATILE = frozenset(
+    {"_name_or_path", "name_or_path", "processor_class", "transformers_version"}
+    # Weights are always loaded as float32; the stored dtype shows in the weights' hash.
+    | {"dtype", "torch_dtype"}
+)
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+)
+
+
+def tiny_folder(work: Path, kind: Kind) -> Path:
+    """Where the `tiny` encoder of a kind lies; it is there complete or not at all."""
+    return work / "encoders" / f"tiny-{kind}"
+
+
+def weight_files(directory: Path) -> tuple[Path, ...]:
+    """The files transformers loads weights from: safetensors, or pickled where there are none.
+
+    Raises:
+        ConfigError: there are none, or a listed shard is missing.
+    """
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        if (directory / single).is_file():
+            return (directory / single,)
+        index = f"{single}.index.json"
+        if (directory / index).is_file():
+            names = sorted(set(read_config(directory, index)["weight_map"].values()))
+            shards = tuple(directory / name for name in names)
+            missing = [shard.name for shard in shards if not shard.is_file()]
+            if missing:
+                raise ConfigError(
+                    f"{directory} lacks {', '.join(missing)}, which {index} lists. "
+                    "Copy the encoder again."
+                )
+            return shards
+    raise ConfigError(
+        f"{directory} holds no weights: expected model.safetensors (or pytorch_model.bin). "
+        "Name a directory that save_pretrained wrote, or a hub id."
+    )
+
+
+def encoder_fields(directory: Path, kind: Kind, hashes: Hashes | None = None) -> dict[str, JSON]:
+    """What of an encoder decides its numbers, for the recipe. Its name and place do not.
+
+    Args:
+        directory: see `cache.encoders.names.resolve_encoder`.
+        kind: "audio" or "text".
+        hashes: how to hash the weight files; by default they are read every time.
+
+    Raises:
+        ConfigError: a file is missing or not readable, or no frame grid is known for it.
+    """
+    hashes = hash_files if hashes is None else hashes
+    weights = weight_files(directory)
+    digests = hashes(weights)
+    config = _without_volatile(read_config(directory, "config.json"))
+    fields: dict[str, JSON] = {
+        "weights": [digests[path] for path in weights],
+        "config": config,
+        "transformers": version("transformers"),
+    }
+    if kind == "audio":
+        grid = read_grid(directory)
+        front_end = _without_volatile(read_config(directory, "preprocessor_config.json"))
+        fields["front_end"] = front_end
+        if config.get("model_type") in FBANK_MODELS:
+            fields["fbank"] = FBANK_VERSION
+        fields["grid"] = {"hop": grid.hop, "window": grid.window, "rule": grid.rule}
+    else:
+        files = tokenizer_files(directory)
+        found = hash_files(files)
+        fields["tokenizer"] = {path.name: found[path] for path in files}
+        fields["tokenizers"] = version("tokenizers")
+        fields["special_tokens"] = "kept"
+        fields["maximum_tokens"] = maximum_tokens(config)
+    return fields
+
+
+def tokenizer_files(directory: Path) -> tuple[Path, ...]:
+    """The tokenizer's files in an encoder directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    files = tuple(directory / name for name in _TOKENIZER_FILES if (directory / name).is_file())
+    if not files:
+        raise ConfigError(
+            f"{directory} holds no tokenizer: expected tokenizer.json or a file such as "
+            "spm.model or vocab.txt. Save the tokenizer beside the encoder."
+        )
+    return files
+
+
+def maximum_tokens(config: Mapping[str, JSON]) -> int:
+    """The most tokens of one text an encoder takes, special ones included (512 at most)."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions < 1:
+        return MAXIMUM_TOKENS
+    if config.get("model_type") in _OFFSET_POSITIONS:
+        padding = config.get("pad_token_id")
+        positions -= 1 + (padding if isinstance(padding, int) else 1)
+    return min(MAXIMUM_TOKENS, positions)
+
+
+def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
+    """SHA-256 of each file's bytes, in hexadecimal."""
+    digests = {}
+    for path in paths:
+        with path.open("rb") as file:
+            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _without_volatile(config: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {key: value for key, value in config.items() if key not in _VOLATILE}

@@ -1,0 +1,157 @@
+"""Loading a transformers encoder, and reading chosen hidden states from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
+
+from cache.encoders.files import weight_files
+from corpora.errors import ConfigError
+
+# What may be missing from a checkpoint because no hidden state passes through it: sentence poolers,
+# and the vector that masks frames in pre-training.
+_UNUSED_WEIGHTS = ("pooler.", "masked_spec_embed")
+
+
+def load_model(directory: Path, overrides: Mapping[str, object]) -> Any:  # noqa: ANN401 (untyped library)
+    """The bare encoder in a directory, in float32, frozen and in eval mode.
+
+    Args:
+        directory: config.json and weights. Code that comes with an encoder is never run.
+        overrides: entries of its config to replace, where it has them.
+
+    Raises:
+        ConfigError: the model cannot be built, or weights for some of its layers are missing.
+    """
+    safe = weight_files(directory)[0].suffix == ".safetensors"
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(directory, local_files_only=True)
+            for name, value in overrides.items():
+                if hasattr(config, name):
+                    setattr(config, name, value)
+            if config.is_encoder_decoder:
+                raise ValueError("it is an encoder-decoder, and Emopool reads encoders")
+            model, report = AutoModel.from_pretrained(
+                directory,
+                config=config,
+                local_files_only=True,
+                use_safetensors=safe,
+                dtype=torch.float32,  # some checkpoints (DeBERTa-v3) are stored in half precision
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"{directory} cannot be loaded as an encoder ({first_line(error)}). "
+            "Check config.json and the weights."
+        ) from error
+    missing = sorted(key for key in report["missing_keys"] if not _unused(key))
+    if missing:
+        raise ConfigError(
+            f"{directory}: the weights lack {len(missing)} parameters of the model, such as "
+            f"{missing[0]}; they would be random. Check that config.json belongs to the weights."
+        )
+    return model.requires_grad_(False).eval()
+
+
+def layer_stack(model: nn.Module, layers: int) -> nn.ModuleList | None:
+    """The encoder's list of layers, or None if it has no plain list of them."""
+    found = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == layers
+        and name.rpartition(".")[2] in {"layer", "layers"}
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def check_layers(wanted: Sequence[int], layers: int, stack: nn.ModuleList | None) -> None:
+    """Check layer numbers against an encoder.
+
+    Raises:
+        ConfigError: a number is out of range, or intermediate layers cannot be read.
+    """
+    for layer in wanted:
+        if not 0 <= layer <= layers:
+            raise ConfigError(
+                f"layer {layer} does not exist: this encoder has layers 0 (the input of the first) "
+                f"to {layers} (the last)."
+            )
+        if layer != layers and stack is None:
+            raise ConfigError(
+                f"layer {layer} cannot be read from this encoder, whose layers are not a plain "
+                f"list. Take the last, {layers}."
+            )
+
+
+def hidden_states(
+    run: Callable[[], Any], stack: nn.ModuleList | None, layers: int, wanted: Sequence[int]
+) -> dict[int, Tensor]:
+    """Run an encoder once and keep only the layers asked for.
+
+    Layer L is what layer L (counted from 0) receives; `layers` is the encoder's last hidden state,
+    which in some encoders is a layer norm after the last layer.
+
+    Args:
+        run: calls the model and returns its output.
+        stack: see `layer_stack`.
+        layers: how many there are.
+        wanted: layer numbers, checked by `check_layers`.
+
+    Returns:
+        Layer number to `[B, T, D]`.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keeper(layer: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kept[layer] = args[0] if args else kwargs["hidden_states"]
+
+        return keep
+
+    handles = [
+        stack[layer].register_forward_pre_hook(keeper(layer), with_kwargs=True)
+        for layer in set(wanted)
+        if stack is not None and layer < layers
+    ]
+    try:
+        last = run().last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    if layers in wanted:
+        kept[layers] = last
+    return {layer: kept[layer] for layer in wanted}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars or load reports from transformers; what matters is checked and raised."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _unused(key: str) -> bool:
+    return any(part in key for part in _UNUSED_WEIGHTS)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, for one of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

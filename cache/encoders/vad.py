@@ -1,0 +1,150 @@
+"""Voice activity: Silero VAD's probability of speech on the audio encoder's grid.
+
+The network is run from the weights in the `silero-vad` package. Its Python code is not imported:
+that sets torch to one thread for the whole process, and feeds the network one chunk after the
+other. Here the chunks of all utterances go through the convolutions at once, and the recurrent
+layer over all utterances side by side.
+
+The package's safetensors weights are of another release than its TorchScript model, which cannot be
+read without unpickling. On 80 EMO-DB recordings with hand-made labels they find speech equally well
+(area under the curve .967 against .964) and decide 1.2 % of the chunks differently.
+
+The network (16 kHz): chunks of 512 samples with 64 samples of the one before, reflected
+by 64 at the end; a Fourier transform as a convolution (256 wide, every 128), magnitudes; four
+convolutions with ReLU; an LSTM over the chunks; ReLU, a linear output, sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cache.encoders.grid import Grid
+from cache.encoders.transfer import to_device
+from cache.encoders.vad_weights import CHUNK, weights_file
+
+# Samples of the chunk before that each chunk also sees.
+_CONTEXT = 64
+_BINS = 129
+_FEATURES = 128
+# Chunks through the convolutions at once: 4,096 are two minutes of audio and 30 MB of spectra.
+_CHUNKS_AT_ONCE = 4096
+
+
+class SpeechDetector(nn.Module):
+    """Silero VAD at 16 kHz; `load_detector` gives it its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stft_conv = nn.Conv1d(1, 2 * _BINS, kernel_size=256, stride=128, bias=False)
+        self.conv1 = nn.Conv1d(_BINS, 128, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(128, 64, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv1d(64, 64, kernel_size=3, stride=2, padding=1)
+        self.conv4 = nn.Conv1d(64, _FEATURES, kernel_size=3, padding=1)
+        self.lstm = nn.LSTM(_FEATURES, _FEATURES, batch_first=True)
+        self.final_conv = nn.Conv1d(_FEATURES, 1, kernel_size=1)
+
+    def forward(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Probability of speech in each chunk.
+
+        Args:
+            waveforms: `[samples]` float32 at 16 kHz; the last chunk is filled up with zeros.
+
+        Returns:
+            `[ceil(samples / 512)]` for each utterance, on the detector's device.
+        """
+        counts = [-(-len(waveform) // CHUNK) for waveform in waveforms]
+        chunks = _chunks(waveforms, counts, self.device)
+        features = torch.cat([self._features(part) for part in chunks.split(_CHUNKS_AT_ONCE)])
+        # Padding stands behind the speech, so a causal LSTM never sees it.
+        padded = nn.utils.rnn.pad_sequence(features.split(counts), batch_first=True)
+        states, _ = self.lstm(padded)
+        logits = self.final_conv(torch.relu(states).transpose(1, 2)).squeeze(1)
+        probabilities = torch.sigmoid(logits)
+        return [row[:count] for row, count in zip(probabilities, counts, strict=True)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.conv1.weight.device
+
+    def _features(self, chunks: Tensor) -> Tensor:
+        """`[chunks, 576]` samples to `[chunks, 128]` features."""
+        reflected = nn.functional.pad(chunks[:, None], (0, _CONTEXT), mode="reflect")
+        spectrum = self.stft_conv(reflected)
+        x = (spectrum[:, :_BINS].square() + spectrum[:, _BINS:].square()).sqrt()
+        for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = torch.relu(convolution(x))
+        features: Tensor = x.squeeze(2)
+        return features
+
+
+def load_detector(device: torch.device | str = "cpu") -> SpeechDetector:
+    """The detector with the weights of the installed `silero-vad` package.
+
+    Raises:
+        MissingExtraError: the package or its weights are not there.
+    """
+    weights = load_file(weights_file())
+    # An LSTM cell over time is the one-layer LSTM with the same weights.
+    renamed = {
+        f"lstm.{name[len('lstm_cell.') :]}_l0" if name.startswith("lstm_cell.") else name: value
+        for name, value in weights.items()
+    }
+    detector = SpeechDetector()
+    detector.load_state_dict(renamed)
+    return detector.requires_grad_(False).eval().to(device)
+
+
+def speech(
+    waveforms: Sequence[NDArray[np.float32] | Tensor], grid: Grid, detector: SpeechDetector
+) -> list[NDArray[np.float32]]:
+    """Probability of speech in each frame: that of the 32 ms chunk that holds the frame's centre.
+
+    Args:
+        waveforms: `[samples]` float32 at 16 kHz.
+        grid: the audio encoder's grid.
+        detector: see `load_detector`.
+
+    Returns:
+        `[grid.frames(samples)]` for each utterance, 0 to 1.
+    """
+    if not waveforms:
+        return []
+    lengths = [grid.frames(len(waveform)) for waveform in waveforms]
+    together = speech_of_frames(waveforms, grid, detector).cpu()
+    return [row.numpy() for row in together.split(lengths)]
+
+
+def speech_of_frames(
+    waveforms: Sequence[NDArray[np.float32] | Tensor], grid: Grid, detector: SpeechDetector
+) -> Tensor:
+    """The same for all frames of a batch end to end, `[N]` on the detector's device."""
+    tensors = [torch.as_tensor(waveform, dtype=torch.float32) for waveform in waveforms]
+    with torch.inference_mode():
+        rows = detector(tensors)
+        firsts = np.cumsum([0, *(len(row) for row in rows[:-1])])
+        chunks = [
+            first + (np.arange(grid.frames(len(waveform))) * grid.hop + grid.window // 2) // CHUNK
+            for first, waveform in zip(firsts, tensors, strict=True)
+        ]
+        numbers = torch.from_numpy(np.concatenate(chunks))
+        return torch.cat(rows).index_select(0, to_device(numbers, detector.device))
+
+
+def _chunks(waveforms: Sequence[Tensor], counts: Sequence[int], device: torch.device) -> Tensor:
+    """`[chunks, 64 + 512]`: each chunk behind the last 64 samples of the one before.
+
+    All waveforms go to the device at once.
+    """
+    sizes = [_CONTEXT + count * CHUNK for count in counts]
+    laid = torch.zeros(sum(sizes))
+    for waveform, space in zip(waveforms, laid.split(sizes), strict=True):
+        space[_CONTEXT : _CONTEXT + len(waveform)] = waveform
+    spaces = to_device(laid, device).split(sizes)
+    return torch.cat([space.unfold(0, _CONTEXT + CHUNK, CHUNK) for space in spaces])

@@ -1,0 +1,1 @@
+"""Exchange: features to and from other formats."""

@@ -1,0 +1,160 @@
+"""`cache export`: the whole cache as one HDF5 file; `cache.exchange.hdf5_import` reads it back.
+
+```
+FILE                                     attributes: format, version
+  <kind>-<fingerprint>/<stream>          attributes: kind, recipe (JSON), dim, dtype; of the streams
+                                         the last extraction asked for also encoder
+    <key>                                [frames, dim]; attributes: key, and of a manifest's
+                                         utterances with this input: ids, labels, and label if
+                                         they agree on one
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cache.amounts import bytes_text, count_text
+from cache.extraction import read_extraction
+from cache.inputs import possible_keys, utterance_keys
+from cache.recipe import canonical_json
+from cache.stream import FrameStream
+from cache.upkeep.catalogue import Stream, read_catalogue
+from corpora.errors import MissingStepError
+from corpora.files import atomic_path
+from corpora.manifest import Manifest, Utterance
+from corpora.progress import progress_bar
+from corpora.work import Work
+
+FORMAT, VERSION = "emopool-hdf5", 1
+# HDF5 1.8 (2008) and later read it; older layouts hold at most 64 kB of attributes, and a text may
+# belong to many utterances.
+_LIBRARY = ("v108", "latest")
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What was written to a file, or read from one.
+
+    Attributes:
+        path: the file.
+        streams: utterances transferred by stream.
+        present: utterances by stream that were there already.
+        nbytes: of frames transferred.
+        imported: into the cache, rather than out of it.
+        work: the work folder.
+    """
+
+    path: Path
+    streams: Mapping[str, int]
+    present: Mapping[str, int]
+    nbytes: int
+    imported: bool
+    work: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "file": str(self.path),
+            "imported": self.imported,
+            "streams": dict(self.streams),
+            "present": dict(self.present),
+            "bytes": self.nbytes,
+        }
+
+    def to_text(self) -> str:
+        """The same to read."""
+        done = "Imported from" if self.imported else "Wrote"
+        lines = [f"{done} {self.path}: {bytes_text(self.nbytes)} of frames."]
+        for stream, count in self.streams.items():
+            there = self.present.get(stream, 0)
+            more = f" ({there:,} were there already)" if there else ""
+            lines.append(f"  {stream}: {count_text(count, 'utterance')}{more}")
+        step = f"cache {'info' if self.imported else 'import'}"
+        work = self.work if self.imported else "OTHER-WORK"
+        file = "" if self.imported else f" {self.path}"
+        return "\n".join([*lines, f"Next: python cli.py {step}{file} --work {work}"])
+
+
+def export_hdf5(
+    work: Work, path: Path, manifest: Manifest | None = None, *, show_progress: bool = False
+) -> TransferReport:
+    """Write every stream of a work folder's cache to one file, which is there whole or not at all.
+
+    Args:
+        work: the work folder.
+        path: the file; an old one is replaced.
+        manifest: whose ids and labels are written beside the frames.
+        show_progress: a bar on standard error.
+
+    Raises:
+        MissingStepError: there is no cache.
+        CacheError: a part is damaged.
+    """
+    streams = read_catalogue(work).streams
+    opened = [FrameStream.open(stream.path) for stream in streams]
+    utterances = _by_key(work, manifest)
+    encoders = _encoders(work, streams)
+    total = sum(frames.nbytes for frames in opened)
+    counts = {}
+    with (
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w", libver=_LIBRARY) as file,
+        progress_bar("exporting", total / 1e6, "MB", show=show_progress) as bar,
+    ):
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        for stream, frames in zip(streams, opened, strict=True):
+            group = file.create_group(stream.label, track_order=True)
+            group.attrs["kind"] = stream.recipe.kind
+            group.attrs["recipe"] = canonical_json(stream.recipe.fields)
+            group.attrs["dim"], group.attrs["dtype"] = frames.dim, frames.dtype.name
+            if stream.label in encoders:
+                group.attrs["encoder"] = encoders[stream.label]
+            for key in frames.keys:
+                values = frames.read(key)
+                _describe(group.create_dataset(key, data=values), key, utterances.get(key, ()))
+                bar.update(values.nbytes / 1e6)
+            counts[stream.label] = len(frames.keys)
+    return TransferReport(path, counts, {}, total, False, work.root)
+
+
+def _describe(dataset: Any, key: str, utterances: Sequence[Utterance]) -> None:  # noqa: ANN401
+    text = h5py.string_dtype()
+    dataset.attrs["key"] = key
+    if utterances:
+        labels = [utterance.label for utterance in utterances]
+        dataset.attrs["ids"] = np.array([utterance.id for utterance in utterances], text)
+        dataset.attrs["labels"] = np.array(labels, text)
+        if len(set(labels)) == 1:
+            dataset.attrs["label"] = labels[0]
+
+
+def _by_key(work: Work, manifest: Manifest | None) -> dict[str, list[Utterance]]:
+    """The utterances with each recording or text."""
+    found: dict[str, list[Utterance]] = {}
+    if manifest is not None:
+        keys = utterance_keys(work, manifest.utterances)
+        for utterance in manifest.utterances:
+            for key in possible_keys(keys[utterance.id]):
+                found.setdefault(key, []).append(utterance)
+    return found
+
+
+def _encoders(work: Work, streams: Sequence[Stream]) -> dict[str, str]:
+    """The encoder of each stream that the last extraction asked for; "" where there is none."""
+    try:
+        sources = read_extraction(work).sources
+    except MissingStepError:
+        return {}
+    return {
+        stream.label: source.encoder
+        for stream in streams
+        for source in sources.values()
+        if source.recipe == stream.recipe and stream.layer in (None, *source.layers)
+    }

@@ -1,0 +1,1 @@
+"""Extracting: what is missing, made and written."""

@@ -1,0 +1,208 @@
+"""What an extraction has to do: which streams, and which inputs each of them lacks.
+
+Missing keys are found from the cache itself, so an extraction resumes wherever it stopped. Nothing
+here imports torch: with nothing to do, that import would be most of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from cache.audio import decoder_fields, unopenable
+from cache.encoders.device import choose_device
+from cache.encoders.energy import energy_fields
+from cache.encoders.files import Hashes, Kind, encoder_fields
+from cache.encoders.grid import Grid, read_config, read_grid
+from cache.encoders.names import resolve_encoder
+from cache.encoders.vad_weights import vad_fields
+from cache.extracting.changes import recipe_changes
+from cache.extracting.config import ExtractConfig, Layers, parse_layers
+from cache.extracting.decoding import where_of
+from cache.extracting.targets import Item, Target, lacking, targets_of
+from cache.extraction import Extraction, Source, read_extraction
+from cache.inputs import utterance_keys
+from cache.recipe import JSON, Recipe
+from cache.sources import SourceIndex
+from corpora.errors import ConfigError, MissingStepError
+from corpora.manifest import Manifest, Utterance
+from corpora.work import Work
+
+__all__ = ["ExtractConfig", "Item", "Plan", "Target", "make_plan", "parse_layers"]
+
+# Of a recording that is there but could not be read from its first byte to its last.
+UNREAD = "could not be read. Check its disk, then run the same command again."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        config: what was asked.
+        extraction: the streams asked for.
+        directories: encoder directories by modality.
+        device: `cpu` or `cuda`.
+        compute_dtype: of the speech encoder, `fp32` or `bf16`; text is always `fp32`.
+        grid: of the audio streams.
+        audio: recordings that some audio stream lacks.
+        text: texts that some text stream lacks.
+        inputs: how many different recordings and texts the manifest has.
+        absent: reasons by utterance id, for recordings that are not there.
+        streams: paths of the streams to be filled.
+        changes: by kind, what changed since features of that kind were made by another recipe.
+    """
+
+    config: ExtractConfig
+    extraction: Extraction
+    directories: Mapping[str, Path]
+    device: str
+    compute_dtype: str
+    grid: Grid | None
+    audio: tuple[Item, ...]
+    text: tuple[Item, ...]
+    inputs: Mapping[str, int]
+    absent: Mapping[str, str] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether long recordings are encoded in windows."""
+        return self.config.long == "window"
+
+
+def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
+    """Find out what the cache lacks.
+
+    Raises:
+        ConfigError: an encoder, layer or device that cannot be used.
+        FormatVersionError: the cache, or what an earlier extraction left, is of another version.
+    """
+    earlier = _earlier_sources(work)  # first: nothing is done beside a record that cannot be read
+    device = choose_device(config.device)
+    compute = "bf16" if device == "cuda" else "fp32"
+    with SourceIndex(work.sources) as index:
+        directories, sources, grid = _sources(work, config, compute, index.content_hashes)
+    targets = {kind: targets_of(source) for kind, source in sources.items()}
+    audio_targets = [t for kind in ("audio", "energy", "speech") for t in targets.get(kind, ())]
+    text_targets = list(targets.get("text", ()))
+    keys = utterance_keys(work, manifest.utterances)
+    absent = {
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio) or UNREAD}"
+        for u in manifest.utterances
+        if "audio" in sources and "audio" not in keys[u.id]
+    }
+    inputs: dict[str, dict[str, list[Utterance]]] = {"audio": {}, "text": {}}
+    for utterance in manifest.utterances:
+        for kind, key in keys[utterance.id].items():
+            if kind in sources:
+                inputs[kind].setdefault(key, []).append(utterance)
+    changes = {
+        kind: tuple(recipe_changes(work.features, source.recipe))
+        for kind, source in sources.items()
+    }
+    return Plan(
+        config=config,
+        extraction=Extraction(_with_earlier_frames(earlier, sources)),
+        directories=directories,
+        device=device,
+        compute_dtype=compute,
+        grid=grid,
+        audio=lacking(work, inputs["audio"], audio_targets, windowed=config.long == "window"),
+        text=lacking(work, inputs["text"], text_targets),
+        inputs={kind: len(inputs[kind]) for kind in inputs if kind in sources},
+        absent=absent,
+        streams=tuple(target.path for target in (*audio_targets, *text_targets)),
+        changes={kind: lines for kind, lines in changes.items() if lines},
+    )
+
+
+def _sources(
+    work: Work, config: ExtractConfig, compute: str, hashes: Hashes
+) -> tuple[dict[str, Path], dict[str, Source], Grid | None]:
+    """Encoder directories, the streams asked for and the audio grid."""
+    directories: dict[str, Path] = {}
+    sources: dict[str, Source] = {}
+    grid = None
+    asked = (
+        ("audio", config.audio_encoder, config.audio_layers, compute),
+        ("text", config.text_encoder, config.text_layers, "fp32"),
+    )
+    for kind, name, layers, dtype in asked:
+        if not name:
+            continue
+        directory = resolve_encoder(name, cast(Kind, kind), work.root)
+        directories[kind] = directory
+        fields = encoder_fields(directory, cast(Kind, kind), hashes)
+        fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
+        if kind == "audio":
+            fields["decoder"] = dict(decoder_fields())
+        chosen = _layers(kind, layers, directory)
+        sources[kind] = Source(
+            Recipe(kind, fields),
+            _encoder_name(name, directory),
+            layers=() if config.moments_only else chosen,
+            moments=chosen if config.moments_only else (),
+            windowed=kind == "audio" and config.long == "window",
+        )
+    if "audio" in directories:
+        grid = read_grid(directories["audio"])
+        shared: dict[str, JSON] = {
+            "decoder": dict(decoder_fields()),
+            "grid": {"hop": grid.hop, "window": grid.window, "rule": grid.rule},
+            "stored_dtype": config.stored_dtype,
+        }
+        sources["energy"] = Source(Recipe("energy", {**energy_fields(), **shared}))
+        sources["speech"] = Source(Recipe("speech", {**vad_fields(), **shared}))
+    return directories, sources, grid
+
+
+def _earlier_sources(work: Work) -> Mapping[str, Source]:
+    """What the last extraction made; nothing where there was none."""
+    try:
+        return read_extraction(work).sources
+    except MissingStepError:
+        return {}
+
+
+def _with_earlier_frames(
+    earlier: Mapping[str, Source], sources: Mapping[str, Source]
+) -> dict[str, Source]:
+    """What later commands are to read.
+
+    Asking for moments alone does not take away the frames that an earlier extraction by the same
+    recipe made: later commands go on reading those.
+    """
+    return {
+        kind: replace(source, layers=earlier[kind].layers)
+        if source.moments and kind in earlier and earlier[kind].recipe == source.recipe
+        else source
+        for kind, source in sources.items()
+    }
+
+
+def _encoder_name(name: str, directory: Path) -> str:
+    """A name that finds the encoder again from any current folder."""
+    return str(directory) if Path(name).expanduser().is_dir() and name != "tiny" else name
+
+
+def _layers(kind: str, layers: Layers, directory: Path) -> tuple[int, ...]:
+    """The layers asked for, ascending; the last where none was named."""
+    count = read_config(directory, "config.json").get("num_hidden_layers")
+    if not isinstance(count, int):
+        raise ConfigError(
+            f"{directory}/config.json names no num_hidden_layers; choose another {kind} encoder."
+        )
+    if layers == "all":
+        return tuple(range(count + 1))
+    chosen = sorted(set(layers)) or [count]
+    for layer in chosen:
+        if not 0 <= layer <= count:
+            raise ConfigError(
+                f"--{kind}-layers {layer}: this encoder has layers 0 (the input of the first) "
+                f"to {count} (the last)."
+            )
+    return tuple(chosen)

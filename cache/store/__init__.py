@@ -1,0 +1,1 @@
+"""Store: parts on disk, how they enter, who may touch them."""

@@ -1,0 +1,1 @@
+"""Upkeep: look through a cache, mend it, make it smaller."""

@@ -1,0 +1,248 @@
+"""`cache info`: every stream of the cache, what made it, and how much of a manifest it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.amounts import bytes_text, count_text, table_lines
+from cache.extraction import Extraction, read_extraction
+from cache.inputs import utterance_keys
+from cache.keys import windowed_key
+from cache.recipe import JSON
+from cache.store.index import Index, scan
+from cache.store.parts import SUM_BYTES
+from cache.upkeep.catalogue import Stream, read_catalogue
+from corpora.errors import MissingStepError
+from corpora.manifest import Manifest
+from corpora.work import Work
+
+# Fields of recipes that are versions of libraries, at the top or among the decoder's.
+_VERSIONS = ("transformers", "tokenizers", "soundfile", "libsndfile", "soxr")
+_HEADER = (
+    "stream",
+    "encoder",
+    "utterances",
+    "hours",
+    "frames",
+    "size",
+    "parts",
+    "of the manifest",
+)
+_LEFT_COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """One stream.
+
+    Attributes:
+        stream: `<recipe's folder>/<stream>`.
+        kind: audio, text, energy, speech.
+        encoder: as the user named it, where the last extraction made it; else what the recipe
+            says: the model's type, the detector, the name of the import.
+        layer: hidden-state number, where it is one.
+        fingerprint: of the recipe.
+        versions: of the libraries that made it.
+        dim: values per frame.
+        dtype: as stored.
+        utterances: different inputs.
+        frames: of those.
+        hours: of audio, by the frame grid; None where that is not known, and for text.
+        nbytes: on disk, of frames and their sums.
+        parts: how many.
+        damaged: parts that cannot be used.
+        last: whether the last extraction asked for it.
+        present: how many inputs of the manifest it holds; None without a manifest.
+        wanted: how many different inputs the manifest has.
+    """
+
+    stream: str
+    kind: str
+    encoder: str
+    layer: int | None
+    fingerprint: str
+    versions: Mapping[str, str]
+    dim: int
+    dtype: str
+    utterances: int
+    frames: int
+    hours: float | None
+    nbytes: int
+    parts: int
+    damaged: int
+    last: bool
+    present: int | None
+    wanted: int | None
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether it holds the whole manifest; None without a manifest."""
+        return None if self.present is None else self.present == self.wanted
+
+
+@dataclass(frozen=True)
+class Info:
+    """All streams, and what else was noticed.
+
+    Attributes:
+        features: the cache.
+        streams: in the order of their paths.
+        strays: things in the cache that do not belong there, with reasons.
+        absent: recordings of the manifest that are not there.
+    """
+
+    features: Path
+    streams: tuple[StreamInfo, ...]
+    strays: Mapping[str, str]
+    absent: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        streams = [{**asdict(one), "complete": one.complete} for one in self.streams]
+        for one in streams:
+            one["bytes"] = one.pop("nbytes")
+        return {
+            "features": str(self.features),
+            "streams": streams,
+            "strays": dict(self.strays),
+            "absent": self.absent,
+        }
+
+    def to_text(self) -> str:
+        """The same to read."""
+        total = sum(one.nbytes for one in self.streams)
+        lines = [f"{self.features}: {count_text(len(self.streams), 'stream')}, {bytes_text(total)}"]
+        if self.streams:
+            with_manifest = any(one.present is not None for one in self.streams)
+            columns = len(_HEADER) - (not with_manifest)
+            rows = [_HEADER[:columns], *(_row(one)[:columns] for one in self.streams)]
+            lines += ["", *table_lines(rows, _LEFT_COLUMNS), "", "Made with:"]
+            versions = {one.stream.split("/")[0]: one.versions for one in self.streams}
+            lines += [f"  {folder}: {_versions_text(found)}" for folder, found in versions.items()]
+        if any(one.last for one in self.streams):
+            lines.append("* what the last extraction asked for, and later commands read")
+        return "\n".join([*lines, *_warnings(self)])
+
+
+def cache_info(work: Work, manifest: Manifest | None) -> Info:
+    """Look at every stream's metadata; no frame is read.
+
+    Args:
+        work: the work folder.
+        manifest: to tell what is missing from each stream.
+
+    Raises:
+        MissingStepError: there is no cache.
+        FormatVersionError: it is of another version of the format.
+    """
+    catalogue = read_catalogue(work)
+    keys: dict[str, set[str]] | None = None
+    absent = 0
+    if manifest is not None:
+        keys = {"audio": set(), "text": set()}
+        for own in utterance_keys(work, manifest.utterances).values():
+            absent += "audio" not in own
+            for kind, key in own.items():
+                keys[kind].add(key)
+    try:
+        extraction = read_extraction(work)
+    except MissingStepError:
+        extraction = Extraction({})
+    return Info(
+        features=work.features,
+        streams=tuple(_look_at(stream, extraction, keys) for stream in catalogue.streams),
+        strays={str(stray.path): stray.reason for stray in catalogue.strays},
+        absent=absent,
+    )
+
+
+def _look_at(
+    stream: Stream, extraction: Extraction, keys: Mapping[str, set[str]] | None
+) -> StreamInfo:
+    found = scan(stream.path, stream.header)
+    index = Index(found.parts)
+    frames = int(index.lengths(index.positions(index.keys)).sum())
+    rate = stream.frames_per_second
+    wanted = None if keys is None else keys[stream.input_kind]
+    source = extraction.sources.get(stream.recipe.kind)
+    same = source is not None and source.recipe == stream.recipe
+    asked = same and source is not None and stream.layer in (None, *source.layers)
+    fields = stream.recipe.fields
+    return StreamInfo(
+        stream=stream.label,
+        kind=stream.recipe.kind,
+        encoder=(source.encoder if same and source is not None else "") or _maker(fields),
+        layer=stream.layer,
+        fingerprint=stream.recipe.fingerprint,
+        versions=_versions(fields),
+        dim=stream.header.dim,
+        dtype=stream.header.dtype,
+        utterances=len(index.keys),
+        frames=frames,
+        hours=None if rate is None else frames / rate / 3600,
+        nbytes=sum(part.nbytes + SUM_BYTES for part in found.parts),
+        parts=len(found.parts),
+        damaged=len(found.damaged),
+        last=asked,
+        present=None if wanted is None else _present(stream, index, wanted),
+        wanted=None if wanted is None else len(wanted),
+    )
+
+
+def _present(stream: Stream, index: Index, wanted: set[str]) -> int:
+    """How many inputs a stream holds, as a whole or encoded in windows."""
+    there = {key for key in wanted if key in index}
+    if stream.recipe.kind == "audio":
+        there |= {key for key in wanted - there if windowed_key(key) in index}
+    return len(there)
+
+
+def _maker(fields: Mapping[str, JSON]) -> str:
+    """What a recipe says of whatever made the numbers."""
+    config = fields.get("config")
+    if isinstance(config, Mapping) and "model_type" in config:
+        return str(config["model_type"])
+    if "imported" in fields:
+        return f"imported: {fields['imported']}"
+    named = [str(fields[name]) for name in ("detector", "level", "unit") if name in fields]
+    return " ".join(named)
+
+
+def _versions(fields: Mapping[str, JSON]) -> dict[str, str]:
+    decoder = fields.get("decoder")
+    known = {**fields, **(decoder if isinstance(decoder, Mapping) else {})}
+    return {name: str(known[name]) for name in _VERSIONS if name in known}
+
+
+def _versions_text(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded"
+
+
+def _row(one: StreamInfo) -> tuple[str, ...]:
+    mark = "* " if one.last else "  "
+    return (
+        mark + one.stream,
+        one.encoder,
+        f"{one.utterances:,}",
+        "" if one.hours is None else f"{one.hours:,.{2 if one.hours >= 1 else 4}f}",
+        f"{one.frames:,}",
+        bytes_text(one.nbytes),
+        f"{one.parts:,}",
+        "complete" if one.complete else f"{one.present or 0:,} of {one.wanted or 0:,}",
+    )
+
+
+def _warnings(info: Info) -> Iterable[str]:
+    damaged = sum(one.damaged for one in info.streams)
+    if info.absent:
+        yield f"{count_text(info.absent, 'recording')} of the manifest cannot be read."
+    if damaged:
+        yield (
+            f"{count_text(damaged, 'part')} damaged, not counted above. Run `python cli.py cache "
+            "verify`."
+        )
+    for path, reason in info.strays.items():
+        yield f"Does not belong there: {path} ({reason})"

@@ -1,0 +1,228 @@
+"""`cache prune`: drops the streams and parts that no kept manifest uses, after saying so.
+
+A part is dropped as a whole or not at all: rewriting one to get rid of a few utterances costs as
+much as extracting them. What unused frames stay behind in kept parts is said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache.amounts import bytes_text, count_text
+from cache.extraction import Source, read_extraction
+from cache.inputs import possible_keys, utterance_keys
+from cache.store.index import seen_of_parts
+from cache.store.layout import METADATA
+from cache.store.locks import exclusive_lock
+from cache.store.scratch import scratch_folder, withdraw
+from cache.upkeep.catalogue import Stream, read_catalogue
+from corpora.errors import CacheError, ConfigError
+from corpora.manifest import read_manifest
+from corpora.work import Work
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class StreamPrune:
+    """What pruning does to one stream.
+
+    Attributes:
+        stream: `<recipe's folder>/<stream>`.
+        parts: names of the parts to drop.
+        utterances: that only lie in those.
+        nbytes: of those parts.
+        kept_parts: how many stay; none drops the stream.
+        kept_unused: bytes of unused frames in parts that stay, because others in them are used.
+    """
+
+    stream: str
+    parts: tuple[str, ...]
+    utterances: int
+    nbytes: int
+    kept_parts: int
+    kept_unused: int
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What pruning would free; nothing is deleted before `apply`.
+
+    Attributes:
+        streams: every stream of the cache.
+        used: content keys of the manifests to keep.
+        last_only: only streams of the last extraction count as used.
+    """
+
+    streams: tuple[StreamPrune, ...]
+    used: frozenset[str] = field(repr=False)
+    last_only: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of frames that would be freed."""
+        return sum(stream.nbytes for stream in self.streams)
+
+    @property
+    def parts(self) -> int:
+        """Parts that would be dropped."""
+        return sum(len(stream.parts) for stream in self.streams)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the keys as JSON values."""
+        return {
+            "bytes": self.nbytes,
+            "parts": self.parts,
+            "streams": [
+                {
+                    "stream": one.stream,
+                    "parts": len(one.parts),
+                    "utterances": one.utterances,
+                    "bytes": one.nbytes,
+                    "kept_parts": one.kept_parts,
+                    "kept_unused_bytes": one.kept_unused,
+                }
+                for one in self.streams
+            ],
+        }
+
+    def to_text(self) -> str:
+        """What would be freed and what stays, to read."""
+        if not self.parts:
+            lines = ["Nothing to free: every part holds something that is used."]
+        else:
+            lines = [
+                f"To be freed: {bytes_text(self.nbytes)} in {count_text(self.parts, 'part')}.",
+                *(_stream_line(one) for one in self.streams if one.parts),
+            ]
+        unused = sum(one.kept_unused for one in self.streams)
+        if unused:
+            lines.append(
+                f"Kept: {bytes_text(unused)} of unused frames in parts that hold used ones too; "
+                "parts are kept whole."
+            )
+        return "\n".join(lines)
+
+
+def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False) -> PrunePlan:
+    """Find out what no manifest uses.
+
+    Args:
+        work: the work folder.
+        manifests: CSV files of the manifests to keep features for; at least one.
+        last_only: also drop the streams that the last extraction did not ask for: other encoders,
+            layers and versions.
+
+    Raises:
+        ConfigError: no manifest is named.
+        ManifestError: one cannot be read.
+        CacheError: a part is damaged, or a manifest's recordings are missing: what they use cannot
+            be told then, and would be dropped.
+        MissingStepError: there is no cache, or no such manifest (with `last_only`: or no record of
+            an extraction).
+    """
+    if not manifests:
+        raise ConfigError("name at least one manifest to keep: cache prune --keep MANIFEST…")
+    of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work).streams)
+    used: set[str] = set()
+    for path in manifests:
+        utterances = read_manifest(path).utterances
+        keys = utterance_keys(work, utterances)
+        missing = [u for u in utterances if "audio" not in keys[u.id]]
+        if missing and of_audio:
+            shown = ", ".join(str(u.audio) for u in missing[:_NAMED])
+            raise CacheError(
+                f"{len(missing)} of {len(utterances)} recordings of {path} are not there "
+                f"({shown}{', …' if len(missing) > _NAMED else ''}), so it cannot be told which "
+                "features are theirs. Mount or restore them, or take their rows out of the "
+                "manifest. Nothing was deleted."
+            )
+        used.update(key for own in keys.values() for key in possible_keys(own))
+    return plan_for_keys(work, frozenset(used), last_only=last_only)
+
+
+def plan_for_keys(work: Work, used: frozenset[str], *, last_only: bool = False) -> PrunePlan:
+    """The same for content keys instead of manifests."""
+    return _plan(work, used, last_only=last_only, planned=None)
+
+
+def apply(work: Work, plan: PrunePlan) -> PrunePlan:
+    """Delete what a plan says, as far as it is there and unused still.
+
+    Readers go on; nobody may be adding.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        CacheError: the cache is in use, or a part is damaged.
+    """
+    scratch = scratch_folder(work.features)
+    with exclusive_lock(work.features):
+        now = _plan(work, plan.used, last_only=plan.last_only, planned=plan)
+        changed = [one for one in now.streams if one.parts]
+        withdraw(
+            [work.features / one.stream / part for one in changed for part in one.parts], scratch
+        )
+        emptied = [work.features / one.stream for one in changed if not one.kept_parts]
+        withdraw([stream for stream in emptied if _is_bare(stream)], scratch)
+        recipes = sorted({stream.parent for stream in emptied})
+        withdraw([folder for folder in recipes if _is_bare(folder)], scratch)
+    return now
+
+
+def _plan(
+    work: Work, used: frozenset[str], *, last_only: bool, planned: PrunePlan | None
+) -> PrunePlan:
+    """Plan for every stream; with an earlier plan, only what that one was to drop as well."""
+    sources = read_extraction(work).sources.values() if last_only else None
+    allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
+    streams = []
+    for stream in read_catalogue(work).streams:
+        keys = used if sources is None or _asked_for(stream, sources) else frozenset()
+        may_drop = allowed.get(stream.label, frozenset()) if planned else None
+        streams.append(_plan_stream(stream, keys, may_drop))
+    return PrunePlan(tuple(streams), used, last_only)
+
+
+def _plan_stream(
+    stream: Stream, used: frozenset[str], may_drop: frozenset[str] | None
+) -> StreamPrune:
+    parts = stream.parts()
+    dropped: list[str] = []
+    utterances = nbytes = kept_unused = 0
+    for part, seen in seen_of_parts(parts):
+        name = Path(part.path).name
+        held = sum(part.lengths[n] for n in seen if part.keys[n] in used)
+        if not held and (may_drop is None or name in may_drop):
+            dropped.append(name)
+            utterances += len(seen)
+            nbytes += part.nbytes
+        else:
+            kept_unused += part.nbytes - held * part.header.frame_bytes
+    kept = len(parts) - len(dropped)
+    return StreamPrune(stream.label, tuple(dropped), utterances, nbytes, kept, kept_unused)
+
+
+def _asked_for(stream: Stream, sources: Iterable[Source]) -> bool:
+    """Whether the last extraction asked for a stream, or for what lies beside its layers."""
+    return any(
+        stream.path.parent.name == source.recipe.folder
+        and (stream.layer is None or stream.layer in source.layers)
+        for source in sources
+    )
+
+
+def _is_bare(folder: Path) -> bool:
+    return os.listdir(folder) == [METADATA]
+
+
+def _stream_line(one: StreamPrune) -> str:
+    what = f"{count_text(len(one.parts), 'part')} of {one.stream}"
+    if not one.kept_parts:
+        what = f"all of {one.stream} ({count_text(len(one.parts), 'part')})"
+    return f"  {what}: {count_text(one.utterances, 'utterance')}, {bytes_text(one.nbytes)}"

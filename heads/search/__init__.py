@@ -1,0 +1,1 @@
+"""Search: an Optuna study over heads, trained side by side."""

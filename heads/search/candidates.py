@@ -1,0 +1,165 @@
+"""The heads of a cohort's trials in training: one a trial, or one a trial and fold.
+
+With folds a trial is as many heads as there are folds, trained beside one another, and its score
+is that of each utterance's prediction by the head it was held out from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from heads.dataset import Dataset, VectorStore
+from heads.folds import Folds
+from heads.head import Head, HeadConfig
+from heads.search.space import seed_from
+from heads.statistics.confusion import confusion_matrix, macro_f1
+from heads.training import Cohort, Schedule, TrainingConfig, predict
+
+# Heads trained in one company where trials are several heads: bounds the memory that the hidden
+# units of their scorers take. Companies do not change results.
+HEADS_AT_ONCE = 32
+# Keeps the seeds of folds apart from other numbers drawn from a trial's seed.
+_FOLD_DOMAIN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What heads are trained on and compared by.
+
+    Attributes:
+        trained: `[n]` utterance numbers that are trained on (with folds, each held out once).
+        scored: `[m]` utterance numbers that heads are compared on.
+        folds: where there are.
+    """
+
+    trained: Tensor
+    scored: Tensor
+    folds: Folds | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, folds: Folds | None) -> Selection:
+        """Train and dev, or the folds of both."""
+        if folds is None:
+            return cls(dataset.rows("train"), dataset.rows("dev"))
+        return cls(folds.rows, folds.rows, folds)
+
+    @property
+    def heads(self) -> int:
+        """Heads of one trial."""
+        return 1 if self.folds is None else self.folds.count
+
+    @property
+    def name(self) -> str:
+        """What tables call the scored rows."""
+        return "dev" if self.folds is None else "folds"
+
+
+class Candidates:
+    """The trials of a cohort in training.
+
+    Args:
+        configs: shape and training of each trial's heads.
+        store: the data.
+        schedule: what they have in common.
+        selection: what they are trained on and scored by.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[tuple[HeadConfig, TrainingConfig]],
+        store: VectorStore,
+        schedule: Schedule,
+        selection: Selection,
+    ) -> None:
+        self._store = store
+        self._selection = selection
+        size = len(configs) if selection.folds is None else max(1, HEADS_AT_ONCE // selection.heads)
+        self._companies = [
+            _company(configs[start : start + size], store, schedule, selection)
+            for start in range(0, len(configs), size)
+        ]
+        self.epoch = 0
+
+    @property
+    def heads(self) -> list[Head]:
+        """All heads in training, the folds of a trial one after the other."""
+        return [head for company in self._companies for head in company.heads]
+
+    def run_epoch(self) -> None:
+        """One pass of every head over its rows."""
+        for company in self._companies:
+            company.run_epoch()
+        self.epoch += 1
+
+    def probabilities(self) -> Tensor:
+        """`[trials, m, C]` for the scored rows, in their order."""
+        return torch.cat([self._predict(company.heads) for company in self._companies])
+
+    def keep(self, trials: Sequence[int]) -> None:
+        """Go on with the trials at these positions only."""
+        count, start, companies = self._selection.heads, 0, []
+        for company in self._companies:
+            held = len(company.heads) // count
+            own = [t - start for t in trials if start <= t < start + held]
+            company.keep([t * count + fold for t in own for fold in range(count)])
+            start += held
+            if own:
+                companies.append(company)
+        self._companies = companies
+
+    def _predict(self, heads: Sequence[Head]) -> Tensor:
+        scored, folds = self._selection.scored, self._selection.folds
+        if folds is None:
+            return predict(heads, self._store, scored)
+        labels = len(self._store.dataset.labels)
+        found = torch.empty(len(heads) // folds.count, len(scored), labels)
+        for fold in range(folds.count):
+            own = folds.numbers == fold
+            found[:, own] = predict(heads[fold :: folds.count], self._store, scored[own])
+        return found
+
+
+def _company(
+    configs: Sequence[tuple[HeadConfig, TrainingConfig]],
+    store: VectorStore,
+    schedule: Schedule,
+    selection: Selection,
+) -> Cohort:
+    folds = selection.folds
+    if folds is None:
+        heads = [Head(shape, training.seed) for shape, training in configs]
+        return Cohort(heads, [t for _, t in configs], store, selection.trained, schedule)
+    copies = [
+        (shape, replace(training, seed=seed_from(training.seed, _FOLD_DOMAIN, fold)), fold)
+        for shape, training in configs
+        for fold in range(folds.count)
+    ]
+    return Cohort(
+        [Head(shape, training.seed) for shape, training, _ in copies],
+        [training for _, training, _ in copies],
+        store,
+        selection.trained,
+        schedule,
+        folds.numbers,
+        [fold for _, _, fold in copies],
+    )
+
+
+def selection_scores(probabilities: Tensor, gold: Tensor) -> list[float]:
+    """Macro-F1 over all scored rows of each trial; 0 for one whose numbers overflowed.
+
+    Args:
+        probabilities: `[trials, m, C]`.
+        gold: `[m]` class indices.
+    """
+    predicted = probabilities.argmax(-1).numpy()
+    confusion = confusion_matrix(gold.numpy(), predicted, probabilities.shape[-1])
+    finite = torch.isfinite(probabilities).flatten(1).all(1)
+    return [
+        float(score) if fine else 0.0
+        for score, fine in zip(macro_f1(confusion), finite.tolist(), strict=True)
+    ]

@@ -1,0 +1,272 @@
+"""The end of a search: the best head is scored, compared with others, and everything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor
+
+from heads.metrics import Report, classification_report
+from heads.reference import Reference, logistic_reference, read_reference, write_reference
+from heads.results import (
+    BEST,
+    ENSEMBLE,
+    ENSEMBLE_PREDICTIONS,
+    FOLD_PREDICTIONS,
+    KEPT,
+    PLOTS_FOLDER,
+    PREDICTIONS,
+    REFERENCE,
+    SELECTION_FOLDER,
+    STUDY_FILE,
+    TRIALS,
+    TRIALS_FOLDER,
+    WEIGHTS,
+    load_head,
+    load_probabilities,
+    save_head,
+    selection_file,
+    trial_file,
+)
+from heads.search.ensemble import Ensemble, average, write_ensemble
+from heads.search.rounds import Setting, train_missing
+from heads.search.study import PUBLISHED, HeadStudy, final_value
+from heads.search.summary import SearchReport, TrialLine
+from heads.search.tables import write_predictions, write_trials
+from heads.statistics.comparison import Difference, paired_differences
+from heads.statistics.optimism import Optimism, optimism
+from heads.training import predict
+
+# By split, the rows and what was said about them, [n] and [n, C].
+Answers = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def conclude(
+    setting: Setting,
+    study: HeadStudy,
+    *,
+    added: int,
+    ensemble: int,
+    plots: bool,
+    notes: Sequence[str],
+) -> SearchReport:
+    """Score the best trial, write its files and the tables, sum up.
+
+    Args:
+        setting: the search.
+        study: with a completed trial.
+        added: trials that this run finished.
+        ensemble: how many of the best are averaged; 0 for none.
+        plots: whether to draw the study.
+        notes: for the report.
+
+    Raises:
+        MissingStepError: the best trial's weights are not there.
+        CacheError: they are not those that were written.
+    """
+    store, folder = setting.store, setting.folder
+    missing = train_missing(setting, study)
+    trials, ranked = study.trials, study.ranked
+    said = _said_in_selection(setting, ranked)
+    head, record = load_head(trial_file(folder, ranked[0].number))
+    answers = _answers(setting, ranked[0].number, said)
+    record = record.with_scores(_scores(setting, answers))
+    write_trials(folder / TRIALS, trials)
+    names = [BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE, TRIALS_FOLDER, SELECTION_FOLDER]
+    names += [] if study.shared else [STUDY_FILE]
+    names += _write_answers(setting, answers, PREDICTIONS)
+    reference = _reference(setting, record.head.modalities, record.head.input_norm)
+    team = None
+    if ensemble:
+        members = [trial.number for trial in ranked[:ensemble]]
+        team, averaged = _ensemble(setting, members, said)
+        write_ensemble(folder / ENSEMBLE, team)
+        write_predictions(folder / ENSEMBLE_PREDICTIONS, store.dataset, _split(averaged))
+        names += [ENSEMBLE, ENSEMBLE_PREDICTIONS]
+    save_head(folder / BEST, folder / WEIGHTS, head, record)
+    if plots:
+        from heads.search.plots import write_plots
+
+        names += write_plots(folder / PLOTS_FOLDER, trials)
+    differences, reason = _against_best(setting, [t.number for t in ranked[:KEPT]], said)
+    other_notes = []
+    if study.shared and missing:
+        other_notes.append(
+            f"Trained again here, because another machine has them: trials "
+            f"{', '.join(str(number) for number in missing)}."
+        )
+    return SearchReport(
+        folder=folder,
+        completed=len(ranked),
+        halved=sum(trial.state == TrialState.PRUNED for trial in trials),
+        added=added,
+        epochs=record.schedule.epochs,
+        best=record,
+        top=tuple(_line(trial, differences.get(trial.number)) for trial in ranked[:KEPT]),
+        reference=reference,
+        notes=(*notes, *other_notes),
+        files=tuple(folder / name for name in dict.fromkeys(names)),
+        selected_on=setting.selection.name,
+        not_compared=reason,
+        ahead=_ahead_of_reference(setting, answers, reference),
+        optimism=_optimism(setting, ranked, said),
+        fold_scores=_fold_scores(setting, answers),
+        ensemble=team,
+    )
+
+
+def _said_in_selection(setting: Setting, ranked: Sequence[FrozenTrial]) -> dict[int, Tensor]:
+    """By trial, its probabilities for the rows that trials are compared by, where they are here."""
+    found = {
+        trial.number: load_probabilities(selection_file(setting.folder, trial.number))
+        for trial in ranked
+    }
+    return {number: said for number, said in found.items() if said is not None}
+
+
+def _answers(setting: Setting, number: int, said: Mapping[int, Tensor]) -> Answers:
+    """What a trial says: its head about dev and test, and with folds those about rows held out."""
+    dataset = setting.store.dataset
+    head, _ = load_head(trial_file(setting.folder, number))
+    answers = {}
+    if setting.selection.folds is not None and number in said:
+        answers["folds"] = (setting.selection.scored, said[number])
+    for split in ("dev", "test"):
+        rows = dataset.rows(split)
+        if len(rows):
+            answers[split] = (rows, predict([head], setting.store, rows)[0])
+    return answers
+
+
+def _scores(setting: Setting, answers: Answers) -> dict[str, Report]:
+    dataset = setting.store.dataset
+    return {
+        split: classification_report(
+            dataset.targets(rows).numpy(), said.numpy(), dataset.labels, dataset.speakers(rows)
+        )
+        for split, (rows, said) in answers.items()
+    }
+
+
+def _split(answers: Answers) -> Answers:
+    """What is said about dev and test."""
+    return {split: answer for split, answer in answers.items() if split != "folds"}
+
+
+def _write_answers(setting: Setting, answers: Answers, name: str) -> list[str]:
+    """Write the best head's predictions; return the names of the files."""
+    dataset = setting.store.dataset
+    write_predictions(setting.folder / name, dataset, _split(answers))
+    if "folds" not in answers:
+        return [name]
+    path = setting.folder / FOLD_PREDICTIONS
+    write_predictions(path, dataset, {"folds": answers["folds"]})
+    return [name, FOLD_PREDICTIONS]
+
+
+def _ensemble(
+    setting: Setting, numbers: Sequence[int], said: Mapping[int, Tensor]
+) -> tuple[Ensemble, Answers]:
+    """Average trials, and score the average like a head."""
+    each = [_answers(setting, number, said) for number in numbers]
+    averaged = {
+        split: (rows, average([answers[split][1] for answers in each]))
+        for split, (rows, _) in each[0].items()
+        if all(split in answers for answers in each)
+    }
+    return Ensemble(tuple(numbers), _scores(setting, averaged)), averaged
+
+
+def _classes(setting: Setting, said: Mapping[int, Tensor], numbers: Sequence[int]) -> Tensor:
+    """`[T, m]` predicted classes of trials on the rows that they are compared by."""
+    return torch.stack([said[number].argmax(-1) for number in numbers])
+
+
+def _against_best(
+    setting: Setting, top: Sequence[int], said: Mapping[int, Tensor]
+) -> tuple[dict[int, Difference], str]:
+    """The best trials against the best one, by number; and why there is no comparison, if so."""
+    others = [number for number in top[1:] if number in said]
+    if top[0] not in said or not others:
+        return {}, ""
+    dataset, scored = setting.store.dataset, setting.selection.scored
+    found, reason = paired_differences(
+        setting.gold.numpy(),
+        _classes(setting, said, others).numpy(),
+        said[top[0]].argmax(-1).numpy(),
+        len(dataset.labels),
+        dataset.speakers(scored),
+    )
+    return dict(zip(others, found, strict=True)) if found else {}, "" if found else reason
+
+
+def _ahead_of_reference(
+    setting: Setting, answers: Answers, reference: Reference
+) -> dict[str, Difference]:
+    """By split, how far the best head is ahead of the reference, where a bootstrap can say."""
+    dataset = setting.store.dataset
+    ahead = {}
+    for split, (rows, said) in answers.items():
+        found, _ = paired_differences(
+            dataset.targets(rows).numpy(),
+            said.argmax(-1)[None].numpy(),
+            torch.tensor(reference.predicted[split]).numpy(),
+            len(dataset.labels),
+            dataset.speakers(rows),
+        )
+        if found:
+            ahead[split] = found[0]
+    return ahead
+
+
+def _optimism(
+    setting: Setting, ranked: Sequence[FrozenTrial], said: Mapping[int, Tensor]
+) -> Optimism | None:
+    numbers = [trial.number for trial in ranked if trial.number in said]
+    if ranked[0].number not in said:
+        return None
+    dataset, scored = setting.store.dataset, setting.selection.scored
+    return optimism(
+        setting.gold.numpy(),
+        _classes(setting, said, numbers).numpy(),
+        len(dataset.labels),
+        dataset.speakers(scored),
+    )
+
+
+def _fold_scores(setting: Setting, answers: Answers) -> tuple[Report, ...]:
+    """The best trial on each fold by itself, as the field reports it; empty without folds."""
+    folds = setting.selection.folds
+    if folds is None or "folds" not in answers:
+        return ()
+    rows, said = answers["folds"]
+    parts = {
+        str(fold): (rows[folds.numbers == fold], said[folds.numbers == fold])
+        for fold in range(folds.count)
+    }
+    return tuple(_scores(setting, parts).values())
+
+
+def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
+    return TrialLine(
+        trial.number,
+        trial.user_attrs.get(PUBLISHED, ""),
+        trial.params,
+        final_value(trial),
+        difference,
+    )
+
+
+def _reference(setting: Setting, modalities: Sequence[str], input_norm: str) -> Reference:
+    """The logistic regression beside the best head; fitted anew only if another one is needed."""
+    path = setting.folder / REFERENCE
+    folds = setting.selection.folds
+    kept = read_reference(path, setting.origin)
+    wanted = (tuple(modalities), input_norm, folds is not None)
+    if kept and (kept.modalities, kept.input_norm, kept.folds is not None) == wanted:
+        return kept
+    reference = logistic_reference(setting.store, modalities, input_norm, folds)
+    write_reference(path, reference, setting.origin)
+    return reference

@@ -1,0 +1,160 @@
+"""The study as pictures: its history, which axes mattered, and how the pooling kinds did.
+
+Needs matplotlib, which the extra `plots` installs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from corpora.errors import MissingExtraError
+from corpora.files import atomic_path
+from heads.search.study import PUBLISHED, final_value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Fewer completed trials than this say nothing about which axis mattered.
+FEWEST_FOR_IMPORTANCE = 8
+SUFFIXES = (".png", ".svg")
+DOTS_PER_INCH = 150
+
+
+def require_matplotlib() -> None:
+    """Check before a search that its plots can be drawn after it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "Plots need matplotlib, which is not installed: pip install 'emopool[plots]', "
+            "or search without --plots."
+        )
+
+
+def write_plots(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
+    """Draw the study as PNG and SVG.
+
+    Args:
+        folder: where to.
+        trials: of the study, at least one completed.
+
+    Returns:
+        The names of the files, with the folder's name.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    drawings = {
+        "history": (_draw_history, (7.0, 4.0)),
+        "poolings": (_draw_poolings, (7.0, 4.0)),
+        "importance": (_draw_importance, (7.0, 4.0)),
+    }
+    names = []
+    for name, (draw, size) in drawings.items():
+        # Not pyplot: it keeps figures in a global list, and may look for a screen.
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot(), trials)
+        for suffix in SUFFIXES:
+            with atomic_path(folder / f"{name}{suffix}") as path:
+                figure.savefig(path, dpi=DOTS_PER_INCH, metadata=_undated(suffix))
+            names.append(f"{folder.name}/{name}{suffix}")
+    return names
+
+
+def _draw_history(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+    """Every trial's score, and the best so far."""
+    complete = _completed(trials)
+    halved = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    for title, group, colour in (
+        ("halved (score when it left)", halved, "0.7"),
+        ("completed", [t for t in complete if PUBLISHED not in t.user_attrs], "tab:blue"),
+        ("completed, published", [t for t in complete if PUBLISHED in t.user_attrs], "tab:orange"),
+    ):
+        if group:
+            scores = [final_value(trial) for trial in group]
+            axes.scatter([t.number for t in group], scores, s=18, color=colour, label=title)
+    best, line = float("-inf"), []
+    for trial in complete:
+        best = max(best, final_value(trial))
+        line.append(best)
+    numbers = [trial.number for trial in complete]
+    axes.step(numbers, line, where="post", color="tab:red", label="best so far")
+    axes.set(xlabel="trial", ylabel="macro-F1 (selection)", title="Optimisation history")
+    axes.legend(fontsize="small")
+
+
+def _draw_poolings(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+    """Completed trials by pooling kind, the best kind on top; a bar at the median."""
+    kinds: dict[str, list[float]] = {}
+    for trial in _completed(trials):
+        kinds.setdefault(pooling_kind(trial), []).append(final_value(trial))
+    ordered = sorted(kinds, key=lambda kind: max(kinds[kind]))
+    for row, kind in enumerate(ordered):
+        scores = sorted(kinds[kind])
+        axes.scatter(scores, [row] * len(scores), s=18, color="tab:blue", alpha=0.7)
+        middle = (scores[(len(scores) - 1) // 2] + scores[len(scores) // 2]) / 2
+        axes.vlines(middle, row - 0.3, row + 0.3, color="tab:red")
+    labels = [f"{kind} ({len(kinds[kind])})" for kind in ordered]
+    axes.set_yticks(range(len(ordered)), labels)
+    axes.set(
+        xlabel="macro-F1 (selection); bar: median",
+        title="Completed trials by pooling kind (number)",
+    )
+
+
+def _draw_importance(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+    """How much each axis decides whether a trial is among the better ones."""
+    importance = axis_importance(trials)
+    axes.set_title("Importance of the axes (PED-ANOVA)")
+    if not importance:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "too few completed trials, or all alike", ha="center", va="center")
+        return
+    names = list(importance)[::-1]
+    axes.barh(names, [importance[name] for name in names], color="tab:blue")
+    axes.set(xlabel="share (among axes that all completed trials have)")
+
+
+def axis_importance(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Importance of each axis that all completed trials have, the largest first; sums to 1.
+
+    PED-ANOVA (Watanabe et al. 2023). Empty where completed trials are too few or all score alike.
+    """
+    complete = _completed(trials)
+    if len(complete) < FEWEST_FOR_IMPORTANCE or len({t.value for t in complete}) < 2:
+        return {}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(complete)
+    evaluator = PedAnovaImportanceEvaluator()
+    return dict(get_param_importances(study, evaluator=evaluator))
+
+
+def pooling_kind(trial: FrozenTrial) -> str:
+    """A trial's pooling kind; untied ones as `audio kind, text kind`."""
+    kinds = {
+        name.removesuffix("pooling").rstrip("_"): str(value)
+        for name, value in trial.params.items()
+        if name.endswith("pooling")
+    }
+    return ", ".join(f"{prefix} {kind}".strip() for prefix, kind in kinds.items())
+
+
+def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
+
+
+def _undated(suffix: str) -> dict[str, None]:
+    """Without the date that SVG files carry, which would make each drawing another file."""
+    return {"Date": None} if suffix == ".svg" else {}

@@ -1,0 +1,249 @@
+"""The search: pooling heads on the frames of a corpus, in an Optuna study that resumes.
+
+Published configurations come first and are trained to the end. Each cohort is drawn from what all
+earlier ones gave. The test set has no part in it until the best head is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from cache.inputs import utterance_keys
+from cache.store.locks import exclusive_lock, shared_lock
+from corpora.errors import CacheError, ManifestError
+from corpora.manifest import Manifest, require_splits
+from corpora.progress import progress_bar
+from corpora.work import Work
+from heads.dataset import Dataset, VectorStore
+from heads.folds import make_folds
+from heads.leakage import refuse_shared_recordings, shared_sentences
+from heads.load import load_dataset, read_origin
+from heads.origin import Origin
+from heads.results import BEST, claim_folder, clear
+from heads.search.candidates import Selection
+from heads.search.conclusion import conclude
+from heads.search.config import SearchConfig
+from heads.search.halving import default_epochs, head_epochs
+from heads.search.rounds import Setting, run_cohort
+from heads.search.space import Space, published_params
+from heads.search.space_file import read_space
+from heads.search.study import HeadStudy, final_value
+from heads.search.summary import SearchReport
+from heads.targets import count_without_votes
+from heads.threads import suitable_threads
+from heads.training import Schedule
+
+# How long to wait for another process that is writing its results.
+CONCLUDING_SECONDS = 600.0
+
+
+def run_search(
+    work: Work,
+    manifest: Manifest,
+    config: SearchConfig | None = None,
+    *,
+    fresh: bool = False,
+    show_progress: bool = False,
+) -> SearchReport:
+    """Search pooling heads on the frames of the last extraction; results go to `WORK/search`.
+
+    A search goes on where an earlier one stopped, until there are `config.trials` in all.
+
+    Args:
+        work: the work folder that `extract` filled.
+        manifest: the utterances, with their splits.
+        config: how to search.
+        fresh: remove an earlier search's files first (a shared study's trials stay).
+        show_progress: whether to draw a progress bar.
+
+    Raises:
+        MissingStepError: nothing was extracted, or not these utterances; or no such space file.
+        ManifestError: no labelled utterance in train or dev, a label in neither, or a recording
+            in two splits.
+        ConfigError: an option out of range, or a study made from something else.
+        CacheError: another search is running in this folder, or a file is damaged.
+    """
+    config = config or SearchConfig()
+    refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
+    dataset = load_dataset(work, manifest, config.modalities)
+    missing = len(manifest.utterances) - len(dataset)
+    notes = [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
+    if manifest.shared_speakers:
+        notes.append("The splits share speakers, by the manifest's declaration.")
+    return search_heads(
+        dataset,
+        work.search,
+        read_origin(work, manifest, dataset.frames),
+        config,
+        fresh=fresh,
+        notes=notes,
+        show_progress=show_progress,
+    )
+
+
+def search_heads(
+    dataset: Dataset,
+    folder: Path,
+    origin: Origin,
+    config: SearchConfig,
+    *,
+    fresh: bool = False,
+    notes: Sequence[str] = (),
+    show_progress: bool = False,
+) -> SearchReport:
+    """Search pooling heads on a data set in memory: `run_search` without the cache.
+
+    Args:
+        dataset: the frames.
+        folder: where results go.
+        origin: where the data set comes from, for the records.
+        config: how to search.
+        fresh: remove an earlier search's files first.
+        notes: for the report.
+        show_progress: whether to draw a progress bar.
+    """
+    found = _check_rows(dataset)
+    if config.plots:
+        from heads.search.plots import require_matplotlib
+
+        require_matplotlib()
+    space = Space.of(dataset, tied=config.tied)
+    if config.space is not None:
+        space = read_space(config.space, space)
+    selection = Selection.of(dataset, make_folds(dataset, config.folds))
+    steps = math.ceil(len(selection.trained) / config.batch_size)
+    epochs = config.epochs or default_epochs(steps)
+    setting = Setting(
+        VectorStore(dataset),
+        space,
+        Schedule(epochs, config.batch_size, data_seed=config.seed),
+        selection,
+        origin,
+        folder,
+        config.seed,
+    )
+    published, skipped = published_params(space)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes of one study may share a folder: their files have different names.
+    lock = shared_lock if config.shared else exclusive_lock
+    with lock(folder), suitable_threads(dataset, config.batch_size):
+        if fresh:
+            clear(folder)
+        with HeadStudy(
+            folder,
+            _identity(setting, config),
+            config.seed,
+            published,
+            sampler=config.sampler,
+            shared=config.shared,
+        ) as study:
+            claim_folder(folder, study.id)
+            added = _run_cohorts(setting, study, config, show_progress=show_progress)
+            with _alone(folder / BEST) if config.shared else nullcontext():
+                return conclude(
+                    setting,
+                    study,
+                    added=added,
+                    ensemble=config.ensemble,
+                    plots=config.plots,
+                    notes=(*notes, *found, *_votes_note(dataset, space, selection), *skipped),
+                )
+
+
+def _check_rows(dataset: Dataset) -> list[str]:
+    """Refuse data that cannot be searched on; return what is worth a note."""
+    require_splits(Manifest(dataset.utterances, dataset.labels, corpus=""), ("train", "dev"))
+    held = {
+        split: {dataset.utterances[i].label for i in dataset.rows(split).tolist()}
+        for split in ("train", "dev")
+    }
+    absent = [label for label in dataset.labels if label not in held["train"] | held["dev"]]
+    if absent:
+        raise ManifestError(
+            f"No utterance in train or dev has the label {' or '.join(absent)}, so no head can "
+            "learn it or be chosen by it. Leave it out of the labels, or split the corpus anew."
+        )
+    notes = []
+    for split, what in (("train", "cannot be learnt"), ("dev", "does not count in the choice")):
+        lacking = [label for label in dataset.labels if label not in held[split]]
+        if lacking:
+            notes.append(f"No utterance in {split} has the label {', '.join(lacking)}: it {what}.")
+    sentences = shared_sentences(dataset.utterances) if "text" in dataset.frames else ""
+    return [*notes, *([sentences] if sentences else [])]
+
+
+def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[str]:
+    """How many rows have no votes, where heads learn from votes."""
+    without = count_without_votes(dataset, selection.trained)
+    if not space.votes or not without:
+        return []
+    return [
+        f"{without:,} of {len(selection.trained):,} utterances trained on have no votes for the "
+        "labels: where heads learn from votes, their label counts as all of them."
+    ]
+
+
+def _identity(setting: Setting, config: SearchConfig) -> dict[str, Any]:
+    """All that makes the values of two trials comparable."""
+    origin, folds = setting.origin, setting.selection.folds
+    return {
+        "labels": origin.labels,
+        "streams": origin.streams,
+        "dims": setting.space.dims,
+        "frames": origin.frames,
+        "manifest_sha256": origin.manifest_sha256,
+        "tied": setting.space.tied,
+        "epochs": setting.schedule.epochs,
+        "batch_size": setting.schedule.batch_size,
+        "seed": setting.seed,
+        "sampler": config.sampler,
+        "folds": "off" if folds is None else str(folds),
+        **{f"axis {name}": values for name, values in setting.space.to_json().items()},
+    }
+
+
+def _run_cohorts(
+    setting: Setting, study: HeadStudy, config: SearchConfig, *, show_progress: bool
+) -> int:
+    """Train cohorts until there are enough trials, and one of them completed; return how many."""
+    trials, epochs, added = config.trials, setting.schedule.epochs, 0
+    left, waiting, total = trials - study.finished, study.queued_published, 0
+    while left > 0:
+        size = min(config.cohort, left)
+        total += head_epochs(size, min(size, waiting), epochs) * setting.selection.heads
+        left, waiting = left - size, max(0, waiting - size)
+    with progress_bar("Search", total, "head-epoch", show=show_progress) as bar:
+        while study.finished < trials or not study.ranked:
+            most = trials
+            if study.finished >= trials and study.taken == study.finished:
+                most = study.finished + 1  # all that there are were halved
+            taken = run_cohort(setting, study, min(config.cohort, most - study.finished), most, bar)
+            added += taken
+            if not taken:
+                study.wait()
+            ranked = study.ranked
+            best = f", best macro-F1 {final_value(ranked[0]):.3f}" if ranked else ""
+            others = "" if taken else " (the rest is in other processes' hands)"
+            bar.set_postfix_str(f"{study.finished}/{trials} trials{best}{others}")
+    return added
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of a shared study writes its results into the same folder."""
+    end = time.monotonic() + CONCLUDING_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(exclusive_lock(path))
+                break
+            except CacheError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+        yield

@@ -1,0 +1,297 @@
+"""The search space: every axis, its values, and the published configurations in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heads.dataset import Dataset
+from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
+from heads.losses import LossConfig
+from heads.targets import EMO_SUPERB_SMOOTHING, vote_shares
+from heads.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An axis of listed values."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """An axis of numbers from `low` to `high`, drawn evenly, or evenly in their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Axis = Choice | Range
+
+# What can be learnt from: labels, or the shares of the raters' votes (`heads.targets`).
+LOSSES = {
+    "focal": LossConfig("focal", gamma=2.0, class_weight=True),
+    "weighted_cross_entropy": LossConfig("cross_entropy", class_weight=True),
+    "cross_entropy": LossConfig("cross_entropy", class_weight=False),
+    "adjusted_cross_entropy": LossConfig(
+        "cross_entropy", class_weight=False, logit_adjustment=True
+    ),
+    "votes": LossConfig("kl", class_weight=False),
+    "smoothed_votes": LossConfig("kl", class_weight=False, smoothing=EMO_SUPERB_SMOOTHING),
+    "adjusted_votes": LossConfig(
+        "kl", class_weight=False, logit_adjustment=True, smoothing=EMO_SUPERB_SMOOTHING
+    ),
+}
+SPEECH_KINDS = ("vad_average", "average+vad_average")
+
+# The axes of pooling; with `--untied` each modality has its own, `audio_queries` and so on.
+# `attentive` is mqmha with Q, H and n of its own: AS, SA and MHA are points of it.
+POOLING_AXES: dict[str, Axis] = {
+    "pooling": Choice(("average", "max", "statistics", "attentive", *SPEECH_KINDS)),
+    "queries": Choice((1, 2, 4)),
+    "heads": Choice((1, 2, 4)),
+    "scorer_layers": Choice((1, 2)),
+    "hidden": Choice((64, 128, 256)),
+}
+# All others, beside `modalities`, whose values depend on what was extracted.
+OTHER_AXES: dict[str, Axis] = {
+    "input_norm": Choice(INPUT_NORMS),
+    "mlp_width": Choice((0, 64, 128, 256, 512)),
+    "dropout": Range(0.0, 0.5),
+    "learning_rate": Range(1e-5, 3e-3, log=True),
+    "weight_decay": Range(1e-4, 1e-1, log=True),
+    "loss": Choice(tuple(LOSSES)),
+}
+
+# Leygue et al., Interspeech 2025, Table 2, and Hyeon et al. 2024 (the last two). Keys are axes.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "average": {"pooling": "average"},
+    "max": {"pooling": "max"},
+    "statistics": {"pooling": "statistics"},
+    "AS": {"pooling": "attentive", "queries": 1, "heads": 1, "scorer_layers": 2, "hidden": 256},
+    "SA": {"pooling": "attentive", "queries": 2, "heads": 1, "scorer_layers": 2, "hidden": 256},
+    "MHA": {"pooling": "attentive", "queries": 1, "heads": 2, "scorer_layers": 1},
+    "MQMHA 2/2": {"pooling": "attentive", "queries": 2, "heads": 2, "scorer_layers": 1},
+    "MQMHA 2/4": {"pooling": "attentive", "queries": 2, "heads": 4, "scorer_layers": 1},
+    "MQMHA 4/4": {"pooling": "attentive", "queries": 4, "heads": 4, "scorer_layers": 1},
+    "vad_average": {"pooling": "vad_average"},
+    "average+vad_average": {"pooling": "average+vad_average"},
+}
+# What the published heads share: no input normalisation, focal loss and weight decay .01 are
+# Leygue et al.'s. MLP and dropout are not stated: ours. Their rate of 1e-5 is for a head whose
+# encoders are trained next, over many more steps: at the few hundred steps of a search it stays
+# near its start. 1e-3, AdamW's usual rate, is ours.
+PUBLISHED_REST: dict[str, Any] = {
+    "input_norm": "none",
+    "mlp_width": 256,
+    "dropout": 0.1,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "loss": "focal",
+}
+# Keeps the seeds of trials apart from other numbers drawn from the study's seed.
+_TRIAL_DOMAIN = 1
+
+
+@dataclass(frozen=True)
+class Space:
+    """The axes as the data allows them, and as a file narrowed them (`heads.search.space_file`).
+
+    Attributes:
+        labels: the label order.
+        dims: features per frame of each modality there is.
+        speech: whether audio frames have a voice activity detector's output.
+        tied: both modalities are pooled in the same way; else each has its own axes,
+            `audio_pooling`, `text_pooling` and so on.
+        votes: whether there are raters' votes to learn from.
+        narrowed: axes that are narrower than the data would allow.
+    """
+
+    labels: tuple[str, ...]
+    dims: Mapping[str, int]
+    speech: bool
+    tied: bool = True
+    votes: bool = False
+    narrowed: Mapping[str, Axis] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, *, tied: bool = True) -> Space:
+        """The space for a data set."""
+        audio = dataset.frames.get("audio")
+        speech = audio is not None and audio.speech is not None
+        voted = any(vote_shares(u, dataset.labels) for u in dataset.utterances if u.split)
+        return cls(dataset.labels, dataset.dims, speech, tied, voted)
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Every axis by name."""
+        return {**self.allowed, **self.narrowed}
+
+    @property
+    def allowed(self) -> dict[str, Axis]:
+        """Every axis with all values that the data allows."""
+        present = [name for name in MODALITIES if name in self.dims]
+        # All modalities together first.
+        combinations = ("+".join(present), *present) if len(present) > 1 else tuple(present)
+        axes: dict[str, Axis] = {"modalities": Choice(combinations)}
+        for prefix in dict.fromkeys(self.prefix(name) for name in present):
+            axes |= {f"{prefix}{name}": axis for name, axis in POOLING_AXES.items()}
+            axes[f"{prefix}pooling"] = Choice(self._kinds(prefix))
+            axes[f"{prefix}heads"] = Choice(self._dividing())
+        losses = tuple(name for name, loss in LOSSES.items() if self.votes or not loss.from_votes)
+        return {**axes, **OTHER_AXES, "loss": Choice(losses)}
+
+    def prefix(self, modality: str) -> str:
+        """What the names of a modality's pooling axes begin with."""
+        return "" if self.tied else f"{modality}_"
+
+    def draw(self, trial: BaseTrial, name: str) -> Any:  # noqa: ANN401 - an axis has its own type
+        """A value of an axis. One that is fixed is drawn too: tables then name it."""
+        axis = self.axes[name]
+        if isinstance(axis, Choice):
+            return trial.suggest_categorical(name, axis.values)
+        return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
+
+    def to_json(self) -> dict[str, Any]:
+        """Each axis as plain JSON values."""
+        return {
+            name: list(axis.values) if isinstance(axis, Choice) else asdict(axis)
+            for name, axis in self.axes.items()
+        }
+
+    def _kinds(self, prefix: str) -> tuple[str, ...]:
+        """The pooling kinds of an axis; text alone has no silence to leave out."""
+        usable = self.speech and prefix != "text_"
+        kinds = _values(POOLING_AXES["pooling"])
+        return tuple(kind for kind in kinds if usable or kind not in SPEECH_KINDS)
+
+    def _dividing(self) -> tuple[int, ...]:
+        """Numbers of heads that divide the features of every modality."""
+        counts = _values(POOLING_AXES["heads"])
+        return tuple(h for h in counts if all(dim % h == 0 for dim in self.dims.values()))
+
+
+def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig, TrainingConfig]:
+    """Draw a head and its training (or read them back, from a finished trial).
+
+    Args:
+        trial: an Optuna trial.
+        space: the axes.
+        seed: of the trial (see `trial_seed`).
+    """
+    modalities = space.draw(trial, "modalities").split("+")
+    descriptions: dict[str, dict[str, Any]] = {}
+    for modality in modalities:
+        prefix = space.prefix(modality)
+        if prefix not in descriptions:
+            descriptions[prefix] = _draw_pooling(trial, space, prefix)
+    head = HeadConfig(
+        labels=space.labels,
+        dims={name: space.dims[name] for name in modalities},
+        pooling={name: _fitting(name, descriptions[space.prefix(name)]) for name in modalities},
+        input_norm=space.draw(trial, "input_norm"),
+        mlp_width=space.draw(trial, "mlp_width"),
+        dropout=space.draw(trial, "dropout"),
+    )
+    training = TrainingConfig(
+        learning_rate=space.draw(trial, "learning_rate"),
+        weight_decay=space.draw(trial, "weight_decay"),
+        loss=LOSSES[space.draw(trial, "loss")],
+        seed=seed,
+    )
+    return head, training
+
+
+def _draw_pooling(trial: BaseTrial, space: Space, prefix: str) -> dict[str, Any]:
+    kind = space.draw(trial, f"{prefix}pooling")
+    if kind != "attentive":
+        return {"kind": kind}
+    description: dict[str, Any] = {"kind": "mqmha"}
+    for axis in ("queries", "heads", "scorer_layers"):
+        description[axis] = space.draw(trial, f"{prefix}{axis}")
+    if description["scorer_layers"] == 2:
+        description["hidden"] = space.draw(trial, f"{prefix}hidden")
+    return description
+
+
+def _fitting(modality: str, description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The description for a modality: text has no silence, so all its frames are averaged."""
+    if modality == "text" and description["kind"] in SPEECH_KINDS:
+        return {"kind": "average"}
+    return description
+
+
+def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """The published configurations as values of the axes, by name, and notes on those left out.
+
+    All read every modality that the space has. A space that was narrowed keeps those whose pooling
+    lies in it; what it fixes beside the pooling holds for them too.
+    """
+    axes = space.axes
+    combination = _values(axes["modalities"])[0]
+    rest = {name: nearest(axes[name], value) for name, value in PUBLISHED_REST.items()}
+    notes = [
+        f"Published configurations take {name} = {value} from the space file, "
+        f"instead of {PUBLISHED_REST[name]}."
+        for name, value in rest.items()
+        if value != PUBLISHED_REST[name]
+    ]
+    chosen: dict[str, dict[str, Any]] = {}
+    outside = []
+    for name, pooling in PUBLISHED.items():
+        reason = _impossible(name, pooling, space)
+        if reason:
+            notes.append(reason)
+            continue
+        params = {"modalities": combination, **rest}
+        for modality in combination.split("+"):
+            prefix = space.prefix(modality)
+            kinds = _values(space.allowed[f"{prefix}pooling"])
+            own = pooling if pooling["pooling"] in kinds else {"pooling": "average"}
+            params |= {f"{prefix}{axis}": value for axis, value in own.items()}
+        if all(nearest(axes[axis], value) == value for axis, value in params.items()):
+            chosen[name] = params
+        else:
+            outside.append(name)
+    if outside:
+        notes.append(f"Published configurations outside the space file: {', '.join(outside)}.")
+    return chosen, tuple(notes)
+
+
+def _impossible(name: str, pooling: Mapping[str, Any], space: Space) -> str:
+    """Why the data does not allow a published configuration; "" where it does."""
+    if pooling.get("heads", 1) not in space._dividing():
+        dims = " and ".join(str(dim) for dim in space.dims.values())
+        return f"{name} is left out: {pooling['heads']} heads do not divide {dims}."
+    if pooling["pooling"] in SPEECH_KINDS and not space.speech:
+        return f"{name} is left out: it needs audio with the detector's output."
+    return ""
+
+
+def nearest(axis: Axis, value: Any) -> Any:  # noqa: ANN401 - an axis has its own type
+    """The value itself where an axis has it; else its nearest number or its first choice."""
+    if isinstance(axis, Range):
+        return min(max(value, axis.low), axis.high)
+    return value if value in axis.values else axis.values[0]
+
+
+def _values(axis: Axis) -> tuple[Any, ...]:
+    return axis.values if isinstance(axis, Choice) else ()
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """The seed of a trial's first parameters and dropout: from its study's seed and its number."""
+    return seed_from(study_seed, _TRIAL_DOMAIN, number)
+
+
+def seed_from(*numbers: int) -> int:
+    """A 32-bit seed that changes unpredictably with each of the numbers (at least 0)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

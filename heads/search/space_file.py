@@ -1,0 +1,107 @@
+"""A TOML file that narrows the search space or fixes parts of it.
+
+    pooling = ["statistics", "attentive"]        # some of the values
+    queries = 2                                  # one of them
+    learning_rate = { low = 1e-4, high = 1e-3 }  # part of a range
+    dropout = 0.1                                # one number
+
+Axes that it does not name stay as they are.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from corpora.errors import ConfigError, MissingStepError, did_you_mean
+from heads.head import MODALITIES
+from heads.search.space import POOLING_AXES, Axis, Choice, Range, Space
+
+
+def read_space(path: Path, space: Space) -> Space:
+    """The space, narrowed by a file.
+
+    Raises:
+        MissingStepError: there is no such file.
+        ConfigError: it is not TOML, or names an axis or a value that there is not.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingStepError(f"No space file at {path}.") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    return narrow(space, table, str(path))
+
+
+def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
+    """The space, narrowed by a table of axes; `where` names it in messages.
+
+    With each modality's own axes, `pooling` and the like hold for both.
+
+    Raises:
+        ConfigError: an axis or a value that there is not; close matches are named.
+    """
+    allowed = space.allowed
+    narrowed: dict[str, Axis] = {}
+    for name, value in table.items():
+        shared = name in POOLING_AXES and not space.tied
+        names = [f"{modality}_{name}" for modality in MODALITIES] if shared else [name]
+        known = [axis for axis in names if axis in allowed]
+        if not known:
+            raise ConfigError(
+                f"{where}: there is no axis {name!r}.{did_you_mean(name, allowed)} "
+                f"Axes: {', '.join(allowed)}."
+            )
+        for axis in known:
+            narrowed[axis] = _narrowed(allowed[axis], value, f"{where}: {axis}")
+    return replace(space, narrowed=narrowed)
+
+
+def _narrowed(axis: Axis, value: Any, where: str) -> Axis:  # noqa: ANN401 - what TOML holds
+    if isinstance(axis, Range):
+        low, high = _bounds(value, axis.low, axis.high, where)
+        return Range(low, high, axis.log)
+    numeric = all(isinstance(entry, int) for entry in axis.values)
+    if isinstance(value, dict):
+        if not numeric:
+            raise ConfigError(f"{where} is a word, not a range. {_listed(axis)}")
+        low, high = _bounds(value, min(axis.values), max(axis.values), where)
+        kept = tuple(entry for entry in axis.values if low <= entry <= high)
+        if not kept:
+            raise ConfigError(f"{where} has no value between {low:g} and {high:g}. {_listed(axis)}")
+        return Choice(kept)
+    chosen = value if isinstance(value, list) else [value]
+    for entry in chosen:
+        if not any(entry == known and type(entry) is type(known) for known in axis.values):
+            words = [str(known) for known in axis.values]
+            raise ConfigError(
+                f"{where} cannot be {entry!r}.{did_you_mean(str(entry), words)} {_listed(axis)}"
+            )
+    if not chosen:
+        raise ConfigError(f"{where} is an empty list. {_listed(axis)}")
+    return Choice(tuple(known for known in axis.values if known in chosen))
+
+
+def _bounds(value: Any, low: float, high: float, where: str) -> tuple[float, float]:  # noqa: ANN401
+    """The ends of a range given as a number, or as a table of `low` and `high`."""
+    ends = value if isinstance(value, dict) else {"low": value, "high": value}
+    unknown = set(ends) - {"low", "high"}
+    numbers = [ends.get("low", low), ends.get("high", high)]
+    if unknown or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise ConfigError(
+            f"{where} is {value!r}, expected a number or {{ low = {low:g}, high = {high:g} }}."
+        )
+    first, last = numbers
+    if not low <= first <= last <= high:
+        raise ConfigError(
+            f"{where} is {first:g} to {last:g}, expected a part of {low:g} to {high:g}."
+        )
+    return float(first), float(last)
+
+
+def _listed(axis: Choice) -> str:
+    return f"Values: {', '.join(str(value) for value in axis.values)}."

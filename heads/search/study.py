@@ -1,0 +1,338 @@
+"""The Optuna study of a search: taken up where it stopped, by one process or by many.
+
+Search asks for a whole cohort and tells results as they come. What a stopped or killed run had in
+hand is asked again, with the same values and the same seed, so that nothing is lost.
+
+By default the study is a SQLite file that one search at a time works on. In a database that
+several machines share (`SharedStudy`) a process that died is known by its heartbeats, and no
+process relies on having seen what another is about to do: who creates the study also queues the
+published configurations, and of trials taken in excess those with the highest numbers are given
+back, so that N means N in all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from corpora.errors import CacheError, ConfigError
+from heads.results import STUDY_FILE
+from heads.search.heartbeats import Heartbeats
+from heads.search.identity import STUDY_ID, check_identity, note_identity
+from heads.search.space import seed_from, trial_seed
+from heads.search.storage import (
+    GRACE_SECONDS,
+    HEARTBEAT_SECONDS,
+    close,
+    open_file,
+    open_shared,
+    quiet,
+    silence_optuna,
+)
+
+STUDY_NAME = "heads"
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+# A trial's notes in the study: its seed, and the name of the published head it is, if it is one.
+SEED, PUBLISHED = "seed", "published"
+# The study's note that whoever created it has also queued the published configurations.
+READY = "ready"
+# How long to wait for that; its creator died if it takes longer.
+READY_SECONDS = 30.0
+# Keeps the sampler's seeds apart from other numbers drawn from the study's seed.
+_SAMPLER_DOMAIN = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SharedStudy:
+    """A study that several processes work on.
+
+    Attributes:
+        url: of the database.
+        name: of the study in it.
+        heartbeat: seconds between two signs of life of a process.
+        grace: seconds without one after which its trials are run by another.
+    """
+
+    url: str
+    name: str = STUDY_NAME
+    heartbeat: int = HEARTBEAT_SECONDS
+    grace: int = GRACE_SECONDS
+
+
+class HeadStudy:
+    """A study that is being worked on; a context manager.
+
+    Leaving puts the trials that this process did not finish back into the queue. Entering does so
+    with those of a killed process; in a shared study that happens whenever one is found dead.
+
+    Args:
+        folder: holds `study.db`; must exist, and be locked against other searches.
+        identity: what makes values of two trials comparable; a study with another is refused.
+        seed: of the study.
+        published: configurations to be trained first, by name.
+        sampler: one of `SAMPLERS`.
+        shared: the study of several processes instead of `study.db`.
+
+    Raises:
+        ConfigError: the study was made from something else.
+        CacheError: it cannot be read as a study.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        seed: int,
+        published: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        sampler: str = "tpe",
+        shared: SharedStudy | None = None,
+    ) -> None:
+        self._place = str(folder / STUDY_FILE) if shared is None else f"Study '{shared.name}'"
+        self._seed = seed
+        self._published = dict(published or {})
+        self._sampler = SAMPLERS[sampler]
+        self._shared = shared
+        self._seen: set[int] = set()  # running trials of others
+        silence_optuna()
+        try:
+            if shared is None:
+                self._storage = open_file(folder / STUDY_FILE)
+            else:
+                self._storage = open_shared(
+                    shared.url, self._queue_again, shared.heartbeat, shared.grace
+                )
+            self._study, self._created = self._create_or_load()
+        except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+            if isinstance(error, CacheError):
+                raise
+            remedy = "" if shared else " Remove it, or search with --fresh, to start anew."
+            raise CacheError(
+                f"{self._place} cannot be read as an Optuna study ({error}).{remedy}"
+            ) from error
+        self._heart = Heartbeats(
+            self._storage, self._study.study_name, shared.heartbeat if shared else HEARTBEAT_SECONDS
+        )
+        try:
+            self._check(identity)
+        except ConfigError:
+            close(self._storage)
+            raise
+
+    def __enter__(self) -> HeadStudy:
+        if self._shared is None:
+            for trial in self.trials:  # a killed process had them
+                if trial.state == TrialState.RUNNING:
+                    self._give_back(trial.number)
+        self._queue_published()
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._heart.stop()
+        try:
+            for number in sorted(self._heart.held):
+                self._give_back(number)
+        finally:
+            close(self._storage)
+
+    @property
+    def id(self) -> str:
+        """Tells the study from any other."""
+        return str(self._study.user_attrs.get(STUDY_ID, ""))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may work on the study."""
+        return self._shared is not None
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by number."""
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def finished(self) -> int:
+        """Trials with a result: completed and halved ones."""
+        return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
+
+    @property
+    def taken(self) -> int:
+        """Trials with a result, and those in anybody's hands."""
+        return self.finished + sum(trial.state == TrialState.RUNNING for trial in self.trials)
+
+    @property
+    def ranked(self) -> list[FrozenTrial]:
+        """Completed trials, the best first; of equals the earlier one."""
+        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        return sorted(complete, key=lambda trial: (-final_value(trial), trial.number))
+
+    @property
+    def queued_published(self) -> int:
+        """Published configurations that are still to be trained."""
+        return sum(
+            trial.state == TrialState.WAITING and PUBLISHED in trial.user_attrs
+            for trial in self.trials
+        )
+
+    def ask(self, count: int, draw: Callable[[Trial, int], T], *, total: int) -> list[T]:
+        """Take trials in hand: queued ones first, then new ones.
+
+        A resumed sampler with the same seed would repeat its draws, and so would those of two
+        processes: each trial has its own, seeded from its number. Trials in hand count as bad ones
+        to it, which spreads out a cohort.
+
+        Args:
+            count: how many.
+            draw: gets a trial and its seed, and draws all of its values.
+            total: how many there may be in all, finished and in anybody's hands.
+
+        Returns:
+            What `draw` returned, for each; fewer than `count` where `total` is reached.
+        """
+        asked: list[T] = []
+        while len(asked) < count and self.taken < total:
+            with quiet():
+                trial = self._study.ask()
+            self._heart.held.add(trial.number)
+            self._heart.record(trial.number)
+            if self._surplus(trial.number, total):
+                self._give_back(trial.number)
+                break
+            if SEED not in trial.user_attrs:
+                trial.set_user_attr(SEED, trial_seed(self._seed, trial.number))
+            seed = seed_from(self._seed, _SAMPLER_DOMAIN, trial.number)
+            self._study.sampler = self._sampler(seed)
+            asked.append(draw(trial, trial.user_attrs[SEED]))
+        return asked
+
+    def report(self, trial: Trial, value: float, step: int) -> None:
+        """Note a trial's value at an epoch."""
+        with suppress(UpdateFinishedTrialError):  # given to another: see `complete`
+            trial.report(value, step=step)
+
+    def complete(self, trial: Trial, value: float) -> None:
+        """Finish a trial with its value.
+
+        If this process was taken for dead, another one runs the trial again; that one counts.
+        """
+        self._tell(trial, value=value)
+
+    def prune(self, trial: Trial) -> None:
+        """Finish a trial that was halved; its last reported value stays."""
+        self._tell(trial, state=TrialState.PRUNED)
+
+    def wait(self) -> None:
+        """Let others go on for a moment, and queue the trials of those that are dead."""
+        assert self._shared is not None
+        time.sleep(min(2.0, self._shared.heartbeat / 2))
+        self._retry_dead()
+
+    def _retry_dead(self) -> None:
+        with suppress(StorageInternalError), quiet():
+            optuna.storages.fail_stale_trials(self._study)
+            running = {t.number for t in self.trials if t.state == TrialState.RUNNING}
+            # A process that dies between taking a trial and its first heartbeat would never be
+            # missed: so whoever sees the trial first gives it one.
+            for number in running - self._heart.held - self._seen:
+                self._seen.add(number)
+                self._heart.record(number)
+
+    def _tell(
+        self, trial: Trial, value: float | None = None, state: TrialState | None = None
+    ) -> None:
+        with suppress(UpdateFinishedTrialError):
+            self._study.tell(trial, value, state=state, skip_if_finished=True)
+        self._heart.held.discard(trial.number)
+
+    def _surplus(self, number: int, total: int) -> bool:
+        """Whether so many others come before a trial just taken that it is one too many.
+
+        Two processes that take the last one at the same time both see both, and agree.
+        """
+        before = [trial for trial in self.trials[:number] if trial.state != TrialState.FAIL]
+        return self.shared and len(before) >= total
+
+    def _give_back(self, number: int) -> None:
+        """Fail a running trial, of which no process is in charge any more, and queue it again."""
+        self._heart.held.discard(number)
+        # Both say that it is finished: this process was taken for dead, and another queued it.
+        with suppress(UpdateFinishedTrialError, ValueError):
+            self._queue_again(self._study, self._study.tell(number, state=TrialState.FAIL))
+
+    def _queue_again(self, study: Study, trial: FrozenTrial) -> None:
+        """Queue a failed trial's values and seed."""
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if params:  # else it was not drawn yet, and any other draw is as good
+            study.enqueue_trial(params, user_attrs=dict(trial.user_attrs))
+
+    def _queue_published(self) -> None:
+        """Queue the published configurations that never were in the queue."""
+        if self._shared is None or self._created or READY not in self._study.user_attrs:
+            known = {
+                trial.user_attrs.get(PUBLISHED)
+                for trial in self.trials
+                if trial.state != TrialState.FAIL
+            }
+            for name, params in self._published.items():
+                if name not in known:
+                    self._study.enqueue_trial(dict(params), user_attrs={PUBLISHED: name})
+        self._study.set_user_attr(READY, True)
+
+    def _create_or_load(self) -> tuple[Study, bool]:
+        """The study, and whether it is this process that created it."""
+        name = STUDY_NAME if self._shared is None else self._shared.name
+        with suppress(DuplicatedStudyError):
+            return (
+                optuna.create_study(storage=self._storage, study_name=name, direction="maximize"),
+                True,
+            )
+        study = optuna.load_study(storage=self._storage, study_name=name)
+        end = time.monotonic() + (READY_SECONDS if self._shared else 0)
+        while READY not in study.user_attrs and time.monotonic() < end:
+            time.sleep(0.1)
+        return study, False
+
+    def _check(self, identity: Mapping[str, Any]) -> None:
+        """Note what the study is made from, or refuse to mix."""
+        if not self.trials and READY not in self._study.user_attrs:
+            note_identity(self._study, identity)
+            return
+        remedy = (
+            "Restore what changed, or start another study with --study-name."
+            if self.shared
+            else "Use another --work, restore what changed, or search with --fresh, which removes "
+            "the old trials."
+        )
+        check_identity(self._study, identity, self._place, remedy)
+
+
+def final_value(trial: FrozenTrial) -> float:
+    """A trial's value; of a halved one the last it had, of any other minus infinity."""
+    return float("-inf") if trial.value is None else trial.value

@@ -1,0 +1,209 @@
+"""What a search found, as data and as text to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corpora.text_table import aligned
+from heads.metrics import Report
+from heads.reference import Reference
+from heads.results import HeadRecord
+from heads.search.ensemble import Ensemble
+from heads.search.score_table import score_table
+from heads.statistics.comparison import Difference
+from heads.statistics.optimism import Optimism
+
+
+@dataclass(frozen=True)
+class TrialLine:
+    """One line of the table of the best trials.
+
+    Attributes:
+        number: in the study.
+        published: name of the published configuration it is; "" for a sampled one.
+        params: the values of the search's axes.
+        dev_macro_f1: what it was selected on; with folds their pooled macro-F1.
+        difference: from the best trial, where a bootstrap can say; None for the best one.
+    """
+
+    number: int
+    published: str
+    params: Mapping[str, Any]
+    dev_macro_f1: float
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """The summary of one `search`.
+
+    Attributes:
+        folder: where the files are.
+        completed: trials trained to the end, in all.
+        halved: trials that left earlier, in all.
+        added: trials finished by this run.
+        epochs: of a completed trial.
+        best: the best head, with its reports on dev and, where there is one, test.
+        top: the best trials, at most ten.
+        reference: logistic regression on the same frames and rows.
+        notes: what the user should know about the data or the study.
+        files: what was written.
+        selected_on: `dev`, or `folds` of train and dev.
+        not_compared: why the best trials are not compared with each other; "" where they are.
+        ahead: by split, how far the best head is ahead of the reference, where that can be said.
+        optimism: how much of the winner's score is the luck of being chosen, where there is
+            enough to say.
+        fold_scores: with folds, the best trial's report on each by itself.
+        ensemble: the average of the best, where it was asked for.
+    """
+
+    folder: Path
+    completed: int
+    halved: int
+    added: int
+    epochs: int
+    best: HeadRecord
+    top: tuple[TrialLine, ...]
+    reference: Reference
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+    selected_on: str = "dev"
+    not_compared: str = ""
+    ahead: Mapping[str, Difference] = field(default_factory=dict)
+    optimism: Optimism | None = None
+    fold_scores: tuple[Report, ...] = ()
+    ensemble: Ensemble | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "folder": str(self.folder),
+            "completed": self.completed,
+            "halved": self.halved,
+            "added": self.added,
+            "epochs": self.epochs,
+            "best": self.best.to_json(),
+            "top": [
+                {
+                    "number": line.number,
+                    "published": line.published,
+                    "params": dict(line.params),
+                    "dev_macro_f1": line.dev_macro_f1,
+                    "difference": line.difference and line.difference.to_json(),
+                }
+                for line in self.top
+            ],
+            "reference": self.reference.to_json(),
+            "notes": list(self.notes),
+            "files": [str(path) for path in self.files],
+            "selected_on": self.selected_on,
+            "not_compared": self.not_compared,
+            "ahead": {split: entry.to_json() for split, entry in self.ahead.items()},
+            "optimism": self.optimism and self.optimism.to_json(),
+            "fold_scores": [report.to_json() for report in self.fold_scores],
+            "ensemble": self.ensemble and self.ensemble.to_json(),
+        }
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        best = self.best
+        origin = best.origin
+        encoders = ", ".join(
+            f"{name} {origin.encoders.get(name, '?')} layer {origin.layers.get(name, '?')}"
+            for name in best.head.modalities
+        )
+        corpus = f"{origin.corpus or 'unnamed corpus'}{', synthetic speech' * origin.synthetic}"
+        work = self.folder.parent
+        added = f"{self.added} of them now" if self.added else "nothing was left to do"
+        return "\n".join(
+            [
+                f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
+                f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
+                *([f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev")),
+                *(f"Note: {note}" for note in self.notes),
+                "",
+                *_trial_table(self.top, self.selected_on),
+                *_comparison_notes(self),
+                "",
+                f"Best: trial {best.trial}{_named(best.published)}. Encoders: {encoders}.",
+                *score_table(self),
+                "",
+                "Wrote:",
+                *(f"  {path}" for path in self.files),
+                "",
+                f"Next: python cli.py finetune --best --work {work}",
+                f"  or: python cli.py evaluate --work {work}",
+            ]
+        )
+
+
+def _trial_table(lines: Sequence[TrialLine], selected_on: str) -> list[str]:
+    """The best trials; scores they were selected by are called so."""
+    compared = any(line.difference for line in lines)
+    rows = [
+        (
+            str(line.number),
+            _pooling(line),
+            _shape(line.params),
+            str(line.params["modalities"]),
+            str(line.params["input_norm"]),
+            f"{line.params['learning_rate']:.1e}",
+            f"{line.dev_macro_f1:.3f}",
+            *([_differing(line.difference)] * compared),
+        )
+        for line in lines
+    ]
+    titles = ("trial", "pooling", "Q/H/n/p", "modalities", "norm", "rate")
+    score = (f"{selected_on} macro-F1", *(["to the best"] * compared))
+    return aligned([(*titles, *score), *rows], right=(0, 5, 6))
+
+
+def _differing(difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    p = "p < .001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
+    return f"{difference.value:+.3f} ({p})"
+
+
+def _comparison_notes(report: SearchReport) -> list[str]:
+    """What the last column of the table means, or why there is none."""
+    if any(line.difference for line in report.top):
+        count = sum(line.difference is not None for line in report.top)
+        return [
+            f"p: chance of such a difference between equal heads (paired bootstrap over speakers, "
+            f"Holm-corrected for {count} comparisons). Above .05, do not take them for different; "
+            "below, remember that the best was chosen on these same data, which favours it."
+        ]
+    if report.not_compared:
+        return [f"Trials are not tested against each other: {report.not_compared}."]
+    return []
+
+
+def _pooling(line: TrialLine) -> str:
+    own = {
+        name.removesuffix("pooling").rstrip("_"): str(value)
+        for name, value in line.params.items()
+        if name.endswith("pooling")
+    }
+    kinds = ", ".join(f"{name} {kind}".strip() for name, kind in own.items())
+    if not line.published or line.published == kinds:
+        return f"{kinds}{' (published)' * bool(line.published)}"
+    return f"{line.published} (published)"
+
+
+def _shape(params: Mapping[str, Any]) -> str:
+    """Queries, heads, scorer layers and hidden size of attentive poolings."""
+    shapes = []
+    for name in params:
+        if name.endswith("queries"):
+            prefix = name.removesuffix("queries")
+            axes = ("queries", "heads", "scorer_layers", "hidden")
+            shapes.append("/".join(str(params.get(f"{prefix}{axis}", "-")) for axis in axes))
+    return ", ".join(shapes) or "-"
+
+
+def _named(published: str) -> str:
+    return f" ({published}, a published configuration)" if published else ""

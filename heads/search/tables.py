@@ -1,0 +1,69 @@
+"""The tables of a search: every trial, and what the best head says about every utterance."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from torch import Tensor
+
+from corpora.files import write_text
+from heads.dataset import Dataset
+from heads.search.study import PUBLISHED, SEED
+
+
+def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
+    """One row a trial: number, state, value (of a halved one the last), epochs, seed, all axes.
+
+    `dev_macro_f1` is the score of selection: with folds, their pooled macro-F1. `seconds` is the
+    time from start to end, during which the trial's whole cohort was trained.
+    """
+    axes = list(dict.fromkeys(axis for trial in trials for axis in trial.params))
+    columns = ["number", "published", "state", "dev_macro_f1", "epochs", "seconds", "seed", *axes]
+    rows = []
+    for trial in trials:
+        duration = trial.duration
+        rows.append(
+            {
+                "number": trial.number,
+                "published": trial.user_attrs.get(PUBLISHED, ""),
+                "state": trial.state.name.lower(),
+                "dev_macro_f1": trial.value,
+                "epochs": trial.last_step,
+                "seconds": None if duration is None else f"{duration.total_seconds():.1f}",
+                "seed": trial.user_attrs.get(SEED, ""),
+                **trial.params,
+            }
+        )
+    _write_table(path, columns, rows)
+
+
+def write_predictions(
+    path: Path, dataset: Dataset, probabilities: Mapping[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Columns id, split, gold and `p_<label>`; by split the rows `[n]` and probabilities `[n, C]`.
+
+    Probabilities have seven digits after the point.
+    """
+    columns = ["id", "split", "gold", *(f"p_{label}" for label in dataset.labels)]
+    rows = []
+    for split, (numbers, values) in probabilities.items():
+        for number, row in zip(numbers.tolist(), values.tolist(), strict=True):
+            utterance = dataset.utterances[number]
+            cells = [f"{value:.7f}" for value in row]
+            rows.append(
+                dict(zip(columns, [utterance.id, split, utterance.label, *cells], strict=True))
+            )
+    _write_table(path, columns, rows)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, out.getvalue())

@@ -1,0 +1,1 @@
+"""Statistics: scores from confusion matrices, their intervals and comparisons."""
