@@ -17,8 +17,8 @@ from corpora.utterance import SEXES, SPLITS, Utterance
 
 # Column names, in the order in which a manifest is written.
 COLUMNS = (
-    "id", "audio", "start", "end", "label", "text", "speaker", "split", "fold", "session", "sex",
-    "language", "corpus", "alignment", "valence", "arousal", "dominance", "votes",
+    "id", "audio", "start", "end", "label", "text", "text_source", "speaker", "split", "fold",
+    "session", "sex", "language", "corpus", "alignment", "valence", "arousal", "dominance", "votes",
 )  # fmt: skip
 SEX_SPELLINGS = {"f": "female", "female": "female", "m": "male", "male": "male"}
 
@@ -136,6 +136,7 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
         start=number(cells, "start"),
         end=number(cells, "end"),
         text=get("text", ""),
+        text_source=get("text_source", ""),
         speaker=get("speaker", ""),
         split=get("split", ""),
         fold=get("fold", ""),

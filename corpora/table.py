@@ -7,24 +7,20 @@ A row that cannot be used is left out with its line and reason; the rest is kept
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from corpora.errors import ConfigError, CorpusError, ManifestError
-from corpora.registry import Dropped, Options, ReadResult, register
-from corpora.rows import COLUMNS, format_number, row_problem, table_rows, to_utterance
-from corpora.tree import wrong_root
-from corpora.utterance import SEXES, Utterance
+from corpora.delimited import encoding_of
+from corpora.errors import CorpusError, ManifestError
+from corpora.ids import ids_of_paths
+from corpora.options import ALLOW_OUTSIDE, SHARED_SPEAKERS, Options
+from corpora.registry import Dropped, ReadResult, register
+from corpora.rows import COLUMNS, row_problem, table_rows, to_utterance
+from corpora.tree import locator, wrong_root
+from corpora.utterance import SEXES, SPLIT_SPELLINGS, Utterance
 
 NEEDED = ("audio", "label")
 DELIMITERS = ",;\t|"
-SPLIT_SPELLINGS = {
-    "train": "train", "training": "train",
-    "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,12 @@ class _Table:
     licence="that of your recordings",
     source="your own",
     needs="a CSV or TSV file, or a folder with exactly one, with the columns audio and label",
-    options={
-        "allow_outside": "true lets recordings lie outside the table's folder",
-        "shared_speakers": "true declares that the table's own splits share speakers",
-    },
+    options={"allow_outside": ALLOW_OUTSIDE, "shared_speakers": SHARED_SPEAKERS},
 )
 def read_csv(root: Path, options: Options) -> ReadResult:
     """Read the table `root`, or the only one in the folder `root`."""
-    result = read_table(_find_table(root), allow_outside=_switch(options, "allow_outside"))
-    return replace(result, shared_speakers=_switch(options, "shared_speakers"))
+    result = read_table(_find_table(root), allow_outside=options["allow_outside"] is True)
+    return replace(result, shared_speakers=options["shared_speakers"] is True)
 
 
 def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> ReadResult:
@@ -63,7 +56,7 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
         CorpusError: it cannot be read as a table, lacks a column, or no row can be used.
     """
     table = _load(path)
-    locate = _locator(path.parent, allow_outside)
+    locate = locator(path.parent, path.parent, allow_outside=allow_outside)
     utterances: list[Utterance] = []
     written: list[str] = []  # the audio cell of each utterance, for ids
     dropped: list[Dropped] = []
@@ -95,7 +88,7 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
         first = f", the first: {dropped[0].where}: {dropped[0].reason}" if dropped else ""
         raise CorpusError(f"{path} has no row that can be used ({len(dropped)} left out{first}).")
     if "id" not in table.header:
-        ids = _default_ids(written, utterances)
+        ids = ids_of_paths(written, utterances)
         utterances = [replace(u, id=name) for u, name in zip(utterances, ids, strict=True)]
     notes = list(table.notes)
     if sexes:
@@ -109,13 +102,6 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
         notes=tuple(notes),
         tables=(path,),
     )
-
-
-def _switch(options: Options, name: str) -> bool:
-    value = options.get(name, False)
-    if not isinstance(value, bool):
-        raise ConfigError(f"option {name} is '{value}', expected true or false.")
-    return value
 
 
 def _find_table(root: Path) -> Path:
@@ -135,7 +121,9 @@ def _find_table(root: Path) -> Path:
 
 
 def _load(path: Path) -> _Table:
-    text, notes = _decode(path)
+    encoding = encoding_of(path)
+    text = path.read_bytes().decode(encoding)
+    notes = () if encoding == "utf-8-sig" else (f"{path.name} is not UTF-8: read as {encoding}.",)
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(DELIMITERS, key=lambda mark: _header_score(first, mark))
     try:
@@ -164,66 +152,7 @@ def _load(path: Path) -> _Table:
     return _Table(header, rows[1:], notes)
 
 
-def _decode(path: Path) -> tuple[str, tuple[str, ...]]:
-    data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encodings: tuple[str, ...] = ("utf-16",)
-    else:
-        encodings = ("utf-8-sig", "cp1252")
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        read_as = (
-            () if encoding == "utf-8-sig" else (f"{path.name} is not UTF-8: read as {encoding}.",)
-        )
-        return text, read_as
-    raise CorpusError(f"{path} is not text in any of {', '.join(encodings)}. Save it as UTF-8.")
-
-
 def _header_score(line: str, delimiter: str) -> tuple[int, int]:
     """Rank a delimiter by the needed columns it yields, then by how many it yields."""
     names = [name.strip(' "').lower() for name in line.split(delimiter)]
     return sum(name in names for name in NEEDED), len(names)
-
-
-def _locator(folder: Path, allow_outside: bool) -> Callable[[str], Path]:
-    r"""Return what makes a path of the table absolute and, unless allowed, keeps it inside.
-
-    Tables written on Windows say a\b.wav: \ is read as /.
-    """
-    base = str(folder)
-    fence = base.rstrip(os.sep) + os.sep
-
-    def locate(cell: str) -> Path:
-        path = os.path.normpath(os.path.join(base, cell.replace("\\", "/")))
-        if not allow_outside and not path.startswith(fence):
-            raise ManifestError(
-                f"'{cell}' leads outside {base} (--set allow_outside=true permits it)"
-            )
-        return Path(path)
-
-    return locate
-
-
-def _default_ids(audio: Sequence[str], utterances: Sequence[Utterance]) -> list[str]:
-    """Return ids from the audio paths: the shortest form that tells all rows apart.
-
-    In this order: file name without suffix, the same with the segment, path without suffix, the
-    same with the segment, whole path with the segment (which may still hold one row twice).
-    """
-    whole = [os.path.normpath(path) for path in audio]
-    bare = [os.path.splitext(path)[0] for path in whole]
-    names = [os.path.basename(path) for path in bare]
-    segments = [
-        ""
-        if u.start is None and u.end is None
-        else f"_{format_number(u.start) or 0}-{format_number(u.end) or 'end'}"
-        for u in utterances
-    ]
-    for stems, marks in ((names, None), (names, segments), (bare, None), (bare, segments)):
-        ids = stems if marks is None else [a + b for a, b in zip(stems, marks, strict=True)]
-        if len(set(ids)) == len(ids):
-            return list(ids)
-    return [a + b for a, b in zip(whole, segments, strict=True)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from corpora.errors import CorpusError
+from corpora.errors import CorpusError, ManifestError
 
 
 def files_below(root: Path, suffix: str) -> Iterator[Path]:
@@ -31,6 +31,31 @@ def files_below(root: Path, suffix: str) -> Iterator[Path]:
 def inside(path: Path, root: Path) -> str:
     """Return `path` as seen from `root`, for messages."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Return the names in a folder, none where it is absent: one listing, no look at each file."""
+    return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+
+
+def locator(folder: Path, fence: Path, *, allow_outside: bool = False) -> Callable[[str], Path]:
+    r"""Return what makes a path of a table absolute and, unless allowed, keeps it inside `fence`.
+
+    Tables written on Windows say a\b.wav: \ is read as /. What is returned raises `ManifestError`
+    for a path that leads outside; the message is the reason alone.
+    """
+    base = str(folder)
+    inner = str(fence).rstrip(os.sep) + os.sep
+
+    def locate(cell: str) -> Path:
+        path = os.path.normpath(os.path.join(base, cell.replace("\\", "/")))
+        if not allow_outside and not path.startswith(inner):
+            raise ManifestError(
+                f"'{cell}' leads outside {fence} (--set allow_outside=true permits it)"
+            )
+        return Path(path)
+
+    return locate
 
 
 def wrong_root(root: Path, corpus: str, looked_for: str) -> CorpusError:

@@ -8,6 +8,12 @@ from pathlib import Path
 
 SPLITS = ("train", "dev", "test")
 SEXES = ("female", "male")
+# How corpora name their splits, in lower case.
+SPLIT_SPELLINGS = {
+    "train": "train", "training": "train",
+    "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 # How corpora write "nobody knows who spoke" (MSP-Podcast: "Unknown"), in lower case.
 UNKNOWN_SPEAKERS = frozenset({"", "unknown"})
@@ -24,6 +30,7 @@ class Utterance:
         start: where the utterance begins in the recording, seconds; None is the file's own start.
         end: where it ends, seconds; None is the file's own end.
         text: what is said; "" is an empty text, which is encoded as its special tokens.
+        text_source: who wrote the text: "" is the corpus (or a person), else the recogniser's name.
         speaker: "" (or "Unknown") is not known, and never counts as one speaker.
         split: train, dev or test; "" is not used.
         fold: the fold of a cross-validation protocol.
@@ -45,6 +52,7 @@ class Utterance:
     start: float | None = None
     end: float | None = None
     text: str = ""
+    text_source: str = ""
     speaker: str = ""
     split: str = ""
     fold: str = ""

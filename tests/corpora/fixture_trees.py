@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.corpora.field_trees import cremad, iemocap, kemdy19, meld, msp_podcast
+from tests.corpora.tree_parts import Expected, write_textgrid, write_wav
 
-@dataclass(frozen=True)
-class Expected:
-    """What a reader must find in a tree."""
-
-    utterances: int
-    labels: tuple[str, ...]
-    speakers: frozenset[str]
-    dropped: int = 0
-
-
-def write_wav(path: Path, seconds: float = 0.1, rate: int = 16_000) -> Path:
-    """Write a mono 16-bit ramp: valid, short, and different for every path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = round(seconds * rate)
-    tone = sum(path.stem.encode()) % 97 + 1
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(b"".join((k * tone % 20_000).to_bytes(2, "little") for k in range(count)))
-    return path
-
-
-def write_textgrid(path: Path) -> Path:
-    """Write a placeholder: readers attach alignments, they do not parse them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('File type = "ooTextFile"\nObject class = "TextGrid"\n', encoding="utf-8")
-    return path
+__all__ = ["TREES", "Expected", "write_textgrid", "write_wav"]
 
 
 def emodb(root: Path) -> Expected:
@@ -110,9 +83,31 @@ def sample(root: Path) -> Expected:
     )
 
 
+def folders(root: Path) -> Expected:
+    """Three speakers' folders in two labels' folders, and one recording in no label's."""
+    for speaker in ("anna", "ben", "cem"):
+        for label in ("calm", "angry"):
+            write_wav(root / label / speaker / f"{speaker}_{label}.wav")
+    (root / "calm" / "anna" / "anna_calm.txt").write_text("Yes.\n", encoding="utf-8")
+    write_textgrid(root / "calm" / "anna" / "anna_calm.TextGrid")
+    write_wav(root / "stray.wav")
+    return Expected(
+        utterances=6,
+        labels=("angry", "calm"),
+        speakers=frozenset({"anna", "ben", "cem"}),
+        dropped=1,
+    )
+
+
 TREES: dict[str, Callable[[Path], Expected]] = {
+    "cremad": cremad,
     "csv": table,
     "emodb": emodb,
+    "folders": folders,
+    "iemocap": iemocap,
+    "kemdy19": kemdy19,
+    "meld": meld,
+    "msp_podcast": msp_podcast,
     "ravdess": ravdess,
     "sample": sample,
 }

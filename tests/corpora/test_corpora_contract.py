@@ -40,7 +40,7 @@ def test_it_says_what_it_is_and_where_to_get_it(name: str) -> None:
     reader = find_corpus(name)
     assert reader.name == name
     assert all((reader.title, reader.licence, reader.source, reader.needs))
-    assert all(reader.options.values())
+    assert all(option.help for option in reader.options.values())
     assert reader.licence in corpora_text()
 
 
@@ -51,6 +51,7 @@ def test_it_finds_what_the_tree_holds(corpus: tuple[str, Path, Expected]) -> Non
     assert len(result.dropped) == expected.dropped
     assert result.labels == expected.labels
     assert {u.speaker for u in result.utterances} == expected.speakers
+    assert result.scales == expected.scales
 
 
 def test_utterances_are_complete_and_valid(corpus: tuple[str, Path, Expected]) -> None:
@@ -60,10 +61,29 @@ def test_utterances_are_complete_and_valid(corpus: tuple[str, Path, Expected]) -
         assert utterance.audio.is_absolute()
         assert utterance.audio.is_file()
         assert utterance.alignment is None or utterance.alignment.is_file()
-        assert utterance.label in result.labels
+        assert utterance.label in ("", *result.labels)
         assert utterance.split in ("", *SPLITS)
         assert utterance.sex in ("", *SEXES)
         assert utterance.corpus
+
+
+def test_ratings_stand_on_the_scale_the_reader_states(corpus: tuple[str, Path, Expected]) -> None:
+    name, root, _ = corpus
+    result = read_corpus(name, root)
+    for utterance in result.utterances:
+        for attribute in ("valence", "arousal", "dominance"):
+            value = getattr(utterance, attribute)
+            low, high = result.scales.get(attribute, (None, None))
+            assert value is None or (low is not None and low <= value <= high)
+
+
+def test_every_value_of_every_option_is_read(corpus: tuple[str, Path, Expected]) -> None:
+    name, root, _ = corpus
+    for option, declared in find_corpus(name).options.items():
+        values = (True, False) if isinstance(declared.default, bool) else declared.choices
+        for value in values:
+            result = read_corpus(name, root, {option: value})
+            assert {u.label for u in result.utterances} <= {"", *result.labels}
 
 
 def test_ids_are_unique(corpus: tuple[str, Path, Expected]) -> None:
@@ -87,7 +107,14 @@ def test_what_is_read_survives_a_manifest(
 ) -> None:
     name, root, _ = corpus
     result = read_corpus(name, root)
-    manifest = Manifest(result.utterances, result.labels, name, synthetic=result.synthetic)
+    manifest = Manifest(
+        result.utterances,
+        result.labels,
+        name,
+        shared_speakers=result.shared_speakers,
+        synthetic=result.synthetic,
+        scales=result.scales,
+    )
     check_manifest(manifest, "here")
     write_manifest(manifest, tmp_path / "work" / "manifest.csv")
     assert read_manifest(tmp_path / "work" / "manifest.csv") == manifest
@@ -140,6 +167,26 @@ def test_a_name_registered_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     reader = find_corpus("emodb")
     with pytest.raises(ValueError, match="'emodb' is registered twice"):
         register("emodb", title="t", licence="l", source="s", needs="n")(reader.read)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("Test4", "expected one of Test1, Test2, Test3, or several"), ("Test1,test2", "Did you mean")],
+)
+def test_a_value_that_an_option_does_not_take_names_the_choices(
+    tmp_path: Path, value: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_corpus("msp_podcast", tmp_path, {"test": value})
+
+
+def test_the_list_shows_choices_and_defaults() -> None:
+    assert "labels=4|6|all: " in corpora_text()
+    assert "(default: 4)" in corpora_text()
+
+
+def test_a_hyphen_in_the_name_of_a_setting_is_an_underscore() -> None:
+    assert parse_options("cremad", ("label-source=voice",)) == {"label_source": "voice"}
 
 
 def test_settings_become_options() -> None:
