@@ -18,13 +18,17 @@ from corpora.errors import EmopoolError
 # In the order of use.
 COMMANDS = {
     "prepare": "corpora.commands",
+    "transcribe": "cache.transcribing.commands",
     "extract": "cache.commands",
     "search": "heads.commands",
+    "compare": "finetune.compare_command",
     "finetune": "finetune.commands",
     "evaluate": "finetune.commands",
     "cache": "cache.commands",
     "demo": "finetune.commands",
 }
+# Commands inside those, where another floor than the outer command's brings them.
+SUBCOMMANDS = {"prepare": {"check": "cache.corpus_check.command"}}
 # The exit status of shells for a program ended by an interrupt.
 INTERRUPTED = 130
 
@@ -41,6 +45,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        if isinstance(command, click.Group):
+            for name, module in SUBCOMMANDS.get(cmd_name, {}).items():
+                command.add_command(getattr(import_module(module), name))
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
@@ -52,8 +59,8 @@ class Commands(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo(
-                "Interrupted. What was finished is kept: extract and search go on from there, "
-                "finetune begins again.",
+                "Interrupted. What was finished is kept: transcribe, extract, search and compare "
+                "go on from there, finetune begins again.",
                 err=True,
             )
             ctx.exit(INTERRUPTED)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.errors import AudioError
+from corpora.wav_header import RIFF_FORMATS, missing_share
 
 #: soxr's most careful setting: resampling is a small part of an extraction and done once.
 RESAMPLER = "VHQ"
@@ -27,10 +27,6 @@ END_TOLERANCE = 0.05
 #: A lossy decoder may lose this much of what its header says, in seconds, before it is damage.
 LOSSY_TOLERANCE = 0.1
 
-# Some writers count their header as samples; a recording that was cut short lacks more than that.
-_WAV_SLACK_BYTES = 64
-# From here on a size stands for "not known": pipes leave 0x7FFFF000 (SoX) to 0xFFFFFFFF (ffmpeg).
-_WAV_STREAMED = 0x7FFF_F000
 # Formats whose seek is exact to the sample. In the others (MP3, OGG) a seek may land on another
 # sample than decoding from the start would, so they are decoded whole and cut.
 _EXACT_SEEK = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF"})
@@ -154,7 +150,7 @@ def _open(path: Path, prefix: str) -> soundfile.SoundFile:
             f"{prefix}sampled at {file.samplerate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} "
             "Hz. Resample the file."
         )
-    missing = _missing_share(path) if file.format in ("WAV", "WAVEX", "RF64") else 0.0
+    missing = missing_share(path) if file.format in RIFF_FORMATS else 0.0
     if missing:
         file.close()
         held = file.frames / file.samplerate
@@ -167,41 +163,6 @@ def _cut_short(prefix: str, said: float, held: float) -> AudioError:
         f"{prefix}is cut short: header says {said:.3f} s, the file holds {held:.3f} s. "
         "Copy it again."
     )
-
-
-def _missing_share(path: Path) -> float:
-    """The share of a WAV file's samples that its header counts and the file does not hold.
-
-    libsndfile takes what is there without a word. Chunks are those of RIFF and RF64 (EBU Tech
-    3306): a name, a size in bytes, and that many bytes, made even by one of padding. 0 also where
-    a stream left the size open, or where there is no chunk of samples.
-    """
-    with path.open("rb") as file:
-        total = os.fstat(file.fileno()).st_size
-        magic = file.read(12)[:4]
-        if magic not in (b"RIFF", b"RIFX", b"RF64"):
-            return 0.0
-        claimed = _data_bytes(file, "big" if magic == b"RIFX" else "little", magic == b"RF64")
-        held = total - file.tell()
-    if held <= 0 or claimed - held <= _WAV_SLACK_BYTES:
-        return 0.0
-    return 1 - held / claimed
-
-
-def _data_bytes(file: BinaryIO, order: Literal["big", "little"], large: bool) -> int:
-    """Bytes of samples by the header, 0 if it does not say; the file stands where they begin."""
-    size64 = 0
-    while len(head := file.read(8)) == 8:
-        name, size = head[:4], int.from_bytes(head[4:], order)
-        if name == b"data":
-            if large and size == 0xFFFF_FFFF:
-                return size64 if size64 < 1 << 63 else 0
-            return size if large or size < _WAV_STREAMED else 0
-        if name == b"ds64" and large:
-            size64 = int.from_bytes(file.read(16)[8:], order)
-            file.seek(-16, os.SEEK_CUR)
-        file.seek(size + size % 2, os.SEEK_CUR)
-    return 0
 
 
 def _bounds(

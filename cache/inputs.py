@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from cache.keys import audio_key, text_key, windowed_key
@@ -10,10 +11,20 @@ from corpora.manifest import Utterance
 from corpora.work import Work
 
 
-def utterance_keys(work: Work, utterances: Sequence[Utterance]) -> dict[str, dict[str, str]]:
-    """The cache keys of each utterance by id: `audio` (absent if the file is) and `text`."""
+def utterance_keys(
+    work: Work, utterances: Sequence[Utterance], *, read: bool = True
+) -> dict[str, dict[str, str]]:
+    """The cache keys of each utterance by id: `audio` (absent if the file is) and `text`.
+
+    Args:
+        work: the work folder, whose index remembers the content of recordings.
+        utterances: of a manifest.
+        read: whether recordings that are new to the index are read; else they have no audio key.
+    """
     with SourceIndex(work.sources) as index:
-        hashes = index.content_hashes(sorted({utterance.audio for utterance in utterances}))
+        # As text: paths compare ten times as slowly.
+        paths = sorted({utterance.audio for utterance in utterances}, key=os.fspath)
+        hashes = index.content_hashes(paths) if read else index.known_hashes(paths)
     keys = {}
     for utterance in utterances:
         keys[utterance.id] = {"text": text_key(utterance.text)}

@@ -66,6 +66,12 @@ class Recipe:
         return hash(self._canonical)
 
 
+# Made once: `json.dumps` makes one a call, and every key of a corpus is such a call.
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+
 def canonical_json(value: JSON) -> str:
     """One text for one value: sorted keys, no spaces, ASCII, floats by their shortest repr.
 
@@ -73,9 +79,7 @@ def canonical_json(value: JSON) -> str:
         ValueError: a number is NaN or infinite.
         TypeError: something is not JSON, or a mapping's key is not a string.
     """
-    return json.dumps(
-        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return _ENCODER.encode(_plain(value))
 
 
 def difference(a: Recipe, b: Recipe) -> list[str]:

@@ -107,6 +107,12 @@ class SourceIndex:
                 self._store(rows)
         return hashes
 
+    def known_hashes(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """SHA-256 of the files that were read before and have not changed since; none is read."""
+        states = {path: state for path in dict.fromkeys(paths) if (state := _state(path))}
+        known = self._known(list(states))
+        return {path: sha256 for path, (state, sha256) in known.items() if state == states[path]}
+
     def _open(self) -> sqlite3.Connection:
         try:
             database = sqlite3.connect(self._path, timeout=_BUSY_S)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,6 +44,16 @@ def manifest_option(function: Function) -> Function:
     )(function)
 
 
+def seed_option(function: Function) -> Function:
+    """`--seed`, for commands that divide or draw rows."""
+    return click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        help="For splits, folds and rows left out, where chance decides.",
+    )(function)
+
+
 def device_option(function: Function) -> Function:
     """`--device`, for commands that run encoders."""
     return click.option(
@@ -52,6 +63,43 @@ def device_option(function: Function) -> Function:
         show_default=True,
         help="Where the encoders run.",
     )(function)
+
+
+def with_defaults(
+    values: Mapping[str, Any], source: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put defaults from elsewhere where the user gave no option, and say so on standard error.
+
+    Args:
+        values: of the running command's options, by their names.
+        source: where the defaults come from, such as `Protocol leygue2025`.
+        given: defaults for some of them.
+
+    Returns:
+        All values; those that the user typed, or set in the environment, stay.
+    """
+    context = click.get_current_context()
+    usual = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    replaced = {
+        name: value
+        for name, value in given.items()
+        if name in values and context.get_parameter_source(name) in usual
+    }
+    say_defaults(source, replaced)
+    return {**values, **replaced}
+
+
+def say_defaults(source: str, values: Mapping[str, Any]) -> None:
+    """Name defaults that come from elsewhere, in one line on standard error."""
+    if values:
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {_told(value)}" for name, value in values.items()
+        )
+        click.echo(f"{source} sets: {told} (your own options win).", err=True)
+
+
+def _told(value: object) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def show(value: Any, text: str, as_json: bool) -> None:  # noqa: ANN401 - any JSON

@@ -1,19 +1,78 @@
-"""The command of this floor."""
+"""The commands of this floor: `prepare`, which reads corpora, and its tools for manifests."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import click
 
-from corpora.command_options import json_option, show, work_option
+from corpora.command_options import json_option, seed_option, show, work_option
+from corpora.errors import ConfigError
 from corpora.work import Work
 
+# What `prepare` does where no tool is named: read the corpus that is.
+READ = "read"
+File = click.Path(dir_okay=False, path_type=Path)
 
-@click.command()
+
+class Prepare(click.Group):
+    """A group whose tools are `merge`, `split` and `check`; any other first word is a corpus.
+
+    So `prepare emodb ROOT` reads a corpus, options standing before or after.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name of the reading command in front, where no tool is named."""
+        own = {*self.list_commands(ctx), *ctx.help_option_names}
+        if args and args[0] not in own:
+            args = [READ, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The reading command goes by no name of its own in usage lines."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == READ else name, command, rest
+
+
+@click.group(
+    cls=Prepare,
+    subcommand_metavar="CORPUS ROOT [OPTIONS]... | TOOL [ARGS]...",
+    epilog="prepare CORPUS --help shows the options of reading, prepare --list the corpora.",
+)
+def prepare() -> None:
+    """Read CORPUS at ROOT into WORK/manifest.csv, or work on manifests with a tool."""
+
+
+@prepare.command(name=READ, hidden=True)
 @click.argument("corpus", required=False)
 @click.argument("folder", metavar="ROOT", type=click.Path(path_type=Path), required=False)
-@click.option("--labels", help="Comma-separated labels to keep, in the order of the classes.")
+@click.option(
+    "--protocol",
+    "protocol_name",
+    metavar="NAME",
+    help="A published evaluation (see --list): its rows, splits or folds, and defaults.",
+)
+@click.option("--test-fold", default="", help="Of a protocol with folds.  [default: the first]")
+@click.option(
+    "--max-imbalance",
+    type=float,
+    metavar="R",
+    help="Leave training rows of frequent labels out at random, down to R times the rarest's.",
+)
+@click.option(
+    "--balanced-dev",
+    is_flag=True,
+    help="Leave development rows out at random until all labels have as many.",
+)
+@click.option(
+    "--labels",
+    multiple=True,
+    help="Comma-separated labels to keep, in the order of the classes; repeatable. One that holds "
+    "a comma stands in double quotes.",
+)
 @click.option(
     "--set",
     "settings",
@@ -21,14 +80,20 @@ from corpora.work import Work
     metavar="NAME=VALUE",
     help="An option of the corpus (see --list); repeatable.",
 )
-@click.option("--seed", default=0, show_default=True, help="For splits, where the corpus has none.")
-@click.option("--list", "list_corpora", is_flag=True, help="Show the known corpora and leave.")
+@seed_option
+@click.option(
+    "--list", "list_corpora", is_flag=True, help="Show the corpora and protocols, and leave."
+)
 @json_option
 @work_option
-def prepare(
+def read_command(
     corpus: str | None,
     folder: Path | None,
-    labels: str | None,
+    protocol_name: str | None,
+    test_fold: str,
+    max_imbalance: float | None,
+    balanced_dev: bool,
+    labels: tuple[str, ...],
     settings: tuple[str, ...],
     seed: int,
     list_corpora: bool,
@@ -37,23 +102,102 @@ def prepare(
 ) -> None:
     """Read CORPUS at ROOT into WORK/manifest.csv, with speaker-disjoint splits.
 
-    CORPUS is emodb, ravdess, csv (any table with `audio` and `label` columns) or sample.
+    CORPUS is emodb, iemocap, csv (any table with `audio` and `label` columns), …: see --list.
     """
+    from corpora.arrangement import Wish
     from corpora.prepare import prepare as run
+    from corpora.protocol import find_protocol, protocols_text
     from corpora.registry import corpora_text, parse_options
 
     if list_corpora:
-        click.echo(corpora_text())
+        click.echo(f"CORPORA\n\n{corpora_text()}\n\nPROTOCOLS\n\n{protocols_text()}")
         return
     if corpus is None or folder is None:
         raise click.UsageError("name a CORPUS and its ROOT folder, or use --list")
-    names = [label.strip() for label in labels.split(",")] if labels else ()
     report = run(
         corpus,
         folder,
         Work(root).manifest,
-        labels=names,
+        labels=label_names(labels),
         options=parse_options(corpus, settings),
-        seed=seed,
+        wish=Wish(
+            None if protocol_name is None else find_protocol(protocol_name),
+            seed,
+            test_fold,
+            max_imbalance,
+            balanced_dev,
+        ),
     )
     show(report.to_json(), report.to_text(), as_json)
+
+
+@prepare.command()
+@click.argument("manifests", metavar="A.csv B.csv ...", nargs=-1, required=True, type=File)
+@click.option("--out", type=File, help="The manifest to write.  [default: WORK/manifest.csv]")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="[CORPUS:]OLD=NEW",
+    help="Rename a label, of one corpus or of all; an empty NEW leaves it out; repeatable.",
+)
+@json_option
+@work_option
+def merge(
+    manifests: tuple[Path, ...], out: Path | None, maps: tuple[str, ...], as_json: bool, root: Path
+) -> None:
+    """Merge manifests; speakers of different corpora are different people."""
+    from corpora.label_map import parse_label_map
+    from corpora.merge import merge as run
+
+    report = run(manifests, out or Work(root).manifest, parse_label_map(maps))
+    show(report.to_json(), report.to_text(), as_json)
+
+
+@prepare.command()
+@click.argument("manifest", type=File, required=False)
+@click.option("--out", type=File, help="The manifest to write.  [default: the same; it is kept]")
+@click.option(
+    "--folds",
+    default="",
+    metavar="loso|session|K",
+    help="Make folds: one a speaker (leave one speaker out), one a session, or K of speakers.",
+)
+@click.option("--test-fold", default="", help="The fold to be tested on.  [default: the first]")
+@click.option("--max-imbalance", type=float, metavar="R", help="As for reading a corpus.")
+@click.option("--balanced-dev", is_flag=True, help="As for reading a corpus.")
+@seed_option
+@json_option
+@work_option
+def split(
+    manifest: Path | None,
+    out: Path | None,
+    folds: str,
+    test_fold: str,
+    max_imbalance: float | None,
+    balanced_dev: bool,
+    seed: int,
+    as_json: bool,
+    root: Path,
+) -> None:
+    """Give MANIFEST (default: WORK/manifest.csv) new splits, no speaker in two of them."""
+    from corpora.arrangement import Wish
+    from corpora.resplit import split as run
+
+    path = manifest or Work(root).manifest
+    wish = Wish(None, seed, test_fold, max_imbalance, balanced_dev)
+    report = run(path, out or path, wish=wish, folds=folds)
+    show(report.to_json(), report.to_text(), as_json)
+
+
+def label_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Read `--labels`: each value a row of comma-separated cells, quoted where they hold a comma.
+
+    Raises:
+        ConfigError: quotation marks that do not pair up.
+    """
+    try:
+        rows = list(csv.reader(values, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ConfigError(f"--labels {', '.join(values)}: {error}.") from error
+    return tuple(cell.strip() for row in rows for cell in row if cell.strip())

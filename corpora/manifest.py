@@ -5,7 +5,8 @@ needed, the others of `corpora.rows.COLUMNS` are optional, further ones are igno
 relative to the CSV's folder). `manifest.json` beside it holds what belongs to no row:
 
     {"format": "emopool-manifest", "version": 1, "labels": [...], "corpus": "...",
-     "protocol": "", "shared_speakers": false, "synthetic": false}
+     "protocol": "", "shared_speakers": false, "synthetic": false,
+     "settings": {"seed": 0, ...}, "scales": {"valence": [1, 7], ...}}
 
 A hand-made CSV needs no JSON: its labels are then its label column, sorted.
 """
@@ -15,14 +16,15 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from corpora.checks import Problem, find_problems, refuse
 from corpora.errors import ManifestError, MissingStepError
-from corpora.files import read_json, write_json, write_text
+from corpora.files import write_text
+from corpora.manifest_fields import read_fields, write_fields
 from corpora.rows import (
     COLUMNS,
     format_number,
@@ -43,7 +45,6 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT, VERSION = "emopool-manifest", 1
 NEEDED = ("id", "audio", "label")
 IN_MEMORY = "Manifest(shared_speakers=True)"  # how splits that share speakers are declared there
 # Written even when empty, so that a person sees where to fill them in.
@@ -61,6 +62,9 @@ class Manifest:
         protocol: the published evaluation whose rows these are; "" is none.
         shared_speakers: the splits share speakers by declaration, which reports must say.
         synthetic: not human speech, which reports must say.
+        settings: how splits, folds and subsampling were made (seed, test fold, metrics, …), as JSON
+            values.
+        scales: the lowest and highest value of `valence`, `arousal` and `dominance`, where known.
     """
 
     utterances: tuple[Utterance, ...]
@@ -69,6 +73,8 @@ class Manifest:
     protocol: str = ""
     shared_speakers: bool = False
     synthetic: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
     def in_split(self, split: str) -> tuple[Utterance, ...]:
         """Return the utterances of one split, unlabelled ones included, in file order."""
@@ -97,7 +103,7 @@ def read_manifest(path: str | Path) -> Manifest:
         ) from error
     rows = table_rows(text, str(path))
     header = _read_header(path, rows)
-    fields = _read_fields(path.with_suffix(".json"))
+    fields = read_fields(path.with_suffix(".json"))
     # Paths come back as `write_manifest` made them: seen from the CSV's real folder, so that a
     # link on the way to the work folder does not lead `..` astray.
     folder = os.path.realpath(path.parent)
@@ -140,18 +146,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     except UnicodeEncodeError as error:
         around = table[max(error.start - 40, 0) : error.start + 40]
         raise ManifestError(f"{path}: not valid Unicode near {around!r}. Rename that.") from error
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "labels": list(manifest.labels),
-            "corpus": manifest.corpus,
-            "protocol": manifest.protocol,
-            "shared_speakers": manifest.shared_speakers,
-            "synthetic": manifest.synthetic,
-        },
-    )
+    write_fields(manifest, path.with_suffix(".json"))
     write_text(path, table)
 
 
@@ -207,29 +202,6 @@ def _read_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]
     if twice:
         raise ManifestError(f"{path} has the column {' and '.join(twice)} twice.")
     return header
-
-
-def _read_fields(path: Path) -> dict[str, Any]:
-    """Return the arguments of `Manifest` that the JSON holds, or defaults where it is absent."""
-    if not path.is_file():
-        return {"corpus": ""}
-    value = read_json(path, kind=FORMAT, version=VERSION)
-    labels = value.get("labels")
-    if (
-        not isinstance(labels, list)
-        or not all(isinstance(label, str) and label for label in labels)
-        or len(set(labels)) != len(labels)
-    ):
-        raise ManifestError(
-            f'{path}: "labels" is {labels!r}, expected a list of different, non-empty names.'
-        )
-    return {
-        "labels": labels,
-        "corpus": str(value.get("corpus", "")),
-        "protocol": str(value.get("protocol", "")),
-        "shared_speakers": value.get("shared_speakers") is True,
-        "synthetic": value.get("synthetic") is True,
-    }
 
 
 def _locate(folder: str, cell: str) -> Path:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import soundfile
-
+from corpora.arrangement import Arrangement, Wish, arrange
 from corpora.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, write_manifest
-from corpora.progress import progress_bar
+from corpora.recordings import Header, cut_seconds, read_headers
 from corpora.registry import Dropped, Options, ReadResult, find_corpus, read_corpus
-from corpora.splits import assign_splits
 from corpora.summary import PrepareReport, tally
 from corpora.tree import inside
 from corpora.utterance import SPLITS, Utterance, speaker_key
-
-HEADER_THREADS = 8  # reading a header is waiting for the disk
-LATE = 0.05  # seconds by which a cut may pass the end: tables round their times
 
 
 def prepare(
@@ -30,7 +24,7 @@ def prepare(
     *,
     labels: Sequence[str] = (),
     options: Options | None = None,
-    seed: int = 0,
+    wish: Wish | None = None,
     show_progress: bool = True,
 ) -> PrepareReport:
     """Read a corpus, make splits if it has none, check it, and write its manifest.
@@ -39,9 +33,10 @@ def prepare(
         name: the corpus, as registered.
         root: its folder (a table also by its file).
         manifest_path: the CSV to write; a JSON goes beside it.
-        labels: the labels to keep, in the order wanted; none is all, in the corpus's order.
-        options: the corpus's own options.
-        seed: of the splits, where the corpus has none.
+        labels: the labels to keep, in the order wanted; none is the protocol's, or all in the
+            corpus's order.
+        options: the corpus's own options; they win over the protocol's.
+        wish: protocol, folds and balance.
         show_progress: show a bar on standard error while it takes longer than two seconds.
 
     Returns:
@@ -50,46 +45,44 @@ def prepare(
 
     Raises:
         CorpusError: an unknown corpus, a wrong root, or nothing that can be used.
-        ConfigError: an option that the corpus does not know.
+        ConfigError: an option that the corpus does not know, or a protocol that is not for it.
         ManifestError: a duplicate id, an unknown label in `labels`, fewer than three speakers, or
             a speaker in two of the corpus's own splits.
     """
     root, manifest_path = Path(root).expanduser().resolve(), Path(manifest_path)
+    wish = wish or Wish()
+    protocol = wish.protocol
     reader = find_corpus(name)
-    result = read_corpus(name, root, options)
+    scheme = None if protocol is None else protocol.scheme(name)
+    implied = {} if scheme is None else scheme.options
+    result = read_corpus(name, root, {**implied, **(options or {})})
     if manifest_path.resolve() in result.tables:
         raise CorpusError(
             f"{manifest_path} is the table to be read, and would be overwritten. "
             "Choose another work folder."
         )
-    utterances, unwanted = _choose_labels(result, tuple(labels), root)
+    wanted = tuple(labels) or (() if scheme is None else scheme.labels)
+    utterances, unwanted = _choose_labels(result, wanted, root)
     utterances, missing = _drop_missing(utterances, root)
     if not utterances:
         hint = f": {missing[0].reason}: {missing[0].where}" if missing else ""
         raise CorpusError(f"{root}: nothing is left that can be used{hint}.")
-    seconds, unreadable = _look_at_recordings(utterances, root, show_progress)
-    own_splits = any(u.split for u in utterances)
+    headers = read_headers((u.audio for u in utterances), show_progress=show_progress)
+    seconds, cuts = cut_seconds(utterances, headers)
     # A class nobody expresses cannot be trained, and would divide by zero in its weight.
     occurring = {u.label for u in utterances}
-    wanted = tuple(labels) or result.labels
-    order = tuple(label for label in wanted if label in occurring)
-    absent = [label for label in wanted if label not in occurring]
-    notes = list(result.notes)
-    if order and not own_splits:
-        utterances, split_notes = assign_splits(utterances, seed=seed)
-        notes += split_notes
-    unknown = sum(speaker_key(u) is None for u in utterances if u.split)
-    if own_splits and unknown:
-        notes.append(
-            f"The speaker of {unknown} utterances is unknown: whether splits share speakers cannot "
-            "be checked."
-        )
+    order = tuple(label for label in wanted or result.labels if label in occurring)
+    absent = [label for label in wanted or result.labels if label not in occurring]
+    arrangement = arrange(utterances, name, wish)
     manifest = Manifest(
-        tuple(utterances),
+        arrangement.utterances,
         order,
         corpus="+".join(sorted({u.corpus or name for u in utterances})),
-        shared_speakers=result.shared_speakers,
+        protocol="" if protocol is None else protocol.name,
+        shared_speakers=result.shared_speakers or bool(protocol and protocol.shared_speakers),
         synthetic=result.synthetic,
+        settings=arrangement.settings,
+        scales=result.scales,
     )
     source = str(result.tables[0] if result.tables else root)
     check_manifest(manifest, source, declare="--set shared_speakers=true")
@@ -101,14 +94,23 @@ def prepare(
         root=root,
         manifest=manifest_path,
         labels=order,
-        splits_made=bool(order) and not own_splits,
-        seed=seed,
+        splits_made=arrangement.made,
+        how=arrangement.how,
+        seed=wish.seed,
         synthetic=result.synthetic,
         **tally(manifest.utterances, order, seconds),
+        protocol=protocol,
+        folds=arrangement.folds,
+        removed=arrangement.removed,
         missing=tuple(missing),
-        unreadable=tuple(unreadable),
+        unreadable=tuple(_broken(utterances, headers, cuts, root)),
         dropped=(*result.dropped, *unwanted),
-        notes=(*notes, *_notes(manifest, absent)),
+        notes=(
+            *result.notes,
+            *arrangement.notes,
+            *_unknown_speakers(arrangement),
+            *_notes(manifest, absent),
+        ),
     )
 
 
@@ -159,51 +161,33 @@ def _place(path: Path, utterance: Utterance, root: Path) -> str:
     return inside(path, root) + row
 
 
-def _look_at_recordings(
-    utterances: Sequence[Utterance], root: Path, show_progress: bool
-) -> tuple[dict[str, float], list[Dropped]]:
-    """Return the seconds of each utterance by id, and the recordings that look broken."""
-    paths = list(dict.fromkeys(u.audio for u in utterances))
-    lengths: dict[Path, float | str] = {}
-    with (
-        ThreadPoolExecutor(HEADER_THREADS) as pool,
-        progress_bar("recordings", len(paths), "file", show=show_progress) as bar,
-    ):
-        for path, length in zip(paths, pool.map(_length, paths), strict=True):
-            lengths[path] = length
-            bar.update(1)
+def _broken(
+    utterances: Sequence[Utterance],
+    headers: Mapping[Path, Header],
+    cuts: Mapping[str, str],
+    root: Path,
+) -> list[Dropped]:
+    """List recordings and cuts that look broken: extraction may fail on them."""
     broken = [
-        Dropped(inside(p, root), text) for p, text in lengths.items() if isinstance(text, str)
+        Dropped(inside(path, root), header.problem)
+        for path, header in headers.items()
+        if header.problem
     ]
-    seconds: dict[str, float] = {}
-    for utterance in utterances:
-        length = lengths[utterance.audio]
-        if isinstance(length, str):
-            continue
-        start, end = utterance.start or 0.0, utterance.end or length
-        if start >= length or end > length + LATE:
-            where = f"{inside(utterance.audio, root)} (utterance '{utterance.id}')"
-            reason = f"cut {start:g} to {end:g} s passes the recording's end at {length:g} s"
-            broken.append(Dropped(where, reason))
-        seconds[utterance.id] = max(min(end, length) - start, 0.0)
-    return seconds, broken
+    return broken + [
+        Dropped(f"{inside(u.audio, root)} (utterance '{u.id}')", cuts[u.id])
+        for u in utterances
+        if u.id in cuts
+    ]
 
 
-def _length(path: Path) -> float | str:
-    """Return the seconds of a recording from its header, or why it cannot be told."""
-    try:
-        header = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError) as error:
-        empty = path.stat().st_size == 0 if path.exists() else False
-        return "the file is empty" if empty else f"not readable as audio ({_cause(error)})"
-    if header.frames <= 0:
-        return "it holds no sound"
-    return float(header.frames / header.samplerate)
-
-
-def _cause(error: Exception) -> str:
-    """Return the library's reason without the path, which the list shows already."""
-    return str(getattr(error, "error_string", error)).rstrip(". ")
+def _unknown_speakers(arrangement: Arrangement) -> list[str]:
+    unknown = sum(speaker_key(u) is None for u in arrangement.utterances if u.split)
+    if arrangement.made or not unknown:
+        return []
+    return [
+        f"The speaker of {unknown} utterances is unknown: whether splits share speakers cannot "
+        "be checked."
+    ]
 
 
 def _notes(manifest: Manifest, absent: Sequence[str]) -> list[str]:
@@ -228,8 +212,9 @@ def _notes(manifest: Manifest, absent: Sequence[str]) -> list[str]:
             notes.append(f"WARNING: {split} has no labelled utterance.")
         elif lacking:
             notes.append(f"WARNING: {split} has no utterance of {', '.join(lacking)}.")
+    thinned = {"max_imbalance", "balanced_dev"} & manifest.settings.keys()
     unused = sum(not u.split for u in manifest.utterances if u.label)
-    if unused and manifest.labels:
+    if unused and manifest.labels and not thinned:
         notes.append(f"{unused} labelled utterances have no split and are not used.")
     if manifest.shared_speakers:
         notes.append("The splits share speakers, as declared: scores do not show new speakers.")

@@ -19,7 +19,7 @@ predicted.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,15 +80,7 @@ def assign_splits(
     Raises:
         ManifestError: there are fewer than three speakers.
     """
-    groups: dict[Hashable, list[int]] = {}
-    unknown = 0
-    for index, utterance in enumerate(utterances):
-        if utterance.label:
-            key = speaker_key(utterance)
-            unknown += key is None
-            # Cuts of one recording share their speakers, so they stay together.
-            groups.setdefault(key or str(utterance.audio), []).append(index)
-    members = _joined(utterances, groups)
+    members, unknown = speaker_groups(utterances)
     if len(members) < len(SPLITS):
         names = ", ".join(sorted({u.speaker for u in utterances} - {""}))
         raise ManifestError(
@@ -108,10 +100,24 @@ def assign_splits(
     return made, _unknown_note(unknown, sum(map(len, members)))
 
 
-def _joined(
-    utterances: Sequence[Utterance], groups: Mapping[Hashable, list[int]]
-) -> list[list[int]]:
-    """Return the groups in a repeatable order, those heard at once in a recording as one."""
+def speaker_groups(utterances: Sequence[Utterance]) -> tuple[list[list[int]], int]:
+    """Return what no split may tear apart.
+
+    Args:
+        utterances: those without a label are in no group.
+
+    Returns:
+        Positions of labelled utterances by speaker, in a repeatable order, speakers heard at once
+        in a recording as one; and how many utterances are of unknown speakers.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    unknown = 0
+    for index, utterance in enumerate(utterances):
+        if utterance.label:
+            who = speaker_key(utterance)
+            unknown += who is None
+            # Cuts of one recording share their speakers, so they stay together.
+            groups.setdefault(who or str(utterance.audio), []).append(index)
     joined: dict[Hashable, Hashable] = {key: key for key in groups}
 
     def root(key: Hashable) -> Hashable:
@@ -128,7 +134,7 @@ def _joined(
     members: dict[Hashable, list[int]] = {}
     for key in sorted(groups, key=str):
         members.setdefault(root(key), []).extend(groups[key])
-    return list(members.values())
+    return list(members.values()), unknown
 
 
 def _unknown_note(unknown: int, total: int) -> tuple[str, ...]:

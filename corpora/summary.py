@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corpora.protocol import Protocol, metrics_text
 from corpora.registry import Dropped
+from corpora.text_table import aligned, wrapped
 from corpora.utterance import SPLITS, Utterance, speaker_key
 
 UNLABELLED, UNUSED = "(unlabelled)", "(not used)"  # how the empty label and split are shown
 SHOWN_REASONS, SHOWN_PLACES = 12, 3  # lines of a list, and examples for one reason
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class PrepareReport:
         manifest: the CSV that was written.
         labels: the label order.
         splits_made: the splits were made here (else they are the corpus's own).
+        how: where the splits come from, a sentence.
         seed: of the splits made.
         synthetic: not human speech.
         counts: utterances by split and label; the empty split is not used, the empty label is
@@ -37,6 +38,9 @@ class PrepareReport:
         all_speakers: known speakers in all.
         unknown_speakers: utterances of unknown speakers by split.
         hours: of the recordings whose header could be read, by split.
+        protocol: the published evaluation that chose the rows, or None.
+        folds: rows by fold, in order; empty without cross-validation.
+        removed: rows left out to balance classes, by split and label.
         missing: files that do not exist.
         unreadable: recordings in the manifest that look broken; extraction reports them again.
         dropped: what else was left out.
@@ -50,6 +54,7 @@ class PrepareReport:
     manifest: Path
     labels: tuple[str, ...]
     splits_made: bool
+    how: str
     seed: int
     synthetic: bool
     counts: Mapping[str, Mapping[str, int]]
@@ -57,6 +62,9 @@ class PrepareReport:
     all_speakers: int
     unknown_speakers: Mapping[str, int]
     hours: Mapping[str, float]
+    protocol: Protocol | None
+    folds: Mapping[str, int]
+    removed: Mapping[str, Mapping[str, int]]
     missing: tuple[Dropped, ...]
     unreadable: tuple[Dropped, ...]
     dropped: tuple[Dropped, ...]
@@ -64,7 +72,13 @@ class PrepareReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        return {**asdict(self), "root": str(self.root), "manifest": str(self.manifest)}
+        return {
+            **asdict(replace(self, protocol=None)),
+            "root": str(self.root),
+            "manifest": str(self.manifest),
+            "protocol": self.protocol and self.protocol.name,
+            "metrics": list(self.protocol.metrics) if self.protocol else [],
+        }
 
     def to_text(self) -> str:
         """Return the report as plain text, at most 100 columns wide where names allow it."""
@@ -105,12 +119,10 @@ def _render(report: PrepareReport) -> str:
         f"Licence: {report.licence}",
         f"Read from {report.root}",
         "",
-        *_table(report),
+        *table_lines(vars(report), report.labels),
         "",
-        *_wrap(_splits_line(report)),
+        *_arrangement_lines(report),
     ]
-    for note in report.notes:
-        lines += _wrap(note if note.startswith("WARNING") else f"Note: {note}")
     lines += _section(f"Left out ({len(report.dropped)})", report.dropped)
     lines += _section(f"Missing files ({len(report.missing)})", report.missing)
     lines += _section(
@@ -120,57 +132,62 @@ def _render(report: PrepareReport) -> str:
     return "\n".join(lines)
 
 
-def _table(report: PrepareReport) -> list[str]:
-    splits = list(report.counts)
-    labels = [*report.labels]
-    if any(report.counts[split][""] for split in splits):
-        labels.append("")
+def table_lines(tallied: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    """Return counts of utterances, speakers and hours by split as a table.
+
+    Args:
+        tallied: what `tally` returns; without hours where nothing is known of them.
+        labels: the label order.
+    """
+    counts = tallied["counts"]
+    splits = list(counts)
+    shown = [*labels, *([""] if any(counts[split][""] for split in splits) else [])]
     rows = [["utterances", *(split or UNUSED for split in splits), "all"]]
-    for label in labels:
-        rows.append(_counts(label or UNLABELLED, [report.counts[s][label] for s in splits]))
-    rows.append(_counts("all", [sum(report.counts[s].values()) for s in splits]))
-    rows.append([])
-    speakers = [f"{report.speakers[s]:,}" for s in splits]
-    rows.append(["speakers", *speakers, f"{report.all_speakers:,}"])
-    unknown = [report.unknown_speakers[s] for s in splits]
+    rows += [_counts(label or UNLABELLED, [counts[s][label] for s in splits]) for label in shown]
+    rows.append(_counts("all", [sum(counts[s].values()) for s in splits]))
+    rows.append([""] * (len(splits) + 2))
+    speakers = [f"{tallied['speakers'][s]:,}" for s in splits]
+    rows.append(["speakers", *speakers, f"{tallied['all_speakers']:,}"])
+    unknown = [tallied["unknown_speakers"][s] for s in splits]
     if any(unknown):
         rows.append(_counts("of unknown speakers", unknown))
-    hours = [report.hours[s] for s in splits]
-    rows.append(["hours", *(f"{h:,.2f}" for h in (*hours, sum(hours)))])
-    columns = list(zip(*(row for row in rows if row), strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return [
-        "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ).rstrip()
-        for row in rows
-    ]
+    hours = [tallied["hours"][s] for s in splits]
+    if any(hours):
+        rows.append(["hours", *(f"{h:,.2f}" for h in (*hours, sum(hours)))])
+    return aligned(rows, right=range(1, len(splits) + 2))
 
 
 def _counts(name: str, values: Sequence[int]) -> list[str]:
     return [name, *(f"{value:,}" for value in (*values, sum(values)))]
 
 
-def _splits_line(report: PrepareReport) -> str:
-    if report.splits_made:
-        return (
-            f"Splits: made here (seed {report.seed}), no known speaker in two of them, as near to "
-            "60/20/20 and to the corpus's label shares as whole speakers allow."
+def _arrangement_lines(report: PrepareReport) -> list[str]:
+    """Say where rows, splits and folds come from, and which rows were left out."""
+    lines = []
+    protocol = report.protocol
+    if protocol is not None:
+        lines += wrapped(
+            f"Protocol {protocol.name}: {protocol.source}. Scores: "
+            f"{metrics_text(protocol.metrics)}."
         )
-    used = any(any(held.values()) for split, held in report.counts.items() if split)
-    return "Splits: the corpus's own." if used else "Splits: none."
+    lines += wrapped(f"Splits: {report.how}")
+    if report.folds:
+        lines += wrapped(f"Rows by fold: {_listed(report.folds)}.")
+    for split, removed in report.removed.items():
+        if removed:
+            what = "within the largest imbalance" if split == "train" else "equally frequent"
+            lines += wrapped(
+                f"Left out of {split} at random (seed {report.seed}), so that classes are {what}: "
+                f"{_listed(removed)}. They stay in the manifest without a split."
+            )
+    notes = () if protocol is None else protocol.notes
+    for note in (*notes, *report.notes):
+        lines += wrapped(note if note.startswith("WARNING") else f"Note: {note}")
+    return lines
 
 
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _section(title: str, items: Sequence[Dropped]) -> list[str]:
@@ -182,6 +199,6 @@ def _section(title: str, items: Sequence[Dropped]) -> list[str]:
     for reason, count in reasons.most_common(SHOWN_REASONS):
         places = [item.where for item in items if item.reason == reason][:SHOWN_PLACES]
         more = f", … ({count} in all)" if count > len(places) else ""
-        lines += _wrap(f"{reason}: {', '.join(places)}{more}", "  ")
+        lines += wrapped(f"  {reason}: {', '.join(places)}{more}", "    ")
     hidden = sum(n for _, n in reasons.most_common()[SHOWN_REASONS:])
     return [*lines, f"  … and {hidden} more for other reasons"] if hidden else lines

@@ -1,8 +1,11 @@
-"""Tables for a terminal."""
+"""Tables and paragraphs for a terminal."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+
+WIDTH = 100  # columns
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
@@ -20,3 +23,15 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
         ).rstrip()
         for row in rows
     ]
+
+
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """Lines of a paragraph, those after the first indented; words are not torn apart.
+
+    Args:
+        text: its own leading spaces indent the first line.
+        indent: of the lines that follow.
+    """
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -12,9 +12,12 @@ class Work:
 
     Attributes:
         root: the folder; made by the first command that writes into it.
+        results: where the model and its evaluation go, if not into the root: a comparison
+            fine-tunes several.
     """
 
     root: Path
+    results: Path | None = None
 
     @property
     def manifest(self) -> Path:
@@ -30,6 +33,11 @@ class Work:
     def sources(self) -> Path:
         """The index of content hashes, so that files are not read again."""
         return self.root / "sources.sqlite"
+
+    @property
+    def transcripts(self) -> Path:
+        """What `transcribe` has heard, by recording and model."""
+        return self.root / "transcripts.sqlite"
 
     @property
     def extraction(self) -> Path:
@@ -52,11 +60,21 @@ class Work:
         return self.root / "search"
 
     @property
+    def compare(self) -> Path:
+        """Tables of published heads on this corpus, and the runs behind them."""
+        return self.root / "compare"
+
+    @property
+    def finetune(self) -> Path:
+        """A fine-tuning under way: checkpoints, and its curves, which stay."""
+        return (self.results or self.root) / "finetune"
+
+    @property
     def model(self) -> Path:
         """The fine-tuned model."""
-        return self.root / "model"
+        return (self.results or self.root) / "model"
 
     @property
     def evaluation(self) -> Path:
         """Reports and predictions of `evaluate`, by subject and split."""
-        return self.root / "evaluation"
+        return (self.results or self.root) / "evaluation"

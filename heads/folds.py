@@ -7,7 +7,6 @@ heads are compared on all of them together. The test set stays out.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from corpora.errors import ConfigError
+from corpora.folds import deal
 from corpora.utterance import SPLITS, Utterance, speaker_key
 from heads.dataset import Dataset
 
@@ -136,27 +136,12 @@ def _units(utterances: list[Utterance]) -> dict[Hashable, list[int]]:
 
 
 def _groups(utterances: list[Utterance], count: int) -> list[int]:
-    """The fold of each utterance: speakers are dealt out, the largest first, where they fit best.
-
-    It fits best where the squares of label counts grow least: which evens out sizes and labels.
-    """
+    """The fold of each utterance: speakers are dealt out as in `corpora.folds.deal`."""
     units = _units(utterances)
     if len(units) < count:
         raise ConfigError(
             f"{count} folds were asked for, but train and dev have {len(units)} speakers."
         )
-    numbers = [0] * len(utterances)
-    held: list[Counter[str]] = [Counter() for _ in range(count)]
-    share = Counter(u.label for u in utterances)
-    for _, positions in sorted(units.items(), key=lambda item: (-len(item[1]), str(item[0]))):
-        own = Counter(utterances[p].label for p in positions)
-
-        def growth(fold: int, own: Counter[str] = own) -> float:
-            before = held[fold]
-            return sum(n * (n + 2 * before[label]) / share[label] for label, n in own.items())
-
-        best = min(range(count), key=lambda fold: (growth(fold), sum(held[fold].values()), fold))
-        held[best] += own
-        for position in positions:
-            numbers[position] = best
-    return numbers
+    groups = [positions for _, positions in sorted(units.items(), key=lambda item: str(item[0]))]
+    numbers = deal(groups, [u.label for u in utterances], count)
+    return [numbers[position] for position in range(len(utterances))]

@@ -239,7 +239,7 @@ def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str
     combination = _values(axes["modalities"])[0]
     rest = {name: nearest(axes[name], value) for name, value in PUBLISHED_REST.items()}
     notes = [
-        f"Published configurations take {name} = {value} from the space file, "
+        f"Published configurations take {name} = {value} from the narrowed space, "
         f"instead of {PUBLISHED_REST[name]}."
         for name, value in rest.items()
         if value != PUBLISHED_REST[name]
@@ -262,7 +262,7 @@ def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str
         else:
             outside.append(name)
     if outside:
-        notes.append(f"Published configurations outside the space file: {', '.join(outside)}.")
+        notes.append(f"Published configurations outside the narrowed space: {', '.join(outside)}.")
     return chosen, tuple(notes)
 
 

@@ -21,32 +21,61 @@ from heads.head import MODALITIES
 from heads.search.space import POOLING_AXES, Axis, Choice, Range, Space
 
 
+def narrowed(space: Space, path: Path | None, fixed: Mapping[str, Any], fixed_by: str) -> Space:
+    """The space, narrowed by a file, and where that names no axis by somebody else's settings.
+
+    Args:
+        space: as the data allows it.
+        path: of the file; None is none.
+        fixed: values of axes, as in a file.
+        fixed_by: whose settings they are, for messages.
+
+    Raises:
+        MissingStepError: there is no such file.
+        ConfigError: as in `narrow`.
+    """
+    table = {} if path is None else read_table(path)
+    rest = {name: value for name, value in fixed.items() if name not in table}
+    where = f"{fixed_by} (name the axis in --space to choose otherwise)"
+    return narrow(narrow(space, rest, where), table, str(path))
+
+
 def read_space(path: Path, space: Space) -> Space:
-    """The space, narrowed by a file.
+    """The space, narrowed by a file alone.
 
     Raises:
         MissingStepError: there is no such file.
         ConfigError: it is not TOML, or names an axis or a value that there is not.
     """
+    return narrow(space, read_table(path), str(path))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """What a file says of axes.
+
+    Raises:
+        MissingStepError: there is no such file.
+        ConfigError: it is not TOML.
+    """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingStepError(f"No space file at {path}.") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    return narrow(space, table, str(path))
 
 
 def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
     """The space, narrowed by a table of axes; `where` names it in messages.
 
-    With each modality's own axes, `pooling` and the like hold for both.
+    An axis that was narrowed before is narrowed anew from what the data allows. With each
+    modality's own axes, `pooling` and the like hold for both.
 
     Raises:
         ConfigError: an axis or a value that there is not; close matches are named.
     """
     allowed = space.allowed
-    narrowed: dict[str, Axis] = {}
+    axes: dict[str, Axis] = dict(space.narrowed)
     for name, value in table.items():
         shared = name in POOLING_AXES and not space.tied
         names = [f"{modality}_{name}" for modality in MODALITIES] if shared else [name]
@@ -57,8 +86,8 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
                 f"Axes: {', '.join(allowed)}."
             )
         for axis in known:
-            narrowed[axis] = _narrowed(allowed[axis], value, f"{where}: {axis}")
-    return replace(space, narrowed=narrowed)
+            axes[axis] = _narrowed(allowed[axis], value, f"{where}: {axis}")
+    return replace(space, narrowed=axes)
 
 
 def _narrowed(axis: Axis, value: Any, where: str) -> Axis:  # noqa: ANN401 - what TOML holds

@@ -298,6 +298,33 @@ def test_splits_that_hold_labelled_utterances_pass(tmp_path: Path) -> None:
     require_splits(Manifest((one,), LABELS, "mine"), ("dev",))
 
 
+def test_settings_and_scales_survive(tmp_path: Path) -> None:
+    manifest = Manifest(
+        (Utterance("a", tmp_path / "a.wav", "joy", split="train"),),
+        ("joy",),
+        "mine",
+        settings={"test_fold": "2", "folds": ["1", "2", "3"], "max_imbalance": 8},
+        scales={"valence": (1, 7), "arousal": (-1.5, 1.5)},
+    )
+    write_manifest(manifest, tmp_path / "manifest.csv")
+    assert read_manifest(tmp_path / "manifest.csv") == manifest
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"settings": [1]}, {"scales": {"valence": [1]}}, {"scales": {"valence": ["1", "7"]}}],
+)
+def test_settings_and_scales_of_another_shape_are_refused(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    manifest = Manifest((Utterance("a", tmp_path / "a.wav", "joy"),), ("joy",), "mine")
+    write_manifest(manifest, tmp_path / "manifest.csv")
+    fields = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**fields, **changed}))
+    with pytest.raises(ManifestError, match='"scales" an object of pairs'):
+        read_manifest(tmp_path / "manifest.csv")
+
+
 def test_a_shared_speaker_is_declared_in_the_json(tmp_path: Path) -> None:
     rows = ("a,a.wav,sad,03,train", "b,b.wav,sad,03,dev")
     message = refusal(write_table(tmp_path, *rows, header="id,audio,label,speaker,split"))

@@ -235,3 +235,14 @@ def test_speakers_heard_at_once_are_put_into_one_split(root: Path) -> None:
     report = run(table(root, *rows, header=f"{HEADER},start,end", tail=",,"))
     talk = [u for u in read_manifest(report.manifest).utterances if u.audio.name == "talk.wav"]
     assert len({u.split for u in talk}) == 1
+
+
+def test_a_recording_that_was_cut_short_is_listed_and_kept(root: Path) -> None:
+    table(root)
+    path = root / "ann_joy.wav"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    report = run(root)
+    (broken,) = report.unreadable
+    assert broken.where == "ann_joy.wav"
+    assert "cut short: header says 0.500 s" in broken.reason
+    assert len(read_manifest(report.manifest).utterances) == 8

@@ -10,8 +10,9 @@ import optuna
 import pytest
 
 from corpora.errors import ConfigError, MissingStepError
+from corpora.protocol import all_protocols
 from heads.search.space import PUBLISHED, Choice, Range, Space, published_params, trial_configs
-from heads.search.space_file import narrow, read_space
+from heads.search.space_file import narrow, narrowed, read_space
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
@@ -121,6 +122,27 @@ def test_published_configurations_take_what_the_file_fixes_beside_the_pooling() 
     assert list(chosen) == list(PUBLISHED)
     assert {params["learning_rate"] for params in chosen.values()} == {1e-4}
     assert notes == (
-        "Published configurations take learning_rate = 0.0001 from the space file, "
+        "Published configurations take learning_rate = 0.0001 from the narrowed space, "
         "instead of 0.001.",
     )
+
+
+def test_somebody_elses_settings_hold_where_the_file_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text('loss = "cross_entropy"\n')
+    space = narrowed(SPACE, path, {"loss": "focal", "input_norm": "none"}, "protocol p")
+    assert space.axes["loss"] == Choice(("cross_entropy",))
+    assert space.axes["input_norm"] == Choice(("none",))
+    assert narrowed(SPACE, None, {"loss": "focal"}, "protocol p").axes["loss"] == Choice(("focal",))
+    assert narrowed(SPACE, None, {}, "") == SPACE
+
+
+def test_settings_that_the_data_does_not_allow_name_whose_they_are() -> None:
+    with pytest.raises(ConfigError, match=r"protocol p .name the axis in --space.*smoothed_votes"):
+        narrowed(SPACE, None, {"loss": "smoothed_votes"}, "protocol p")
+
+
+@pytest.mark.parametrize("name", all_protocols())
+def test_every_protocols_settings_of_a_search_are_axes_and_values(name: str) -> None:
+    voted = replace(SPACE, votes=True, speech=True)
+    narrowed(voted, None, all_protocols()[name].defaults.get("search", {}), name)

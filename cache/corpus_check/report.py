@@ -1,0 +1,217 @@
+"""What a check found, as data and as text to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.corpus_check.histogram import Histogram
+from cache.leakage import SharedSentences
+from corpora.text_table import aligned, wrapped
+from corpora.utterance import Utterance
+
+SHOWN = 10  # of a list
+UNUSED = "(not used)"
+QUANTILES = {"5 %": 5, "median": 50, "95 %": 95}
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Lengths of utterances in seconds.
+
+    Attributes:
+        utterances: how many there are.
+        known: how many have a known length.
+        hours: of those.
+        shortest: of those; 0 where there are none, as are the next.
+        quantiles: by name.
+        longest: of those.
+    """
+
+    utterances: int
+    known: int
+    hours: float
+    shortest: float
+    quantiles: Mapping[str, float]
+    longest: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], utterances: int) -> Durations:
+        """Summarise the known lengths of some utterances."""
+        values = np.asarray(seconds if len(seconds) else [0.0])
+        found = np.percentile(values, list(QUANTILES.values())).tolist()
+        return cls(
+            utterances,
+            len(seconds),
+            float(values.sum() / 3600),
+            float(values.min()),
+            dict(zip(QUANTILES, found, strict=True)),
+            float(values.max()),
+        )
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What decoding told.
+
+    Attributes:
+        decoded: utterances that could be decoded.
+        clipped: ids with the number of samples in runs at full scale, the most first.
+        silent: ids of utterances that are nearly all silence.
+        silence: mean share of silent frames.
+    """
+
+    decoded: int
+    clipped: tuple[tuple[str, int], ...]
+    silent: tuple[str, ...]
+    silence: float
+
+
+@dataclass(frozen=True)
+class CorpusCheck:
+    """The result of `prepare check`.
+
+    Attributes:
+        manifest: where it was read.
+        corpus: its name.
+        utterances: how many.
+        durations: by split, and for `all`.
+        formats: recordings by sampling rate and channels.
+        heard: None where recordings were not opened.
+        duplicates: groups of utterances with the same sound.
+        sentences: of train that dev and test say too.
+        speakers_in_two_splits: how many.
+        histograms: of frames, for the modalities where they are known.
+        problems: what has to be mended.
+        notes: what the user should know.
+    """
+
+    manifest: Path
+    corpus: str
+    utterances: int
+    durations: Mapping[str, Durations]
+    formats: Mapping[str, int]
+    heard: Heard | None
+    duplicates: tuple[tuple[Utterance, ...], ...]
+    sentences: SharedSentences
+    speakers_in_two_splits: int
+    histograms: tuple[Histogram, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to be mended."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "manifest": str(self.manifest),
+            "corpus": self.corpus,
+            "ok": self.ok,
+            "utterances": self.utterances,
+            "durations": {split: asdict(found) for split, found in self.durations.items()},
+            "formats": dict(self.formats),
+            "heard": None if self.heard is None else asdict(self.heard),
+            "duplicates": [
+                [{"id": u.id, "label": u.label, "split": u.split} for u in group]
+                for group in self.duplicates
+            ],
+            "shared_sentences": asdict(self.sentences),
+            "speakers_in_two_splits": self.speakers_in_two_splits,
+            "histograms": [found.to_json() for found in self.histograms],
+            "problems": list(self.problems),
+            "notes": list(self.notes),
+        }
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        lines = [f"{self.manifest}: {self.utterances:,} utterances of {self.corpus or 'no name'}"]
+        lines += ["", *self._duration_lines()]
+        if self.formats:
+            listed = "; ".join(f"{name}: {count:,}" for name, count in self.formats.items())
+            lines += ["", *wrapped(f"Recordings by format: {listed}.")]
+        lines += self._heard_lines()
+        lines += self._duplicate_lines()
+        lines += ["", *self._leakage_lines()]
+        for found in self.histograms:
+            lines += ["", *found.to_lines()]
+        if self.notes:
+            lines.append("")
+        for note in self.notes:
+            lines += wrapped(f"Note: {note}")
+        if self.problems:
+            lines += ["", f"To be mended ({len(self.problems):,}):"]
+            lines += [
+                line for text in self.problems[:SHOWN] for line in wrapped(f"  {text}", "    ")
+            ]
+            lines += _more(len(self.problems))
+        lines += ["", "Nothing has to be mended." if self.ok else "Mend these before you train."]
+        return "\n".join(lines)
+
+    def _duration_lines(self) -> list[str]:
+        rows = [("seconds", "utterances", "hours", "shortest", *QUANTILES, "longest")]
+        for split, found in self.durations.items():
+            if not found.known:
+                numbers: tuple[str, ...] = ("-",) * (len(QUANTILES) + 3)
+            else:
+                inner = (found.shortest, *found.quantiles.values(), found.longest)
+                numbers = (f"{found.hours:,.2f}", *(f"{value:,.2f}" for value in inner))
+            rows.append((split or UNUSED, f"{found.utterances:,}", *numbers))
+        return aligned(rows, right=range(1, len(rows[0])))
+
+    def _heard_lines(self) -> list[str]:
+        heard = self.heard
+        if heard is None:
+            return ["", "Recordings were not opened: nothing is told of clipping and silence."]
+        lines = [
+            "",
+            f"Decoded {heard.decoded:,} utterances; {100 * heard.silence:.1f} % of their 20 ms "
+            "frames are silent (RMS below -60 dB).",
+        ]
+        if heard.clipped:
+            worst = ", ".join(f"{name} ({count:,})" for name, count in heard.clipped[:SHOWN])
+            lines += wrapped(
+                f"Clipped (three or more samples in a row at full scale): {len(heard.clipped):,} "
+                f"utterances. The most: {worst}."
+            )
+        else:
+            lines.append("No utterance is clipped.")
+        if heard.silent:
+            some = ", ".join(heard.silent[:SHOWN])
+            lines += wrapped(f"Nearly all silence: {len(heard.silent):,} utterances: {some}.")
+        return lines
+
+    def _duplicate_lines(self) -> list[str]:
+        if not self.duplicates:
+            return ["", "No two utterances have the same sound."]
+        several = [group for group in self.duplicates if len({u.label for u in group}) > 1]
+        lines = [
+            "",
+            f"The same sound more than once: {len(self.duplicates):,} times"
+            + (f", {len(several):,} of them with different labels" if several else "")
+            + ":",
+        ]
+        for group in self.duplicates[:SHOWN]:
+            named = ", ".join(f"{u.id} ({u.label or 'unlabelled'})" for u in group[:SHOWN])
+            lines += wrapped(f"  {named}", "    ")
+        return lines + _more(len(self.duplicates))
+
+    def _leakage_lines(self) -> list[str]:
+        lines = wrapped(
+            self.sentences.to_text() or "No dev or test utterance shares its sentence with train."
+        )
+        if self.speakers_in_two_splits:
+            lines.append(f"Speakers in two splits: {self.speakers_in_two_splits:,}.")
+        else:
+            lines.append("No known speaker stands in two splits.")
+        return lines
+
+
+def _more(count: int) -> list[str]:
+    return [f"  … and {count - SHOWN:,} more"] if count > SHOWN else []

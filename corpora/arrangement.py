@@ -1,0 +1,176 @@
+"""Which rows are trained, selected and tested on: a protocol's choice, or the usual one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpora.balance import Balanced, balance, limit_imbalance
+from corpora.errors import ConfigError, ManifestError
+from corpora.folds import Division, divide, folds_by, folds_of_count, folds_of_groups
+from corpora.protocol import Protocol
+from corpora.splits import assign_splits
+from corpora.utterance import Utterance
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks of the rows.
+
+    Attributes:
+        protocol: a published evaluation, or None.
+        seed: of splits, folds and subsampling, where chance decides.
+        test_fold: the fold that is tested on; "" is the first.
+        max_imbalance: the training rows' largest ratio of two classes; None leaves them as they
+            are.
+        balanced_dev: the development set gets as many rows of each class.
+    """
+
+    protocol: Protocol | None = None
+    seed: int = 0
+    test_fold: str = ""
+    max_imbalance: float | None = None
+    balanced_dev: bool = False
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Rows with their splits and folds.
+
+    Attributes:
+        utterances: all of them, in the same order; those left out have no split.
+        how: a sentence on where the splits come from.
+        made: the splits were made here.
+        notes: what the user should read.
+        settings: for the manifest's JSON.
+        folds: how many rows each has, in order; empty without cross-validation.
+        removed: how many rows lost their split to balance classes, by split and label.
+    """
+
+    utterances: tuple[Utterance, ...]
+    how: str
+    made: bool
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folds: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+def arrange(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrangement:
+    """Give rows their splits and folds, and leave out what balance asks for.
+
+    Args:
+        utterances: of one corpus, labelled and not; own splits are kept but under a protocol that
+            makes folds.
+        corpus: its name, for the protocol.
+        wish: what is asked.
+
+    Raises:
+        ConfigError: a fold that there is not, a protocol for other corpora, or options that do not
+            go together.
+        ManifestError: too few speakers or folds, or no splits where the protocol takes those of the
+            corpus.
+    """
+    made = _divided(utterances, corpus, wish)
+    protocol = wish.protocol
+    ratio = wish.max_imbalance
+    if ratio is None and protocol is not None:
+        ratio = protocol.max_imbalance
+    dev = wish.balanced_dev or (protocol is not None and protocol.balanced_dev)
+    if made.folds and (ratio is not None or dev):
+        raise ConfigError(
+            "--max-imbalance and --balanced-dev leave rows out, and with folds every row is tested "
+            "once. Take one or the other."
+        )
+    settings = dict(made.settings)
+    rows, removed = made.utterances, {}
+    if ratio is not None:
+        rows, removed["train"] = _taken(limit_imbalance(rows, ratio, seed=wish.seed))
+        settings["max_imbalance"] = ratio
+    if dev:
+        rows, removed["dev"] = _taken(balance(rows, seed=wish.seed))
+        settings["balanced_dev"] = True
+    if settings or made.made:
+        settings["seed"] = wish.seed
+    if protocol is not None:
+        settings["metrics"] = list(protocol.metrics)
+    return Arrangement(rows, made.how, made.made, made.notes, settings, made.folds, removed)
+
+
+def folded(division: Division, how: str) -> Arrangement:
+    """Return the arrangement of a division into folds.
+
+    Args:
+        division: the folds.
+        how: where they come from, in words.
+    """
+    counts = Counter(u.fold for u in division.utterances)
+    return Arrangement(
+        division.utterances,
+        how=(
+            f"{len(division.folds)} folds, {how}. Here fold {division.test_fold} is the test "
+            f"set, {division.dev_fold} the development set, the rest is trained on. The complete "
+            "protocol takes each fold as the test set once (--test-fold), in a work folder of its "
+            "own."
+        ),
+        made=True,
+        settings={
+            "folds": list(division.folds),
+            "test_fold": division.test_fold,
+            "dev_fold": division.dev_fold,
+        },
+        folds={name: counts[name] for name in division.folds},
+    )
+
+
+def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrangement:
+    """Rows with splits and folds, before anything is left out."""
+    own = any(u.split for u in utterances)
+    scheme = None if wish.protocol is None else wish.protocol.scheme(corpus)
+    if scheme is None or scheme.folds == "own":
+        if wish.test_fold:
+            raise ConfigError(
+                f"--test-fold {wish.test_fold}: there are no folds. Name a protocol that has some "
+                "(see --list), or make them with `prepare split --folds`."
+            )
+        return _usual(utterances, wish, own)
+    if scheme.folds == "groups":
+        names, how = folds_of_groups(utterances, scheme.groups), "as published"
+    elif isinstance(scheme.folds, int):
+        names = folds_of_count(utterances, scheme.folds, wish.seed)
+        how = f"each a group of speakers (seed {wish.seed})"
+    else:
+        names, how = folds_by(utterances, scheme.folds), f"one for each {scheme.folds}"
+    made = folded(divide(utterances, names, wish.test_fold), how)
+    if scheme.folds != "groups":
+        return made
+    lacking = [str(k) for k in range(1, len(scheme.groups) + 1) if str(k) not in made.folds]
+    notes = [f"Without a recording, and left out: fold {', '.join(lacking)}."] if lacking else []
+    return Arrangement(
+        made.utterances, made.how, made.made, tuple(notes), made.settings, made.folds
+    )
+
+
+def _usual(utterances: Sequence[Utterance], wish: Wish, own: bool) -> Arrangement:
+    """The corpus's own splits, or new ones where it has none."""
+    if own:
+        return Arrangement(tuple(utterances), "the corpus's own.", made=False)
+    if wish.protocol is not None:
+        raise ManifestError(
+            f"protocol {wish.protocol.name} takes the corpus's own splits, and no row here has "
+            "one. Check the folder, or prepare it without --protocol."
+        )
+    if not any(u.label for u in utterances):
+        return Arrangement(tuple(utterances), "none.", made=False)
+    rows, notes = assign_splits(utterances, seed=wish.seed)
+    how = (
+        f"made here (seed {wish.seed}), no known speaker in two of them, as near to 60/20/20 and "
+        "to the corpus's label shares as whole speakers allow."
+    )
+    return Arrangement(rows, how, made=True, notes=notes)
+
+
+def _taken(balanced: Balanced) -> tuple[tuple[Utterance, ...], Mapping[str, int]]:
+    return balanced.utterances, balanced.removed
