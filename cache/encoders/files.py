@@ -105,7 +105,7 @@ def encoder_fields(directory: Path, kind: Kind, hashes: Hashes | None = None) ->
     hashes = hash_files if hashes is None else hashes
     weights = weight_files(directory)
     digests = hashes(weights)
-    config = _without_volatile(read_config(directory, "config.json"))
+    config = without_volatile(read_config(directory, "config.json"))
     fields: dict[str, JSON] = {
         "weights": [digests[path] for path in weights],
         "config": config,
@@ -113,7 +113,7 @@ def encoder_fields(directory: Path, kind: Kind, hashes: Hashes | None = None) ->
     }
     if kind == "audio":
         grid = read_grid(directory)
-        front_end = _without_volatile(read_config(directory, "preprocessor_config.json"))
+        front_end = without_volatile(read_config(directory, "preprocessor_config.json"))
         fields["front_end"] = front_end
         if config.get("model_type") in FBANK_MODELS:
             fields["fbank"] = FBANK_VERSION
@@ -163,5 +163,6 @@ def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
     return digests
 
 
-def _without_volatile(config: Mapping[str, JSON]) -> dict[str, JSON]:
+def without_volatile(config: Mapping[str, JSON]) -> dict[str, JSON]:
+    """A configuration without what changes with its writer and never a number."""
     return {key: value for key, value in config.items() if key not in _VOLATILE}

@@ -7,6 +7,7 @@ named.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cache.encoders.files import Kind, tiny_folder, tokenizer_files, weight_files
@@ -17,6 +18,8 @@ from corpora.errors import ConfigError, EmopoolError
 # microsoft/deberta-v3-base); transformers reads them with torch's tensors-only unpickler.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.codes", "*.safetensors"]
 _HUB_PICKLED = ["pytorch_model*.bin", "pytorch_model*.json"]
+# Nothing from subfolders; and no second copy of the same weights (openai/whisper-large-v3 has one).
+_HUB_IGNORED = ["*/*", "*.fp32*"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -44,37 +47,70 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
             make_tiny_encoder(work, kind)
     elif path.is_dir():
         directory = path.resolve()
-    elif _HUB_ID.fullmatch(name):
-        directory = _from_hub(name, kind)
     else:
-        raise ConfigError(
-            f"{kind} encoder {name}: no such directory, and not a hub id. Expected a directory, "
-            "an id such as facebook/w2v-bert-2.0, or tiny."
+        found = hub_directory(
+            name, f"{kind} encoder", lambda folder: _is_complete(folder, kind), ", or use tiny"
         )
+        if found is None:
+            raise ConfigError(
+                f"{kind} encoder {name}: no such directory, and not a hub id. Expected a "
+                "directory, an id such as facebook/w2v-bert-2.0, or tiny."
+            )
+        directory = found
     read_config(directory, "config.json")
     weight_files(directory)
     return directory
 
 
-def _from_hub(name: str, kind: Kind) -> Path:
-    """The local snapshot of a hub id; downloaded if it is not on this machine."""
+def hub_directory(
+    name: str,
+    what: str,
+    complete: Callable[[Path], bool],
+    otherwise: str = "",
+    *,
+    files: Sequence[str] = _HUB_FILES,
+    ignored: Sequence[str] = _HUB_IGNORED,
+    revision: str | None = None,
+) -> Path | None:
+    """The local snapshot of a hub id; downloaded if it is not on this machine.
+
+    Args:
+        name: perhaps a hub id.
+        what: it is, for messages.
+        complete: whether a folder holds all that loading needs.
+        otherwise: what else the user can do, for messages.
+        files: patterns of what is fetched.
+        ignored: patterns of what is not, though it is among those.
+        revision: branch, tag or commit; None is the default one.
+
+    Returns:
+        None if the name cannot be a hub id.
+
+    Raises:
+        EmopoolError: it is not on this machine and could not be downloaded.
+    """
+    if not _HUB_ID.fullmatch(name):
+        return None
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-    cached = try_to_load_from_cache(name, "config.json")
-    if isinstance(cached, str) and _is_complete(Path(cached).parent, kind):
+    version = {} if revision is None else {"revision": revision}
+    cached = try_to_load_from_cache(name, "config.json", **version)
+    if isinstance(cached, str) and complete(Path(cached).parent):
         return Path(cached).parent
     try:
         directory = Path(
-            snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["*/*"])
+            snapshot_download(
+                name, allow_patterns=list(files), ignore_patterns=list(ignored), **version
+            )
         )
-        if not any(directory.glob("*.safetensors")):
-            snapshot_download(name, allow_patterns=_HUB_PICKLED, ignore_patterns=["*/*"])
+        if files is _HUB_FILES and not any(directory.glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=_HUB_PICKLED, ignore_patterns=_HUB_IGNORED)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EmopoolError(
-            f"{kind} encoder {name} is not on this machine and could not be downloaded "
-            f"({reason}). Connect to a network and check the id, or name a local directory, "
-            "or use tiny."
+            f"{what} {name} is not on this machine and could not be downloaded "
+            f"({reason}). Connect to a network and check the id, or name a local "
+            f"directory{otherwise}."
         ) from error
     return directory
 

@@ -26,6 +26,7 @@ BATCHES_AHEAD = 3
 THREADS = max(2, min(16, os.cpu_count() or 1))
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,23 @@ def decoded(
         )
         return Decoded(recording, waveform, energy(waveform, grid))
 
+    return decode_ahead(planned, decode, lambda one, reason: fail(one.item, reason))
+
+
+def decode_ahead(
+    planned: Iterable[list[T]], decode: Callable[[T], R], fail: Callable[[T, str], None]
+) -> Generator[tuple[list[T], list[R]], None, None]:
+    """Batches as planned, and what `decode` makes of them, some batches ahead, without failures.
+
+    Args:
+        planned: batches.
+        decode: called in threads; an AudioError from it is a failure.
+        fail: told of each failure.
+    """
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
     try:
         waiting = iter(planned)
-        ahead: deque[tuple[list[Recording], list[Future[Decoded]]]] = deque()
+        ahead: deque[tuple[list[T], list[Future[R]]]] = deque()
         exhausted = False
         while True:
             while not exhausted and len(ahead) < BATCHES_AHEAD:
@@ -148,11 +162,11 @@ def decoded(
                 return
             batch, futures = ahead.popleft()
             kept = []
-            for recording, future in zip(batch, futures, strict=True):
+            for one, future in zip(batch, futures, strict=True):
                 try:
                     kept.append(future.result())
                 except AudioError as error:
-                    fail(recording.item, str(error))
+                    fail(one, str(error))
             del futures  # they hold the samples
             yield batch, kept
     finally:

@@ -28,6 +28,7 @@ from cache.keys import windowed_key
 from cache.moments import ROWS, frame_moments
 
 T = TypeVar("T")
+R = TypeVar("R")
 Array = NDArray[Any]
 
 
@@ -59,27 +60,30 @@ class Encoded:
     nbytes: int
 
 
-class Encoding(Generic[T]):
+class Encoding(Generic[T, R]):
     """Runs batches, halving those that do not fit.
 
     Args:
         encode: what runs one batch.
         too_large: called with the only input of a batch that does not fit by itself.
         tell: says once that a batch did not fit.
+        option: of the command, which makes batches smaller.
     """
 
     def __init__(
         self,
-        encode: Callable[[Sequence[T]], Encoded],
+        encode: Callable[[Sequence[T]], R],
         too_large: Callable[[T], None],
         tell: Callable[[str], None],
+        option: str = "--batch-seconds",
     ) -> None:
         self._encode = encode
         self._too_large = too_large
         self._tell = tell
+        self._option = option
         self._told = False
 
-    def __call__(self, batch: Sequence[T]) -> list[Encoded]:
+    def __call__(self, batch: Sequence[T]) -> list[R]:
         """Encode a batch, in as many pieces as it takes."""
         if not batch:
             return []
@@ -96,7 +100,7 @@ class Encoding(Generic[T]):
             self._told = True
             self._tell(
                 f"A batch of {len(batch)} did not fit the GPU's memory; it was halved, as others "
-                "will be. A smaller --batch-seconds avoids this."
+                f"will be. A smaller {self._option} avoids this."
             )
         middle = len(batch) // 2
         return [*self(batch[:middle]), *self(batch[middle:])]

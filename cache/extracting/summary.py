@@ -77,7 +77,10 @@ def report_text(
             lines.append(f"{report.truncated} texts were longer than the encoder reads; cut.")
     empty = sum(not normalise_text(utterance.text) for utterance in manifest.utterances)
     if empty and "text" in plan.inputs:
-        lines.append(f"{empty:,} utterances have no text; they are encoded as special tokens only.")
+        lines.append(
+            f"{empty:,} utterances have no text; they are encoded as special tokens only. "
+            "`transcribe` fills texts in."
+        )
     failures = plan.absent if report is None else report.failures
     if failures:
         lines += ["", f"{len(failures):,} utterances could not be used ({work.failures}):"]

@@ -1,0 +1,1 @@
+"""Recordings to words: Whisper fills in the texts that a manifest lacks."""

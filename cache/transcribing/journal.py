@@ -1,0 +1,148 @@
+"""`WORK/transcripts.sqlite`: every transcript that was made, by what was heard and by which model.
+
+Each batch is one transaction, so a killed run loses at most the batch it was at, and any number of
+processes may write at once. Keys are content: a second manifest of the same recordings, a renamed
+file and a manifest made anew by `prepare` find their texts here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+
+from corpora.errors import CacheError, FormatVersionError
+
+_VERSION = 1
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS transcripts (audio TEXT, model TEXT, asked TEXT, source TEXT, "
+    "text TEXT, language TEXT, silent INTEGER, PRIMARY KEY (audio, model, asked)) WITHOUT ROWID"
+)
+_QUERY = 900  # SQLite's limit on variables in one statement was 999 for long.
+_BUSY_S = 60.0
+
+#: A recording's content key, and the language that the model was told ("" is none).
+Heard = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a model made of a recording.
+
+    Attributes:
+        text: "" if nothing is said.
+        language: told or detected; "" where nothing was decoded.
+        silent: the recording was taken for one without speech.
+    """
+
+    text: str
+    language: str
+    silent: bool = False
+
+
+class Journal:
+    """The transcripts of a work folder; a context manager.
+
+    Args:
+        path: of the SQLite file; its folder must exist.
+
+    Raises:
+        CacheError: it can be neither opened nor created.
+        FormatVersionError: another version of Emopool wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._database = sqlite3.connect(path, timeout=_BUSY_S)
+            # No write-ahead log: it does not work for work folders on network file systems.
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                with self._database:
+                    self._database.execute(_SCHEMA)
+                    self._database.execute(f"PRAGMA user_version = {_VERSION}")
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        if version not in (0, _VERSION):
+            self._database.close()
+            raise FormatVersionError(
+                f"{path} has version {version}, but this version of Emopool reads {_VERSION}. "
+                "Use the Emopool version that wrote it, or move the file away to begin anew."
+            )
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._database.close()
+
+    def known(self, model: str, wanted: Iterable[Heard]) -> dict[Heard, Transcript]:
+        """The transcripts by this model that are there.
+
+        Args:
+            model: its fingerprint.
+            wanted: which.
+        """
+        asked = set(wanted)
+        found = {}
+        columns = "audio, asked, text, language, silent"
+        for row in self._rows(columns, "AND model = ?", [key for key, _ in asked], [model]):
+            if (row[0], row[1]) in asked:
+                found[row[0], row[1]] = Transcript(row[2], row[3], bool(row[4]))
+        return found
+
+    def texts(self, audio: Iterable[str]) -> dict[str, set[str]]:
+        """All texts that any model gave to recordings, by content key."""
+        found: dict[str, set[str]] = {}
+        for key, text in self._rows("audio, text", "", audio, []):
+            found.setdefault(key, set()).add(text)
+        return found
+
+    def add(self, model: str, source: str, transcripts: Mapping[Heard, Transcript]) -> None:
+        """Keep transcripts, all of them or none.
+
+        Args:
+            model: its fingerprint.
+            source: its name, for people who look into the file.
+            transcripts: by recording and language told.
+        """
+        rows = [
+            (key, model, asked, source, one.text, one.language, one.silent)
+            for (key, asked), one in transcripts.items()
+        ]
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                )
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _rows(
+        self, columns: str, condition: str, audio: Iterable[str], values: Sequence[str]
+    ) -> Iterator[tuple[str, ...]]:
+        keys = iter(dict.fromkeys(audio))
+        try:
+            while batch := list(islice(keys, _QUERY)):
+                marks = ",".join("?" * len(batch))
+                query = f"SELECT {columns} FROM transcripts WHERE audio IN ({marks}) {condition}"
+                with closing(self._database.execute(query, [*batch, *values])) as rows:
+                    yield from rows
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> CacheError:
+        return CacheError(
+            f"{self._path} cannot be used ({error}). It holds the transcripts made so far: it must "
+            "lie in a folder that can be written, and no other program may hold it open for long. "
+            "If it is damaged, move it away; its recordings are then transcribed again."
+        )
