@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,11 +12,14 @@ from cache.extraction import Extraction, moments_name, read_extraction
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
+from cache.mapped import MappedFrames
 from cache.moments import DEVIATION, MEAN, ROWS
 from cache.stream import FrameStream
 from corpora.errors import MissingStepError
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
+
+SPEECH = "speech"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,52 @@ class Collection:
     moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Holdings:
+    """What the cache holds of a manifest's utterances, found but not read.
+
+    Attributes:
+        utterances: in the manifest's order, without those that failed at extraction.
+        streams: by modality, and `speech` where it was asked for.
+        keys: for each stream those of the utterances, in that order.
+        failed: reasons by id, for the utterances left out.
+        extraction: where the frames come from.
+        moments: as in `Collection`.
+    """
+
+    utterances: tuple[Utterance, ...]
+    streams: Mapping[str, FrameStream]
+    keys: Mapping[str, tuple[str, ...]]
+    failed: Mapping[str, str]
+    extraction: Extraction
+    moments: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all frames, as they are stored."""
+        return sum(
+            int(stream.lengths(self.keys[name]).sum()) * stream.dim * stream.dtype.itemsize
+            for name, stream in self.streams.items()
+        )
+
+    def load(self, modality: str) -> Frames:
+        """All frames of a modality, in memory."""
+        frames = self.streams[modality].load(self.keys[modality])
+        speech = self._speech(modality)
+        return frames if speech is None else frames.with_speech(speech)
+
+    def mapped(self, modality: str) -> MappedFrames:
+        """All frames of a modality, read from disk when they are asked for."""
+        return MappedFrames(
+            self.streams[modality], self.keys[modality], speech=self._speech(modality)
+        )
+
+    def _speech(self, modality: str) -> Tensor | None:
+        if modality != "audio" or SPEECH not in self.streams:
+            return None
+        return self.streams[SPEECH].load(self.keys[SPEECH]).values[:, 0].float()
+
+
 def collect_frames(
     work: Work,
     manifest: Manifest,
@@ -45,7 +95,7 @@ def collect_frames(
     layers: Mapping[str, int] | None = None,
     speech: bool = True,
 ) -> Collection:
-    """Load the frames of a manifest's utterances.
+    """Load the frames of a manifest's utterances into memory.
 
     Args:
         work: the work folder that `extract` filled.
@@ -58,6 +108,20 @@ def collect_frames(
         MissingStepError: nothing was extracted, or utterances are neither cached nor listed as
             failed.
     """
+    found = find_frames(work, manifest, modalities, layers=layers, speech=speech)
+    frames = {name: found.load(name) for name in modalities}
+    return Collection(found.utterances, frames, found.failed, found.extraction, found.moments)
+
+
+def find_frames(
+    work: Work,
+    manifest: Manifest,
+    modalities: Sequence[str],
+    *,
+    layers: Mapping[str, int] | None = None,
+    speech: bool = True,
+) -> Holdings:
+    """Find the frames of a manifest's utterances; `collect_frames` without reading them."""
     extraction = read_extraction(work)
     keys = utterance_keys(work, manifest.utterances)
     wanted = {
@@ -67,7 +131,7 @@ def collect_frames(
         for name in modalities
     }
     if speech and "audio" in modalities:
-        wanted["speech"] = FrameStream.open(work.features / extraction.source("speech").stream())
+        wanted[SPEECH] = FrameStream.open(work.features / extraction.source(SPEECH).stream())
     kept: list[Utterance] = []
     missing: list[Utterance] = []
     held: dict[str, list[str]] = {name: [] for name in wanted}
@@ -88,19 +152,22 @@ def collect_frames(
     if unknown:
         raise MissingStepError(
             f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache "
-            f"(the first: {unknown[0]}). Run `python cli.py extract --work {work.root}` again."
+            f"(the first: {unknown[0]}). Run `python cli.py extract --work "
+            f"{shlex.quote(str(work.root))}` again."
         )
-    frames = {name: wanted[name].load(held[name]) for name in modalities}
-    if "speech" in wanted:
-        probabilities = wanted["speech"].load(held["speech"])
-        frames["audio"] = frames["audio"].with_speech(probabilities.values[:, 0].float())
     moments = {
-        name: found
+        name: rows
         for name in modalities
-        if (found := _kept_moments(work, extraction, name, layers, held[name])) is not None
+        if (rows := _kept_moments(work, extraction, name, layers, held[name])) is not None
     }
-    failed = {u.id: known[u.id] for u in missing}
-    return Collection(tuple(kept), frames, failed, extraction, moments)
+    return Holdings(
+        tuple(kept),
+        wanted,
+        {name: tuple(own) for name, own in held.items()},
+        {u.id: known[u.id] for u in missing},
+        extraction,
+        moments,
+    )
 
 
 def _kept_moments(

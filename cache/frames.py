@@ -86,6 +86,21 @@ class Frames:
         """Features per frame."""
         return int(self.values.shape[1])
 
+    @property
+    def total(self) -> int:
+        """Frames of all utterances, N."""
+        return int(self.values.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device
+
     def __len__(self) -> int:
         return int(self.offsets.numel()) - 1
 

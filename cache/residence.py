@@ -36,13 +36,13 @@ class Residence:
     """Where frames are kept; as text, one sentence with the figures.
 
     Attributes:
-        place: `gpu`; `memory` (batches are sent to the device); `streaming` (read from disk,
-            shuffled in a buffer).
+        place: `gpu`; `memory` (batches are sent to the device); `streaming` (read from disk
+            as they are needed).
         nbytes: of all frames.
         device: where batches are needed.
         free_gpu: bytes; None without a GPU.
         free_memory: bytes.
-        buffer_bytes: for streaming; else 0.
+        buffer_bytes: for shuffling a stream in (`cache.streaming`); 0 where all frames fit.
     """
 
     place: Place
@@ -63,7 +63,7 @@ class Residence:
         besides = f" and {gpu}" if gpu else ""
         return (
             f"Frames are read from disk as they are needed: {size} do not fit into {memory} of "
-            f"free memory{besides}. Shuffled in a buffer of {bytes_text(self.buffer_bytes)}."
+            f"free memory{besides}."
         )
 
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import json_option, manifest_option, show, work_option
+from corpora.command_options import (
+    json_option,
+    manifest_option,
+    say_defaults,
+    show,
+    work_option,
+)
 from corpora.work import Work
 
 
@@ -58,6 +64,14 @@ from corpora.work import Work
     "sqlite:////shared/study.db.  [default: WORK/search/study.db]",
 )
 @click.option("--study-name", default="heads", show_default=True, help="Of the study in --storage.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of frames and their products; statistics and weights are fp32. auto: bf16 for large "
+    "batches on processors made for it.",
+)
 @click.option("--plots", is_flag=True, help="Also draw the study, into WORK/search/plots.")
 @click.option("--fresh", is_flag=True, help="Remove an earlier search first.")
 @manifest_option
@@ -77,6 +91,7 @@ def search(
     ensemble: int,
     storage: str,
     study_name: str,
+    precision: str,
     plots: bool,
     fresh: bool,
     manifest_path: Path | None,
@@ -85,10 +100,15 @@ def search(
 ) -> None:
     """Search pooling heads on the cached frames with Optuna, into WORK/search."""
     from corpora.manifest import read_manifest
+    from corpora.protocol import defaults
     from heads.search.config import SearchConfig
     from heads.search.run import run_search
 
     work = Work(root)
+    manifest = read_manifest(manifest_path or work.manifest)
+    protocol = f"Protocol {manifest.protocol}"
+    fixed = defaults(manifest, "search")
+    say_defaults(protocol, fixed)
     config = SearchConfig(
         trials=trials,
         seed=seed,
@@ -98,16 +118,19 @@ def search(
         modalities=modalities.split(",") if modalities else None,
         tied=not untied,
         space=space,
+        fixed=fixed,
+        fixed_by=protocol,
         sampler=sampler,
         folds=folds,
         ensemble=ensemble,
         storage=storage,
         study_name=study_name,
+        precision=precision,
         plots=plots,
     )
     report = run_search(
         work,
-        read_manifest(manifest_path or work.manifest),
+        manifest,
         config,
         fresh=fresh,
         show_progress=not as_json,

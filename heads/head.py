@@ -223,7 +223,7 @@ def stack_logits(
             pooled[k].append(vector)
     logits = []
     for k, head in enumerate(heads):
-        vector = torch.cat(pooled[k], dim=1)
+        vector = pooled[k][0] if len(pooled[k]) == 1 else torch.cat(pooled[k], dim=1)
         if head.hidden is not None:
             vector = F.relu(head.hidden(vector))
         if dropout_seeds is not None and head.config.dropout:

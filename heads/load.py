@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cache.collect import collect_frames
+from cache.collect import find_frames
 from cache.extraction import read_extraction
 from cache.frames import Frames
+from cache.mapped import MappedFrames
+from cache.residence import choose_residence
 from corpora.errors import ConfigError
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -28,9 +30,10 @@ def extracted_modalities(work: Work) -> tuple[str, ...]:
 def load_dataset(
     work: Work, manifest: Manifest, modalities: Sequence[str] | None = None
 ) -> Dataset:
-    """Read the frames of a manifest's utterances into memory, each modality's highest layer.
+    """Read the frames of a manifest's utterances, each modality's highest layer.
 
-    Utterances that failed at extraction are left out.
+    They are kept in memory, or mapped where they do not fit, which `residence` tells. Utterances
+    that failed at extraction are left out.
 
     Args:
         work: the work folder.
@@ -49,11 +52,21 @@ def load_dataset(
             f"modalities must be {' and/or '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
         )
     speech = "speech" in read_extraction(work).sources
-    collection = collect_frames(work, manifest, chosen, speech=speech)
-    return Dataset(collection.utterances, manifest.labels, collection.frames, collection.moments)
+    found = find_frames(work, manifest, chosen, speech=speech)
+    residence = choose_residence(found.nbytes, "cpu")
+    read = found.mapped if residence.place == "streaming" else found.load
+    return Dataset(
+        found.utterances,
+        manifest.labels,
+        {name: read(name) for name in chosen},
+        found.moments,
+        str(residence),
+    )
 
 
-def read_origin(work: Work, manifest: Manifest, frames: Mapping[str, Frames]) -> Origin:
+def read_origin(
+    work: Work, manifest: Manifest, frames: Mapping[str, Frames | MappedFrames]
+) -> Origin:
     """Where the frames of a data set loaded by `load_dataset` come from."""
     extraction = read_extraction(work)
     sources = {name: extraction.source(name) for name in frames}
@@ -67,6 +80,6 @@ def read_origin(work: Work, manifest: Manifest, frames: Mapping[str, Frames]) ->
         encoders={name: source.encoder for name, source in sources.items()},
         layers={name: source.layers[-1] for name, source in sources.items()},
         streams=streams,
-        frames={name: len(batch.values) for name, batch in frames.items()},
+        frames={name: batch.total for name, batch in frames.items()},
         manifest_sha256=manifest_digest(manifest),
     )

@@ -19,11 +19,16 @@ SHARED_VALUES = 2**22
 @contextmanager
 def suitable_threads(dataset: Dataset, batch_size: int) -> Iterator[None]:
     """Use one thread of torch's inside where batches are small; then as many as before."""
-    values = sum(batch.values.numel() for batch in dataset.frames.values())
     before = torch.get_num_threads()
-    if values / max(1, len(dataset)) * batch_size < SHARED_VALUES:
+    if batch_values(dataset, batch_size) < SHARED_VALUES:
         torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def batch_values(dataset: Dataset, batch_size: int) -> float:
+    """How many values the frames of a batch have on average, all modalities together."""
+    values = sum(frames.total * frames.dim for frames in dataset.frames.values())
+    return values / max(1, len(dataset)) * batch_size

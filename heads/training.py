@@ -172,7 +172,7 @@ class Cohort:
         self._optimiser.zero_grad()
         torch.stack(losses).sum().backward()
         for group, config in zip(self._optimiser.param_groups, self.configs, strict=True):
-            torch.nn.utils.clip_grad_norm_(group["params"], self.schedule.clip)
+            clip_gradients(group["params"], self.schedule.clip)
             group["lr"] = config.learning_rate * factor
         self._optimiser.step()
         self.step += 1
@@ -190,6 +190,15 @@ class Cohort:
         self._targets = [self._targets[k] for k in positions]
         if self._row_weights is not None:
             self._row_weights = self._row_weights[list(positions)]
+
+
+def clip_gradients(parameters: Sequence[Tensor], largest: float) -> None:
+    """Scale gradients down to a norm, reading them once and writing them only where needed."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    # A host looks at the norm for free; a device would have to be waited for.
+    if norm.is_cuda or norm > largest:
+        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
 
 
 def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> list[Tensor]:
@@ -215,17 +224,16 @@ def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor
 def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str, Inputs]:
     """The inputs of one batch that these heads need, and no more."""
     needs: dict[str, dict[str, list[str]]] = {}
-    with_frames: dict[str, bool] = {}
+    with_frames: set[tuple[str, str]] = set()
     for head in heads:
         for modality in head.config.modalities:
             norm = view_name(head.config.input_norm)
             module = head.poolings[modality]
-            names = module.names if isinstance(module, FixedPooling) else ("mean",)
             wanted = needs.setdefault(modality, {}).setdefault(norm, [])
-            wanted.extend(name for name in names if name not in wanted)
-            with_frames[modality] = with_frames.get(modality, False) or not isinstance(
-                module, FixedPooling
-            )
+            if isinstance(module, FixedPooling):
+                wanted.extend(name for name in module.names if name not in wanted)
+            else:
+                with_frames.add((modality, norm))
     return store.inputs(rows, needs, with_frames=with_frames)
 
 

@@ -16,13 +16,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.pooling.registry import register
-from heads.pooling.segments import segment_moments, segment_softmax
-from heads.pooling.view import RELATIVE_FLOOR, VARIANCE_FLOOR, Affine, View, as_view
+from heads.pooling.scorers import linear_scores, network_scores
+from heads.pooling.segments import attentive_moments, segment_softmax
+from heads.pooling.view import Affine, View, as_view
 
 
 @register("as", queries=1, heads=1, scorer_layers=2)
@@ -130,92 +130,121 @@ def attend(view: View, requests: Sequence[Request]) -> list[Tensor]:
     Returns:
         For each request `[stack, B, out_dim]`.
     """
-    weights = attention_weights(view, requests)
-    results: list[Tensor | None] = [None] * len(requests)
-    for heads in sorted({module.config.heads for module, _ in requests}):
-        members = [i for i, (module, _) in enumerate(requests) if module.config.heads == heads]
-        # [N, columns, H]: all queries of all poolings that split the features in the same way
-        columns = torch.cat([weights[i].unflatten(1, (-1, heads)) for i in members], dim=1)
-        width = view.centred.shape[1] // heads
-        first, second = zip(
-            *(
-                segment_moments(
-                    columns[:, :, h].contiguous(),
-                    view.centred[:, h * width : (h + 1) * width],
-                    view.lengths,
-                )
-                for h in range(heads)
-            ),
-            strict=True,
-        )
-        mean = torch.stack(first, dim=2)  # [B, columns, H, K/H]
-        raw = torch.stack(second, dim=2)
-        floor = (raw.detach() * RELATIVE_FLOOR).clamp_min(VARIANCE_FLOOR)
-        deviation = torch.maximum(raw - mean.square(), floor).sqrt()
-        mean = mean + view.vector("mean").unflatten(1, (1, heads, width))
-        sizes = [requests[i][0].stack * requests[i][0].config.queries for i in members]
-        for i, mu, sigma in zip(
-            members, mean.split(sizes, 1), deviation.split(sizes, 1), strict=True
-        ):
-            module, affine = requests[i]
+    results: dict[int, Tensor] = {}
+    for slices, members in _companies(requests).items():
+        group = [requests[i] for i in members]
+        scores = torch.cat(_scores(view, group, slices), dim=1)
+        mean, deviation = attentive_moments(scores, view.centred, view.lengths)
+        mean = mean + view.vector("mean")[:, None]
+        sizes = [module.stack * module.config.queries for module, _ in group]
+        moments = zip(mean.split(sizes, 1), deviation.split(sizes, 1), strict=True)
+        for i, (module, affine), (mu, sigma) in zip(members, group, moments, strict=True):
             if affine is not None:
-                mu = (mu - affine.shift.view(heads, width)) / affine.scale.view(heads, width)
-                sigma = sigma / affine.scale.view(heads, width)
-            pooled = torch.stack([mu, sigma], dim=3)  # [B, stack·Q, H, 2, K/H]
+                mu = (mu - affine.shift) / affine.scale
+                sigma = sigma / affine.scale
+            pooled = torch.stack([split_features(mu, module), split_features(sigma, module)], dim=3)
+            # [B, stack·Q, H, 2, K/H]
             results[i] = pooled.unflatten(1, (module.stack, -1)).flatten(2).transpose(0, 1)
-    return [result for result in results if result is not None]
+    return [results[i] for i in range(len(requests))]
+
+
+def split_features(vectors: Tensor, module: AttentivePooling) -> Tensor:
+    """`[B, C, K]` as `[B, C, H, K/H]`."""
+    cut: Tensor = vectors.unflatten(2, (module.config.heads, -1))
+    return cut
 
 
 def attention_weights(view: View, requests: Sequence[Request]) -> list[Tensor]:
-    """Softmax weights of many poolings, for each `[N, stack·Q·H]`.
+    """Softmax weights of many poolings, for each `[N, stack·Q·H]`, query-major."""
+    weights = []
+    for module, affine in requests:
+        heads = module.config.heads
+        scores = _scores(view, [(module, affine)], heads)[0]  # [H, stack·Q, N]
+        weights.append(segment_softmax(scores.permute(2, 1, 0).flatten(1), view.lengths))
+    return weights
 
-    All linear scorers are columns of one matrix, a column being zero outside its slice. Two-layer
-    scorers are evaluated one pooling after the other: their own products are large enough.
+
+def _companies(requests: Sequence[Request]) -> dict[int, list[int]]:
+    """Which requests share their products: by the number of slices the features are cut into.
+
+    Poolings whose numbers of heads divide the largest one are served with it: a head of theirs is
+    then several slices with the same weights. Others (3 heads beside 4) are served by themselves.
     """
-    scores: list[Tensor | None] = [None] * len(requests)
+    companies: dict[int, list[int]] = {}
+    counts = [module.config.heads for module, _ in requests]
+    for i in sorted(range(len(requests)), key=lambda i: -counts[i]):
+        home = next((slices for slices in companies if slices % counts[i] == 0), counts[i])
+        companies.setdefault(home, []).append(i)
+    return {slices: sorted(members) for slices, members in companies.items()}
+
+
+def _scores(view: View, requests: Sequence[Request], slices: int) -> list[Tensor]:
+    """Scores of each request, `[slices, stack·Q, N]`."""
+    scores: dict[int, Tensor] = {}
     linear = [i for i, (module, _) in enumerate(requests) if module.config.scorer_layers == 1]
     if linear:
-        matrices = [_scorer_matrix(*requests[i]) for i in linear]
-        # A constant per utterance cancels in the softmax, so centred frames give the same weights.
-        together = view.centred @ torch.cat(matrices).t()
-        sizes = [len(matrix) for matrix in matrices]
+        matrices = [_scorer_matrix(*requests[i], slices) for i in linear]
+        sizes = [matrix.shape[1] for matrix in matrices]
+        together = linear_scores(torch.cat(matrices, dim=1), view.centred)
         for i, part in zip(linear, together.split(sizes, dim=1), strict=True):
-            scores[i] = part
-    for i, (module, affine) in enumerate(requests):
-        if module.config.scorer_layers == 2:
-            scores[i] = _network_scores(view, module, affine)
-    found = [score for score in scores if score is not None]
-    weights = segment_softmax(torch.cat(found, dim=1), view.lengths)
-    return list(weights.split([score.shape[1] for score in found], dim=1))
+            # A head's score is the sum over the slices it reads.
+            heads = requests[i][0].config.heads
+            scores[i] = part.unflatten(0, (heads, -1)).sum(dim=1)
+    networks = [i for i in range(len(requests)) if i not in scores]
+    for heads in sorted({requests[i][0].config.heads for i in networks}):
+        members = [i for i in networks if requests[i][0].config.heads == heads]
+        found = _network_scores(view, [requests[i] for i in members], heads)
+        scores |= dict(zip(members, found, strict=True))
+    return [
+        scores[i].repeat_interleave(slices // len(scores[i]), dim=0) for i in range(len(requests))
+    ]
 
 
-def _scorer_matrix(module: AttentivePooling, affine: Affine | None) -> Tensor:
-    """`[stack·Q·H, K]`: each row a linear scorer, zero outside its slice of the features."""
-    config = module.config
-    weight = module.weight.expand(-1, -1, config.heads, -1)
-    slices = torch.eye(config.heads, device=weight.device, dtype=weight.dtype)
-    matrix = torch.einsum("sqhd,hg->sqhgd", weight, slices).reshape(-1, module.dim)
-    return matrix if affine is None else matrix / affine.scale
+def _scorer_matrix(module: AttentivePooling, affine: Affine | None, slices: int) -> Tensor:
+    """`[slices, stack·Q, K/slices]`, the rows of linear scorers, cut into slices."""
+    weight = module.weight.expand(-1, -1, module.config.heads, -1).flatten(0, 1).flatten(1)
+    if affine is not None:
+        weight = weight / affine.scale
+    cut: Tensor = weight.unflatten(1, (slices, -1))
+    return cut.transpose(0, 1)
 
 
-def _network_scores(view: View, module: AttentivePooling, affine: Affine | None) -> Tensor:
-    """`[N, stack·Q·H]` of two-layer scorers, on the frames as they are.
+def _network_scores(view: View, requests: Sequence[Request], heads: int) -> list[Tensor]:
+    """Scores of two-layer scorers with so many heads, for each request `[H, stack·Q, N]`.
 
-    Unlike a linear scorer they do see a shift of their input, so centred frames would need a bias
-    for each utterance, which costs a pass over the hidden units.
+    Those with equally many hidden units are rows of the same products.
     """
-    config = module.config
-    width = module.dim // config.heads
-    columns = []
-    for s in range(module.stack):
-        for q in range(config.queries):
-            for h in range(config.heads):
-                own = 0 if config.shared_scorer else h
-                part = slice(h * width, (h + 1) * width)
-                weight, bias = module.hidden_weight[s, q, own], module.hidden_bias[s, q, own]
-                if affine is not None:
-                    weight = weight / affine.scale[part]
-                    bias = bias - weight @ affine.shift[part]
-                hidden = F.linear(view.values[:, part], weight, bias).relu_()
-                columns.append(hidden @ module.weight[s, q, own])
-    return torch.stack(columns, dim=1)
+    found: dict[int, Tensor] = {}
+    centred, means = view.centred, view.vector("mean")
+    width = centred.shape[1] // heads
+    for hidden in sorted({module.config.hidden for module, _ in requests}):
+        members = [i for i, (module, _) in enumerate(requests) if module.config.hidden == hidden]
+        sizes = [requests[i][0].stack * requests[i][0].config.queries for i in members]
+        by_head = []
+        for h in range(heads):
+            part = slice(h * width, (h + 1) * width)
+            layers = [_network(*requests[i], h, part) for i in members]
+            weight = torch.cat([layer[0] for layer in layers])
+            bias = torch.cat([layer[1] for layer in layers])
+            output = torch.cat([layer[2] for layer in layers])
+            # What the utterance's mean, taken out of its frames, gives the hidden units.
+            # In fp64: means are large beside what frames differ by, and weights cancel in the sum.
+            moved = means[:, part].double() @ weight.flatten(0, 1).double().t()
+            moved = (moved.unflatten(1, bias.shape) + bias).to(weight.dtype)
+            by_head.append(network_scores(weight, moved, output, centred[:, part], view.lengths))
+        together = torch.stack(by_head)
+        found |= dict(zip(members, together.split(sizes, dim=1), strict=True))
+    return [found[i] for i in range(len(requests))]
+
+
+def _network(
+    module: AttentivePooling, affine: Affine | None, head: int, part: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The layers of one head's scorers: `[C, P, K/H]`, `[C, P]` and `[C, P]`, C = stack·Q."""
+    own = 0 if module.config.shared_scorer else head
+    weight = module.hidden_weight[:, :, own].flatten(0, 1)
+    bias = module.hidden_bias[:, :, own].flatten(0, 1)
+    if affine is not None:
+        weight = weight / affine.scale[part]
+        bias = bias - weight @ affine.shift[part]
+    return weight, bias, module.weight[:, :, own].flatten(0, 1)

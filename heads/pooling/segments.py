@@ -1,4 +1,8 @@
-"""Arithmetic over the utterances of a ragged batch: softmax, maxima and weighted moments."""
+"""Arithmetic over the utterances of a ragged batch: softmax, means, maxima, weighted moments.
+
+Loops over utterances are deliberate on a CPU: the frames of one stay in the processor's cache for
+all that is done with them, which whole-batch passes over N × D values would not allow.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Variances below this are rounding; its root (1e-5) keeps the gradient of sqrt finite.
+VARIANCE_FLOOR = 1e-10
+# A weighted variance under this part of its second moment is below the resolution of fp32.
+RELATIVE_FLOOR = 1e-7
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -24,60 +34,125 @@ def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
     return torch.stack([part.mean(dim=0) for part in values.split(list(lengths))])
 
 
-def segment_moments(
-    weights: Tensor, values: Tensor, lengths: Sequence[int]
+def attentive_moments(
+    scores: Tensor, centred: Tensor, lengths: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """First and second weighted moments of each utterance, for all columns at once.
+    """Mean and deviation of each utterance under the softmax of its scores, for all queries.
+
+    μ = Σ_t ω_t x_t and σ = sqrt(Σ_t ω_t x_t² − μ²), ω = softmax over the utterance's frames.
 
     Args:
-        weights: `[N, C]`.
-        values: `[N, D]`; a view with strided rows is fine.
+        scores: `[S, C, N]`: C queries for each of S equal slices of the features.
+        centred: `[N, D]`, frames around their utterance's mean, so that σ² does not cancel. Stored
+            in half precision they are read so, but moments are summed in fp32.
         lengths: frames per utterance.
 
     Returns:
-        `[B, C, D]` twice: Σ_t ω_t x_t and Σ_t ω_t x_t².
+        `[B, C, D]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
     """
-    moments = _SegmentMoments.apply(weights, values, tuple(lengths))  # type: ignore[no-untyped-call]
-    first, second = moments
-    return first, second
+    found = _AttentiveMoments.apply(scores, centred, tuple(lengths))  # type: ignore[no-untyped-call]
+    mean, deviation = found
+    return mean, deviation
 
 
-class _SegmentMoments(torch.autograd.Function):
-    """One small product an utterance, squares made while its frames are in the processor's cache.
+class _AttentiveMoments(torch.autograd.Function):
+    """Written out for the memory: nothing of the size of the batch's frames is made but gradients.
 
-    Written out because autograd over slices would keep the squared frames of the whole batch and
-    add up a full-size gradient for every utterance.
+    Autograd over slices would keep all squares, and add up a full-size gradient an utterance.
     """
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's own type is not public
-        weights: Tensor,
-        values: Tensor,
+        scores: Tensor,
+        centred: Tensor,
         lengths: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(weights, values)
+        slices, queries, _ = scores.shape
+        mean = scores.new_empty(len(lengths), queries, centred.shape[1])
+        deviation = torch.empty_like(mean)
+        weights = torch.empty_like(scores)
+        start = 0
+        for b, length in enumerate(lengths):
+            own = slice(start, start + length)
+            start += length
+            weight = torch.softmax(scores[:, :, own], dim=2)
+            weights[:, :, own] = weight
+            frames = centred[own].to(scores.dtype)
+            first = _sliced(mean[b], slices)
+            second = _sliced(deviation[b], slices)
+            _weighted_sums(weight, frames, first)
+            _weighted_sums(weight, frames * frames, second)
+            # From the second moment to σ, while it is in the cache.
+            raw = deviation[b]
+            floor = (raw * RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
+            raw.addcmul_(mean[b], mean[b], value=-1)
+            torch.maximum(raw, floor, out=raw).sqrt_()
+        ctx.save_for_backward(weights, centred, mean, deviation)
         ctx.lengths = lengths
-        shape = (len(lengths), weights.shape[1], values.shape[1])
-        first, second = values.new_empty(shape), values.new_empty(shape)
-        for b, (w, v) in enumerate(zip(weights.split(lengths), values.split(lengths), strict=True)):
-            torch.mm(w.t(), v, out=first[b])
-            torch.mm(w.t(), v * v, out=second[b])
-        return first, second
+        return mean, deviation
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
-        weights, values = ctx.saved_tensors
-        first, second = gradients
-        for_weights = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
-        for_values = values.new_empty(values.shape) if ctx.needs_input_grad[1] else None
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        *gradients: Tensor,
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        weights, centred, mean, deviation = ctx.saved_tensors
+        for_mean, for_deviation = gradients
+        slices = weights.shape[0]
+        for_scores = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
+        for_frames = torch.empty_like(centred) if ctx.needs_input_grad[1] else None
         start = 0
         for b, length in enumerate(ctx.lengths):
-            rows = slice(start, start + length)
+            own = slice(start, start + length)
             start += length
-            w, v = weights[rows], values[rows]
-            if for_weights is not None:
-                torch.addmm(v @ first[b].t(), v * v, second[b].t(), out=for_weights[rows])
-            if for_values is not None:
-                torch.addcmul(w @ first[b], v, w @ second[b], value=2, out=for_values[rows])
-        return for_weights, for_values, None
+            mu, sigma = mean[b], deviation[b]
+            # A σ at its floor does not move.
+            square = mu.square()
+            floor = (sigma.square().add_(square)).mul_(RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
+            raised = sigma.square() <= floor * (1 + 1e-3)
+            second = for_deviation[b] / sigma / 2
+            second.masked_fill_(raised, 0)
+            first = torch.addcmul(for_mean[b], mu, second, value=-2)
+            weight, frames = weights[:, :, own], centred[own]
+            first, second = first.to(frames.dtype), second.to(frames.dtype)
+            if for_scores is not None:
+                moved = _projected(_sliced(first, slices), frames).to(weight.dtype)
+                moved += _projected(_sliced(second, slices), frames * frames)
+                moved *= weight
+                torch.addcmul(
+                    moved,
+                    weight,
+                    moved.sum(dim=2, keepdim=True),
+                    value=-1,
+                    out=for_scores[:, :, own],
+                )
+            if for_frames is not None:
+                share = weight.to(frames.dtype).transpose(1, 2)  # [S, T, C]
+                linear = share @ _sliced(first, slices)  # [S, T, D/S]
+                squared = share @ _sliced(second, slices)
+                parts = frames.unflatten(1, (slices, -1)).transpose(0, 1)
+                grown = torch.addcmul(linear, parts, squared, value=2)
+                for_frames[own] = grown.transpose(0, 1).flatten(1)
+        return for_scores, for_frames, None
+
+
+def _sliced(vectors: Tensor, slices: int) -> Tensor:
+    """`[C, D]` as `[S, C, D/S]`, a view."""
+    cut: Tensor = vectors.unflatten(1, (slices, -1))
+    return cut.transpose(0, 1)
+
+
+def _weighted_sums(weight: Tensor, frames: Tensor, out: Tensor) -> None:
+    """Σ_t ω_t x_t: `[S, C, T]` and `[T, D]` into `out`, `[S, C, D/S]`."""
+    width = out.shape[2]
+    for s, part in enumerate(frames.split(width, dim=1)):
+        out[s] = weight[s] @ part
+
+
+def _projected(gradient: Tensor, frames: Tensor) -> Tensor:
+    """`[S, C, D/S]` and `[T, D]` to `[S, C, T]`."""
+    width = gradient.shape[2]
+    parts = frames.split(width, dim=1)
+    return torch.stack([gradient[s] @ part.t() for s, part in enumerate(parts)])

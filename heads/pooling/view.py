@@ -15,12 +15,7 @@ from torch import Tensor
 
 from cache.frames import Frames
 from corpora.errors import ConfigError
-from heads.pooling.segments import segment_max, segment_mean
-
-# Variances below this are rounding; its root (1e-5) keeps the gradient of sqrt finite.
-VARIANCE_FLOOR = 1e-10
-# A weighted variance under this part of its second moment is below the resolution of fp32.
-RELATIVE_FLOOR = 1e-7
+from heads.pooling.segments import VARIANCE_FLOOR, segment_max, segment_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +47,26 @@ class View:
             wide = frames.values.dtype in (torch.float32, torch.float64)
             self._values = frames.values if wide else frames.values.float()
 
+    @classmethod
+    def of_centred(cls, centred: Tensor, lengths: list[int], vectors: Mapping[str, Tensor]) -> View:
+        """A view of frames whose utterances' means were taken out before.
+
+        Args:
+            centred: `[N, D]`, possibly in half precision: products then are too.
+            lengths: frames per utterance.
+            vectors: as for a view of frames; `mean` has to be among them.
+        """
+        view = cls(None, vectors)
+        view._centred, view.lengths = centred, lengths
+        return view
+
     @property
     def values(self) -> Tensor:
         """`[N, D]`, the frames as they are."""
         if self._values is None:
-            raise ConfigError("this pooling needs frames, but only utterance vectors were given")
+            if self._centred is None:
+                raise ConfigError("this pooling needs frames; only utterance vectors were given")
+            self._values = self._centred + self.per_frame(self.vector("mean"))
         return self._values
 
     @property
@@ -69,7 +79,7 @@ class View:
     def per_frame(self, vectors: Tensor) -> Tensor:
         """Repeat `[B, …]` for each frame of its utterance: `[N, …]`."""
         lengths = torch.tensor(self.lengths, device=vectors.device)
-        return vectors.repeat_interleave(lengths, dim=0, output_size=self.values.shape[0])
+        return vectors.repeat_interleave(lengths, dim=0, output_size=sum(self.lengths))
 
     def vector(self, name: str) -> Tensor:
         """A parameter-free vector of each utterance, `[B, D]`, computed at the first call.

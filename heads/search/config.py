@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from corpora.errors import ConfigError, did_you_mean
+from heads.precision import PRECISIONS
 from heads.results import KEPT
 from heads.search.study import SAMPLERS, STUDY_NAME, SharedStudy
 
@@ -28,12 +30,16 @@ class SearchConfig:
         modalities: `audio` and/or `text`; all extracted ones by default.
         tied: both modalities are pooled in the same way; else each has axes of its own.
         space: a TOML file that narrows the search space (`heads.search.space_file`).
+        fixed: what narrows it where the file does not name the axis: a protocol's settings.
+        fixed_by: who says so, for messages.
         sampler: `tpe`, which learns from earlier trials, or `random`, as a control.
         folds: `auto`, `off`, `speaker`, `session`, or a number (`heads.folds`).
         ensemble: how many of the best trials are averaged and scored; 0 for none.
         storage: database URL of a study that several machines share; "" for a file of its own.
         study_name: of a shared study.
         plots: whether to draw the study.
+        precision: `fp32`, `bf16` (frames centred and in bfloat16; statistics and weights stay in
+            fp32) or `auto`: bf16 for large batches where the processor has units for it.
 
     Raises:
         ConfigError: a value out of range.
@@ -47,12 +53,15 @@ class SearchConfig:
     modalities: Sequence[str] | None = None
     tied: bool = True
     space: Path | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed_by: str = ""
     sampler: str = "tpe"
     folds: str = "off"
     ensemble: int = 0
     storage: str = ""
     study_name: str = STUDY_NAME
     plots: bool = False
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("trials", "batch_size", "cohort"):
@@ -66,6 +75,11 @@ class SearchConfig:
             raise ConfigError(
                 f"Unknown sampler {self.sampler!r}, expected {' or '.join(SAMPLERS)}."
                 f"{did_you_mean(self.sampler, SAMPLERS)}"
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"Unknown precision {self.precision!r}, expected one of {', '.join(PRECISIONS)}."
+                f"{did_you_mean(self.precision, PRECISIONS)}"
             )
         if self.ensemble != 0 and not 2 <= self.ensemble <= KEPT:
             raise ConfigError(

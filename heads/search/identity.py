@@ -34,7 +34,23 @@ def check_identity(study: Study, identity: Mapping[str, Any], place: str, remedy
     Raises:
         ConfigError: they differ; each difference is shown.
     """
-    known = study.user_attrs
+    refuse_differences(study.user_attrs, identity, f"{place} holds a search", remedy)
+
+
+def refuse_differences(
+    known: Mapping[str, Any], identity: Mapping[str, Any], holds: str, remedy: str
+) -> None:
+    """Refuse to mix with numbers that were made from something else.
+
+    Args:
+        known: what those that are kept were made from, as JSON reads it back.
+        identity: what the new ones would be made from.
+        holds: what is kept where, such as `work/compare holds a comparison`.
+        remedy: what the user can do.
+
+    Raises:
+        ConfigError: they differ; each difference is shown.
+    """
     differences = [
         f"  {name}: {_shown(known.get(name))} -> {_shown(value)}"
         for name, value in json.loads(json.dumps(identity)).items()
@@ -42,7 +58,7 @@ def check_identity(study: Study, identity: Mapping[str, Any], place: str, remedy
     ]
     if differences:
         raise ConfigError(
-            f"{place} holds a search over something else, and their scores cannot be compared:\n"
+            f"{holds} over something else, and their scores cannot be compared:\n"
             + "\n".join(differences)
             + f"\n{remedy}"
         )

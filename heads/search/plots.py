@@ -27,8 +27,11 @@ SUFFIXES = (".png", ".svg")
 DOTS_PER_INCH = 150
 
 
-def require_matplotlib() -> None:
-    """Check before a search that its plots can be drawn after it.
+def require_matplotlib(otherwise: str = "search without --plots") -> None:
+    """Check before any training that its plots can be drawn after it.
+
+    Args:
+        otherwise: what to do without it, in words.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -36,7 +39,7 @@ def require_matplotlib() -> None:
     if find_spec("matplotlib") is None:
         raise MissingExtraError(
             "Plots need matplotlib, which is not installed: pip install 'emopool[plots]', "
-            "or search without --plots."
+            f"or {otherwise}."
         )
 
 

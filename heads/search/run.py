@@ -18,12 +18,14 @@ from cache.store.locks import exclusive_lock, shared_lock
 from corpora.errors import CacheError, ManifestError
 from corpora.manifest import Manifest, require_splits
 from corpora.progress import progress_bar
+from corpora.protocol import protocol_sentence
 from corpora.work import Work
 from heads.dataset import Dataset, VectorStore
 from heads.folds import make_folds
 from heads.leakage import refuse_shared_recordings, shared_sentences
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin
+from heads.precision import choose_precision
 from heads.results import BEST, claim_folder, clear
 from heads.search.candidates import Selection
 from heads.search.conclusion import conclude
@@ -31,7 +33,7 @@ from heads.search.config import SearchConfig
 from heads.search.halving import default_epochs, head_epochs
 from heads.search.rounds import Setting, run_cohort
 from heads.search.space import Space, published_params
-from heads.search.space_file import read_space
+from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy, final_value
 from heads.search.summary import SearchReport
 from heads.targets import count_without_votes
@@ -72,7 +74,10 @@ def run_search(
     refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
     dataset = load_dataset(work, manifest, config.modalities)
     missing = len(manifest.utterances) - len(dataset)
-    notes = [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
+    notes = [dataset.residence]
+    notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
+    if manifest.protocol:
+        notes.append(protocol_sentence(manifest))
     if manifest.shared_speakers:
         notes.append("The splits share speakers, by the manifest's declaration.")
     return search_heads(
@@ -107,19 +112,20 @@ def search_heads(
         notes: for the report.
         show_progress: whether to draw a progress bar.
     """
-    found = _check_rows(dataset)
+    found = check_rows(dataset)
     if config.plots:
         from heads.search.plots import require_matplotlib
 
         require_matplotlib()
-    space = Space.of(dataset, tied=config.tied)
-    if config.space is not None:
-        space = read_space(config.space, space)
+    space = narrowed(
+        Space.of(dataset, tied=config.tied), config.space, config.fixed, config.fixed_by
+    )
+    precision = choose_precision(config.precision, dataset, config.batch_size)
     selection = Selection.of(dataset, make_folds(dataset, config.folds))
     steps = math.ceil(len(selection.trained) / config.batch_size)
     epochs = config.epochs or default_epochs(steps)
     setting = Setting(
-        VectorStore(dataset),
+        VectorStore(dataset, precision),
         space,
         Schedule(epochs, config.batch_size, data_seed=config.seed),
         selection,
@@ -136,7 +142,7 @@ def search_heads(
             clear(folder)
         with HeadStudy(
             folder,
-            _identity(setting, config),
+            _identity(setting, config, precision),
             config.seed,
             published,
             sampler=config.sampler,
@@ -155,7 +161,7 @@ def search_heads(
                 )
 
 
-def _check_rows(dataset: Dataset) -> list[str]:
+def check_rows(dataset: Dataset) -> list[str]:
     """Refuse data that cannot be searched on; return what is worth a note."""
     require_splits(Manifest(dataset.utterances, dataset.labels, corpus=""), ("train", "dev"))
     held = {
@@ -188,7 +194,7 @@ def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[st
     ]
 
 
-def _identity(setting: Setting, config: SearchConfig) -> dict[str, Any]:
+def _identity(setting: Setting, config: SearchConfig, precision: str) -> dict[str, Any]:
     """All that makes the values of two trials comparable."""
     origin, folds = setting.origin, setting.selection.folds
     return {
@@ -202,6 +208,7 @@ def _identity(setting: Setting, config: SearchConfig) -> dict[str, Any]:
         "batch_size": setting.schedule.batch_size,
         "seed": setting.seed,
         "sampler": config.sampler,
+        "precision": precision,
         "folds": "off" if folds is None else str(folds),
         **{f"axis {name}": values for name, values in setting.space.to_json().items()},
     }

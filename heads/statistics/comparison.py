@@ -69,8 +69,9 @@ def paired_differences(
 
     Args:
         gold: `[N]` class indices.
-        heads: `[K, N]` predicted classes of K heads.
-        other: `[N]` predicted classes of the one they are compared with.
+        heads: `[K, N]` predicted classes of K heads, or `[K, R, N]` of R runs of each: compared
+            is then the mean macro-F1 of the runs.
+        other: `[N]` (or `[R, N]`) predicted classes of the one they are compared with.
         classes: number of classes.
         speakers: `[N]`, resampled; unknown ones count as one each.
         seed: of the bootstrap.
@@ -87,6 +88,7 @@ def paired_differences(
 
     def differences(confusion: Counts) -> Floats:
         scores = macro_f1(confusion)
+        scores = scores.mean(axis=-1) if heads.ndim == 3 else scores
         return scores[..., 1:] - scores[..., :1]
 
     tables = confusion_by_cluster(gold, predicted, cluster_numbers(known), classes)

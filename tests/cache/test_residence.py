@@ -35,7 +35,7 @@ def test_the_sentence_has_the_figures() -> None:
     free = {"cpu": 32 * GB, "cuda": 40 * GB}
     assert str(choose_residence(120 * GB, "cuda", free=free.__getitem__)) == (
         "Frames are read from disk as they are needed: 120 GB do not fit into 32.0 GB of free "
-        "memory and 40.0 GB of GPU memory. Shuffled in a buffer of 4.00 GB."
+        "memory and 40.0 GB of GPU memory."
     )
     assert str(choose_residence(2 * GB, "cuda", free=free.__getitem__)) == (
         "Frames are kept on the GPU: 2.00 GB, with 40.0 GB of GPU memory free."

@@ -47,6 +47,11 @@ def make_dataset(count: int = 90, dim: int = 16, seed: int = 0, signal: float = 
     )
 
 
+def in_memory(dataset: Dataset) -> dict[str, Frames]:
+    """The frames of all utterances, wherever they are kept."""
+    return {name: frames.select(range(len(frames))) for name, frames in dataset.frames.items()}
+
+
 def make_configs(dim: int = 16) -> list[HeadConfig]:
     """Heads of many shapes: kinds, normalisations, modalities, classifiers."""
 

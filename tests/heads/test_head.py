@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.head import Head, HeadConfig, as_inputs, stack_logits
-from tests.heads.synthetic import LABELS, make_configs, make_dataset
+from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset
 
 CONFIGS = make_configs()
 
@@ -24,7 +24,7 @@ def test_configuration_round_trips_through_json(config: HeadConfig) -> None:
 
 
 def test_logits_of_a_stack_equal_those_of_each_head_alone() -> None:
-    frames = make_dataset(9).frames
+    frames = in_memory(make_dataset(9))
     heads = [Head(config, seed) for seed, config in enumerate(CONFIGS)]
     together = stack_logits(heads, as_inputs(frames))
     assert together.shape == (len(heads), 9, len(LABELS))
@@ -41,7 +41,7 @@ def test_the_same_seed_draws_the_same_parameters_whatever_was_drawn_before() -> 
 
 
 def test_standardise_equals_standardised_frames() -> None:
-    frames = make_dataset(9).frames["audio"]
+    frames = in_memory(make_dataset(9))["audio"]
     mean, deviation = frames.values.mean(0) + 1, frames.values.std(0) * 3
     head, plain = Head(audio_only("standardise"), 1), Head(audio_only("none"), 1)
     head.set_input_statistics("audio", mean, deviation)
@@ -52,7 +52,7 @@ def test_standardise_equals_standardised_frames() -> None:
 
 
 def test_layernorm_equals_normalised_frames() -> None:
-    frames = make_dataset(9).frames["audio"]
+    frames = in_memory(make_dataset(9))["audio"]
     head, plain = Head(audio_only("layernorm"), 1), Head(audio_only("none"), 1)
     changed = Frames(F.layer_norm(frames.values, (16,)), frames.offsets)
     torch.testing.assert_close(
@@ -67,7 +67,7 @@ def test_a_constant_feature_is_not_scaled() -> None:
 
 
 def test_dropout_depends_on_the_heads_own_seed_only() -> None:
-    batch = as_inputs(make_dataset(9).frames)
+    batch = as_inputs(in_memory(make_dataset(9)))
     heads = [Head(config, seed) for seed, config in enumerate(CONFIGS)]
     together = stack_logits(heads, batch, [11, 12, 13, 14, 15, 16, 17, 18])
     alone = stack_logits([heads[2]], batch, [13])
@@ -76,7 +76,7 @@ def test_dropout_depends_on_the_heads_own_seed_only() -> None:
 
 
 def test_attention_of_a_head_covers_each_utterance_once() -> None:
-    frames = make_dataset(6).frames
+    frames = in_memory(make_dataset(6))
     weights = Head(CONFIGS[0], 0).attention(frames, "audio")
     assert weights.shape == (frames["audio"].values.shape[0], 4)
     torch.testing.assert_close(weights.sum(0), torch.full((4,), 6.0))

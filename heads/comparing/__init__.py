@@ -1,0 +1,1 @@
+"""The comparison: published poolings and modalities on one corpus, with seeds and intervals."""

@@ -1,0 +1,207 @@
+"""Which heads are compared: the published tables, and the grid that tells their axes apart.
+
+Table 2 changes the depth of the scorer together with its queries and heads: AS and SA have a
+two-layer scorer, MHA and MQMHA a linear one. The grid has every pair of Q and H with both depths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corpora.errors import ConfigError, did_you_mean
+from heads.comparing.config import CompareConfig
+from heads.comparing.published import MODALITIES, POOLINGS, Figures
+from heads.head import HeadConfig
+from heads.search.space import PUBLISHED, Choice, Space, published_params
+
+#: The published hidden size of a two-layer scorer.
+HIDDEN = 256
+TITLES = {
+    "poolings": "Poolings, with the published scorers",
+    "modalities": "Modalities, average pooling",
+    "grid": "Queries Q, heads H and depth n of the scorer, un-mixed",
+    "layers": "Layers",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One head to be trained.
+
+    Attributes:
+        key: names its files; equal keys are equal heads.
+        params: values of the search's axes, but for the learning rate.
+        head: its shape.
+    """
+
+    key: str
+    params: Mapping[str, Any]
+    head: HeadConfig
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table.
+
+    Attributes:
+        title: its name in this table.
+        key: of its row, or of a reference.
+        published: the published figures of the same configuration.
+        layer: the hidden state it reads, in a sweep over layers.
+    """
+
+    title: str
+    key: str
+    published: Figures | None = None
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What stands in one table."""
+
+    name: str
+    title: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is compared.
+
+    Attributes:
+        rows: by key, each once, whatever number of tables it stands in.
+        references: modalities of each logistic regression, by its key.
+        tables: in the order of the report.
+        notes: what was left out, and why.
+    """
+
+    rows: Mapping[str, Row]
+    references: Mapping[str, tuple[str, ...]]
+    tables: tuple[TablePlan, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def comparison_plan(space: Space, config: CompareConfig) -> Plan:
+    """The rows of the tables asked for, as far as the data allows them.
+
+    Args:
+        space: of the data set (modalities, dimensions, whether there is a speech detector).
+        config: which tables, which poolings, which normalisation.
+
+    Raises:
+        ConfigError: an unknown name of a pooling, or nothing is left to compare.
+    """
+    published, notes = published_params(space)
+    modalities = space.axes["modalities"]
+    assert isinstance(modalities, Choice)
+    rest = config.shared
+    if rest["loss"] not in _values(space.axes["loss"]):
+        raise ConfigError(
+            f"The loss {rest['loss']} needs what this manifest has not (raters' votes). Known: "
+            f"{', '.join(_values(space.axes['loss']))}."
+        )
+    chosen = _chosen_poolings(config.poolings)
+    rows: dict[str, Row] = {}
+    references: dict[str, tuple[str, ...]] = {}
+    tables = []
+
+    def entry(title: str, own: Mapping[str, Any], figures: Figures | None) -> Entry:
+        row = make_row(space, {**rest, **own})
+        rows[row.key] = row
+        return Entry(title, row.key, figures)
+
+    def reference(title: str, combination: str) -> Entry:
+        key = f"reference-{combination}"
+        references[key] = tuple(combination.split("+"))
+        return Entry(title, key)
+
+    together = modalities.values[0]
+    if "poolings" in config.tables:
+        found = [
+            entry(name, {**params, **rest}, POOLINGS.get(name))
+            for name, params in published.items()
+            if name in chosen
+        ]
+        found.append(reference("logistic regression", together))
+        tables.append(TablePlan("poolings", f"{TITLES['poolings']} ({together})", tuple(found)))
+    if "modalities" in config.tables and len(modalities.values) > 1:
+        found = []
+        for combination in (*modalities.values[1:], together):
+            own = {"modalities": combination, "pooling": "average"}
+            found.append(entry(combination, own, MODALITIES.get(combination)))
+            found.append(reference(f"logistic regression, {combination}", combination))
+        tables.append(TablePlan("modalities", TITLES["modalities"], tuple(found)))
+    if "grid" in config.tables:
+        found = [entry(*line) for line in _grid_lines(space, together)]
+        found.append(reference("logistic regression", together))
+        tables.append(TablePlan("grid", f"{TITLES['grid']} ({together})", tuple(found)))
+    if not rows:
+        raise ConfigError(
+            f"Nothing is left to compare: tables {', '.join(config.tables)}, poolings "
+            f"{', '.join(config.poolings) or 'all'}. {' '.join(notes)}".rstrip()
+        )
+    wanted = tuple(note for note in notes if note.partition(" is left out")[0] in chosen)
+    if "modalities" in config.tables and len(modalities.values) == 1:
+        wanted += (f"There is no table of modalities: only {together} was extracted.",)
+    return Plan(rows, references, tuple(tables), wanted)
+
+
+def _grid_lines(space: Space, together: str) -> list[tuple[str, dict[str, Any], Figures | None]]:
+    """Every Q, H and n, with the published figures where Table 2 has that point."""
+    axes = {name: space.axes[name] for name in ("queries", "heads", "scorer_layers")}
+    points = {
+        tuple(own.get(axis) for axis in axes): POOLINGS.get(name) for name, own in PUBLISHED.items()
+    }
+    lines = []
+    for n in _values(axes["scorer_layers"]):
+        for q in _values(axes["queries"]):
+            for h in _values(axes["heads"]):
+                own = {
+                    "modalities": together,
+                    "pooling": "attentive",
+                    "queries": q,
+                    "heads": h,
+                    "scorer_layers": n,
+                    **({"hidden": HIDDEN} if n == 2 else {}),
+                }
+                lines.append((f"Q{q} H{h} n{n}", own, points.get((q, h, n))))
+    return lines
+
+
+def make_row(space: Space, params: Mapping[str, Any], prefix: str = "") -> Row:
+    """The head that these values of the axes describe.
+
+    Args:
+        space: the data set's.
+        params: values of the axes, a learning rate among them.
+        prefix: put before the key, where several data sets have the same axes.
+    """
+    from optuna.trial import FixedTrial
+
+    from heads.search.space import trial_configs
+
+    head, _ = trial_configs(FixedTrial(dict(params)), space, 0)
+    parts = [str(params["modalities"]), str(params["pooling"])]
+    for axis, letter in (("queries", "q"), ("heads", "h"), ("scorer_layers", "n")):
+        parts += [f"{letter}{params[axis]}"] if axis in params else []
+    own = {name: value for name, value in params.items() if name != "learning_rate"}
+    return Row(prefix + "-".join(parts), own, head)
+
+
+def _chosen_poolings(names: Sequence[str]) -> tuple[str, ...]:
+    """The published names that are meant; upper or lower case makes no difference."""
+    known = {name.lower(): name for name in PUBLISHED}
+    for name in names:
+        if name.lower() not in known:
+            raise ConfigError(
+                f"Unknown pooling {name!r}.{did_you_mean(name, PUBLISHED)} "
+                f"Known: {', '.join(PUBLISHED)}."
+            )
+    return tuple(known[name.lower()] for name in names) or tuple(PUBLISHED)
+
+
+def _values(axis: object) -> tuple[Any, ...]:
+    return axis.values if isinstance(axis, Choice) else ()

@@ -1,0 +1,205 @@
+"""What a comparison found, as data and as text; the tables themselves are in `tables`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from corpora.text_table import aligned, wrapped
+from heads.comparing.lines import Line, Table
+from heads.comparing.published import CAVEAT, SOURCE
+from heads.comparing.tables import cells, finetuned_cells, notes_of, right_columns
+from heads.metrics import Report
+from heads.origin import Origin
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A row that was taken on with its encoders.
+
+    Attributes:
+        title: of the row.
+        phases: what was done, in words.
+        directory: of the model.
+        dev: macro-F1 on dev at the start of the phases and at their best.
+        head: the head of the first seed on the test split, before; None without such a split.
+        model: the fine-tuned model on it.
+        notes: what the user should know.
+    """
+
+    title: str
+    phases: str
+    directory: Path
+    dev: tuple[float, float]
+    head: Report | None
+    model: Report | None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "title": self.title,
+            "phases": self.phases,
+            "directory": str(self.directory),
+            "dev": list(self.dev),
+            "head": self.head and self.head.to_json(),
+            "model": self.model and self.model.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """The summary of one comparison.
+
+    Attributes:
+        folder: where its files are.
+        name: what they are called: `compare` or `layers`.
+        origin: corpus and encoders.
+        tables: with all lines.
+        division: what is trained on and scored, in words.
+        folded: scored on the folds of a protocol.
+        seeds: runs of each row and rate.
+        rates: tried for every row.
+        epochs: of every run.
+        batch_size: utterances a step.
+        input_norm: of heads and reference.
+        sizes: by scored split, utterances and known speakers.
+        reasons: by split why there are no intervals, or what makes them too narrow; "" otherwise.
+        heads: JSON file of each row's head, by its key, where one is kept.
+        notes: what the user should know.
+        files: what was written.
+        finetuned: rows that were taken on.
+    """
+
+    folder: Path
+    name: str
+    origin: Origin
+    tables: tuple[Table, ...]
+    division: str
+    folded: bool
+    seeds: int
+    rates: tuple[float, ...]
+    epochs: int
+    batch_size: int
+    input_norm: str
+    sizes: Mapping[str, tuple[int, int]]
+    reasons: Mapping[str, str]
+    heads: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    finetuned: tuple[Finetuned, ...] = ()
+
+    def find(self, title: str) -> Line | None:
+        """The line of this title in the first table that has it; case makes no difference."""
+        for table in self.tables:
+            for line in table.lines:
+                if line.title.lower() == title.lower():
+                    return line
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = ("name", "division", "folded", "seeds", "epochs", "batch_size", "input_norm")
+        return {
+            **{name: getattr(self, name) for name in plain},
+            "folder": str(self.folder),
+            "learning_rates": list(self.rates),
+            "origin": self.origin.to_json(),
+            "sizes": {
+                split: {"utterances": utterances, "speakers": speakers}
+                for split, (utterances, speakers) in self.sizes.items()
+            },
+            "reasons": dict(self.reasons),
+            "published": {"caveat": CAVEAT, "source": SOURCE},
+            "tables": [
+                {
+                    "name": table.name,
+                    "title": table.title,
+                    "best_on_dev": table.best,
+                    "lines": [_line_json(line) for line in table.lines],
+                }
+                for table in self.tables
+            ],
+            "heads": {key: str(path) for key, path in self.heads.items()},
+            "finetuned": [row.to_json() for row in self.finetuned],
+            "notes": list(self.notes),
+            "files": [str(path) for path in self.files],
+        }
+
+    @property
+    def introduction(self) -> list[str]:
+        """What was compared, in sentences."""
+        origin = self.origin
+        encoders = ", ".join(
+            f"{name} {encoder}" + (f" layer {origin.layers[name]}" if name in origin.layers else "")
+            for name, encoder in origin.encoders.items()
+        )
+        corpus = f"{origin.corpus or 'unnamed corpus'}{', synthetic speech' * origin.synthetic}"
+        sizes = ", ".join(
+            f"{split} {utterances:,} utterances of {speakers} speakers"
+            for split, (utterances, speakers) in self.sizes.items()
+        )
+        rates = ", ".join(f"{rate:g}" for rate in self.rates)
+        lines = [
+            f"Heads on frozen frames (phase 1) of {corpus}; encoders: {encoders}.",
+            f"Scored: {sizes}. {self.division[0].upper()}{self.division[1:]}.",
+            f"{self.seeds} seeds (parameters, dropout, batch order), {self.epochs} epochs, batches "
+            f"of {self.batch_size}, input normalisation {self.input_norm}; learning rates {rates} "
+            "for every row, the best on dev over all seeds is taken.",
+        ]
+        if "tiny" in origin.encoders.values():
+            lines.append(
+                "Tiny encoders show that the pipeline works; they say nothing about speech."
+            )
+        return lines
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        paragraphs = [*self.introduction, *(f"Note: {note}" for note in self.notes)]
+        parts = [line for paragraph in paragraphs for line in wrapped(paragraph)]
+        for table in self.tables:
+            rows = cells(self, table)
+            parts += ["", f"{table.title}:", *aligned(rows, right=right_columns(rows))]
+        parts += ["", *(line for note in notes_of(self) for line in wrapped(note))]
+        if self.finetuned:
+            parts += ["", "Fine-tuned with their encoders:", *aligned(finetuned_cells(self))]
+            parts += [f"Note: {note}" for row in self.finetuned for note in row.notes]
+        parts += ["", "Wrote:", *(f"  {path}" for path in self.files)]
+        return "\n".join([*parts, *self._next()])
+
+    def _next(self) -> list[str]:
+        work = shlex.quote(str(self.folder.parent))
+        if self.name == "layers":
+            return ["", f"Next: python cli.py compare --work {work}"]
+        lines = []
+        if "grid" not in {table.name for table in self.tables}:
+            lines.append(
+                f"Next: python cli.py compare --tables grid --work {work}"
+                "   (every Q, H and depth n, un-mixed)"
+            )
+        if self.heads:
+            key = self.tables[0].best
+            lines.append(
+                f"{'  or' if lines else 'Next'}: python cli.py compare --finetune "
+                f"{shlex.quote(key)} --work {work}"
+            )
+        return ["", *lines] if lines else []
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    return {
+        "title": line.title,
+        "key": line.key,
+        "layer": line.layer,
+        "params": dict(line.params),
+        "learning_rates": list(line.rates),
+        "rate_at_edge": line.at_edge,
+        "selection": {f"{rate:g}": score for rate, score in line.selection.items()},
+        "reference_strengths": list(line.strengths),
+        "published": line.published and asdict(line.published),
+        **{split: outcome.to_json() for split, outcome in line.outcomes.items()},
+    }

@@ -1,0 +1,249 @@
+"""The tables of a comparison as cells, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from heads.comparing.lines import Line, Table
+from heads.comparing.outcomes import Outcome, Score
+from heads.comparing.published import CAVEAT, SOURCE
+from heads.metrics import HEADLINE, score_cells
+
+if TYPE_CHECKING:
+    from heads.comparing.report import CompareReport
+
+AXES = ("queries", "heads", "scorer_layers", "hidden")
+
+
+def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
+    """Header and lines of a table.
+
+    On dev there is the score that the rate was chosen by; the result stands under test.
+    """
+    scored = "test" in report.sizes
+    where = "test" if scored else "dev"
+    published = any(line.published for line in table.lines)
+    name = "layer" if report.name == "layers" else "row"
+    shaped = any("queries" in line.params for line in table.lines)
+    header = [name, *["Q/H/n/p"] * shaped, "rate", "dev macro-F1 (rate chosen by it)"]
+    if scored:
+        of = "folds" if report.folded else "test"
+        header += [f"{of} macro-F1", f"{of} UA", f"{of} WA"]
+        header += ["UA, folds", "WA, folds"] * report.folded
+    compared = any(line.outcomes[where].difference for line in table.lines)
+    header += [f"to {table.best}" + " on dev" * (not scored)] * compared
+    header += ["published dev (test)*"] * published
+    rows = [tuple(header)]
+    for line in table.lines:
+        row = [line.title, *[_shape(line)] * shaped, _rate(line)]
+        row.append(_score(line.outcomes["dev"], "macro_f1"))
+        if scored:
+            row += [_score(line.outcomes["test"], score) for score in HEADLINE]
+            row += [
+                _over_folds(line.outcomes["test"].scores[score])
+                for score in ("uar", "accuracy")
+                if report.folded
+            ]
+        row += [_difference(line.outcomes[where], line.title == table.best)] * compared
+        row += [str(line.published or "-")] * published
+        rows.append(tuple(row))
+    return rows
+
+
+def right_columns(rows: Sequence[Sequence[str]]) -> tuple[int, ...]:
+    """Columns of plain numbers."""
+    return tuple(i for i, title in enumerate(rows[0]) if title == "rate")
+
+
+def notes_of(report: CompareReport) -> list[str]:
+    """How to read the tables."""
+    lines = []
+    if report.seeds > 1:
+        lines.append(f"± is the standard deviation over {report.seeds} seeds.")
+    if report.folded:
+        lines.append(
+            "Folds: out-of-fold predictions of all utterances, counted together; the columns "
+            "`UA, folds` and `WA, folds` are mean ± deviation over the folds, as the field "
+            "reports them. A rate is chosen in every fold by itself, on the next one (in brackets: "
+            "by how many folds)."
+        )
+    bounded = [split for split in report.sizes if _has_intervals(report, split)]
+    if bounded:
+        lines.append(
+            "[95 % interval], bootstrap over speakers of the mean over seeds: what other speakers "
+            "of the same kind would change."
+        )
+    for split, reason in report.reasons.items():
+        if reason:
+            lines.append(f"{split}: {reason if split in bounded else f'no intervals: {reason}'}.")
+    if any(line.outcomes[s].difference for s in report.sizes for line in _lines(report)):
+        lines.append(
+            "`to …`: macro-F1 less that of the table's best row on dev; p by a paired bootstrap "
+            "over speakers, Holm-corrected within the table. Above .05, do not take rows for "
+            "different."
+        )
+    lines.append(
+        "The dev score is what a row's rate was chosen by: it is no result."
+        + ("" if "test" in report.sizes else " There is no test split, so this table has none.")
+    )
+    edges = [line.title for line in _lines(report) if line.at_edge]
+    if edges:
+        lines.append(
+            f"Rates at an end of those tried: {', '.join(dict.fromkeys(edges))}. A better one may "
+            "lie beyond: --learning-rates."
+        )
+    if any(line.is_reference for line in _lines(report)):
+        lines.append(
+            "Logistic regression: scikit-learn, on mean and deviation of the frames, the same "
+            "input normalisation, its C chosen on dev."
+        )
+    if any(line.published for line in _lines(report)):
+        lines.append(f"* {CAVEAT}: {SOURCE}.")
+    return lines
+
+
+def finetuned_cells(report: CompareReport) -> list[tuple[str, ...]]:
+    """Header and lines of the rows that were taken on with their encoders."""
+    header: tuple[str, ...] = ("row", "phases", "dev macro-F1: start, best (chosen by it)")
+    if any(row.model for row in report.finetuned):
+        header += ("test: head of the first seed", "test: model", "UA", "WA", "utterances")
+    rows = [header]
+    for row in report.finetuned:
+        own: tuple[str, ...] = (row.title, row.phases, f"{row.dev[0]:.3f}, {row.dev[1]:.3f}")
+        if row.head and row.model:
+            own += (score_cells(row.head)[0], *score_cells(row.model))
+        rows.append(own)
+    return rows
+
+
+def markdown(report: CompareReport, picture: str = "") -> str:
+    """The report as Markdown.
+
+    Args:
+        report: the comparison.
+        picture: its file name; "" for none.
+    """
+    title = "Layers" if report.name == "layers" else "Comparison"
+    parts = [f"# {title}", "", *_paragraphs(report.introduction)]
+    parts += [f"- {note}" for note in report.notes] + [""] * bool(report.notes)
+    if picture:
+        parts += [f"![macro-F1 with intervals]({picture})", ""]
+    for table in report.tables:
+        parts += [f"## {table.title}", "", *_pipes(cells(report, table)), ""]
+    if report.finetuned:
+        parts += ["## Fine-tuned with their encoders", "", *_pipes(finetuned_cells(report)), ""]
+        parts += [f"- {note}" for row in report.finetuned for note in row.notes]
+    parts += ["## How to read this", "", *(f"- {_escaped(note)}" for note in notes_of(report))]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def csv_text(report: CompareReport) -> str:
+    """One line a row of a table and split, all numbers unrounded."""
+    columns = ["table", "row", "key", "layer", "modalities", "pooling", *AXES, "learning_rate"]
+    columns += ["split", "is_selection_score", "utterances", "speakers", "seeds"]
+    for name in HEADLINE:
+        columns += [name, f"{name}_deviation", f"{name}_low", f"{name}_high"]
+        columns += [f"{name}_folds_mean", f"{name}_folds_deviation"]
+    columns += ["difference_to", "difference", "difference_low", "difference_high", "p"]
+    columns += ["published_dev", "published_test", "published_from"]
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for table in report.tables:
+        for line in table.lines:
+            for split, outcome in line.outcomes.items():
+                writer.writerow(_record(report, table, line, split, outcome))
+    return out.getvalue()
+
+
+def _record(
+    report: CompareReport, table: Table, line: Line, split: str, outcome: Outcome
+) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        "table": table.name,
+        "row": line.title,
+        "key": line.key,
+        "layer": line.layer,
+        **{name: line.params.get(name) for name in ("modalities", "pooling", *AXES)},
+        "learning_rate": " ".join(f"{rate:g}" for rate in dict.fromkeys(line.rates)),
+        "split": split,
+        "is_selection_score": split == "dev",
+        "utterances": report.sizes[split][0],
+        "speakers": report.sizes[split][1],
+        "seeds": len(outcome.scores["macro_f1"].seeds),
+    }
+    for name, score in outcome.scores.items():
+        low, high = score.interval or (None, None)
+        mean, deviation = score.folds or (None, None)
+        own |= {name: score.mean, f"{name}_deviation": score.deviation}
+        own |= {f"{name}_low": low, f"{name}_high": high}
+        own |= {f"{name}_folds_mean": mean, f"{name}_folds_deviation": deviation}
+    if outcome.difference is not None:
+        low, high = outcome.difference.interval
+        own |= {"difference_to": table.best, "difference": outcome.difference.value}
+        own |= {"difference_low": low, "difference_high": high, "p": outcome.difference.p}
+    if line.published is not None:
+        own |= {"published_dev": line.published.dev, "published_test": line.published.test}
+        own["published_from"] = CAVEAT
+    return own
+
+
+def _lines(report: CompareReport) -> list[Line]:
+    return [line for table in report.tables for line in table.lines]
+
+
+def _has_intervals(report: CompareReport, split: str) -> bool:
+    return any(line.outcomes[split].scores["macro_f1"].interval for line in _lines(report))
+
+
+def _shape(line: Line) -> str:
+    """Queries, heads, depth and hidden size of an attentive pooling."""
+    if "queries" not in line.params:
+        return "-"
+    return "/".join(str(line.params.get(axis, "-")) for axis in AXES)
+
+
+def _rate(line: Line) -> str:
+    """The rate, or with folds how many of them chose which."""
+    counts = Counter(line.rates)
+    if len(counts) < 2:
+        return "".join(f"{rate:g}" for rate in counts) or "-"
+    return ", ".join(f"{rate:g} ({count})" for rate, count in sorted(counts.items()))
+
+
+def _score(outcome: Outcome, name: str) -> str:
+    score = outcome.scores[name]
+    text = f"{score.mean:.3f}"
+    if score.deviation is not None:
+        text += f" ± {score.deviation:.3f}"
+    if score.interval is not None and name == "macro_f1":
+        text += f" [{score.interval.low:.3f}, {score.interval.high:.3f}]"
+    return text
+
+
+def _over_folds(score: Score) -> str:
+    return "-" if score.folds is None else f"{score.folds[0]:.3f} ± {score.folds[1]:.3f}"
+
+
+def _difference(outcome: Outcome, is_best: bool) -> str:
+    if is_best or outcome.difference is None:
+        return "-"
+    p = outcome.difference.p
+    return f"{outcome.difference.value:+.3f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'})"
+
+
+def _pipes(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [part for line in lines for part in (line, "")]
