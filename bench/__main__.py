@@ -1,13 +1,19 @@
-"""`python -m bench cache`: options in, a table out."""
+"""`python -m bench cache` and `search`: options in, a table out."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from corpora.errors import EmopoolError
+
+if TYPE_CHECKING:
+    from bench.table import Row
 
 README = Path(__file__).with_name("README.md")
 
@@ -15,27 +21,62 @@ README = Path(__file__).with_name("README.md")
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Benchmarks. Run them on a machine that does nothing else."""
+    # As cli.py does, and for the same reason.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A terminated run removes its temporary data, as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--write", is_flag=True, help="Put the table into bench/README.md."),
+        click.option("--repeats", type=int, help="Of every row.  [default: 3 to 9]"),
+        click.option(
+            "--size", default=1.0, show_default=True, help="Of the data; less is only a trial."
+        ),
+        click.option("--rows", help="Which, separated by commas.  [default: all]"),
+    ):
+        function = option(function)
+    return function
+
+
 @main.command("cache")
-@click.option("--rows", help="Which, separated by commas.  [default: all; see bench/cache.py]")
-@click.option("--size", default=1.0, show_default=True, help="Of the data; less is only a trial.")
-@click.option("--repeats", type=int, help="Of every row.  [default: 3 to 9]")
-@click.option("--write", is_flag=True, help="Put the table into bench/README.md.")
+@_options
 def cache_command(rows: str | None, size: float, repeats: int | None, write: bool) -> None:
-    """The frame cache against other ways of doing the same; takes about 10 minutes."""
-    from bench.cache import ROWS, choose, run
+    """The frame cache against other ways of doing the same; takes about 5 minutes."""
+    from bench.cache import ROWS
+
+    _measure("cache", ROWS, rows, size, repeats, write)
+
+
+@main.command("search")
+@_options
+def search_command(rows: str | None, size: float, repeats: int | None, write: bool) -> None:
+    """Heads trained side by side against one after the other; takes about 50 minutes."""
+    from bench.search import ROWS
+
+    _measure("search", ROWS, rows, size, repeats, write)
+
+
+def _measure(
+    name: str,
+    known: Sequence[Row],
+    rows: str | None,
+    size: float,
+    repeats: int | None,
+    write: bool,
+) -> None:
+    """Measure, print, write if asked to; exit status 1 where a row misses what is required."""
+    from bench.rows import choose, run
     from bench.table import lines, machine, markdown, write_section
 
     try:
-        chosen = choose(rows.split(",") if rows else ())
-        if write and (chosen != ROWS or size != 1):
+        chosen = choose(known, rows.split(",") if rows else ())
+        if write and (len(chosen) < len(known) or size != 1):
             raise click.UsageError("--write takes all rows at full size")
 
-        def tell(name: str) -> None:
-            click.echo(f"measuring {name} ...", err=True)
+        def tell(row: str) -> None:
+            click.echo(f"measuring {row} ...", err=True)
 
         results = list(run(chosen, size=size, repeats=repeats, tell=tell))
     except EmopoolError as error:
@@ -43,7 +84,7 @@ def cache_command(rows: str | None, size: float, repeats: int | None, write: boo
     click.echo("\n".join(lines(results)))
     click.echo(f"\nMeasured on {machine()}.")
     if write:
-        write_section(README, "cache", markdown(results))
+        write_section(README, name, markdown(results))
         click.echo(f"Written to {README.parent.name}/{README.name}.")
     if not all(outcome.passed for _, outcome in results):
         raise click.exceptions.Exit(1)
