@@ -69,11 +69,11 @@ class Holdings:
             for name, stream in self.streams.items()
         )
 
-    def load(self, modality: str) -> Frames:
-        """All frames of a modality, in memory."""
-        frames = self.streams[modality].load(self.keys[modality])
+    def load(self, modality: str, device: str = "cpu") -> Frames:
+        """All frames of a modality, in the memory of a device."""
+        frames = self.streams[modality].load(self.keys[modality], device=device)
         speech = self._speech(modality)
-        return frames if speech is None else frames.with_speech(speech)
+        return frames if speech is None else frames.with_speech(speech.to(device))
 
     def mapped(self, modality: str) -> MappedFrames:
         """All frames of a modality, read from disk when they are asked for."""

@@ -55,13 +55,13 @@ def seed_option(function: Function) -> Function:
 
 
 def device_option(function: Function) -> Function:
-    """`--device`, for commands that run encoders."""
+    """`--device`, for commands that run encoders or train."""
     return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         show_default=True,
-        help="Where the encoders run.",
+        help="Where encoders and heads run; auto takes a GPU where there is one.",
     )(function)
 
 

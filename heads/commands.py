@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from corpora.command_options import (
+    device_option,
     json_option,
     manifest_option,
     say_defaults,
@@ -72,6 +73,7 @@ from corpora.work import Work
     help="Of frames and their products; statistics and weights are fp32. auto: bf16 for large "
     "batches on processors made for it.",
 )
+@device_option
 @click.option("--plots", is_flag=True, help="Also draw the study, into WORK/search/plots.")
 @click.option("--fresh", is_flag=True, help="Remove an earlier search first.")
 @manifest_option
@@ -92,6 +94,7 @@ def search(
     storage: str,
     study_name: str,
     precision: str,
+    device: str,
     plots: bool,
     fresh: bool,
     manifest_path: Path | None,
@@ -126,6 +129,7 @@ def search(
         storage=storage,
         study_name=study_name,
         precision=precision,
+        device=device,
         plots=plots,
     )
     report = run_search(

@@ -28,17 +28,21 @@ def extracted_modalities(work: Work) -> tuple[str, ...]:
 
 
 def load_dataset(
-    work: Work, manifest: Manifest, modalities: Sequence[str] | None = None
+    work: Work,
+    manifest: Manifest,
+    modalities: Sequence[str] | None = None,
+    device: str = "cpu",
 ) -> Dataset:
     """Read the frames of a manifest's utterances, each modality's highest layer.
 
-    They are kept in memory, or mapped where they do not fit, which `residence` tells. Utterances
+    They are kept on the device, in memory, or mapped, where they fit: `residence` tells. Utterances
     that failed at extraction are left out.
 
     Args:
         work: the work folder.
         manifest: whose utterances.
         modalities: `audio` and/or `text`; all extracted ones by default.
+        device: where batches are needed; frames are kept there if they fit.
 
     Raises:
         ConfigError: an unknown modality.
@@ -53,12 +57,13 @@ def load_dataset(
         )
     speech = "speech" in read_extraction(work).sources
     found = find_frames(work, manifest, chosen, speech=speech)
-    residence = choose_residence(found.nbytes, "cpu")
-    read = found.mapped if residence.place == "streaming" else found.load
+    residence = choose_residence(found.nbytes, device)
+    home = device if residence.place == "gpu" else "cpu"
+    disk = residence.place == "streaming"
     return Dataset(
         found.utterances,
         manifest.labels,
-        {name: read(name) for name in chosen},
+        {name: found.mapped(name) if disk else found.load(name, home) for name in chosen},
         found.moments,
         str(residence),
     )

@@ -141,7 +141,7 @@ def logistic_reference(
             for name in ("mean", "deviation")
         ],
         dim=1,
-    )
+    ).cpu()
     scale = input_norm == "standardise"
 
     def fit(numbers: Tensor, strength: float) -> tuple[Pipeline, bool]:

@@ -86,7 +86,8 @@ class Cohort:
     """Heads in training.
 
     Args:
-        heads: all with the same labels; `standardise` statistics are set here.
+        heads: all with the same labels; they are moved to the store's device, and their
+            `standardise` statistics are set.
         configs: one a head.
         store: the data.
         rows: utterances trained on.
@@ -109,7 +110,7 @@ class Cohort:
             raise ConfigError("there is no labelled utterance to train on")
         if folds is None:
             folds, held_out = torch.zeros_like(rows), [-1] * len(heads)
-        self.heads = list(heads)
+        self.heads = [head.to(store.device) for head in heads]
         self.configs = list(configs)
         self.store = store
         self.rows = rows
@@ -120,15 +121,17 @@ class Cohort:
         # [K, n]: the weight of each row in each head's loss; None where all are 1.
         self._row_weights: Tensor | None = None
         if any(fold in held_out for fold in folds.unique().tolist()):
-            self._row_weights = torch.stack([(folds != own).float() for own in held_out])
-        self._targets = _targets(store, rows, [config.loss for config in configs])
+            weights = torch.stack([(folds != own).float() for own in held_out])
+            self._row_weights = weights.to(store.device)
+        targets = _targets(store, rows, [config.loss for config in configs])
         self._losses = [
             loss_function(
                 config.loss,
-                inverse_frequency(target[folds != own], len(store.dataset.labels)),
+                inverse_frequency(target[folds != own], len(store.dataset.labels)).to(store.device),
             )
-            for config, target, own in zip(configs, self._targets, held_out, strict=True)
+            for config, target, own in zip(configs, targets, held_out, strict=True)
         ]
+        self._targets = [target.to(store.device) for target in targets]
         self._optimiser = torch.optim.AdamW(
             [
                 {
@@ -162,6 +165,7 @@ class Cohort:
         """One optimiser step of every head on one batch."""
         batch = gather(self.store, self.heads, self.rows[positions])
         factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
+        positions = positions.to(self.store.device)
         seeds = [config.seed * EPOCH_PRIME + self.step * STEP_PRIME for config in self.configs]
         logits = stack_logits(self.heads, batch, seeds)
         weights = None if self._row_weights is None else self._row_weights[:, positions]
@@ -240,10 +244,14 @@ def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str,
 def predict(
     heads: Sequence[Head], store: VectorStore, rows: Tensor, batch_size: int = 64
 ) -> Tensor:
-    """Class probabilities `[K, n, C]` of every head for the given utterances, in their order."""
+    """Class probabilities `[K, n, C]` of every head for the given utterances, in their order.
+
+    They are on the CPU, wherever the heads are.
+    """
+    heads = [head.to(store.device) for head in heads]
     with torch.no_grad():
         parts = [
             torch.softmax(stack_logits(heads, gather(store, heads, part)), dim=-1)
             for part in rows.split(batch_size)
         ]
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1).cpu()

@@ -6,6 +6,7 @@ all that is done with them, which whole-batch passes over N × D values would no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch.autograd.function import once_differentiable
 VARIANCE_FLOOR = 1e-10
 # A weighted variance under this part of its second moment is below the resolution of fp32.
 RELATIVE_FLOOR = 1e-7
+# On a GPU a batch is padded in so many groups by length: with lengths from 50 to 450 frames, an
+# eighth of the work is padding instead of nearly half.
+PADDED_GROUPS = 4
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -50,9 +54,41 @@ def attentive_moments(
     Returns:
         `[B, C, D]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
     """
+    if scores.is_cuda:
+        return padded_moments(scores, centred, lengths)
     found = _AttentiveMoments.apply(scores, centred, tuple(lengths))  # type: ignore[no-untyped-call]
     mean, deviation = found
     return mean, deviation
+
+
+def padded_moments(
+    scores: Tensor, centred: Tensor, lengths: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """`attentive_moments` for a GPU: few large products, no waiting for the device.
+
+    Utterances of about the same length are padded together, so that little of a product is lost.
+    """
+    order = sorted(range(len(lengths)), key=lambda b: lengths[b])
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    means, deviations = [], []
+    for at in range(0, len(order), math.ceil(len(order) / PADDED_GROUPS)):
+        members = order[at : at + math.ceil(len(order) / PADDED_GROUPS)]
+        own = torch.tensor([lengths[b] for b in members])[:, None]
+        steps = torch.arange(lengths[members[-1]])
+        # A padded frame is the utterance's first one, with no weight.
+        index = (starts[members][:, None] + steps * (steps < own)).to(scores.device)
+        valid = (steps < own).to(scores.device)
+        weight = torch.softmax(scores[:, :, index].masked_fill(~valid, float("-inf")), dim=3)
+        frames = centred[index].to(scores.dtype).unflatten(2, (scores.shape[0], -1))
+        parts = frames.permute(2, 0, 1, 3)  # [S, B, T, D/S]
+        share = weight.transpose(1, 2)  # [S, B, C, T]
+        mean = (share @ parts).permute(1, 2, 0, 3).flatten(2)
+        raw = (share @ parts.square()).permute(1, 2, 0, 3).flatten(2)
+        floor = (raw.detach() * RELATIVE_FLOOR).clamp_min(VARIANCE_FLOOR)
+        means.append(mean)
+        deviations.append(torch.maximum(raw - mean.square(), floor).sqrt())
+    back = torch.tensor(order).argsort().to(scores.device)
+    return torch.cat(means)[back], torch.cat(deviations)[back]
 
 
 class _AttentiveMoments(torch.autograd.Function):

@@ -38,6 +38,7 @@ class SearchConfig:
         storage: database URL of a study that several machines share; "" for a file of its own.
         study_name: of a shared study.
         plots: whether to draw the study.
+        device: `auto`, `cpu` or `cuda`.
         precision: `fp32`, `bf16` (frames centred and in bfloat16; statistics and weights stay in
             fp32) or `auto`: bf16 for large batches where the processor has units for it.
 
@@ -61,6 +62,7 @@ class SearchConfig:
     storage: str = ""
     study_name: str = STUDY_NAME
     plots: bool = False
+    device: str = "auto"
     precision: str = "auto"
 
     def __post_init__(self) -> None:

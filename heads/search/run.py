@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cache.encoders.device import choose_device
 from cache.inputs import utterance_keys
 from cache.store.locks import exclusive_lock, shared_lock
 from corpora.errors import CacheError, ManifestError
@@ -72,7 +73,8 @@ def run_search(
     """
     config = config or SearchConfig()
     refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
-    dataset = load_dataset(work, manifest, config.modalities)
+    device = choose_device(config.device)
+    dataset = load_dataset(work, manifest, config.modalities, device)
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -120,12 +122,13 @@ def search_heads(
     space = narrowed(
         Space.of(dataset, tied=config.tied), config.space, config.fixed, config.fixed_by
     )
-    precision = choose_precision(config.precision, dataset, config.batch_size)
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, dataset, config.batch_size, device)
     selection = Selection.of(dataset, make_folds(dataset, config.folds))
     steps = math.ceil(len(selection.trained) / config.batch_size)
     epochs = config.epochs or default_epochs(steps)
     setting = Setting(
-        VectorStore(dataset, precision),
+        VectorStore(dataset, precision, device),
         space,
         Schedule(epochs, config.batch_size, data_seed=config.seed),
         selection,

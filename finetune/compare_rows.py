@@ -1,0 +1,162 @@
+"""Rows of a comparison taken on with their encoders: phases 2 and 3 from the head of phase 1.
+
+Phase 1 is what the comparison did: the row's head on frozen frames, at its rate, of the first seed
+(no choice is made among seeds). Models go to `WORK/compare/finetuned/<row>/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from corpora.errors import ConfigError, did_you_mean
+from corpora.files import read_json, write_json
+from corpora.manifest import Manifest
+from corpora.work import Work
+from finetune.model_files import CONFIG
+from finetune.phases import PHASES
+from finetune.run import FinetuneConfig, run_finetune
+from finetune.training import Tell
+from heads.comparing.config import CompareConfig
+from heads.comparing.published import MODALITIES
+from heads.comparing.report import CompareReport, Finetuned
+from heads.comparing.writing import write_report
+from heads.results import report_from_json
+from heads.search.space import POOLING_AXES, PUBLISHED, Choice
+
+FORMAT, VERSION = "emopool-compare-finetuned", 1
+FOLDER, SCORES = "finetuned", "scores.json"
+DONE = "1 on frozen frames (the comparison's), then 2 and 3 with its encoders"
+
+
+def check_names(names: Sequence[str], manifest: Manifest, config: CompareConfig) -> None:
+    """Refuse rows that will not be in the tables, before anything is trained.
+
+    Raises:
+        ConfigError: such a name, or the comparison is one of folds, which has no one head a row.
+    """
+    if names and config.folds and any(u.fold and u.label for u in manifest.utterances):
+        raise ConfigError(
+            "--finetune needs one head a row, and this manifest has folds: a comparison over them "
+            "trains one for each fold. Compare with --no-folds, which goes by the splits."
+        )
+    known = _titles(config)
+    for name in names:
+        if name.lower() not in {title.lower() for title in known}:
+            raise ConfigError(
+                f"--finetune: no row {name!r} in the tables {', '.join(config.tables)}."
+                f"{did_you_mean(name, known)} Known: {', '.join(known)}."
+            )
+
+
+def finetune_rows(
+    work: Work,
+    manifest: Manifest,
+    report: CompareReport,
+    names: Sequence[str],
+    *,
+    device: str = "auto",
+    plot: bool = True,
+    tell: Tell | None = None,
+    show_progress: bool = False,
+) -> CompareReport:
+    """Fine-tune rows of a comparison, each into a folder of its own; one that is done is kept.
+
+    Args:
+        work: the work folder.
+        manifest: the utterances, with their splits.
+        report: of the comparison.
+        names: titles of rows.
+        device: `auto`, `cpu` or `cuda`.
+        plot: as the comparison was made.
+        tell: called with a few lines of text at the start of each phase.
+        show_progress: whether to draw progress bars.
+
+    Returns:
+        The report with these rows, its files written again.
+
+    Raises:
+        ConfigError: a row was left out of the comparison.
+        Others: as `finetune.run.run_finetune`.
+    """
+    done = []
+    for name in names:
+        line = report.find(name)
+        if line is None or line.key not in report.heads:
+            raise ConfigError(f"--finetune {name}: {' '.join(report.notes) or 'no such row.'}")
+        if tell is not None:
+            tell(f"\nFine-tuning {line.title} (rate {line.rates[0]:g}, seed 0)")
+        head = report.heads[line.key]
+        folder = work.compare / FOLDER / line.key
+        kept = _kept(folder, head, line.title)
+        if kept is None:
+            kept = _finetune(work, manifest, line.title, head, folder, device, tell, show_progress)
+        done.append(kept)
+    return write_report(replace(report, finetuned=tuple(done)), plot=plot)
+
+
+def _finetune(
+    work: Work,
+    manifest: Manifest,
+    title: str,
+    head: Path,
+    folder: Path,
+    device: str,
+    tell: Tell | None,
+    show_progress: bool,
+) -> Finetuned:
+    own = replace(work, results=folder)
+    config = FinetuneConfig(phases=PHASES, device=device)
+    found = run_finetune(own, manifest, config, head=head, tell=tell, show_progress=show_progress)
+    row = Finetuned(
+        title=title,
+        phases=DONE,
+        directory=found.directory,
+        dev=(found.phases[0].start.macro_f1, found.phases[-1].best.macro_f1),
+        head=None if found.head is None else found.head.report,
+        model=None if found.model is None else found.model.report,
+        notes=found.notes,
+    )
+    value = {"format": FORMAT, "version": VERSION, "head_sha256": _digest(head), **row.to_json()}
+    write_json(folder / SCORES, value)
+    return row
+
+
+def _kept(folder: Path, head: Path, title: str) -> Finetuned | None:
+    """What was found before from the same head, whose model is still there."""
+    path = folder / SCORES
+    if not path.is_file() or not (folder / "model" / CONFIG).is_file():
+        return None
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    if value["head_sha256"] != _digest(head):
+        return None
+    return Finetuned(
+        title=title,
+        phases=value["phases"],
+        directory=folder / "model",
+        dev=(value["dev"][0], value["dev"][1]),
+        head=value["head"] and report_from_json(value["head"]),
+        model=value["model"] and report_from_json(value["model"]),
+        notes=tuple(value["notes"]),
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _titles(config: CompareConfig) -> list[str]:
+    """Titles of the rows that these options can give."""
+    titles: list[str] = []
+    if "poolings" in config.tables:
+        wanted = {name.lower() for name in config.poolings or PUBLISHED}
+        titles += [name for name in PUBLISHED if name.lower() in wanted]
+    if "modalities" in config.tables:
+        titles += MODALITIES
+    if "grid" in config.tables:
+        axes = [POOLING_AXES[name] for name in ("queries", "heads", "scorer_layers")]
+        queries, heads, depths = (a.values if isinstance(a, Choice) else () for a in axes)
+        titles += [f"Q{q} H{h} n{n}" for n in depths for q in queries for h in heads]
+    return titles
