@@ -36,11 +36,21 @@ def soft_targets(dataset: Dataset, rows: Tensor, smoothing: float = 0.0) -> Tens
         rows: their numbers.
         smoothing: see `smoothed`.
     """
-    shares = torch.nn.functional.one_hot(dataset.targets(rows), len(dataset.labels)).float()
-    for position, number in enumerate(rows.tolist()):
-        voted = vote_shares(dataset.utterances[number], dataset.labels)
+    chosen = [dataset.utterances[number] for number in rows.tolist()]
+    return utterance_shares(chosen, dataset.labels, smoothing)
+
+
+def utterance_shares(
+    utterances: Sequence[Utterance], labels: Sequence[str], smoothing: float = 0.0
+) -> Tensor:
+    """`[n, C]` fp32: as `soft_targets`, for labelled utterances."""
+    positions = {label: position for position, label in enumerate(labels)}
+    own = torch.tensor([positions[utterance.label] for utterance in utterances], dtype=torch.int64)
+    shares = torch.nn.functional.one_hot(own, len(labels)).float()
+    for row, utterance in enumerate(utterances):
+        voted = vote_shares(utterance, labels)
         if voted is not None:
-            shares[position] = torch.tensor(voted)
+            shares[row] = torch.tensor(voted)
     return smoothed(shares, smoothing)
 
 

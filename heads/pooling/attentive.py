@@ -139,13 +139,21 @@ def attend(view: View, requests: Sequence[Request]) -> list[Tensor]:
         sizes = [module.stack * module.config.queries for module, _ in group]
         moments = zip(mean.split(sizes, 1), deviation.split(sizes, 1), strict=True)
         for i, (module, affine), (mu, sigma) in zip(members, group, moments, strict=True):
-            if affine is not None:
-                mu = (mu - affine.shift) / affine.scale
-                sigma = sigma / affine.scale
-            pooled = torch.stack([split_features(mu, module), split_features(sigma, module)], dim=3)
-            # [B, stack·Q, H, 2, K/H]
-            results[i] = pooled.unflatten(1, (module.stack, -1)).flatten(2).transpose(0, 1)
+            results[i] = laid_out(mu, sigma, module, affine, module.stack)
     return [results[i] for i in range(len(requests))]
+
+
+def laid_out(
+    mean: Tensor, deviation: Tensor, module: AttentivePooling, affine: Affine | None, stack: int
+) -> Tensor:
+    """Pooled vectors `[stack, B, 2·Q·K]` from moments `[B, stack·Q, K]` of frames as they are."""
+    if affine is not None:
+        mean = (mean - affine.shift) / affine.scale
+        deviation = deviation / affine.scale
+    # [B, stack·Q, H, 2, K/H]
+    pooled = torch.stack([split_features(mean, module), split_features(deviation, module)], dim=3)
+    vectors: Tensor = pooled.unflatten(1, (stack, -1))
+    return vectors.flatten(2).transpose(0, 1)
 
 
 def split_features(vectors: Tensor, module: AttentivePooling) -> Tensor:
@@ -158,10 +166,14 @@ def attention_weights(view: View, requests: Sequence[Request]) -> list[Tensor]:
     """Softmax weights of many poolings, for each `[N, stack·Q·H]`, query-major."""
     weights = []
     for module, affine in requests:
-        heads = module.config.heads
-        scores = _scores(view, [(module, affine)], heads)[0]  # [H, stack·Q, N]
+        scores = attention_scores(view, (module, affine))
         weights.append(segment_softmax(scores.permute(2, 1, 0).flatten(1), view.lengths))
     return weights
+
+
+def attention_scores(view: View, request: Request) -> Tensor:
+    """What the softmax over an utterance's frames is taken of: `[H, stack·Q, N]`."""
+    return _scores(view, [request], request[0].config.heads)[0]
 
 
 def _companies(requests: Sequence[Request]) -> dict[int, list[int]]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from heads.pooling.segments import together
+
 
 def linear_scores(weight: Tensor, centred: Tensor) -> Tensor:
     """Scores of linear scorers, slice by slice.
@@ -48,7 +50,7 @@ def network_scores(
     Returns:
         `[C, N]` in the dtype of the weights.
     """
-    if frames.is_cuda:
+    if together(frames, lengths):
         return whole_network_scores(weight, bias, output, frames, lengths)
     scores: Tensor = _NetworkScores.apply(weight, bias, output, frames, tuple(lengths))  # type: ignore[no-untyped-call]
     return scores
@@ -57,7 +59,7 @@ def network_scores(
 def whole_network_scores(
     weight: Tensor, bias: Tensor, output: Tensor, frames: Tensor, lengths: Sequence[int]
 ) -> Tensor:
-    """`network_scores` for a GPU: all utterances in one product."""
+    """`network_scores` with all utterances in one product."""
     own = torch.tensor(lengths).to(frames.device)
     spread = bias.repeat_interleave(own, dim=0, output_size=len(frames))
     linear = (frames @ weight.flatten(0, 1).to(frames.dtype).t()).to(weight.dtype)

@@ -1,7 +1,7 @@
 """Arithmetic over the utterances of a ragged batch: softmax, means, maxima, weighted moments.
 
-Loops over utterances are deliberate on a CPU: the frames of one stay in the processor's cache for
-all that is done with them, which whole-batch passes over N × D values would not allow.
+On a CPU large utterances are taken one after the other: the frames of one stay in the processor's
+cache for all that is done with them, which passes over the N × D values of a batch would not allow.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ from torch.autograd.function import once_differentiable
 VARIANCE_FLOOR = 1e-10
 # A weighted variance under this part of its second moment is below the resolution of fp32.
 RELATIVE_FLOOR = 1e-7
-# On a GPU a batch is padded in so many groups by length: with lengths from 50 to 450 frames, an
-# eighth of the work is padding instead of nearly half.
+# A batch is padded in so many groups by length: with lengths from 50 to 450 frames, an eighth of
+# the work is padding instead of nearly half.
 PADDED_GROUPS = 4
+# Values of an utterance's frames below which calling one operation after the other costs a CPU more
+# than padding does: text at 96 features is pooled 3 to 10 times faster together, 160 frames at 128
+# features 1 to 1.6 times; at 512 features single utterances are.
+SMALL_VALUES = 2**15
+
+
+def together(frames: Tensor, lengths: Sequence[int]) -> bool:
+    """Whether a batch is worked on as a whole: on a GPU, and where utterances are small."""
+    return frames.is_cuda or frames.numel() < SMALL_VALUES * len(lengths)
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -54,7 +63,7 @@ def attentive_moments(
     Returns:
         `[B, C, D]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
     """
-    if scores.is_cuda:
+    if together(centred, lengths):
         return padded_moments(scores, centred, lengths)
     found = _AttentiveMoments.apply(scores, centred, tuple(lengths))  # type: ignore[no-untyped-call]
     mean, deviation = found
@@ -64,7 +73,7 @@ def attentive_moments(
 def padded_moments(
     scores: Tensor, centred: Tensor, lengths: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """`attentive_moments` for a GPU: few large products, no waiting for the device.
+    """`attentive_moments` in few large products, without waiting for a device.
 
     Utterances of about the same length are padded together, so that little of a product is lost.
     """

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import heads.pooling.segments
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.pooling import build_pooling, pooling_kinds
@@ -37,6 +38,14 @@ FIXED: list[dict[str, Any]] = [
 KINDS = ATTENTIVE + FIXED
 NAMES = ["-".join(str(value) for value in kind.values()) for kind in KINDS]
 every_kind = pytest.mark.parametrize("description", KINDS, ids=NAMES)
+
+
+@pytest.fixture(autouse=True, params=["together", "one by one"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways through a batch: small utterances together, large ones one after the other."""
+    torch.manual_seed(0)  # for the modules' parameters
+    if request.param == "one by one":
+        monkeypatch.setattr(heads.pooling.segments, "SMALL_VALUES", 0)
 
 
 def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frames:

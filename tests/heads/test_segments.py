@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import heads.pooling.segments
 from heads.pooling.scorers import network_scores, whole_network_scores
 from heads.pooling.segments import attentive_moments, padded_moments
 
@@ -24,6 +25,12 @@ def gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> list[Tensor]
         ]
     ).sum()
     return list(torch.autograd.grad(total, inputs))
+
+
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Utterances this small would be worked on together in both ways."""
+    monkeypatch.setattr(heads.pooling.segments, "SMALL_VALUES", 0)
 
 
 @pytest.mark.parametrize("slices", [1, 2, 4])
