@@ -1,4 +1,4 @@
-"""`python -m bench cache` and `search`: options in, a table out."""
+"""`python -m bench cache`, `search` and `finetune`: options in, a table out."""
 
 from __future__ import annotations
 
@@ -56,6 +56,15 @@ def search_command(rows: str | None, size: float, repeats: int | None, write: bo
     from bench.search import ROWS
 
     _measure("search", ROWS, rows, size, repeats, write)
+
+
+@main.command("finetune")
+@_options
+def finetune_command(rows: str | None, size: float, repeats: int | None, write: bool) -> None:
+    """Steps of fine-tuning: from the cache, padding, time in encoders; takes about 5 minutes."""
+    from bench.finetune import ROWS
+
+    _measure("finetune", ROWS, rows, size, repeats, write)
 
 
 def _measure(

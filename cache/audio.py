@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.errors import AudioError
+from corpora.ogg_page import ends_within_a_page
 from corpora.wav_header import RIFF_FORMATS, missing_share
 
 #: soxr's most careful setting: resampling is a small part of an extraction and done once.
@@ -155,6 +156,12 @@ def _open(path: Path, prefix: str) -> soundfile.SoundFile:
         file.close()
         held = file.frames / file.samplerate
         raise _cut_short(prefix, held / (1 - missing), held)
+    if file.format == "OGG" and ends_within_a_page(path):
+        held = file.frames / file.samplerate
+        file.close()
+        raise AudioError(
+            f"{prefix}is cut short: it ends within a page, after about {held:.3f} s. Copy it again."
+        )
     return file
 
 

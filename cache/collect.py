@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from cache.extraction import Extraction, moments_name, read_extraction
+from cache.extraction import Extraction, extract_command, moments_name, read_extraction
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
@@ -152,8 +151,7 @@ def find_frames(
     if unknown:
         raise MissingStepError(
             f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache "
-            f"(the first: {unknown[0]}). Run `python cli.py extract --work "
-            f"{shlex.quote(str(work.root))}` again."
+            f"(the first: {unknown[0]}). Run `{extract_command(work.root)}` again."
         )
     moments = {
         name: rows

@@ -18,7 +18,7 @@ from cache.keys import windowed_key
 from cache.recipe import Recipe
 from corpora.errors import CacheError, MissingStepError
 from corpora.files import read_json, write_json
-from corpora.work import Work
+from corpora.work import Work, command_line
 
 FORMAT, VERSION = "emopool-extraction", 1
 #: The stream of a recipe that has no layers.
@@ -136,6 +136,27 @@ def write_extraction(work: Work, extraction: Extraction) -> None:
     write_json(work.extraction, value)
 
 
+def extract_command(root: Path) -> str:
+    """`extract` as a user can paste it: with the encoders and layers of the last one, if any."""
+    words = ["extract"]
+    try:
+        sources = read_extraction(Work(root)).sources
+    except MissingStepError:
+        sources = {}
+    for kind, source in sources.items():
+        if source.encoder:
+            words += [f"--{kind}-encoder", shlex.quote(source.encoder)]
+            layers = source.layers or source.moments
+            if len(layers) > 1:
+                words += [f"--{kind}-layers", ",".join(map(str, layers))]
+    held = [source for source in sources.values() if source.encoder]
+    if any(source.moments and not source.layers for source in held):
+        words.append("--moments-only")
+    if any(source.windowed for source in held):
+        words += ["--long", "window"]
+    return command_line(" ".join(words), root)
+
+
 def read_extraction(work: Work) -> Extraction:
     """Read `WORK/extraction.json`.
 
@@ -147,7 +168,7 @@ def read_extraction(work: Work) -> Extraction:
     if not path.is_file():
         raise MissingStepError(
             f"no extracted features in {work.root} ({path.name} is missing). "
-            f"Run `python cli.py extract --work {shlex.quote(str(work.root))}` first."
+            f"Run `{command_line('extract', work.root)}` first."
         )
     value = read_json(path, kind=FORMAT, version=VERSION)
     return Extraction(

@@ -17,7 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.extraction import Extraction, Source, layer_name, moments_name, read_extraction
+from cache.extraction import (
+    Extraction,
+    Source,
+    extract_command,
+    layer_name,
+    moments_name,
+    read_extraction,
+)
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
@@ -125,7 +132,7 @@ def derive_moments(work: Work, source: Source, layer: int, keys: Sequence[str]) 
     if lost or frames is None:
         raise MissingStepError(
             f"{len(lost)} of {len(keys)} utterances are not in layer {layer} of the cache. "
-            f"Run `python cli.py extract --work {work.root}` again."
+            f"Run `{extract_command(work.root)}` again."
         )
     name = moments_name(layer)
     path = ensure_stream(work.features, source.recipe, name, frames.dim, np.float32)

@@ -11,7 +11,9 @@ DELAY_SECONDS = 2.0
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 10.0
 
 
-def progress_bar(description: str, total: float, unit: str, *, show: bool = True) -> Any:  # noqa: ANN401 - tqdm
+def progress_bar(
+    description: str, total: float, unit: str, *, show: bool = True, initial: float = 0
+) -> Any:  # noqa: ANN401 - tqdm
     """A tqdm bar, as a context manager with `update(amount)`.
 
     Args:
@@ -19,6 +21,7 @@ def progress_bar(description: str, total: float, unit: str, *, show: bool = True
         total: in units; fractions are fine.
         unit: such as `trial`, `step`; `h` of audio gets a real-time factor instead of a rate.
         show: False keeps it silent.
+        initial: what was done before, in units; the time left does not count it.
     """
     from tqdm import tqdm
 
@@ -33,6 +36,7 @@ def progress_bar(description: str, total: float, unit: str, *, show: bool = True
     return tqdm(
         desc=description,
         total=total,
+        initial=initial,
         unit=unit if unit == "h" else f" {unit}",
         bar_format=formats.get(unit, usual),
         delay=DELAY_SECONDS,

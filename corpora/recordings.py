@@ -9,6 +9,7 @@ from pathlib import Path
 
 import soundfile
 
+from corpora.ogg_page import ends_within_a_page
 from corpora.progress import progress_bar
 from corpora.utterance import Utterance
 from corpora.wav_header import RIFF_FORMATS, missing_share, plain_wav
@@ -68,6 +69,7 @@ def read_header(path: Path) -> Header:
             return Header(frames / rate, rate, channels)
         found = soundfile.info(path)
         missing = missing_share(path) if found.format in RIFF_FORMATS else 0.0
+        broken = found.format == "OGG" and ends_within_a_page(path)
     except (soundfile.SoundFileError, OSError) as error:
         empty = path.stat().st_size == 0 if path.exists() else False
         reason = "the file is empty" if empty else f"not readable as audio ({_cause(error)})"
@@ -79,6 +81,8 @@ def read_header(path: Path) -> Header:
     if missing:
         said = seconds / (1 - missing)
         problem = f"it is cut short: header says {said:.3f} s, the file holds {seconds:.3f} s"
+    elif broken:
+        problem = "it is cut short: it ends within a page"
     return Header(seconds, int(found.samplerate), int(found.channels), problem)
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def command_line(words: str, root: Path | str) -> str:
+    """A command on a work folder as a user can paste it into a shell."""
+    return f"python cli.py {words} --work {shlex.quote(str(root))}"
 
 
 @dataclass(frozen=True)
@@ -78,3 +84,8 @@ class Work:
     def evaluation(self) -> Path:
         """Reports and predictions of `evaluate`, by subject and split."""
         return (self.results or self.root) / "evaluation"
+
+    @property
+    def explain(self) -> Path:
+        """The report of `explain`, its figures and tables."""
+        return (self.results or self.root) / "explain"

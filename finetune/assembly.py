@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.audio_encoder import AudioEncoder, ComputeDtype, load_audio_encoder
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
@@ -27,6 +27,7 @@ def assemble(
     layers: Mapping[str, int],
     *,
     device: torch.device | str = "cpu",
+    compute_dtype: ComputeDtype | None = None,
     speech_dtype: str = "float16",
     provenance: Mapping[str, Any] | None = None,
 ) -> EmotionModel:
@@ -39,7 +40,8 @@ def assemble(
         head: a copy is not made.
         directories: the encoder of each modality that the head reads (see `resolve_encoder`).
         layers: the hidden state that the head reads of each.
-        device: on a GPU the speech encoder computes in bf16, as in extraction.
+        device: where it goes.
+        compute_dtype: of the speech encoder; by default as in extraction, bf16 on a GPU.
         speech_dtype: what speech probabilities are stored as in the cache.
         provenance: what goes into the model's config.json, JSON values.
 
@@ -47,10 +49,10 @@ def assemble(
         ConfigError: an encoder cannot be loaded, or has not the layer or the width the head reads.
     """
     modalities = head.config.modalities
-    bf16 = torch.device(device).type == "cuda"
+    usual: ComputeDtype = "bf16" if torch.device(device).type == "cuda" else "fp32"
     audio = text = None
     if "audio" in modalities:
-        audio = load_audio_encoder(directories["audio"], compute_dtype="bf16" if bf16 else "fp32")
+        audio = load_audio_encoder(directories["audio"], compute_dtype=compute_dtype or usual)
         _check(head, "audio", audio, layers["audio"])
         audio = without_upper_layers(audio, layers["audio"]).to(device)
     if "text" in modalities:

@@ -1,23 +1,28 @@
 """Batches of raw recordings: planned by length, decoded ahead of use.
 
-A plan depends on the lengths, the seed and the epoch alone, so that a run can be repeated and, one
-day, taken up again in the middle.
+A plan depends on the lengths, the seed and the epoch alone, so that a run can be repeated, shared
+among processes and taken up again in the middle.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.audio import load_audio
+from cache.frames import Frames
 from corpora.errors import AudioError, ConfigError
 from corpora.manifest import Utterance
+
+if TYPE_CHECKING:  # it knows the model, which itself makes batches to predict
+    from finetune.engine.boundary import Boundary
 
 # Lengths are perturbed by up to this part before they are sorted: batches then differ between
 # epochs, and a batch's longest utterance is padded to by at most about as much.
@@ -38,11 +43,14 @@ class Batch:
         rows: their numbers in the sequence the plan was made for.
         waveforms: `[samples]` at 16 kHz each; None for a model that does not listen.
         texts: what is said, as in the manifest.
+        states: by modality, hidden states from the cache that take the place of recordings or
+            texts.
     """
 
     rows: tuple[int, ...]
     waveforms: tuple[Waveform, ...] | None
     texts: tuple[str, ...]
+    states: Mapping[str, Frames] = field(default_factory=dict)
 
 
 def plan_batches(
@@ -91,6 +99,7 @@ def load_batches(
     *,
     audio: bool,
     skipped: dict[str, str] | None = None,
+    boundary: Boundary | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of a plan, decoded in threads a little ahead of use.
 
@@ -99,13 +108,20 @@ def load_batches(
     Args:
         utterances: what the plan's rows number.
         plan: rows by batch.
-        audio: whether recordings are needed.
+        audio: whether the model listens.
         skipped: where given, an unreadable recording leaves its batch and its reason is noted here
             by utterance id; otherwise it raises.
+        boundary: hidden states from the cache, which need no decoding.
 
     Raises:
         AudioError: a recording cannot be read, and `skipped` is None.
     """
+    if boundary is not None:
+        needs = audio and "audio" not in boundary.streams
+        for batch in load_batches(utterances, plan, audio=needs, skipped=skipped):
+            members = [utterances[row] for row in batch.rows]
+            yield replace(batch, states=boundary.states(members))
+        return
     if not audio:
         for rows in plan:
             yield _batch(utterances, rows, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -10,126 +12,14 @@ import click
 
 from cache.commands import extract
 from corpora.command_options import (
-    device_option,
     json_option,
-    manifest_option,
     show,
-    work_option,
 )
-from corpora.commands import prepare
+from corpora.commands import read_command
 from corpora.work import Work
+from finetune.evaluate_command import evaluate
+from finetune.finetune_command import finetune
 from heads.commands import search
-
-
-@click.command()
-@click.option("--best", is_flag=True, help="Start from the search's best head (the default).")
-@click.option("--trial", type=int, help="Start from the head of this trial, where it was kept.")
-@click.option(
-    "--head",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Start from this head (a JSON file that search wrote).",
-)
-@click.option("--phases", default="2,3", show_default=True, help="Which phases, in order.")
-@click.option("--lr2", type=float, help="Learning rate of phase 2.  [default: 3e-6; tiny: 1e-4]")
-@click.option("--lr3", type=float, help="Learning rate of phase 3.  [default: 1e-6; tiny: 3e-5]")
-@click.option("--epochs", default=10, show_default=True, help="Most passes of a phase.")
-@click.option(
-    "--patience", default=5, show_default=True, help="Passes without a better one that end a phase."
-)
-@click.option(
-    "--unfreeze-layers",
-    type=int,
-    help="Upper layers of each encoder trained in phase 2.  [default: a quarter of those read]",
-)
-@click.option("--seed", default=0, show_default=True, help="For batches and dropout.")
-@device_option
-@manifest_option
-@json_option
-@work_option
-def finetune(
-    best: bool,
-    trial: int | None,
-    head: Path | None,
-    phases: str,
-    lr2: float | None,
-    lr3: float | None,
-    epochs: int,
-    patience: int,
-    unfreeze_layers: int | None,
-    seed: int,
-    device: str,
-    manifest_path: Path | None,
-    as_json: bool,
-    root: Path,
-) -> None:
-    """Fine-tune a searched head and both encoders (phases 2 and 3), into WORK/model."""
-    if sum((best, trial is not None, head is not None)) > 1:
-        raise click.UsageError("--best, --trial and --head exclude one another")
-    from corpora.manifest import read_manifest
-    from finetune.run import FinetuneConfig, parse_phases, run_finetune
-    from heads.results import trial_file
-
-    work = Work(root)
-    config = FinetuneConfig(
-        phases=parse_phases(phases),
-        learning_rates={n: rate for n, rate in ((2, lr2), (3, lr3)) if rate is not None},
-        epochs=epochs,
-        patience=patience,
-        unfreeze_layers=unfreeze_layers,
-        seed=seed,
-        device=device,
-    )
-    report = run_finetune(
-        work,
-        read_manifest(manifest_path or work.manifest),
-        config,
-        head=head if trial is None else trial_file(work.search, trial),
-        tell=None if as_json else click.echo,
-        show_progress=not as_json,
-    )
-    show(report.to_json(), report.to_text(), as_json)
-
-
-@click.command()
-@click.option(
-    "--split",
-    type=click.Choice(["train", "dev", "test"]),
-    default="test",
-    show_default=True,
-    help="Which utterances.",
-)
-@click.option(
-    "--subject",
-    type=click.Choice(["head", "model"]),
-    help="The searched head or the fine-tuned model.  [default: the model where there is one]",
-)
-@device_option
-@manifest_option
-@json_option
-@work_option
-def evaluate(
-    split: str,
-    subject: str | None,
-    device: str,
-    manifest_path: Path | None,
-    as_json: bool,
-    root: Path,
-) -> None:
-    """Score the fine-tuned model, or the searched head, on a split."""
-    from cache.encoders.device import choose_device
-    from corpora.manifest import read_manifest
-    from finetune.evaluate import evaluate as run
-
-    work = Work(root)
-    evaluation = run(
-        work,
-        read_manifest(manifest_path or work.manifest),
-        split,
-        subject=subject or "",
-        device=choose_device(device),
-        show_progress=not as_json,
-    )
-    show(evaluation.to_json(), evaluation.to_text(), as_json)
 
 
 @click.command()
@@ -144,14 +34,30 @@ def evaluate(
     show_default=True,
     help="A folder of its own, so that no work of yours is replaced.",
 )
+@json_option
 @click.pass_context
-def demo(ctx: click.Context, trials: int, utterances: int, seed: int, root: Path) -> None:
-    """Do all of it on the embedded sample corpus of synthetic speech, with tiny encoders."""
-    from corpora.speech_synth import write_sample_corpus
-    from finetune.results import check_demo_folder, results_text
+def demo(
+    ctx: click.Context, trials: int, utterances: int, seed: int, root: Path, as_json: bool
+) -> None:
+    """Do all of it on the embedded sample corpus of synthetic speech, with tiny encoders.
+
+    With --json the results alone go to standard output, and what the steps say to standard error.
+    """
+    from finetune.results import check_demo_folder, read_results
 
     work = Work(root)
     check_demo_folder(work)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        _demo_steps(ctx, work, trials, utterances, seed)
+    results = read_results(work)
+    show(results.to_json(), results.to_text(), as_json)
+
+
+def _demo_steps(ctx: click.Context, work: Work, trials: int, utterances: int, seed: int) -> None:
+    """Every command in the order of use, each said before it runs."""
+    from corpora.speech_synth import write_sample_corpus
+
+    root = work.root
     corpus = root / "sample-corpus"
 
     def step(command: click.Command, words: str, **options: Any) -> None:  # noqa: ANN401 - options
@@ -161,7 +67,7 @@ def demo(ctx: click.Context, trials: int, utterances: int, seed: int, root: Path
     click.echo(f"Making {utterances} utterances of SYNTHETIC speech in {corpus} ...")
     write_sample_corpus(corpus, utterances=utterances, seed=seed)
     step(
-        prepare,
+        read_command,
         f"prepare sample {shlex.quote(str(corpus))} --seed {seed}",
         corpus="sample",
         folder=corpus,
@@ -184,4 +90,3 @@ def demo(ctx: click.Context, trials: int, utterances: int, seed: int, root: Path
     )
     step(finetune, f"finetune --best --seed {seed}", best=True, seed=seed)
     step(evaluate, "evaluate")
-    click.echo(results_text(work))

@@ -15,9 +15,10 @@ from corpora.errors import ConfigError, did_you_mean
 from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
 from corpora.work import Work
+from finetune.config import FinetuneConfig
 from finetune.model_files import CONFIG
-from finetune.phases import PHASES
-from finetune.run import FinetuneConfig, run_finetune
+from finetune.phases import ENCODER_PHASES
+from finetune.run import run_finetune
 from finetune.training import Tell
 from heads.comparing.config import CompareConfig
 from heads.comparing.published import MODALITIES
@@ -108,7 +109,7 @@ def _finetune(
     show_progress: bool,
 ) -> Finetuned:
     own = replace(work, results=folder)
-    config = FinetuneConfig(phases=PHASES, device=device)
+    config = FinetuneConfig(phases=ENCODER_PHASES, device=device)
     found = run_finetune(own, manifest, config, head=head, tell=tell, show_progress=show_progress)
     row = Finetuned(
         title=title,

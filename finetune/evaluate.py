@@ -1,124 +1,122 @@
-"""Scoring on a split: the search's head on cached frames, or the fine-tuned model on recordings."""
+"""Scoring on a split: the search's head, the fine-tuned model, others of either, or ensembles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from cache.collect import collect_frames
-from cache.extraction import read_extraction
 from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, require_splits
+from corpora.protocol import protocol_sentence
 from corpora.work import Work
+from finetune.evaluating.against import Against
+from finetune.evaluating.development import calibrate_on_dev
+from finetune.evaluating.ensemble import average, check_labels_equal, joint
+from finetune.evaluating.groups import by_group, of_members, report_on
+from finetune.evaluating.paired import compare
+from finetune.evaluating.subjects import Source, Subject, open_head, open_model, open_subject
 from finetune.evaluation import (
+    ENSEMBLE,
     SUBJECTS,
     Evaluation,
     check_writable,
+    encoders_text,
     evaluation_folder,
     write_evaluation,
 )
-from finetune.examples import gather_examples
-from finetune.fitting import check_streams
-from finetune.model import EmotionModel
+from finetune.model_card import update_card
 from finetune.model_files import CONFIG
-from finetune.provenance import other_manifest_note
-from finetune.scoring import predict_logits
-from heads.dataset import Dataset, VectorStore
-from heads.metrics import Report, classification_report
-from heads.results import load_head
-from heads.training import predict
+from heads.dataset import Dataset
 
-# Frames of a batch when nothing is trained: no activations are kept.
-FRAME_BUDGET = 8_000
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What the user asks of an evaluation.
+
+    Attributes:
+        subject: `head` or `model`, to choose between the work folder's own; "" is the model where
+            there is one.
+        models: others than these: heads (JSON files, folders of a search) or models (directories,
+            hub ids); several are an ensemble.
+        against: heads or models to compare it with, likewise.
+        calibration: measure it, with a temperature fitted on the development set.
+        plots: draw pictures.
+        device: for models, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: an unknown subject, or both subject and models.
+    """
+
+    subject: str = ""
+    models: tuple[str | Path, ...] = ()
+    against: tuple[str | Path, ...] = ()
+    calibration: bool = False
+    plots: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.subject not in ("", *SUBJECTS):
+            raise ConfigError(
+                f"expected {' or '.join(SUBJECTS)} to evaluate, got {self.subject!r}."
+            )
+        if self.subject and self.models:
+            raise ConfigError(
+                "--subject chooses between the work folder's own head and model, --model names "
+                "others: give one of them."
+            )
 
 
 def evaluate(
     work: Work,
     manifest: Manifest,
     split: str = "test",
+    config: EvaluateConfig | None = None,
     *,
-    subject: str = "",
-    device: str = "cpu",
     show_progress: bool = False,
 ) -> Evaluation:
     """Score the fine-tuned model where there is one, else the search's best head.
 
     Args:
-        work: the work folder.
+        work: the work folder; scores go there, and a head reads its cache. What failed at its
+            extraction plays no part for a model: decoding says what cannot be read.
         manifest: whose utterances.
         split: train, dev or test.
-        subject: `head` or `model`, to choose.
-        device: for the model, `cpu` or `cuda`.
-        show_progress: whether to draw a progress bar.
+        config: what is asked.
+        show_progress: whether to draw progress bars.
 
     Raises:
-        MissingStepError: there is neither, or not the one asked for.
-        ConfigError: an unknown subject; what is scored does not fit the frames at hand; the
-            manifest has changed since (see `other_manifest_note`); or the scores cannot be written.
+        MissingStepError: there is no head or model, or not the one asked for, or frames of a head
+            are missing.
+        ConfigError: what is scored does not fit the frames at hand or was altered; the manifest has
+            changed since (see `other_manifest_note`); nothing could be read; the scores cannot be
+            written; or the members of an ensemble have different labels.
         ManifestError: the split has no labelled utterance, or a label is unknown.
+        MissingExtraError: pictures were asked for, and matplotlib is not installed.
     """
-    if subject not in ("", *SUBJECTS):
-        raise ConfigError(f"expected {' or '.join(SUBJECTS)} to evaluate, got {subject!r}.")
-    chosen = subject or ("model" if (work.model / CONFIG).is_file() else "head")
-    if chosen == "head":
-        return evaluate_head(work, manifest, split)
-    return evaluate_model(work, manifest, split, device=device, show_progress=show_progress)
+    config = config or EvaluateConfig()
+    if config.plots:
+        from finetune.evaluating.pictures import check_drawable
+
+        check_drawable()
+    names = config.models or (_own(work, config.subject),)
+    subjects = [open_subject(work, name, device=config.device) for name in names]
+    return _evaluate(work, manifest, split, subjects, config, show_progress=show_progress)
 
 
 def evaluate_head(
     work: Work, manifest: Manifest, split: str = "test", *, head: Path | None = None
 ) -> Evaluation:
-    """Score a searched head on cached frames.
+    """Score a searched head on cached frames; arguments and errors as for `evaluate`.
 
     Args:
         work: the work folder.
         manifest: whose utterances.
         split: train, dev or test.
         head: its JSON file; the search's best by default.
-
-    Raises:
-        MissingStepError: there is no head, or frames are missing.
-        ConfigError: the frames at hand are not of the streams it was searched on, the manifest has
-            changed since, or the scores cannot be written.
-        ManifestError: the split has no labelled utterance, or a label is unknown.
     """
-    source = work.search if head is None else head
-    module, record = load_head(source)
-    rows = _labelled(manifest, split, record.head.labels)
-    note = other_manifest_note(
-        "head", record.origin.corpus, record.origin.manifest_sha256, manifest
-    )
-    check_streams(work, record, read_extraction(work))
-    folder = evaluation_folder(work, "head", split)
-    check_writable(folder)
-    modalities = record.head.modalities
-    collection = collect_frames(
-        work,
-        rows,
-        modalities,
-        layers={name: record.origin.layers[name] for name in modalities},
-        speech=record.head.needs_speech,
-    )
-    dataset = Dataset(collection.utterances, record.head.labels, collection.frames)
-    probabilities = predict([module], VectorStore(dataset), dataset.rows(split))[0]
-    described = Evaluation(
-        subject="head",
-        source=source,
-        split=split,
-        corpus=manifest.corpus,
-        synthetic=manifest.synthetic,
-        encoders={name: record.origin.encoders[name] for name in modalities},
-        layers={name: record.origin.layers[name] for name in modalities},
-        report=_report(dataset, split, probabilities, collection.failed),
-        skipped=collection.failed,
-        folder=folder,
-        note=note,
-    )
-    return write_evaluation(described, manifest, dataset, probabilities)
+    subject = open_head(work, work.search if head is None else head)
+    return _evaluate(work, manifest, split, [subject], EvaluateConfig())
 
 
 def evaluate_model(
@@ -130,65 +128,97 @@ def evaluate_model(
     device: str = "cpu",
     show_progress: bool = False,
 ) -> Evaluation:
-    """Score a fine-tuned model on recordings and texts.
+    """Score a fine-tuned model on recordings and texts; arguments and errors as for `evaluate`.
 
     Args:
-        work: the work folder, for the scores. What failed at its extraction plays no part:
-            decoding says what cannot be read.
+        work: the work folder.
         manifest: whose utterances; they need not be in the cache.
         split: train, dev or test.
         directory: the model; `WORK/model` by default.
         device: `cpu` or `cuda`.
         show_progress: whether to draw a progress bar.
-
-    Raises:
-        MissingStepError: there is no model.
-        ConfigError: the model was altered, nothing could be read, the manifest has changed since
-            the training, or the scores cannot be written.
-        ManifestError: the split has no labelled utterance, or a label is unknown.
     """
-    source = work.model if directory is None else directory
-    model = EmotionModel.from_pretrained(source, device=device)
-    rows = _labelled(manifest, split, model.labels)
-    made_from = model.provenance
-    note = other_manifest_note(
-        "model",
-        str(made_from.get("corpus", "")),
-        str(made_from.get("manifest_sha256", "")),
-        manifest,
-        searched=str(made_from.get("search_manifest_sha256", "")),
-    )
-    folder = evaluation_folder(work, "model", split)
+    subject = open_model(work.model if directory is None else directory, device=device)
+    config = EvaluateConfig(device=device)
+    return _evaluate(work, manifest, split, [subject], config, show_progress=show_progress)
+
+
+def _own(work: Work, subject: str) -> Path:
+    chosen = subject or ("model" if (work.model / CONFIG).is_file() else "head")
+    return work.model if chosen == "model" else work.search
+
+
+def _evaluate(
+    work: Work,
+    manifest: Manifest,
+    split: str,
+    subjects: Sequence[Subject],
+    config: EvaluateConfig,
+    *,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Score one subject, or several as an ensemble."""
+    first = subjects[0].source
+    others = [open_subject(work, name, device=config.device) for name in config.against]
+    for other in (*subjects[1:], *others):
+        check_labels_equal(first, other.source)
+    rows = _labelled(manifest, split, first.labels)
+    notes = dict.fromkeys(one.source.note(manifest) for one in subjects)
+    other_notes = [one.source.note(manifest) for one in others]
+    folder = _folder(work, manifest, split, [one.source for one in subjects])
     check_writable(folder)
-    examples, skipped = gather_examples(model, rows.utterances, {})
-    logits = predict_logits(
-        model,
-        examples,
-        FRAME_BUDGET,
-        skipped=skipped,
-        title=f"Score {split}" if show_progress else "",
-    )
-    kept = [row for row, u in enumerate(examples.utterances) if u.id not in skipped]
-    dataset = Dataset(tuple(examples.utterances[row] for row in kept), model.labels, {})
-    probabilities = torch.softmax(logits[kept], dim=-1)
-    encoders = made_from.get("encoders", {})
+
+    title = f"Score {split}" if show_progress else ""
+    each = [subject.score(rows, title=title) for subject in subjects]
+    scored = average(each, [one.source.labels for one in subjects])
+    if not scored.utterances:
+        raise ConfigError(
+            f"no utterance of the {split} split could be used, of {len(scored.skipped):,} in it. "
+            f"First: {next(iter(scored.skipped.values()))}"
+        )
+    dataset = Dataset(scored.utterances, first.labels, {})
+    calibration, reason = None, ""
+    if config.calibration:
+        calibration, reason = calibrate_on_dev(
+            work, manifest, split, subjects, scored, show=show_progress
+        )
+    against: tuple[Against, ...] = ()
+    if others:
+        found = [(one.source, one.score(rows, title=title)) for one in others]
+        against = compare(scored, found, first.labels, other_notes)
+    source = joint([one.source for one in subjects])
     described = Evaluation(
-        subject="model",
-        source=source,
+        subject=source.kind,
+        source=source.path,
+        sha256=source.sha256,
         split=split,
         corpus=manifest.corpus,
         synthetic=manifest.synthetic,
-        encoders={name: str(encoders.get(name, "unknown")) for name in model.layers},
-        layers=model.layers,
-        report=_report(dataset, split, probabilities, skipped),
-        skipped=skipped,
+        encoders=source.encoders,
+        layers=source.layers,
+        report=report_on(dataset, scored.probabilities),
+        skipped=scored.skipped,
         folder=folder,
-        note=note,
+        note=" ".join(note for note in notes if note),
+        shared_speakers=manifest.shared_speakers,
+        by_corpus=by_group(dataset, scored.probabilities, lambda u: u.corpus),
+        by_sex=by_group(dataset, scored.probabilities, lambda u: u.sex),
+        protocol=protocol_sentence(manifest),
+        calibration=calibration,
+        calibration_reason=reason,
+        members=of_members([one.source for one in subjects], each, scored)
+        if len(subjects) > 1
+        else {},
+        against=against,
     )
-    return write_evaluation(described, manifest, dataset, probabilities)
+    described = _with_pictures(described) if config.plots else described
+    written = write_evaluation(described, manifest, dataset, scored.probabilities)
+    if source.kind == "model" and source.path.resolve() == work.model.resolve():
+        update_card(work.model, work.evaluation)
+    return written
 
 
-def _labelled(manifest: Manifest, split: str, labels: tuple[str, ...]) -> Manifest:
+def _labelled(manifest: Manifest, split: str, labels: Sequence[str]) -> Manifest:
     """The labelled utterances of a split, once their labels are known to be the model's."""
     require_splits(manifest, (split,))
     rows = tuple(u for u in manifest.in_split(split) if u.label)
@@ -196,24 +226,36 @@ def _labelled(manifest: Manifest, split: str, labels: tuple[str, ...]) -> Manife
     if unknown:
         raise ManifestError(
             f"the {split} split has the labels {', '.join(unknown)}, which are not among those "
-            f"that are told apart: {', '.join(labels)}. Evaluate on the manifest of the search, "
-            "or search again."
+            f"that are told apart: {', '.join(labels)}. Rename them with --map "
+            f"{unknown[0]}={labels[0]}, leave them out with --map {unknown[0]}=, or search again."
         )
     return replace(manifest, utterances=rows)
 
 
-def _report(
-    dataset: Dataset, split: str, probabilities: Tensor, skipped: Mapping[str, str]
-) -> Report:
-    if not len(dataset):
-        raise ConfigError(
-            f"no utterance of the {split} split could be used, of {len(skipped):,} in it. "
-            f"First: {next(iter(skipped.values()))}"
-        )
-    rows = dataset.rows(split)
-    return classification_report(
-        dataset.targets(rows).numpy(),
-        probabilities.numpy(),
-        dataset.labels,
-        dataset.speakers(rows),
+def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source]) -> Path:
+    """Where the scores go: what is not the work folder's own has its name in it."""
+    first = sources[0]
+    other = "" if first.corpus in ("", manifest.corpus) else manifest.corpus or "other"
+    if len(sources) > 1:
+        return evaluation_folder(work, ENSEMBLE, split, other)
+    path = first.path
+    at_home = (work.model.resolve(), work.search.resolve())
+    own = path.resolve() in at_home or path.resolve().parent.parent == at_home[1]
+    generic = path.name in ("model", "search", "best.json")
+    named = path.absolute().parent.name if generic else path.name.removesuffix(".json")
+    name = "" if own else named
+    return evaluation_folder(work, first.kind, split, other, name=name)
+
+
+def _with_pictures(evaluation: Evaluation) -> Evaluation:
+    from finetune.evaluating.pictures import draw_confusion, draw_reliability
+
+    title = (
+        f"{evaluation.subject} on {evaluation.corpus or 'the manifest'}, {evaluation.split}"
+        f"{' (synthetic speech)' if evaluation.synthetic else ''}\n"
+        f"{encoders_text(evaluation.encoders, evaluation.layers)}"
     )
+    names = draw_confusion(evaluation.folder, evaluation.report, title)
+    if evaluation.calibration is not None:
+        names += draw_reliability(evaluation.folder, evaluation.calibration, title)
+    return replace(evaluation, pictures=tuple(names))

@@ -1,14 +1,17 @@
 """The scores of a head or a model on a split: as data, as files, as text.
 
-`WORK/evaluation/<head or model>-<split>/` holds `report.json` (the scores, and what was scored on
-what) and `predictions.csv` (id, split, gold and a probability for each label).
+`WORK/evaluation/<head, model or ensemble>-<split>/` holds `report.json` (the scores, and what was
+scored on what), `predictions.csv` (id, split, gold and a probability for each label, as they come,
+without temperature) and, where they were asked for, pictures. The temperature that was fitted
+stands in `report.json` alone: it belongs to one development set, while a model goes to others.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,12 @@ from torch import Tensor
 from corpora.errors import ConfigError
 from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
+from corpora.text_table import aligned
 from corpora.work import Work
+from finetune.evaluating.against import Against, against_lines
+from finetune.evaluating.calibration import Calibration, calibration_lines
 from heads.dataset import Dataset
-from heads.metrics import Report, format_report
+from heads.metrics import Report, format_report, score_cells
 from heads.origin import manifest_digest
 from heads.results import report_from_json
 from heads.search.tables import write_predictions
@@ -27,24 +33,35 @@ from heads.search.tables import write_predictions
 FORMAT, VERSION = "emopool-evaluation", 1
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
 SUBJECTS = {"head": "searched head, on cached frames", "model": "fine-tuned model, on recordings"}
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a head or a model on one split.
+    """Scores of a head, a model or an ensemble on one split.
 
     Attributes:
-        subject: `head` or `model`.
-        source: its file or directory.
+        subject: `head`, `model` or `ensemble`.
+        source: its file or directory; of an ensemble the first member's.
         split: the split scored.
         corpus: the manifest's name for it.
         synthetic: the recordings are not human speech.
         encoders: by modality, as the user named them.
-        layers: by modality, the hidden state read.
+        layers: by modality, the hidden state read; without those that members differ in.
         report: the scores.
         skipped: reasons by id for utterances that could not be read.
         folder: where report and predictions were written.
         note: what has to be said before the scores; "" for nothing.
+        shared_speakers: the manifest's splits share speakers, by declaration.
+        by_corpus: the scores on each corpus, where the split has several.
+        by_sex: the scores by the speakers' sex, where it is given and differs.
+        protocol: a sentence on the published evaluation that the rows follow; "" for none.
+        calibration: how sure against how right; None where it was not asked for or cannot be.
+        calibration_reason: why not; "" where it was not asked for.
+        members: of an ensemble, each with its own scores on the same utterances.
+        against: comparisons with other heads and models.
+        pictures: names of files in the folder.
+        sha256: of the source's JSON file, which says which model it was.
     """
 
     subject: str
@@ -58,6 +75,21 @@ class Evaluation:
     skipped: Mapping[str, str]
     folder: Path
     note: str = ""
+    shared_speakers: bool = False
+    by_corpus: Mapping[str, Report] = field(default_factory=dict)
+    by_sex: Mapping[str, Report] = field(default_factory=dict)
+    protocol: str = ""
+    calibration: Calibration | None = None
+    calibration_reason: str = ""
+    members: Mapping[str, Report] = field(default_factory=dict)
+    against: tuple[Against, ...] = ()
+    pictures: tuple[str, ...] = ()
+    sha256: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written."""
+        return tuple(self.folder / name for name in (REPORT, PREDICTIONS, *self.pictures))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -65,33 +97,59 @@ class Evaluation:
             "note": self.note,
             "subject": self.subject,
             "source": str(self.source),
+            "sha256": self.sha256,
             "split": self.split,
             "corpus": self.corpus,
             "synthetic": self.synthetic,
             "encoders": dict(self.encoders),
             "layers": dict(self.layers),
+            "protocol": self.protocol,
+            "shared_speakers": self.shared_speakers,
             "report": self.report.to_json(),
+            "members": _reports(self.members),
+            "by_corpus": _reports(self.by_corpus),
+            "by_sex": _reports(self.by_sex),
+            "calibration": self.calibration and self.calibration.to_json(),
+            "calibration_reason": self.calibration_reason,
+            "against": [one.to_json() for one in self.against],
             "skipped": dict(self.skipped),
+            "files": [str(path) for path in self.files],
         }
 
     def to_text(self) -> str:
         """For a terminal."""
         lines = [
             *([f"Note: {self.note}"] if self.note else []),
-            f"The {SUBJECTS[self.subject]} ({self.source}): {self.report.n:,} utterances of "
-            f"{self.corpus or 'the manifest'}, {self.split} split",
+            f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
+            f"{self.split} split",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
-            *caveats(self.encoders, synthetic=self.synthetic),
+            *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             "",
             format_report(self.report),
             "",
+            *_group_lines("corpus", self.by_corpus),
+            *_group_lines("sex", self.by_sex),
+            *_group_lines("member of the ensemble", self.members),
+            *self._calibration_lines(),
         ]
+        if self.against:
+            lines += [*against_lines(self.against), ""]
         if self.skipped:
             first = next(iter(self.skipped.values()))
             lines.append(f"{len(self.skipped):,} utterances could not be used. First: {first}")
-        lines.append("Wrote:")
-        lines += [f"  {self.folder / name}" for name in (REPORT, PREDICTIONS)]
-        return "\n".join(lines)
+        return "\n".join([*lines, "Wrote:", *(f"  {path}" for path in self.files)])
+
+    def _title(self) -> str:
+        if self.subject == ENSEMBLE:
+            return f"The ensemble of {len(self.members)} (the mean of their probabilities)"
+        return f"The {SUBJECTS[self.subject]} ({self.source})"
+
+    def _calibration_lines(self) -> list[str]:
+        if self.calibration is not None:
+            return [*calibration_lines(self.calibration), ""]
+        return (
+            [f"No calibration: {self.calibration_reason}.", ""] if self.calibration_reason else []
+        )
 
 
 def write_evaluation(
@@ -115,9 +173,21 @@ def read_report(work: Work, subject: str, split: str) -> Report | None:
     return report_from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
 
 
-def evaluation_folder(work: Work, subject: str, split: str) -> Path:
-    """Where an evaluation is written."""
-    return work.evaluation / f"{subject}-{split}"
+def evaluation_folder(
+    work: Work, subject: str, split: str, other: str = "", *, name: str = ""
+) -> Path:
+    """Where an evaluation is written.
+
+    Args:
+        work: the work folder.
+        subject: `head`, `model` or `ensemble`.
+        split: train, dev or test.
+        other: the name of another corpus than the one trained on; its scores get a folder of their
+            own.
+        name: of another head or model than the work folder's own.
+    """
+    parts = [re.sub(r"[^\w.+-]+", "_", part) for part in (subject, name, split, other)]
+    return work.evaluation / "-".join(part for part in parts if part)
 
 
 def check_writable(folder: Path) -> None:
@@ -140,14 +210,31 @@ def check_writable(folder: Path) -> None:
 
 def encoders_text(encoders: Mapping[str, str], layers: Mapping[str, int]) -> str:
     """The encoders in one line."""
-    return "; ".join(f"{name} {encoders[name]}, layer {layers[name]}" for name in encoders)
+    layer = {name: f", layer {layers[name]}" if name in layers else "" for name in encoders}
+    return "; ".join(f"{name} {encoders[name]}{layer[name]}" for name in encoders)
 
 
-def caveats(encoders: Mapping[str, str], *, synthetic: bool) -> list[str]:
+def caveats(
+    encoders: Mapping[str, str], *, synthetic: bool, shared_speakers: bool = False
+) -> list[str]:
     """What has to be said beside every figure."""
     lines = []
+    if shared_speakers:
+        lines.append("The splits share speakers, as declared: figures do not show new speakers.")
     if synthetic:
         lines.append("The speech is synthetic: these figures say nothing about people.")
     if "tiny" in encoders.values():
         lines.append("Tiny encoders begin with random weights: a working pipeline, not accuracy.")
     return lines
+
+
+def _reports(reports: Mapping[str, Report]) -> dict[str, Any]:
+    return {name: report.to_json() for name, report in reports.items()}
+
+
+def _group_lines(title: str, reports: Mapping[str, Report]) -> list[str]:
+    if not reports:
+        return []
+    rows: list[tuple[str, ...]] = [(title, "macro-F1", "UA", "WA", "utterances")]
+    rows += [(name, *score_cells(report)) for name, report in reports.items()]
+    return [*aligned(rows), ""]

@@ -14,6 +14,8 @@ from cache.keys import normalise_text
 from corpora.errors import AudioError, ManifestError
 from corpora.manifest import Utterance
 from finetune.model import EmotionModel
+from heads.losses import LossConfig
+from heads.targets import utterance_shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,12 @@ class Examples:
         """`[N]` int64 class indices."""
         index = {label: position for position, label in enumerate(self.labels)}
         return torch.tensor([index[utterance.label] for utterance in self.utterances])
+
+    def loss_targets(self, loss: LossConfig) -> Tensor:
+        """What a loss learns of them: `[N]` class indices, or `[N, C]` shares of the votes."""
+        if not loss.from_votes:
+            return self.targets
+        return utterance_shares(self.utterances, self.labels, loss.smoothing)
 
 
 def gather_examples(

@@ -15,7 +15,11 @@ from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
 from corpora.errors import AudioError, ConfigError
+from corpora.utterance import Utterance
 from finetune.model_directory import Parts, read_model, write_model
+from finetune.model_names import resolve_model
+from finetune.predicting.answers import Prediction, Unusable
+from finetune.predicting.run import TOP_FRAMES, predict
 from heads.head import as_inputs, stack_logits
 
 Waveform = Tensor | NDArray[np.float32]
@@ -87,21 +91,31 @@ class EmotionModel(nn.Module):
         """
         frames: dict[str, Frames] = {}
         if self.audio_encoder is not None:
-            if waveforms is None:
-                raise ConfigError("this model listens: it needs waveforms, and none were given.")
-            _check_waveforms(waveforms)
-            layer = self.layers["audio"]
-            frames["audio"] = self.audio_encoder(waveforms, [layer])[layer]
-            if self.detector is not None:
-                frames["audio"] = frames["audio"].with_speech(self._speech(waveforms))
+            frames["audio"] = self.listen(waveforms)
         if self.text_encoder is not None:
-            if texts is None:
-                raise ConfigError("this model reads: it needs texts, '' for none, and got None.")
-            layer = self.layers["text"]
-            frames["text"] = self.text_encoder([normalise_text(t) for t in texts], [layer])[layer]
+            frames["text"] = self.read(texts)
         if len({len(batch) for batch in frames.values()}) != 1:
             counts = {name: len(batch) for name, batch in frames.items()}
             raise ConfigError(f"expected as many waveforms as texts, got {counts}.")
+        return frames
+
+    def listen(self, waveforms: Sequence[Waveform] | None) -> Frames:
+        """The audio frames of `encode`, for a model that listens."""
+        assert self.audio_encoder is not None
+        if waveforms is None:
+            raise ConfigError("this model listens: it needs waveforms, and none were given.")
+        _check_waveforms(waveforms)
+        layer = self.layers["audio"]
+        frames: Frames = self.audio_encoder(waveforms, [layer])[layer]
+        return frames if self.detector is None else frames.with_speech(self._speech(waveforms))
+
+    def read(self, texts: Sequence[str] | None) -> Frames:
+        """The text frames of `encode`, for a model that reads."""
+        assert self.text_encoder is not None
+        if texts is None:
+            raise ConfigError("this model reads: it needs texts, '' for none, and got None.")
+        layer = self.layers["text"]
+        frames: Frames = self.text_encoder([normalise_text(t) for t in texts], [layer])[layer]
         return frames
 
     def forward(
@@ -123,21 +137,75 @@ class EmotionModel(nn.Module):
         seeds = None if dropout_seed is None else [dropout_seed]
         return stack_logits([self.head], inputs, seeds)[0]
 
+    def predict(
+        self,
+        recordings: Sequence[str | Path] | None,
+        texts: Sequence[str] | None = None,
+        *,
+        top_frames: int = TOP_FRAMES,
+    ) -> list[Prediction]:
+        """What the model says about recordings, in their order.
+
+            model = EmotionModel.from_pretrained("work/model")
+            for prediction in model.predict(["a.wav", "b.wav"], texts=["Stop!", "I miss you."]):
+                print(prediction.label, prediction.probability, prediction.top_frames)
+
+        Args:
+            recordings: files that libsndfile reads, up to a minute each; may be None for a model
+                that reads text alone.
+            texts: what is said, "" where it is not known; None is not known anywhere. A model that
+                listens too then judges by sound and an empty text, which lowers its scores.
+            top_frames: how many of the frames attended most are named.
+
+        Raises:
+            ConfigError: as many texts as recordings were expected, or recordings are needed.
+            AudioError: a recording cannot be used. `finetune.predicting.run.predict` goes on.
+        """
+        names = [""] * len(texts or ()) if recordings is None else [str(r) for r in recordings]
+        spoken = [""] * len(names) if texts is None else list(texts)
+        if len(spoken) != len(names) or (recordings is None and self.audio_encoder is not None):
+            given = "none" if recordings is None else len(names)
+            raise ConfigError(
+                f"got {given} recordings and {len(spoken)} texts; expected a recording for each "
+                "text (None only for a model that reads text alone)."
+            )
+        utterances = [
+            Utterance(id=name, audio=Path(name), label="", text=text)
+            for name, text in zip(names, spoken, strict=True)
+        ]
+        found = []
+        for answer in predict([self], utterances, top_frames=top_frames):
+            if isinstance(answer, Unusable):
+                raise AudioError(answer.error)
+            found.append(answer)
+        return found
+
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: torch.device | str = "cpu"
+        cls,
+        name: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        revision: str | None = None,
     ) -> EmotionModel:
-        """Load a directory that `save_pretrained` wrote. No hub is asked, no code is run.
+        """Load a model. No code of its directory is run.
+
+        Args:
+            name: a directory that `save_pretrained` wrote; as text also a hub id, which is
+                downloaded where it is not on this machine.
+            device: where it goes.
+            revision: branch, tag or commit of a hub id.
 
         Raises:
             MissingStepError: there is no model in it.
-            FormatVersionError: it is of another version, or no model of Emopool.
-            ConfigError: files are missing, altered or foreign.
+            FormatVersionError: it is of another version.
+            ConfigError: it is no model of Emopool, or files are missing, altered or foreign.
+            EmopoolError: a hub id could not be downloaded.
         """
-        return cls(read_model(Path(directory), device=device))
+        return cls(read_model(resolve_model(name, revision=revision), device=device))
 
     def save_pretrained(self, directory: str | Path, **more: str) -> None:
-        """Write the model as a directory, at once or not at all.
+        """Write the model as a directory with a model card, at once or not at all.
 
         Args:
             directory: new, empty, or an earlier model, which is replaced when all is written.

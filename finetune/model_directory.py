@@ -1,6 +1,7 @@
 """A model as a directory: what lies in it, how it is written, what is refused.
 
-    config.json                     format, labels, head, layers, provenance, SHA-256 of each file
+    config.json                     format, labels, head, encoders, provenance, SHA-256 of each file
+    README.md                       the model card, which a person may edit
     head.safetensors                the head
     speech_detector.safetensors     the voice activity detector, where the head needs one
     audio_encoder/                  config.json, preprocessor_config.json, model.safetensors
@@ -8,7 +9,8 @@
     training.csv                    losses and scores by step
 
 The two encoder folders are plain transformers directories: `AutoModel.from_pretrained` reads them,
-and so does `extract --audio-encoder`. Nothing in the directory is code or a pickle.
+and so does `extract --audio-encoder`. Nothing in the directory is code or a pickle. The entries
+`model_type`, `architectures` and `id2label` of config.json are what hubs and their tools look for.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from torch import nn
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import tokenizer_files
+from cache.encoders.grid import read_config
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
 from corpora.errors import ConfigError, MissingStepError
 from corpora.files import read_json, write_json, write_text
-from finetune.model_files import CONFIG, HEAD, check_files, digests, fsync, replacing
+from finetune.model_card import card_text
+from finetune.model_files import CARD, CONFIG, HEAD, check_files, digests, fsync, replacing
 from heads.head import Head, HeadConfig
 
 FORMAT, VERSION = "emopool-model", 1
@@ -97,19 +101,31 @@ def write_model(directory: Path, parts: Parts, extra: Mapping[str, str] | None =
             _write_encoder(site / FOLDERS[modality], encoder, parts.front_ends[modality])
         for name, text in (extra or {}).items():
             write_text(site / name, text)
-        write_json(
-            site / CONFIG,
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "labels": list(parts.head.config.labels),
-                "head": parts.head.config.to_json(),
-                "layers": dict(parts.layers),
-                "speech_dtype": parts.speech_dtype,
-                "provenance": dict(parts.provenance),
-                "files": digests(site),
-            },
-        )
+        described = {**describe(parts), "files": digests(site)}
+        write_json(site / CONFIG, described)
+        write_text(site / CARD, card_text(described))
+
+
+def describe(parts: Parts) -> dict[str, Any]:
+    """What config.json says about a model, but for its files."""
+    labels = parts.head.config.labels
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model_type": "emopool",
+        "architectures": ["EmotionModel"],
+        "labels": list(labels),
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "head": parts.head.config.to_json(),
+        "layers": dict(parts.layers),
+        "encoders": {
+            name: {"folder": FOLDERS[name], **_encoder_summary(encoder)}
+            for name, encoder in parts.encoders.items()
+        },
+        "speech_dtype": parts.speech_dtype,
+        "provenance": dict(parts.provenance),
+    }
 
 
 def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
@@ -122,7 +138,7 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
     Raises:
         MissingStepError: there is no model.
         FormatVersionError: config.json is of another version or format.
-        ConfigError: files are missing, altered or foreign.
+        ConfigError: it is something else's directory, or files are missing, altered or foreign.
     """
     config = read_model_config(directory)
     check_files(directory, config["files"])
@@ -167,12 +183,19 @@ def read_model_config(directory: Path) -> dict[str, Any]:
     Raises:
         MissingStepError: there is no model.
         FormatVersionError: the file is of another version or format.
+        ConfigError: it is not of Emopool at all, or not readable.
     """
     path = directory / CONFIG
     if not path.is_file():
         raise MissingStepError(
             f"no model in {directory} ({CONFIG} is missing). Make one with "
             "`python cli.py finetune --best`, or name another directory."
+        )
+    if "format" not in read_config(directory, CONFIG):
+        other = read_config(directory, CONFIG).get("model_type", "something else")
+        raise ConfigError(
+            f"{directory} is no model of Emopool: its {CONFIG} is that of {other}. Name a "
+            "directory that `finetune` wrote; an encoder is named when features are extracted."
         )
     config = read_json(path, kind=FORMAT, version=VERSION)
     if not isinstance(config.get("files"), dict):
@@ -191,6 +214,17 @@ def _write_encoder(
         (folder / name).write_bytes(data)
         fsync(folder / name)
     fsync(folder / CONFIG)
+
+
+def _encoder_summary(encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
+    """What of an encoder a reader of config.json wants to know; the rest is in its folder."""
+    model: Any = encoder.model
+    return {
+        "model_type": model.config.model_type,
+        "layers": encoder.layers,
+        "dim": encoder.dim,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
 
 
 def _save_tensors(module: nn.Module, path: Path) -> None:

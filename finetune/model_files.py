@@ -13,9 +13,12 @@ from cache.encoders.files import hash_files
 from cache.store.scratch import publish
 from corpora.errors import ConfigError
 
-CONFIG, HEAD = "config.json", "head.safetensors"
-# config.json holds the digests; a person may add a README.
-UNCHECKED = frozenset({CONFIG, "README.md"})
+CONFIG, HEAD, CARD = "config.json", "head.safetensors", "README.md"
+# config.json holds the digests; a person may edit the model card.
+UNCHECKED = frozenset({CONFIG, CARD})
+# The kinds of files that a model consists of. A directory that lists anything else as its own
+# (code, pickled weights) was not written by Emopool, whatever its digests say.
+KINDS = frozenset({".codes", ".csv", ".json", ".model", ".safetensors", ".txt"})
 
 
 @contextmanager
@@ -71,6 +74,12 @@ def check_files(directory: Path, expected: Mapping[str, str]) -> None:
         ConfigError: files are missing, altered, or not of the model.
     """
     names = set(_files(directory))
+    foreign = sorted(name for name in expected if Path(name).suffix not in KINDS)
+    if foreign:
+        raise ConfigError(
+            f"{directory} lists {', '.join(foreign)} as part of the model. A model of Emopool is "
+            "safetensors, JSON and text; code and pickled files are never read. Do not use it."
+        )
     problems = [f"{name} is missing" for name in sorted(set(expected) - names)]
     problems += [f"{name} does not belong to it" for name in sorted(names - set(expected))]
     if not problems:

@@ -4,6 +4,9 @@ Phase 1 trains the head alone on frozen frames: that is what the search did. Pha
 layers of both encoders, phase 3 everything else (Leygue et al., Interspeech 2025). Layer n is the
 one whose output is hidden state n, so the head on hidden state L reads layers 1 to L. What serves
 all layers, such as DeBERTa's relative embeddings and their layer norm, waits for phase 3.
+
+With layer-wise decay d, layer n learns at d^(L − n) of the rate, what lies below and beside the
+layers at d^L (as in ELECTRA and BEiT), the head at the rate itself.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ import torch
 from torch import nn
 
 from corpora.errors import ConfigError
+from corpora.text_table import aligned
 from finetune.model import EmotionModel
 
-PHASES = (2, 3)
-# Published: one rate a phase for all that is trainable in it.
+PHASES = (1, 2, 3)
+# Phases that train encoders.
+ENCODER_PHASES = (2, 3)
+# Published: one rate a phase for all that is trainable in it. (Phase 1: 1e-5; here by default the
+# rate of the search's trial, which was found on these very frames.)
 LEARNING_RATES = {2: 3e-6, 3: 1e-6}
 # By default phase 2 unfreezes this part of the layers that the head reads.
 UPPER_PART = 4
@@ -33,11 +40,13 @@ class Part:
         module: which module, in words.
         layers: which of its layers, in words.
         parameters: by their names in the model.
+        factor: of the phase's learning rate.
     """
 
     module: str
     layers: str
     parameters: dict[str, nn.Parameter]
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,10 @@ class TrainableRow:
 
 
 def trainable_parts(
-    model: EmotionModel, phase: int, unfreeze_layers: int | None = None
+    model: EmotionModel,
+    phase: int,
+    unfreeze_layers: int | None = None,
+    layer_decay: float = 1.0,
 ) -> tuple[Part, ...]:
     """What a phase trains, from the bottom up.
 
@@ -67,24 +79,33 @@ def trainable_parts(
 
     Args:
         model: the model.
-        phase: 2 or 3.
+        phase: 1, 2 or 3.
         unfreeze_layers: upper layers of each encoder in phase 2; None is a quarter of those the
             head reads, at least one. More than there are means all.
+        layer_decay: see above; below 1 each layer is a part of its own.
 
     Raises:
         ConfigError: another phase, or a negative number of layers.
     """
     if phase not in PHASES:
-        raise ConfigError(f"phase {phase} is unknown; fine-tuning has the phases 2 and 3.")
+        raise ConfigError(f"phase {phase} is unknown; fine-tuning has the phases 1, 2 and 3.")
     if unfreeze_layers is not None and unfreeze_layers < 0:
         raise ConfigError(f"--unfreeze-layers {unfreeze_layers}: expected 0 or more.")
-    used = used_parameters(model)
     parts = []
-    for modality in model.head.config.modalities:
-        parts += _encoder_parts(model, modality, phase, unfreeze_layers, used)
+    if phase in ENCODER_PHASES:
+        used = used_parameters(model)
+        for modality in model.head.config.modalities:
+            parts += _encoder_parts(model, modality, phase, unfreeze_layers, layer_decay, used)
     head = {f"head.{name}": value for name, value in model.head.named_parameters()}
     parts.append(Part("head", "all", head))
     return tuple(part for part in parts if part.parameters)
+
+
+def lowest_trained(model: EmotionModel, modality: str, unfreeze_layers: int | None) -> int:
+    """The lowest layer (from 1) that phase 2 trains; one more than the head reads for none."""
+    read = model.layers[modality]
+    wanted = max(1, read // UPPER_PART) if unfreeze_layers is None else unfreeze_layers
+    return max(1, read - wanted + 1)
 
 
 def unfreeze(model: EmotionModel, parts: Sequence[Part]) -> list[nn.Parameter]:
@@ -103,7 +124,7 @@ def trainable_table(parts: Sequence[Part], learning_rate: float) -> tuple[Traina
             part.module,
             part.layers,
             sum(parameter.numel() for parameter in part.parameters.values()),
-            learning_rate,
+            learning_rate * part.factor,
         )
         for part in parts
     )
@@ -112,13 +133,9 @@ def trainable_table(parts: Sequence[Part], learning_rate: float) -> tuple[Traina
 def format_table(rows: Sequence[TrainableRow]) -> str:
     """The table as text."""
     cells = [("module", "layers", "parameters", "learning rate")] + [
-        (row.module, row.layers, f"{row.parameters:,}", f"{row.learning_rate:g}") for row in rows
+        (row.module, row.layers, f"{row.parameters:,}", f"{row.learning_rate:.3g}") for row in rows
     ]
-    widths = [max(len(row[column]) for row in cells) for column in range(4)]
-    return "\n".join(
-        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
-        for a, b, c, d in cells
-    )
+    return "\n".join(aligned(cells, right=(2, 3)))
 
 
 def used_parameters(model: EmotionModel) -> frozenset[str]:
@@ -149,6 +166,7 @@ def _encoder_parts(
     modality: str,
     phase: int,
     unfreeze_layers: int | None,
+    decay: float,
     used: frozenset[str],
 ) -> list[Part]:
     prefix = f"{modality}_encoder"
@@ -166,17 +184,17 @@ def _encoder_parts(
         for name, parameter in encoder.named_parameters()
         if f"{prefix}.{name}" in used
     }
+    title, lowest, parts = _NAMES[modality], 1, []
     if phase == 2:
-        wanted = max(1, read // UPPER_PART) if unfreeze_layers is None else unfreeze_layers
-        lowest = max(1, read - wanted + 1)
-        upper = {n: p for n, p in named.items() if number.get(p, 0) >= lowest}
-        return [Part(_NAMES[modality], _range(lowest, read), upper)]
-    shared = {n: p for n, p in named.items() if p not in number}
-    stacked = {n: p for n, p in named.items() if p in number}
-    return [
-        Part(_NAMES[modality], "below and beside the layers", shared),
-        Part(_NAMES[modality], _range(1, read), stacked),
-    ]
+        lowest = lowest_trained(model, modality, unfreeze_layers)
+    else:
+        shared = {name: p for name, p in named.items() if p not in number}
+        parts.append(Part(title, "below and beside the layers", shared, decay**read))
+    runs = [(lowest, read)] if decay == 1 else [(n, n) for n in range(lowest, read + 1)]
+    for first, last in runs:
+        held = {name: p for name, p in named.items() if first <= number.get(p, 0) <= last}
+        parts.append(Part(title, _range(first, last), held, decay ** (read - last)))
+    return parts
 
 
 def _range(first: int, last: int) -> str:

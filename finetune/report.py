@@ -23,6 +23,7 @@ class FinetuneReport:
         directory: where the model is.
         record: the searched head it started from.
         synthetic: the recordings are not human speech.
+        shared_speakers: the splits share speakers, by declaration.
         phases: what each phase did.
         head: the searched head on the test split; None where there is no such split.
         model: the fine-tuned model on it.
@@ -36,6 +37,7 @@ class FinetuneReport:
     head: Evaluation | None
     model: Evaluation | None
     notes: tuple[str, ...]
+    shared_speakers: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -52,6 +54,7 @@ class FinetuneReport:
             "directory": str(self.directory),
             "trial": self.record.trial,
             "synthetic": self.synthetic,
+            "shared_speakers": self.shared_speakers,
             "phases": [phase.to_json() for phase in self.phases],
             "head": self.head and self.head.to_json(),
             "model": self.model and self.model.to_json(),
@@ -70,7 +73,7 @@ class FinetuneReport:
                 f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
                 f"{origin.corpus or 'the manifest'}.",
                 f"Encoders: {encoders_text(encoders, origin.layers)}.",
-                *caveats(encoders, synthetic=self.synthetic),
+                *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
                 *(f"Note: {note}" for note in self.notes),
                 "",
                 *_phase_table(self.phases),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from corpora.progress import progress_bar
 from finetune.batches import load_batches, plan_batches
+from finetune.engine.boundary import Boundary
+from finetune.engine.trainee import Trainee
 from finetune.examples import Examples
 from finetune.model import EmotionModel
 from heads.losses import Loss
 from heads.statistics.confusion import confusion_matrix, macro_f1
+
+if TYPE_CHECKING:  # accelerate, which scoring alone does not need, takes half a second to import
+    from finetune.engine.launch import Engine
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ def predict_logits(
     *,
     skipped: dict[str, str] | None = None,
     title: str = "",
+    boundary: Boundary | None = None,
+    engine: Engine | None = None,
 ) -> Tensor:
     """Logits `[N, C]` of examples in their order, float32 on the CPU.
 
@@ -49,28 +57,46 @@ def predict_logits(
         skipped: where given, reasons of unreadable recordings are put here, and their rows are NaN;
             otherwise an unreadable recording raises.
         title: of the progress bar; "" for none.
+        boundary: hidden states from the cache, which take the place of recordings or texts.
+        engine: the processes that share the work; each gets all logits.
 
     Raises:
         AudioError: a recording cannot be read, and `skipped` is None.
     """
     model.eval()
-    logits = torch.full((len(examples), len(examples.labels)), float("nan"))
-    plan = plan_batches(examples.lengths, frame_budget)
+    rank, world = (0, 1) if engine is None else (engine.rank, engine.world)
+    # With several processes a sum puts the rows together.
+    logits = torch.full((len(examples), len(examples.labels)), float("nan") if world == 1 else 0.0)
+    plan = plan_batches(examples.lengths, frame_budget)[rank::world]
     batches = load_batches(
-        examples.utterances, plan, audio=model.audio_encoder is not None, skipped=skipped
+        examples.utterances,
+        plan,
+        audio=model.audio_encoder is not None,
+        skipped=skipped,
+        boundary=boundary,
     )
-    bar = progress_bar(title, len(examples), "utterance", show=bool(title))
+    trainee = Trainee(model, boundary)
+    bar = progress_bar(title, sum(map(len, plan)), "utterance", show=bool(title))
     # Not inference mode: some encoders keep position embeddings for the next call, and those of
     # inference mode cannot be trained through.
     with bar, torch.no_grad():
         for batch in batches:
-            logits[list(batch.rows)] = model(batch.waveforms, batch.texts).float().cpu()
+            logits[list(batch.rows)] = trainee(batch).float().cpu()
             bar.update(len(batch.rows))
-    return logits
+    return logits if engine is None else engine.sum(logits).cpu()
 
 
-def score(logits: Tensor, targets: Tensor, loss: Loss) -> Score:
-    """Score logits `[N, C]` against class indices `[N]`."""
+def score(logits: Tensor, targets: Tensor, loss: Loss, learnt: Tensor | None = None) -> Score:
+    """Score logits `[N, C]` against class indices `[N]`.
+
+    Args:
+        logits: of all utterances.
+        targets: their classes.
+        loss: the training loss.
+        learnt: what it learns of them, where that is not their classes.
+    """
     predicted = logits.argmax(dim=1)
     confusion = confusion_matrix(targets.numpy(), predicted.numpy(), logits.shape[1])
-    return Score(float(macro_f1(confusion)), float(loss(logits, targets)))
+    return Score(
+        float(macro_f1(confusion)), float(loss(logits, targets if learnt is None else learnt))
+    )

@@ -1,81 +1,40 @@
 """The optimiser steps of one phase.
 
-Batches depend on the seed, the phase and the epoch, dropout on the seed, the phase and the step.
+Batches depend on the seed, the phase and the epoch; dropout and augmentation on the seed, the
+phase, the step and the batch's number in it. So nothing random has to be remembered: where a run
+stands says all of it.
+
+A step has `accumulate` batches, shared among the processes. Its loss is the cost of all their
+utterances divided by the weight of all of them, which each process knows from the plan: any number
+of processes, and any division into batches, gives the same sum.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from corpora.errors import ConfigError, TrainingError
+from corpora.errors import TrainingError
 from finetune.batches import Batch, load_batches, plan_batches
+from finetune.engine.augment import Augment
+from finetune.engine.boundary import Boundary
+from finetune.engine.launch import Engine, start_engine
+from finetune.engine.trainee import Trainee
 from finetune.examples import Examples
 from finetune.model import EmotionModel
+from finetune.phases import Part
 from finetune.scoring import Score
-from heads.losses import Loss, LossConfig, inverse_frequency, loss_function
+from finetune.settings import PhaseConfig, StepConfig
+from heads.losses import Loss, inverse_frequency, loss_function
 from heads.search.space import seed_from
 from heads.training import Schedule
 
-# Sixteen utterances of three seconds: a step then fits a laptop's memory with the full encoders'
-# upper layers, and a corpus of some hundred utterances still has a dozen steps an epoch.
-FRAME_BUDGET = 2_400
-EPOCHS = 10
-# A phase often loses in its first epochs, when parts that never moved begin to, and gains later.
-# Seen on EMO-DB with tiny encoders, phase 3 of 8 epochs: .40, .31, .30, .37, .36, .43.
-PATIENCE = 5
-
-
-@dataclass(frozen=True)
-class PhaseConfig:
-    """How one phase is trained.
-
-    Attributes:
-        phase: 2 or 3.
-        learning_rate: at the peak of the schedule, for all that is trainable.
-        epochs: the most passes over the training rows.
-        patience: evaluations (one an epoch) without a better one after which the phase ends.
-        unfreeze_layers: see `finetune.phases.trainable_parts`.
-    """
-
-    phase: int
-    learning_rate: float
-    epochs: int = EPOCHS
-    patience: int = PATIENCE
-    unfreeze_layers: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"learning rate {self.learning_rate}: expected a positive number.")
-        if self.epochs < 1 or self.patience < 1:
-            raise ConfigError(
-                f"epochs and patience must be at least 1, got {self.epochs} and {self.patience}."
-            )
-
-
-@dataclass(frozen=True)
-class StepConfig:
-    """What the steps of all phases have in common.
-
-    Attributes:
-        frame_budget: largest number of frames of a batch, padding included.
-        loss: the loss; class weights are the training rows' inverse frequencies.
-        weight_decay: of AdamW.
-        warmup: share of a phase's steps with a rising learning rate; a cosine to 0 follows.
-        clip: largest gradient norm.
-        seed: for batches and dropout.
-    """
-
-    frame_budget: int = FRAME_BUDGET
-    loss: LossConfig = field(default_factory=LossConfig)
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
+Rows = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -95,10 +54,13 @@ class Trainer:
 
     Args:
         model: changed in place.
-        parameters: what is trainable in it.
+        parts: what is trainable in it.
         config: the phase.
         steps: what all phases have in common.
         train: trained on.
+        engine: this process among others; the only one by default.
+        boundary: hidden states from the cache, where there are.
+        augment: noise for the encoders.
 
     Attributes:
         step: steps made.
@@ -109,43 +71,69 @@ class Trainer:
     def __init__(
         self,
         model: EmotionModel,
-        parameters: list[nn.Parameter],
+        parts: Sequence[Part],
         config: PhaseConfig,
         steps: StepConfig,
         train: Examples,
+        engine: Engine | None = None,
+        boundary: Boundary | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.model = model
-        self.parameters = parameters
         self.config = config
         self.steps = steps
         self.train = train
         self.step = 0
         # How many batches an epoch has varies by one or two with their order.
-        self.total_steps = sum(len(self._plan(1 + epoch)) for epoch in range(config.epochs))
-        weight = inverse_frequency(train.targets, len(train.labels))
+        self.total_steps = sum(self.steps_of(1 + epoch) for epoch in range(config.epochs))
+        self.named = {name: p for part in parts for name, p in part.parameters.items()}
+        self._engine = engine or start_engine(model.device.type)
+        self._boundary = boundary
+        trainee = Trainee(model, boundary, augment)
+        self._module = self._engine.wrapped(trainee, all_used=not (augment and augment.drop))
+        self._targets = train.loss_targets(steps.loss)
+        weight = inverse_frequency(self._targets, len(train.labels))
         self.loss: Loss = loss_function(steps.loss, weight)
-        self._schedule = Schedule(config.epochs, warmup=steps.warmup, clip=steps.clip)
-        self._optimiser = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=steps.weight_decay
+        self._row_weights = _row_weights(
+            self._targets, weight if steps.loss.class_weight else torch.ones_like(weight)
         )
+        self._schedule = Schedule(config.epochs, warmup=steps.warmup, clip=steps.clip)
+        groups = [{"params": list(p.parameters.values()), "factor": p.factor} for p in parts]
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=config.learning_rate, weight_decay=steps.weight_decay
+        )
+        self._largest = 0  # frames of a batch that went through, padding included
 
-    def run_epoch(self, epoch: int) -> Iterator[LogRow]:
-        """One pass over the training rows; a row for each step."""
+    def steps_of(self, epoch: int) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self._plan(epoch)) / self.steps.accumulate)
+
+    def run_epoch(self, epoch: int, done: int = 0) -> Iterator[LogRow]:
+        """One pass over the training rows; a row for each step.
+
+        Args:
+            epoch: from 1.
+            done: steps of it that were made before.
+        """
         self.model.train()
+        plan, size = self._plan(epoch), self.steps.accumulate
+        groups = [plan[start : start + size] for start in range(0, len(plan), size)][done:]
+        shares = [_share(len(group), self._engine) for group in groups]
+        own = [group[n] for group, share in zip(groups, shares, strict=True) for n, _ in share]
         batches = load_batches(
             self.train.utterances,
-            self._plan(epoch),
+            own,
             audio=self.model.audio_encoder is not None,
+            boundary=self._boundary,
         )
-        for batch in batches:
-            rate = self._rate()
-            loss = self._run(batch, rate)
+        for group, share in zip(groups, shares, strict=True):
+            rate = self.config.learning_rate * self._schedule.factor(self.step, self.total_steps)
+            loss = self._run(group, share, batches, rate)
             yield LogRow(self.config.phase, epoch, self.step, rate, loss)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy, on the CPU, of all that this phase can change."""
-        trainable = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        frozen = {name for name, _ in self.model.named_parameters()} - trainable
+        frozen = {name for name, _ in self.model.named_parameters()} - self.named.keys()
         return {
             name: value.detach().to("cpu", copy=True)
             for name, value in self.model.state_dict().items()
@@ -156,7 +144,24 @@ class Trainer:
         """Put a copy back."""
         self.model.load_state_dict(weights, strict=False)
 
-    def _plan(self, epoch: int) -> list[tuple[int, ...]]:
+    def moments(self) -> dict[str, Tensor]:
+        """The optimiser's state by parameter, as `<parameter>:<entry>`."""
+        return {
+            f"{name}:{entry}": value.detach().cpu()
+            for name, parameter in self.named.items()
+            for entry, value in self.optimiser.state.get(parameter, {}).items()
+        }
+
+    def load_moments(self, moments: dict[str, Tensor]) -> None:
+        """Put the optimiser's state back."""
+        for key, value in moments.items():
+            name, _, entry = key.rpartition(":")
+            parameter = self.named[name]
+            # The count of steps stays on the CPU, where the optimiser keeps it.
+            kept = value if entry == "step" else value.to(parameter.device)
+            self.optimiser.state[parameter][entry] = kept
+
+    def _plan(self, epoch: int) -> list[Rows]:
         return plan_batches(
             self.train.lengths,
             self.steps.frame_budget,
@@ -164,36 +169,95 @@ class Trainer:
             epoch=epoch,
         )
 
-    def _rate(self) -> float:
-        return self.config.learning_rate * self._schedule.factor(self.step, self.total_steps)
-
-    def _run(self, batch: Batch, rate: float) -> float:
+    def _run(
+        self,
+        group: Sequence[Rows],
+        share: Sequence[tuple[int, bool]],
+        batches: Iterator[Batch],
+        rate: float,
+    ) -> float:
         """One step; returns the loss before it."""
-        device = self.model.device
-        seed = seed_from(self.steps.seed, self.config.phase, self.step)
-        # Dropout inside the encoders draws from torch's own state: seed it by the step, and leave
-        # the caller's as it was.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            logits = self.model(batch.waveforms, batch.texts, dropout_seed=seed)
-        loss = self.loss(logits, self.train.targets[list(batch.rows)].to(device))
-        self._optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.steps.clip)
-        value = float(loss.detach())
-        if not math.isfinite(value) or not math.isfinite(float(norm)):
-            self._refuse(batch, value)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        self._optimiser.step()
+        weight = sum(float(self._row_weights[list(rows)].sum()) for rows in group)
+        losses = torch.zeros(len(group))
+        self.optimiser.zero_grad()
+        for position, (number, counts) in enumerate(share):
+            last = position == len(share) - 1
+            alone = last or self._engine.world == 1
+            with nullcontext() if alone else self._engine.accelerator.no_sync(self._module):
+                loss = self._backward(next(batches), number, weight or 1.0, counts=counts)
+            losses[number] += loss
+        losses = self._engine.sum(losses).cpu()
+        self._check(group, losses)
+        norm = nn.utils.clip_grad_norm_(list(self.named.values()), self.steps.clip)
+        if not math.isfinite(float(norm)):
+            rows = [row for rows in group for row in rows]
+            raise self._refusal(rows, float(losses.sum()), "its gradient is not finite")
+        for settings in self.optimiser.param_groups:
+            settings["lr"] = rate * settings["factor"]
+        self.optimiser.step()
         self.step += 1
-        return value
+        return float(losses.sum())
 
-    def _refuse(self, batch: Batch, loss: float) -> None:
-        names = ", ".join(self.train.utterances[row].id for row in batch.rows)
-        what = "its gradient is not finite" if math.isfinite(loss) else "it is not finite"
-        raise TrainingError(
+    def _backward(self, batch: Batch, number: int, weight: float, *, counts: bool) -> float:
+        """Add a batch's gradients; returns its part of the loss."""
+        device = self.model.device
+        seed = seed_from(self.steps.seed, self.config.phase, self.step, number)
+        frames = len(batch.rows) * max(self.train.lengths[row] for row in batch.rows)
+        try:
+            # Dropout inside the encoders draws from torch's own state: seed it by the step, and
+            # leave the caller's as it was.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                logits = self._module(batch, seed)
+            target = self._targets[list(batch.rows)].to(device)
+            loss = self.loss(logits, target, denominator=weight) * float(counts)
+            # The processes' gradients are averaged; the loss is a sum over them.
+            self._engine.accelerator.backward(loss * self._engine.world)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise self._too_large(len(batch.rows), frames) from error
+        self._largest = max(self._largest, frames)
+        return float(loss.detach())
+
+    def _check(self, group: Sequence[Rows], losses: Tensor) -> None:
+        for rows, loss in zip(group, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise self._refusal(rows, loss, "it is not finite")
+
+    def _refusal(self, rows: Sequence[int], loss: float, what: str) -> TrainingError:
+        names = ", ".join(self.train.utterances[row].id for row in rows)
+        return TrainingError(
             f"phase {self.config.phase}, step {self.step + 1}: the loss is {loss:g} and {what}. "
             f"The batch held {names}. Check these recordings, or lower the learning rate "
             f"({self.config.learning_rate:g})."
         )
+
+    def _too_large(self, utterances: int, frames: int) -> TrainingError:
+        fits = self._largest or frames // 2
+        seen = "the largest that did had" if self._largest else "half of that is"
+        return TrainingError(
+            f"phase {self.config.phase}, step {self.step + 1}: a batch of {utterances} utterances, "
+            f"{frames:,} frames with padding, does not fit the memory of {self.model.device}; "
+            f"{seen} {fits:,}. Start over with --fresh --frame-budget {fits}, with --accumulate to "
+            "keep as many utterances in a step, or with --gradient-checkpointing."
+        )
+
+
+def _share(batches: int, engine: Engine) -> list[tuple[int, bool]]:
+    """The batches of a step that this process takes, and whether each counts.
+
+    Every process takes as many, for they wait for each other: one that has too few takes the
+    first again, for nothing.
+    """
+    own = [(number, True) for number in range(engine.rank, batches, engine.world)]
+    return own + [(0, False)] * (math.ceil(batches / engine.world) - len(own))
+
+
+def _row_weights(targets: Tensor, weight: Tensor) -> Tensor:
+    """`[n]`, what each row adds to the denominator of the loss."""
+    return targets @ weight if targets.is_floating_point() else weight[targets]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

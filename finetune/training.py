@@ -5,19 +5,31 @@ The weights a phase starts from are its first candidate, so no phase ends below 
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
 
 from corpora.errors import ConfigError
 from corpora.progress import progress_bar
+from finetune.engine.augment import Augment, takes_spectrograms
+from finetune.engine.boundary import Boundary
+from finetune.engine.launch import Engine, start_engine
+from finetune.engine.upper import layer_outputs
 from finetune.examples import Examples
 from finetune.model import EmotionModel
-from finetune.phases import TrainableRow, format_table, trainable_parts, trainable_table, unfreeze
+from finetune.phases import (
+    Part,
+    TrainableRow,
+    format_table,
+    trainable_parts,
+    trainable_table,
+    unfreeze,
+)
 from finetune.scoring import Score, predict_logits, score
-from finetune.steps import LogRow, PhaseConfig, StepConfig, Trainer
+from finetune.settings import PhaseConfig, StepConfig
+from finetune.steps import LogRow, Trainer
 
 Tell = Callable[[str], None]
 
@@ -55,6 +67,75 @@ class PhaseResult:
             "epochs": self.epochs,
         }
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], log: tuple[LogRow, ...]) -> PhaseResult:
+        """The inverse of `to_json`."""
+        return cls(
+            config=PhaseConfig(**value["config"]),
+            table=tuple(TrainableRow(**row) for row in value["trainable"]),
+            start=Score(**value["start"]),
+            best=Score(**value["best"]),
+            best_epoch=value["best_epoch"],
+            epochs=value["epochs"],
+            log=log,
+        )
+
+
+@dataclass
+class Progress:
+    """Where a phase stands.
+
+    Attributes:
+        start: development score before the first step.
+        best: of the best weights so far.
+        kept: those.
+        best_epoch: after which epoch they stood.
+        epoch: the pass that is being made, or was made last.
+        done: steps of it.
+        step: steps in all.
+        log: a row for the start and for every step.
+        scored: whether the pass was scored.
+    """
+
+    start: Score
+    best: Score
+    kept: dict[str, Tensor]
+    best_epoch: int = 0
+    epoch: int = 0
+    done: int = 0
+    step: int = 0
+    log: list[LogRow] = field(default_factory=list)
+    scored: bool = True
+
+
+# Called after a step, with the trainer and where it stands.
+AfterStep = Callable[[Trainer, Progress], None]
+# Called at the end, with what the phase did and all weights that it can have changed.
+AtEnd = Callable[[PhaseResult, dict[str, Tensor]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a phase is trained with, beside its settings.
+
+    Attributes:
+        engine: this process among others.
+        boundary: hidden states from the cache, where there are.
+        after_step: for checkpoints and curves.
+        at_end: likewise.
+        resume: puts weights and optimiser back and says where the phase stood; None for the start.
+        tell: called with the table of what is trainable, and with what came of it.
+        show_progress: whether to draw a progress bar.
+    """
+
+    engine: Engine | None = None
+    boundary: Boundary | None = None
+    after_step: AfterStep | None = None
+    at_end: AtEnd | None = None
+    resume: Callable[[Trainer], Progress] | None = None
+    tell: Tell | None = None
+    show_progress: bool = False
+
 
 def run_phase(
     model: EmotionModel,
@@ -62,9 +143,7 @@ def run_phase(
     steps: StepConfig,
     train: Examples,
     dev: Examples,
-    *,
-    tell: Tell | None = None,
-    show_progress: bool = False,
+    around: Surroundings | None = None,
 ) -> PhaseResult:
     """Train one phase; the model is left with its best weights, frozen and in eval mode.
 
@@ -74,61 +153,103 @@ def run_phase(
         steps: what all phases have in common.
         train: trained on.
         dev: scored after each epoch; decides when to stop and which weights are kept.
-        tell: called with the table of what is trainable, and with what came of it.
-        show_progress: whether to draw a progress bar.
+        around: what else there is.
 
     Raises:
-        TrainingError: a loss or gradient is not finite; the batch's utterances are named.
+        TrainingError: a loss or gradient is not finite (the batch's utterances are named), or a
+            batch does not fit the memory.
         AudioError: a recording cannot be read.
         ConfigError: there is nothing to train on or to score.
     """
+    around = around or Surroundings()
     if len(train) == 0 or len(dev) == 0:
         raise ConfigError(
             f"{len(train)} training and {len(dev)} development utterances can be used; "
             "fine-tuning needs both."
         )
-    say = tell or (lambda _: None)
-    parts = trainable_parts(model, config.phase, config.unfreeze_layers)
+    say = around.tell or (lambda _: None)
+    engine = around.engine or start_engine(model.device.type)
+    parts = trainable_parts(model, config.phase, config.unfreeze_layers, config.layer_decay)
     table = trainable_table(parts, config.learning_rate)
     say(f"Phase {config.phase} trains\n{format_table(table)}")
-    trainer = Trainer(model, unfreeze(model, parts), config, steps, train)
+    unfreeze(model, parts)
+    noise = augmentation(model, config, parts)
+    trainer = Trainer(model, parts, config, steps, train, engine, around.boundary, noise)
 
     def evaluate() -> Score:
-        return score(predict_logits(model, dev, steps.frame_budget), dev.targets, trainer.loss)
+        budget = steps.frame_budget
+        logits = predict_logits(model, dev, budget, boundary=around.boundary, engine=engine)
+        return score(logits, dev.targets, trainer.loss, dev.loss_targets(steps.loss))
 
-    start = best = evaluate()
-    best_epoch, kept = 0, trainer.weights()
-    log = [LogRow(config.phase, 0, 0, 0.0, None, start)]
-    epoch = 0
-    bar = progress_bar(f"Phase {config.phase}", trainer.total_steps, "step", show=show_progress)
+    if around.resume is not None:
+        now = around.resume(trainer)
+    else:
+        start = evaluate()
+        now = Progress(start, start, trainer.weights())
+        now.log.append(LogRow(config.phase, 0, 0, 0.0, None, start))
+    bar = progress_bar(
+        f"Phase {config.phase}",
+        trainer.total_steps,
+        "step",
+        show=around.show_progress,
+        initial=now.step,
+    )
     with bar:
-        while epoch < config.epochs and epoch - best_epoch < config.patience:
-            epoch += 1
-            bar.set_postfix_str(f"epoch {epoch}, dev macro-F1 {best.macro_f1:.3f}", refresh=False)
-            for row in trainer.run_epoch(epoch):
-                log.append(row)
+        while not now.scored or (
+            now.epoch < config.epochs and now.epoch - now.best_epoch < config.patience
+        ):
+            if now.scored:
+                now.epoch, now.done, now.scored = now.epoch + 1, 0, False
+            bar.set_postfix_str(
+                f"epoch {now.epoch}, dev macro-F1 {now.best.macro_f1:.3f}", refresh=False
+            )
+            for row in trainer.run_epoch(now.epoch, now.done):
+                now.log.append(row)
+                now.done, now.step = now.done + 1, trainer.step
                 bar.update()
-            now = evaluate()
-            log[-1] = replace(log[-1], dev=now)
-            if now.better_than(best):
-                best, best_epoch, kept = now, epoch, trainer.weights()
-    trainer.restore(kept)
+                if around.after_step is not None:
+                    around.after_step(trainer, now)
+            found = evaluate()
+            now.scored = True
+            now.log[-1] = replace(now.log[-1], dev=found)
+            if found.better_than(now.best):
+                now.best, now.best_epoch, now.kept = found, now.epoch, trainer.weights()
+    trainer.restore(now.kept)
     model.requires_grad_(False).eval()
     say(
-        f"dev macro-F1 {start.macro_f1:.3f} at the start, best {best.macro_f1:.3f} after epoch "
-        f"{best_epoch} of {epoch}\n"
+        f"dev macro-F1 {now.start.macro_f1:.3f} at the start, best {now.best.macro_f1:.3f} after "
+        f"epoch {now.best_epoch} of {now.epoch}\n"
     )
-    return PhaseResult(config, table, start, best, best_epoch, epoch, tuple(log))
+    result = PhaseResult(
+        config, table, now.start, now.best, now.best_epoch, now.epoch, tuple(now.log)
+    )
+    if around.at_end is not None:
+        around.at_end(result, now.kept)
+    return result
 
 
-def log_text(results: Sequence[PhaseResult]) -> str:
-    """The steps of all phases as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["phase", "epoch", "step", "lr", "loss", "dev_macro_f1", "dev_loss"])
-    for result in results:
-        for row in result.log:
-            dev = ("", "") if row.dev is None else (repr(row.dev.macro_f1), repr(row.dev.loss))
-            loss = "" if row.loss is None else repr(row.loss)
-            writer.writerow([row.phase, row.epoch, row.step, repr(row.learning_rate), loss, *dev])
-    return out.getvalue()
+def augmentation(model: EmotionModel, config: PhaseConfig, parts: tuple[Part, ...]) -> Augment:
+    """The noise of a phase, for encoders of which something is trained.
+
+    Raises:
+        ConfigError: SpecAugment for an encoder without a spectrogram.
+    """
+    trained = {name for part in parts for name in part.parameters}
+    listens = any(name.startswith("audio_encoder.") for name in trained)
+    if config.spec_augment and listens and not takes_spectrograms(model):
+        raise ConfigError(
+            "SpecAugment masks mel bands, and this speech encoder reads waveforms. "
+            "Leave --spec-augment out, or use --layerdrop."
+        )
+    layers, outputs = {}, {}
+    for modality, encoder in (("audio", model.audio_encoder), ("text", model.text_encoder)):
+        stack = None if encoder is None else encoder.stack
+        if encoder is None or stack is None or not config.layerdrop:
+            continue
+        number = {p: n for n, layer in enumerate(stack) for p in layer.parameters()}
+        owners = {number.get(p) for part in parts for p in part.parameters.values()}
+        found = tuple(sorted(n for n in owners if n is not None))
+        if found:
+            layers[modality], outputs[modality] = found, layer_outputs(encoder)
+    spec = config.spec_augment if listens else 0.0
+    return Augment(spec, config.layerdrop, layers, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -84,7 +85,8 @@ class VectorStore:
         self.device = torch.device(device)
         self._half = torch.bfloat16 if precision == "bf16" else None
         self._vectors: dict[tuple[str, str], dict[str, Tensor]] = {}
-        self._buffers: dict[tuple[str, str], Tensor] = {}
+        # One set a thread: companies are trained beside one another.
+        self._buffers = threading.local()
 
     def vectors(self, modality: str, input_norm: str, name: str) -> Tensor:
         """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation."""
@@ -145,10 +147,11 @@ class VectorStore:
         total = int(frames.lengths[rows].sum())
         # In memory that the next batch uses again: the system clears each page of fresh memory,
         # which would cost more than filling it.
-        buffer = self._buffers.get((modality, norm))
+        name = f"{modality} {norm}"
+        buffer = getattr(self._buffers, name, None)
         if buffer is None or len(buffer) < total:
             buffer = torch.empty(total, frames.dim, dtype=self._half or means.dtype)
-            self._buffers[modality, norm] = buffer
+            setattr(self._buffers, name, buffer)
         start = 0
         # One utterance after the other, so that its frames are touched while in the cache.
         for row, mean in zip(rows.tolist(), means, strict=True):

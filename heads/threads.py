@@ -28,6 +28,12 @@ def suitable_threads(dataset: Dataset, batch_size: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def suitable_workers(dataset: Dataset, batch_size: int) -> int:
+    """How many companies of heads are trained beside one another, a thread each."""
+    small = batch_values(dataset, batch_size) < SHARED_VALUES
+    return torch.get_num_threads() if small else 1
+
+
 def batch_values(dataset: Dataset, batch_size: int) -> float:
     """How many values the frames of a batch have on average, all modalities together."""
     values = sum(frames.total * frames.dim for frames in dataset.frames.values())

@@ -93,14 +93,16 @@ def hub_directory(
         return None
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-    version = {} if revision is None else {"revision": revision}
-    cached = try_to_load_from_cache(name, "config.json", **version)
+    cached = try_to_load_from_cache(name, "config.json", None, revision)
     if isinstance(cached, str) and complete(Path(cached).parent):
         return Path(cached).parent
     try:
         directory = Path(
             snapshot_download(
-                name, allow_patterns=list(files), ignore_patterns=list(ignored), **version
+                name,
+                allow_patterns=list(files),
+                ignore_patterns=list(ignored),
+                revision=revision,
             )
         )
         if files is _HUB_FILES and not any(directory.glob("*.safetensors")):

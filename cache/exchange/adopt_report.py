@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.amounts import bytes_text, count_text
+from corpora.work import command_line
 
 _SHOWN = 5
 
@@ -71,5 +72,5 @@ class AdoptReport:
                 lines += [f"  {name}" for name in names[:_SHOWN]]
                 if len(names) > _SHOWN:
                     lines.append(f"  and {len(names) - _SHOWN:,} more")
-        lines.append(f"Next: python cli.py search --trials 100 --work {self.work}")
+        lines.append(f"Next: {command_line('search --trials 100', self.work)}")
         return "\n".join(lines)

@@ -12,6 +12,7 @@ FILE                                     attributes: format, version
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from corpora.errors import MissingStepError
 from corpora.files import atomic_path
 from corpora.manifest import Manifest, Utterance
 from corpora.progress import progress_bar
-from corpora.work import Work
+from corpora.work import Work, command_line
 
 FORMAT, VERSION = "emopool-hdf5", 1
 # HDF5 1.8 (2008) and later read it; older layouts hold at most 64 kB of attributes, and a text may
@@ -78,8 +79,8 @@ class TransferReport:
             lines.append(f"  {stream}: {count_text(count, 'utterance')}{more}")
         step = f"cache {'info' if self.imported else 'import'}"
         work = self.work if self.imported else "OTHER-WORK"
-        file = "" if self.imported else f" {self.path}"
-        return "\n".join([*lines, f"Next: python cli.py {step}{file} --work {work}"])
+        file = "" if self.imported else f" {shlex.quote(str(self.path))}"
+        return "\n".join([*lines, f"Next: {command_line(step + file, work)}"])
 
 
 def export_hdf5(

@@ -86,11 +86,10 @@ def run_plan(
             f"({_added(report)}). Make room and run the same command again: it goes on from there."
         ) from error
     except KeyboardInterrupt:
-        tell(
+        raise KeyboardInterrupt(
             f"Interrupted. What was encoded is stored ({_added(report)}). Run the same command "
             "again: it goes on from there."
-        )
-        raise
+        ) from None
     finally:
         report.seconds = time.monotonic() - started
     return report

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.amounts import bytes_text, count_text
+from cache.extraction import extract_command
+from corpora.work import command_line
 
 _WIDTH = 100
 
@@ -131,10 +133,10 @@ def _next(report: VerifyReport) -> list[str]:
     work = report.work
     if not report.ok:
         return [
-            f"Next: python cli.py cache verify --fix --work {work}  (drops damaged parts; what "
-            "else is wrong is moved out of the cache, not deleted)"
+            f"Next: {command_line('cache verify --fix', work)}  (drops damaged parts; what else is "
+            "wrong is moved out of the cache, not deleted)"
         ]
-    lines = [f"Next: python cli.py extract --work {work}  (computes what is missing now)"]
+    lines = [f"Next: {extract_command(work)}  (computes what is missing now)"]
     if any(problem.imported for problem in report.problems):
         lines.append("Imported features were dropped too: import their folder or file again.")
     return lines

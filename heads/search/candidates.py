@@ -6,8 +6,11 @@ is that of each utterance's prediction by the head it was held out from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +18,13 @@ from torch import Tensor
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import Head, HeadConfig
+from heads.pooling.attentive import Attentive
+from heads.pooling.registry import pooling_config
 from heads.search.space import seed_from
 from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.training import Cohort, Schedule, TrainingConfig, predict
+
+Result = TypeVar("Result")
 
 # Heads trained in one company where trials are several heads: bounds the memory that the hidden
 # units of their scorers take. Companies do not change results.
@@ -59,13 +66,15 @@ class Selection:
 
 
 class Candidates:
-    """The trials of a cohort in training.
+    """The trials of a cohort in training, as companies that share their work on frames.
 
     Args:
         configs: shape and training of each trial's heads.
         store: the data.
         schedule: what they have in common.
         selection: what they are trained on and scored by.
+        workers: threads that train companies beside one another. For small data, where two
+            threads in one company would mostly wait for each other.
     """
 
     def __init__(
@@ -74,42 +83,61 @@ class Candidates:
         store: VectorStore,
         schedule: Schedule,
         selection: Selection,
+        workers: int = 1,
     ) -> None:
         self._store = store
         self._selection = selection
+        self._workers = workers
         size = len(configs) if selection.folds is None else max(1, HEADS_AT_ONCE // selection.heads)
+        # The position of each trial of each company among those that are left.
+        self._members = _divided([config for config, _ in configs], size, workers)
         self._companies = [
-            _company(configs[start : start + size], store, schedule, selection)
-            for start in range(0, len(configs), size)
+            _company([configs[k] for k in members], store, schedule, selection)
+            for members in self._members
         ]
         self.epoch = 0
 
     @property
     def heads(self) -> list[Head]:
         """All heads in training, the folds of a trial one after the other."""
-        return [head for company in self._companies for head in company.heads]
+        count = self._selection.heads
+        found = {
+            trial: company.heads[at * count : (at + 1) * count]
+            for company, members in zip(self._companies, self._members, strict=True)
+            for at, trial in enumerate(members)
+        }
+        return [head for trial in sorted(found) for head in found[trial]]
 
     def run_epoch(self) -> None:
         """One pass of every head over its rows."""
-        for company in self._companies:
-            company.run_epoch()
+        self._each(lambda company: company.run_epoch())
         self.epoch += 1
 
     def probabilities(self) -> Tensor:
         """`[trials, m, C]` for the scored rows, in their order."""
-        return torch.cat([self._predict(company.heads) for company in self._companies])
+        said = torch.cat(self._each(lambda company: self._predict(company.heads)))
+        trials = torch.tensor([trial for members in self._members for trial in members])
+        return said[trials.argsort()]
 
     def keep(self, trials: Sequence[int]) -> None:
         """Go on with the trials at these positions only."""
-        count, start, companies = self._selection.heads, 0, []
-        for company in self._companies:
-            held = len(company.heads) // count
-            own = [t - start for t in trials if start <= t < start + held]
-            company.keep([t * count + fold for t in own for fold in range(count)])
-            start += held
-            if own:
+        count = self._selection.heads
+        place = {trial: position for position, trial in enumerate(sorted(trials))}
+        members, companies = [], []
+        for company, own in zip(self._companies, self._members, strict=True):
+            staying = [at for at, trial in enumerate(own) if trial in place]
+            company.keep([at * count + fold for at in staying for fold in range(count)])
+            if staying:
+                members.append([place[own[at]] for at in staying])
                 companies.append(company)
-        self._companies = companies
+        self._members, self._companies = members, companies
+
+    def _each(self, work: Callable[[Cohort], Result]) -> list[Result]:
+        """Do something with every company, in their order."""
+        if self._workers == 1:
+            return [work(company) for company in self._companies]
+        with ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(work, self._companies))
 
     def _predict(self, heads: Sequence[Head]) -> Tensor:
         scored, folds = self._selection.scored, self._selection.folds
@@ -121,6 +149,33 @@ class Candidates:
             own = folds.numbers == fold
             found[:, own] = predict(heads[fold :: folds.count], self._store, scored[own])
         return found
+
+
+def _divided(heads: Sequence[HeadConfig], size: int, workers: int) -> list[list[int]]:
+    """Positions of the trials in companies of at most `size`, at least one for each worker.
+
+    The costly ones are dealt out first, each to the company that has the least to do.
+    """
+    count = min(len(heads), max(math.ceil(len(heads) / size), workers))
+    companies: list[list[int]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for k in sorted(range(len(heads)), key=lambda k: (-_cost(heads[k]), k)):
+        free = [at for at in range(count) if len(companies[at]) < size]
+        home = min(free, key=lambda at: loads[at])
+        companies[home].append(k)
+        loads[home] += _cost(heads[k])
+    return [sorted(company) for company in companies]
+
+
+def _cost(head: HeadConfig) -> float:
+    """About how much work a head is: the outputs of its scorers, and its classifier as one more."""
+    cost = 1.0
+    for name in head.modalities:
+        pooling = pooling_config(head.pooling[name])
+        if isinstance(pooling, Attentive):
+            units = 1 if pooling.scorer_layers == 1 else pooling.hidden
+            cost += pooling.queries * (units + 2)
+    return cost
 
 
 def _company(

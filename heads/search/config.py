@@ -57,7 +57,7 @@ class SearchConfig:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     fixed_by: str = ""
     sampler: str = "tpe"
-    folds: str = "off"
+    folds: str = "auto"
     ensemble: int = 0
     storage: str = ""
     study_name: str = STUDY_NAME

@@ -47,6 +47,7 @@ class Setting:
         selection: what is trained on and compared by.
         origin: where the data comes from.
         folder: the search's.
+        workers: threads that train heads beside one another (see `Candidates`).
         seed: of the study.
     """
 
@@ -57,6 +58,7 @@ class Setting:
     origin: Origin
     folder: Path
     seed: int
+    workers: int = 1
 
     @property
     def gold(self) -> Tensor:
@@ -97,7 +99,9 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
         return 0
     taken = len(members)
     configs = [(member.head, member.training) for member in members]
-    candidates = Candidates(configs, setting.store, setting.schedule, setting.selection)
+    candidates = Candidates(
+        configs, setting.store, setting.schedule, setting.selection, setting.workers
+    )
     for rung in rungs(setting.schedule.epochs):
         while candidates.epoch < rung:
             candidates.run_epoch()
@@ -161,9 +165,8 @@ def train_missing(setting: Setting, study: HeadStudy) -> list[int]:
         return []
     dataset = setting.store.dataset
     configs = [trial_configs(t, setting.space, t.user_attrs[SEED]) for t in missing]
-    candidates = Candidates(
-        configs, setting.store, setting.schedule, Selection.of(dataset, folds=None)
-    )
+    alone = Selection.of(dataset, folds=None)
+    candidates = Candidates(configs, setting.store, setting.schedule, alone, setting.workers)
     while candidates.epoch < setting.schedule.epochs:
         candidates.run_epoch()
     for trial, head, (_, training) in zip(missing, candidates.heads, configs, strict=True):

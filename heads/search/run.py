@@ -38,7 +38,7 @@ from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy, final_value
 from heads.search.summary import SearchReport
 from heads.targets import count_without_votes
-from heads.threads import suitable_threads
+from heads.threads import suitable_threads, suitable_workers
 from heads.training import Schedule
 
 # How long to wait for another process that is writing its results.
@@ -135,6 +135,7 @@ def search_heads(
         origin,
         folder,
         config.seed,
+        suitable_workers(dataset, config.batch_size) if device == "cpu" else 1,
     )
     published, skipped = published_params(space)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.text_table import aligned
+from corpora.work import command_line
 from heads.metrics import Report
 from heads.reference import Reference
 from heads.results import HeadRecord
@@ -134,8 +135,8 @@ class SearchReport:
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
                 "",
-                f"Next: python cli.py finetune --best --work {work}",
-                f"  or: python cli.py evaluate --work {work}",
+                f"Next: {command_line('finetune --best', work)}",
+                f"  or: {command_line('evaluate', work)}",
             ]
         )
 

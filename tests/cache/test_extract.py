@@ -245,7 +245,7 @@ def test_an_interrupted_run_keeps_what_was_encoded(
 
 
 def test_frames_that_were_never_extracted_are_asked_for(work: Work, manifest: Manifest) -> None:
-    with pytest.raises(MissingStepError, match=r"extract --work"):
+    with pytest.raises(MissingStepError, match=r"python cli.py extract --"):
         collect_frames(work, manifest, ["audio"])
     extract(work, manifest, TINY)
     longer = replace(

@@ -31,7 +31,10 @@ def add_search(
     """Write `search/best.json` and its weights."""
     dataset = load_dataset(work, manifest)
     head = make_head(pooling, modalities)
-    training, schedule = TrainingConfig(learning_rate=1e-3), Schedule(epochs=3, batch_size=8)
+    training, schedule = (
+        TrainingConfig(learning_rate=1e-3, seed=1),
+        Schedule(epochs=3, batch_size=8),
+    )
     cohort = Cohort([head], [training], VectorStore(dataset), dataset.rows("train"), schedule)
     for _ in range(schedule.epochs):
         cohort.run_epoch()

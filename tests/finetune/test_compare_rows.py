@@ -11,8 +11,8 @@ from corpora.errors import ConfigError
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.compare_rows import DONE, check_names, finetune_rows
+from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel
-from finetune.run import FinetuneConfig
 from heads.comparing.config import CompareConfig
 from heads.comparing.layers import run_layers
 from heads.comparing.report import CompareReport

@@ -19,7 +19,7 @@ from corpora.errors import ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.assembly import assemble
-from finetune.evaluate import evaluate, evaluate_head, evaluate_model
+from finetune.evaluate import EvaluateConfig, evaluate, evaluate_head, evaluate_model
 from finetune.evaluation import Evaluation
 from finetune.model import EmotionModel
 from heads.origin import manifest_digest
@@ -103,15 +103,15 @@ def test_the_model_is_scored_where_there_is_one(
     with_model: Work, work: Work, manifest: Manifest
 ) -> None:
     assert evaluate(with_model, manifest).subject == "model"
-    assert evaluate(with_model, manifest, subject="head").subject == "head"
+    assert evaluate(with_model, manifest, config=EvaluateConfig("head")).subject == "head"
 
 
 def test_without_a_model_the_head_is_scored(work: Work, manifest: Manifest) -> None:
     assert evaluate(work, manifest, "dev").subject == "head"
     with pytest.raises(MissingStepError, match="finetune --best"):
-        evaluate(work, manifest, subject="model")
+        evaluate(work, manifest, config=EvaluateConfig("model"))
     with pytest.raises(ConfigError, match="head or model"):
-        evaluate(work, manifest, subject="trial")
+        evaluate(work, manifest, config=EvaluateConfig("trial"))
 
 
 def test_an_unreadable_recording_is_skipped_and_named(
@@ -197,7 +197,7 @@ def test_splits_that_changed_since_are_refused(
 ) -> None:
     trained_on(with_model, manifest)
     with pytest.raises(ConfigError, match=rf"has changed since the {subject}.*`search`.*again"):
-        evaluate(with_model, swapped(manifest), subject=subject)
+        evaluate(with_model, swapped(manifest), config=EvaluateConfig(subject))
     assert not with_model.evaluation.exists()
 
 
@@ -206,7 +206,9 @@ def test_another_corpus_is_scored_with_a_note(
     subject: str, with_model: Work, manifest: Manifest
 ) -> None:
     trained_on(with_model, manifest)
-    evaluation = evaluate(with_model, swapped(manifest, corpus="others"), subject=subject)
+    evaluation = evaluate(
+        with_model, swapped(manifest, corpus="others"), config=EvaluateConfig(subject)
+    )
     assert evaluation.to_text().startswith("Note: This manifest is not the one")
     report = json.loads((evaluation.folder / "report.json").read_text())
     assert "may hold recordings it was trained on" in report["note"]
@@ -215,7 +217,7 @@ def test_another_corpus_is_scored_with_a_note(
 @pytest.mark.parametrize("subject", ["head", "model"])
 def test_its_own_manifest_needs_no_note(subject: str, with_model: Work, manifest: Manifest) -> None:
     trained_on(with_model, manifest)
-    evaluation = evaluate(with_model, manifest, subject=subject)
+    evaluation = evaluate(with_model, manifest, config=EvaluateConfig(subject))
     assert evaluation.note == ""
     assert "Note: This manifest" not in evaluation.to_text()
 
@@ -235,6 +237,6 @@ def test_a_folder_that_cannot_be_written_to_stops_it_first(
 ) -> None:
     with_model.evaluation.write_text("a file where the folder should be")
     for name in ("collect_frames", "predict_logits"):
-        monkeypatch.delattr(f"finetune.evaluate.{name}")
+        monkeypatch.delattr(f"finetune.evaluating.subjects.{name}")
     with pytest.raises(ConfigError, match="cannot be written to"):
-        evaluate(with_model, manifest, subject=subject)
+        evaluate(with_model, manifest, config=EvaluateConfig(subject))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,20 @@ def no_description(directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(config))
 
 
+def listed_code(directory: Path) -> None:
+    """Code that the directory calls its own, with its digest."""
+    code = directory / "audio_encoder" / "modeling_custom.py"
+    code.write_text("raise SystemExit\n")
+    config = json.loads((directory / "config.json").read_text())
+    digest = hashlib.sha256(code.read_bytes()).hexdigest()
+    config["files"]["audio_encoder/modeling_custom.py"] = digest
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def an_encoder(directory: Path) -> None:
+    shutil.copy(directory / "audio_encoder" / "config.json", directory / "config.json")
+
+
 def another_version(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "version": 99}))
@@ -126,6 +142,8 @@ def another_version(directory: Path) -> None:
         (add, ConfigError, r"text_encoder/modeling_custom\.py does not belong"),
         (another_head, ConfigError, r"head\.safetensors does not fit"),
         (no_description, ConfigError, "does not describe a model"),
+        (listed_code, ConfigError, r"lists audio_encoder/modeling_custom\.py.*never read"),
+        (an_encoder, ConfigError, "is no model of Emopool: .* that of wav2vec2-bert"),
         (another_version, FormatVersionError, "99"),
         (shutil.rmtree, MissingStepError, "no model in"),
     ],
@@ -148,6 +166,7 @@ def test_a_readme_and_hidden_files_may_be_added(copy: Path) -> None:
 def test_an_earlier_model_is_replaced_whole(copy: Path, encoders: Path) -> None:
     make_model(encoders, modalities=("text",)).save_pretrained(copy)
     assert sorted(path.name for path in copy.iterdir()) == [
+        "README.md",
         "config.json",
         "head.safetensors",
         "text_encoder",
@@ -170,3 +189,75 @@ def test_an_earlier_model_survives_a_save_that_fails(copy: Path, encoders: Path)
         model.save_pretrained(copy)
     torch.testing.assert_close(logits(EmotionModel.from_pretrained(copy)), before, atol=0, rtol=0)
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+def test_code_that_an_encoder_asks_for_is_not_run(copy: Path) -> None:
+    """Even where config.json is made to call it its own file."""
+    path = copy / "audio_encoder" / "config.json"
+    value = json.loads(path.read_text())
+    value["auto_map"] = {"AutoModel": "modeling_custom.Model"}
+    path.write_text(json.dumps(value))
+    config = json.loads((copy / "config.json").read_text())
+    config["files"]["audio_encoder/config.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (copy / "config.json").write_text(json.dumps(config))
+    model = EmotionModel.from_pretrained(copy)
+    assert type(model.get_submodule("audio_encoder.model")).__module__.startswith("transformers.")
+
+
+def test_config_says_what_hubs_look_for_and_where_it_comes_from(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    assert config["model_type"] == "emopool"
+    assert config["architectures"] == ["EmotionModel"]
+    assert list(config["id2label"].values()) == config["labels"]
+    assert [config["label2id"][label] for label in config["labels"]] == [0, 1, 2]
+    assert config["encoders"]["audio"]["folder"] == "audio_encoder"
+    assert config["encoders"]["text"]["layers"] == 1
+
+
+def test_a_hub_id_that_is_on_this_machine_needs_no_network(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def cached(*words: object) -> str:
+        asked.append(words)
+        return str(saved / "config.json")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    found = EmotionModel.from_pretrained("someone/emotion", revision="v2")
+    torch.testing.assert_close(logits(found), logits(EmotionModel.from_pretrained(saved)))
+    assert asked == [("someone/emotion", "config.json", None, "v2")]
+
+
+def test_a_hub_id_is_downloaded_whole_and_without_code(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def download(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(saved)
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    EmotionModel.from_pretrained("someone/emotion")
+    patterns = asked["allow_patterns"]
+    assert isinstance(patterns, list)
+    listed = json.loads((saved / "config.json").read_text())["files"]
+    assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in listed)
+    assert not any(fnmatch("text_encoder/modeling.py", pattern) for pattern in patterns)
+    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in patterns)
+    assert asked["ignore_patterns"] == []
+
+
+def test_a_hub_id_that_cannot_be_reached_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise ConnectionError("Connection refused")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(EmopoolError, match=r"Connection refused.*finetune --best"):
+        EmotionModel.from_pretrained("someone/emotion")
+    with pytest.raises(MissingStepError, match="no such directory, and it is no hub id"):
+        EmotionModel.from_pretrained("/no/such/model")

@@ -12,12 +12,16 @@ import torch
 from corpora.errors import ConfigError, TrainingError
 from corpora.manifest import Manifest
 from finetune import training
+from finetune.curves import log_text
+from finetune.engine.activations import compute_activations_again
 from finetune.examples import Examples, gather_examples
 from finetune.model import EmotionModel
-from finetune.phases import trainable_parts
+from finetune.phases import trainable_parts, trainable_table, unfreeze
 from finetune.scoring import Score
-from finetune.steps import PhaseConfig, StepConfig, Trainer
-from finetune.training import PhaseResult, log_text, run_phase
+from finetune.settings import PhaseConfig, StepConfig
+from finetune.steps import Trainer
+from finetune.training import PhaseResult, run_phase
+from heads.losses import LossConfig
 from tests.finetune.corpus import make_model
 
 STEPS = StepConfig(frame_budget=200)
@@ -163,7 +167,7 @@ def test_the_log_has_a_row_a_step_and_scores_at_the_ends_of_epochs(
     encoders: Path, manifest: Manifest
 ) -> None:
     result = run(make_model(encoders), manifest)
-    lines = log_text([result]).splitlines()
+    lines = log_text(result.log).splitlines()
     assert lines[0] == "phase,epoch,step,lr,loss,dev_macro_f1,dev_loss"
     assert len(lines) == 1 + len(result.log)
     scored = [line.split(",")[1:3] for line in lines[1:] if line.split(",")[5]]
@@ -187,3 +191,86 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(
     assert failed[second.id] == "corrupt"
     assert "no such file" in failed[third.id]
     assert "shorter than one frame" in failed[fourth.id]
+
+
+def test_layers_learn_at_a_rate_that_decays_downwards(encoders: Path) -> None:
+    model = make_model(encoders)
+    parts = trainable_parts(model, 3, layer_decay=0.5)
+    rates = {(row.module, row.layers): row.learning_rate for row in trainable_table(parts, 1.0)}
+    assert rates["head", "all"] == 1
+    assert [rates["audio encoder", f"layer {n}"] for n in (3, 2, 1)] == [1, 0.5, 0.25]
+    assert rates["text encoder", "below and beside the layers"] == 0.125
+    names = {name for part in parts for name in part.parameters}
+    assert names == {name for part in trainable_parts(model, 3) for name in part.parameters}
+
+
+@pytest.mark.parametrize("phase", [2, 3])
+def test_with_layer_decay_exactly_the_same_moves(
+    phase: int, encoders: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(encoders)
+    expected = {name for part in trainable_parts(model, phase) for name in part.parameters}
+    before = state(model)
+    script_scores(monkeypatch, [Score(0.1, 1.0), Score(0.2, 1.0)])
+    run(model, manifest, phase=phase, epochs=1, layer_decay=0.9)
+    after = state(model)
+    assert {n for n in after if not torch.equal(after[n], before[n])} == expected
+
+
+def test_accumulated_batches_are_one_large_batch(encoders: Path, manifest: Manifest) -> None:
+    def first_loss(budget: int, accumulate: int) -> list[float]:
+        model = make_model(encoders)
+        model.head.config = replace(model.head.config, dropout=0.0)
+        parts = trainable_parts(model, 2, 0)  # encoders without dropout, too
+        unfreeze(model, parts)
+        steps = StepConfig(budget, accumulate)
+        trainer = Trainer(
+            model, parts, PhaseConfig(2, 1e-3), steps, examples(model, manifest, "train")
+        )
+        return [row.loss for epoch in (1, 2) for row in trainer.run_epoch(epoch) if row.loss]
+
+    small, large = first_loss(100, 99), first_loss(10_000, 1)
+    assert len(small) == len(large) == 2
+    assert small == pytest.approx(large, abs=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_loss(encoders: Path, manifest: Manifest) -> None:
+    plain, again = make_model(encoders), make_model(encoders)
+    compute_activations_again(again)
+    expected = [row.loss for row in run(plain, manifest, phase=3, epochs=1).log[1:]]
+    found = [row.loss for row in run(again, manifest, phase=3, epochs=1).log[1:]]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_memory_that_does_not_suffice_is_answered_with_a_budget_that_does(
+    encoders: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(encoders)
+    forward, seen = EmotionModel.forward, []
+
+    def small(self: EmotionModel, *inputs: object, **named: object) -> torch.Tensor:
+        if model.training:
+            seen.append(len(inputs[1]))  # type: ignore[arg-type]
+            if len(seen) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, *inputs, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmotionModel, "forward", small)
+    with pytest.raises(TrainingError, match=r"step 2: a batch of .* --fresh --frame-budget \d+"):
+        run(model, manifest)
+
+
+def test_heads_that_learn_from_votes_are_fine_tuned_on_votes(
+    encoders: Path, manifest: Manifest
+) -> None:
+    model = make_model(encoders)
+    first, *rest = manifest.in_split("train")
+    voted = replace(first, votes={"anger": 3.0, "sadness": 1.0, "other": 2.0})
+    found = gather_examples(model, [voted, *rest], {})[0]
+    loss = LossConfig("kl", class_weight=False)
+    assert found.loss_targets(loss)[0].tolist() == [0.75, 0.0, 0.25]
+    assert torch.equal(found.loss_targets(LossConfig()), found.targets)
+    steps = replace(STEPS, loss=loss)
+    dev = examples(model, manifest, "dev")
+    result = run_phase(model, PhaseConfig(2, 1e-3, epochs=1), steps, found, dev)
+    assert result.epochs == 1

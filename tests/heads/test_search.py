@@ -15,13 +15,16 @@ import heads.training
 from cache.store.locks import exclusive_lock
 from corpora.errors import CacheError, ConfigError, ManifestError
 from heads.dataset import Dataset, VectorStore
+from heads.folds import make_folds
 from heads.head import Head
 from heads.results import trial_file
+from heads.search.candidates import Candidates, Selection
 from heads.search.rounds import dev_scores
 from heads.search.space import PUBLISHED, Space, trial_configs
 from heads.search.storage import close
 from heads.search.study import HeadStudy
 from heads.search.summary import SearchReport
+from heads.training import Schedule, TrainingConfig
 from tests.heads.searches import (
     COHORT,
     essence,
@@ -32,7 +35,7 @@ from tests.heads.searches import (
     small_search,
     stored_trials,
 )
-from tests.heads.synthetic import make_configs
+from tests.heads.synthetic import make_configs, make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -330,3 +333,23 @@ def test_the_report_names_encoders_scores_files_and_the_next_command(
     assert all(path.exists() for path in report.files)
     assert len(report.top) == 10
     assert report.top[0].number == report.best.trial
+
+
+@pytest.mark.parametrize("how", ["off", "3"])
+def test_candidates_are_the_same_with_any_number_of_workers(how: str) -> None:
+    dataset = make_dataset(60)
+    folds = make_folds(dataset, how)
+    configs = [(config, TrainingConfig(1e-3, seed=k)) for k, config in enumerate(make_configs())]
+
+    def said(workers: int) -> torch.Tensor:
+        selection = Selection.of(dataset, folds)
+        candidates = Candidates(configs, VectorStore(dataset), Schedule(3, 16), selection, workers)
+        candidates.run_epoch()
+        candidates.keep([1, 2, 4, 7])
+        candidates.run_epoch()
+        assert [head.config for head in candidates.heads[:: selection.heads]] == [
+            configs[k][0] for k in (1, 2, 4, 7)
+        ]
+        return candidates.probabilities()
+
+    torch.testing.assert_close(said(3), said(1), atol=1e-5, rtol=0)

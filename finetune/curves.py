@@ -1,0 +1,158 @@
+"""Losses, scores and learning rates by step: a CSV file, TensorBoard, a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from corpora.errors import MissingExtraError
+from corpora.files import atomic_path, write_text
+from finetune.steps import LogRow
+
+CSV, PICTURE, EVENTS = "curves.csv", "curves.png", "tensorboard"
+# Between two writings of the CSV file.
+SECONDS = 10.0
+
+
+class Curves:
+    """The curves of one fine-tuning, as they grow.
+
+    Args:
+        folder: where they go.
+        earlier: rows of phases that are finished.
+        tensorboard: whether TensorBoard gets them too.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self, folder: Path, earlier: Sequence[LogRow] = (), *, tensorboard: bool = False
+    ) -> None:
+        self._folder = folder
+        self._earlier = list(earlier)
+        self._written = time.monotonic()
+        self._sent = 0
+        self._writer: Any = None
+        if tensorboard:
+            require_tensorboard()
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What a killed run sent beyond its last checkpoint is taken back.
+            begin = global_steps(earlier)[-1] + 1 if earlier else 0
+            self._writer = SummaryWriter(str(folder / EVENTS), purge_step=begin)
+
+    def follow(self, log: Sequence[LogRow]) -> None:
+        """Take the rows of the phase under way; called after every step."""
+        if time.monotonic() - self._written > SECONDS:
+            self.write(log)
+
+    def write(self, log: Sequence[LogRow]) -> None:
+        """Write them out."""
+        rows = [*self._earlier, *log]
+        write_text(self._folder / CSV, log_text(rows))
+        if self._writer is not None:
+            self._send(rows)
+        self._written = time.monotonic()
+
+    def end_phase(self, log: Sequence[LogRow]) -> None:
+        """Write them out, and begin behind them."""
+        self.write(log)
+        self._earlier += log
+
+    def close(self) -> None:
+        """Finish the picture and let go of the files."""
+        if self._writer is not None:
+            self._writer.close()
+        if find_spec("matplotlib") is not None and self._earlier:
+            draw_curves(self._folder / PICTURE, self._earlier)
+
+    def _send(self, rows: Sequence[LogRow]) -> None:
+        numbers = global_steps(rows)
+        for row, number in list(zip(rows, numbers, strict=True))[self._sent :]:
+            if row.loss is not None:
+                self._writer.add_scalar("train/loss", row.loss, number)
+                self._writer.add_scalar("train/learning_rate", row.learning_rate, number)
+            if row.dev is not None:
+                self._writer.add_scalar("dev/macro_f1", row.dev.macro_f1, number)
+                self._writer.add_scalar("dev/loss", row.dev.loss, number)
+        # The last row may get its score only after it was sent.
+        self._sent = len(rows) if not rows or rows[-1].dev is not None else len(rows) - 1
+        self._writer.flush()
+
+
+def require_tensorboard() -> None:
+    """Check before any training that TensorBoard's files can be written.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise MissingExtraError(
+            "TensorBoard is not installed: pip install 'emopool[tensorboard]', or leave "
+            "--tensorboard out; curves.csv has the same numbers."
+        )
+
+
+def global_steps(rows: Sequence[LogRow]) -> list[int]:
+    """The number of each row's step, counted through all phases."""
+    numbers: list[int] = []
+    before = 0
+    for row in rows:
+        if row.step == 0 and numbers:
+            before = numbers[-1]
+        numbers.append(before + row.step)
+    return numbers
+
+
+def log_text(rows: Sequence[LogRow]) -> str:
+    """The steps as CSV."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["phase", "epoch", "step", "lr", "loss", "dev_macro_f1", "dev_loss"])
+    for row in rows:
+        dev = ("", "") if row.dev is None else (repr(row.dev.macro_f1), repr(row.dev.loss))
+        loss = "" if row.loss is None else repr(row.loss)
+        writer.writerow([row.phase, row.epoch, row.step, repr(row.learning_rate), loss, *dev])
+    return out.getvalue()
+
+
+def draw_curves(path: Path, rows: Sequence[LogRow]) -> None:
+    """Draw losses, development macro-F1 and learning rates of all phases over the steps."""
+    from matplotlib.figure import Figure
+
+    numbers = global_steps(rows)
+    losses = [(n, row.loss) for n, row in zip(numbers, rows, strict=True) if row.loss is not None]
+    scored = [(n, row.dev) for n, row in zip(numbers, rows, strict=True) if row.dev is not None]
+    figure = Figure(figsize=(7.0, 7.0), layout="constrained")
+    loss, score, rate = figure.subplots(3, 1, sharex=True)
+    loss.plot(
+        [n for n, _ in losses],
+        [v for _, v in losses],
+        color="0.7",
+        lw=0.8,
+        label="train, each step",
+    )
+    loss.plot(
+        [n for n, _ in scored], [dev.loss for _, dev in scored], "o-", ms=3, label="development"
+    )
+    score.plot([n for n, _ in scored], [dev.macro_f1 for _, dev in scored], "o-", ms=3)
+    trained = [(n, row) for n, row in zip(numbers, rows, strict=True) if row.step]
+    for phase in dict.fromkeys(row.phase for row in rows):
+        own = [(n, row.learning_rate) for n, row in trained if row.phase == phase]
+        if own:
+            rate.plot([n for n, _ in own], [v for _, v in own], label=f"phase {phase}")
+            for axes in (loss, score):
+                axes.axvline(own[0][0] - 1, color="0.5", linewidth=0.8, linestyle=":")
+    loss.set(ylabel="loss", title="Fine-tuning by step")
+    loss.legend(fontsize="small")
+    score.set(ylabel="macro-F1 (development)")
+    rate.set(ylabel="learning rate", xlabel="step", yscale="log")
+    rate.legend(fontsize="small")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})

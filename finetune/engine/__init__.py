@@ -1,0 +1,1 @@
+"""What training runs on: processes and devices, hidden states from the cache, checkpoints."""

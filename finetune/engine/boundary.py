@@ -1,0 +1,148 @@
+"""Phase 2 from the cache: what the frozen lower layers give is extracted once.
+
+The boundary is the hidden state below the lowest layer that is trained. It lies in the cache as a
+stream of its own, beside that of the layer the head reads: same recipe but for the stored dtype.
+float16 halves each value's digits (11 bits: losses differ from those of recordings in the third or
+fourth digit); float32 is for comparisons to the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cache.extracting.config import ExtractConfig
+from cache.extracting.plan import Plan, make_plan
+from cache.extracting.ranks import current_rank
+from cache.extracting.summary import is_complete
+from cache.extracting.targets import Item
+from cache.extraction import layer_name, read_extraction
+from cache.frames import Frames
+from cache.inputs import utterance_keys
+from cache.stream import FrameStream
+from corpora.manifest import Manifest, Utterance
+from corpora.work import Work
+from finetune.engine.upper import Upper, upper_layers
+from finetune.model import EmotionModel
+from finetune.phases import lowest_trained
+
+# No recording is refused for its length: fine-tuning would take it too. (A day, in seconds.)
+ANY_LENGTH = 86_400.0
+
+
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """Cached hidden states of some modalities, and the layers that are run from them.
+
+    Attributes:
+        uppers: by modality.
+        streams: of the hidden states, by modality.
+        speech: of the voice activity detector's output, where the head needs it.
+        keys: of each utterance by id, as `cache.inputs.utterance_keys` gives them.
+    """
+
+    uppers: Mapping[str, Upper]
+    streams: Mapping[str, FrameStream]
+    speech: FrameStream | None
+    keys: Mapping[str, Mapping[str, str]]
+
+    def states(self, utterances: Sequence[Utterance]) -> dict[str, Frames]:
+        """The hidden states of a batch, by modality, on the CPU."""
+        found = {
+            name: stream.load(self._keys(name, utterances)) for name, stream in self.streams.items()
+        }
+        if self.speech is not None and "audio" in found:
+            speech = self.speech.load(self._keys("audio", utterances))
+            found["audio"] = found["audio"].with_speech(speech.values[:, 0].float())
+        return found
+
+    def _keys(self, modality: str, utterances: Sequence[Utterance]) -> list[str]:
+        return [self.keys[utterance.id][modality] for utterance in utterances]
+
+
+def open_boundary(
+    work: Work,
+    manifest: Manifest,
+    model: EmotionModel,
+    unfreeze_layers: int | None,
+    *,
+    stored_dtype: str,
+    device: str,
+    show_progress: bool = False,
+) -> tuple[Boundary | None, list[str]]:
+    """Extract the boundary of phase 2 where it is missing, and open it.
+
+    Args:
+        work: the work folder of the extraction that the head's frames come from.
+        manifest: with the utterances that are trained and scored on, and no others.
+        model: frozen, in eval mode.
+        unfreeze_layers: see `finetune.phases.trainable_parts`.
+        stored_dtype: `float16` or `float32`.
+        device: `cpu` or `cuda`.
+        show_progress: whether to draw progress bars.
+
+    Returns:
+        The boundary, None where no encoder's upper layers can be run from one; and what to tell.
+    """
+    uppers, told = {}, []
+    for name, encoder in (("audio", model.audio_encoder), ("text", model.text_encoder)):
+        if encoder is None:
+            continue
+        start = lowest_trained(model, name, unfreeze_layers) - 1
+        found = upper_layers(encoder, start, model.layers[name])
+        if isinstance(found, Upper):
+            uppers[name] = found
+        else:
+            told.append(f"No boundary cache for the {name} encoder: {found}.")
+    if not uppers:
+        return None, told
+    extraction = read_extraction(work)
+    config = ExtractConfig(
+        audio_encoder=extraction.source("audio").encoder if "audio" in uppers else "",
+        text_encoder=extraction.source("text").encoder if "text" in uppers else "",
+        audio_layers=(uppers["audio"].start,) if "audio" in uppers else (),
+        text_layers=(uppers["text"].start,) if "text" in uppers else (),
+        stored_dtype=stored_dtype,
+        device=device,
+        max_seconds=ANY_LENGTH,
+    )
+    plan = _boundary_alone(make_plan(work, manifest, config), uppers)
+    if not is_complete(plan):
+        from cache.extracting.passes import run_plan
+
+        run_plan(work, plan, rank=current_rank(), show_progress=show_progress)
+    streams = {
+        name: FrameStream.open(work.features / _path(plan, name, upper))
+        for name, upper in uppers.items()
+    }
+    keys = utterance_keys(work, manifest.utterances)
+    needed = [(name, keys[u.id].get(name, "")) for u in manifest.utterances for name in streams]
+    missing = sum(key not in streams[name] for name, key in needed)
+    if missing:
+        told.append(f"No boundary cache: {missing} inputs could not be extracted.")
+        return None, told
+    speech = None
+    if model.detector is not None and "audio" in uppers:
+        speech = FrameStream.open(work.features / extraction.source("speech").stream())
+    layers = " and ".join(f"{name} layer {upper.start}" for name, upper in uppers.items())
+    told.append(f"Trains from cached hidden states: {layers}, {stored_dtype}.")
+    return Boundary(uppers, streams, speech, keys), told
+
+
+def _boundary_alone(plan: Plan, uppers: Mapping[str, Upper]) -> Plan:
+    """A plan without what else an extraction makes: moments, token kinds, energy, speech."""
+    paths = {_path(plan, name, upper) for name, upper in uppers.items()}
+
+    def kept(items: Sequence[Item]) -> tuple[Item, ...]:
+        reduced = (
+            replace(item, targets=tuple(t for t in item.targets if t.path in paths), derived=())
+            for item in items
+        )
+        return tuple(item for item in reduced if item.targets)
+
+    streams = tuple(path for path in plan.streams if path in paths)
+    return replace(plan, audio=kept(plan.audio), text=kept(plan.text), streams=streams, changes={})
+
+
+def _path(plan: Plan, modality: str, upper: Upper) -> str:
+    return f"{plan.extraction.source(modality).recipe.folder}/{layer_name(upper.start)}"

@@ -1,0 +1,209 @@
+"""What can be scored: a searched head on cached frames, or a model on recordings.
+
+Both answer one question, what they say about utterances of a manifest, and know what they were made
+from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cache.collect import collect_frames
+from cache.extraction import read_extraction
+from corpora.manifest import Manifest
+from corpora.utterance import Utterance
+from corpora.work import Work
+from finetune.examples import gather_examples
+from finetune.fitting import check_streams
+from finetune.model import EmotionModel
+from finetune.model_files import CONFIG
+from finetune.model_names import resolve_model
+from finetune.provenance import other_manifest_note
+from finetune.scoring import predict_logits
+from heads.dataset import Dataset, VectorStore
+from heads.head import Head
+from heads.results import BEST, HeadRecord, load_head
+from heads.training import predict
+
+# Frames of a batch when nothing is trained: no activations are kept.
+FRAME_BUDGET = 8_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a subject comes from.
+
+    Attributes:
+        kind: `head` or `model`.
+        path: its JSON file, folder or directory.
+        labels: in the order of its probabilities.
+        encoders: by modality, as the user named them.
+        layers: by modality, the hidden state read.
+        corpus: trained on.
+        manifest_sha256: of the manifest trained on; "" where it is not known.
+        search_manifest_sha256: for a model, of the manifest its head was searched on.
+        sha256: of its JSON file, which has the digests of all others.
+    """
+
+    kind: str
+    path: Path
+    labels: tuple[str, ...]
+    encoders: Mapping[str, str]
+    layers: Mapping[str, int]
+    corpus: str
+    manifest_sha256: str
+    search_manifest_sha256: str
+    sha256: str
+
+    def note(self, manifest: Manifest) -> str:
+        """What has to be said when it is scored on a manifest (see `other_manifest_note`)."""
+        return other_manifest_note(
+            self.kind,
+            self.corpus,
+            self.manifest_sha256,
+            manifest,
+            searched=self.search_manifest_sha256,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a subject says about utterances.
+
+    Attributes:
+        utterances: those it could use, labelled, in the manifest's order.
+        probabilities: `[n, C]` of them, in its label order.
+        skipped: reasons by id for the others.
+    """
+
+    utterances: tuple[Utterance, ...]
+    probabilities: Tensor
+    skipped: Mapping[str, str]
+
+
+class Subject(Protocol):
+    """A head or a model that can be scored."""
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from."""
+
+    def score(self, rows: Manifest, *, title: str = "") -> Scored:
+        """What it says about all rows, which are labelled; with a title there is a bar."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSubject:
+    """A searched head on the cached frames of a work folder."""
+
+    source: Source
+    work: Work
+    head: Head
+    record: HeadRecord
+
+    def score(self, rows: Manifest, *, title: str = "") -> Scored:
+        """See `Subject.score`.
+
+        Raises:
+            MissingStepError: frames are missing.
+            ConfigError: the frames at hand are not of the streams it was searched on.
+        """
+        check_streams(self.work, self.record, read_extraction(self.work))
+        collection = collect_frames(
+            self.work,
+            rows,
+            self.record.head.modalities,
+            layers=dict(self.source.layers),
+            speech=self.record.head.needs_speech,
+        )
+        probabilities = torch.zeros(0, len(self.source.labels))
+        if collection.utterances:
+            dataset = Dataset(collection.utterances, self.source.labels, collection.frames)
+            everything = torch.arange(len(dataset))
+            probabilities = predict([self.head], VectorStore(dataset), everything)[0]
+        return Scored(collection.utterances, probabilities, collection.failed)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSubject:
+    """A model on recordings and texts; they need not be in any cache."""
+
+    source: Source
+    model: EmotionModel
+
+    def score(self, rows: Manifest, *, title: str = "") -> Scored:
+        """See `Subject.score`."""
+        examples, skipped = gather_examples(self.model, rows.utterances, {})
+        logits = predict_logits(self.model, examples, FRAME_BUDGET, skipped=skipped, title=title)
+        kept = [row for row, u in enumerate(examples.utterances) if u.id not in skipped]
+        probabilities = torch.softmax(logits[kept], dim=-1)
+        return Scored(tuple(examples.utterances[row] for row in kept), probabilities, skipped)
+
+
+def open_subject(work: Work, source: str | Path, *, device: str = "cpu") -> Subject:
+    """Open a head or a model.
+
+    Args:
+        work: the work folder, whose cache a head reads.
+        source: a head's JSON file or the folder of a search; or a model's directory or hub id.
+        device: for a model, `cpu` or `cuda`.
+
+    Raises:
+        MissingStepError: there is none.
+        ConfigError: a model was altered, or the name is neither.
+        CacheError: a head's weights are not its own.
+    """
+    path = Path(source)
+    if path.suffix == ".json" or (path / BEST).is_file():
+        return open_head(work, path)
+    return open_model(source, device=device)
+
+
+def open_head(work: Work, path: Path) -> HeadSubject:
+    """Open a head, or the best of a search's folder (see `open_subject`)."""
+    head, record = load_head(path)
+    file = path / BEST if path.is_dir() else path
+    origin = record.origin
+    source = Source(
+        kind="head",
+        path=path,
+        labels=record.head.labels,
+        encoders={name: origin.encoders[name] for name in record.head.modalities},
+        layers={name: origin.layers[name] for name in record.head.modalities},
+        corpus=origin.corpus,
+        manifest_sha256=origin.manifest_sha256,
+        search_manifest_sha256="",
+        sha256=_digest(file),
+    )
+    return HeadSubject(source, work, head, record)
+
+
+def open_model(name: str | Path, *, device: str = "cpu") -> ModelSubject:
+    """Open a model's directory or hub id (see `open_subject`)."""
+    directory = resolve_model(name)
+    model = EmotionModel.from_pretrained(directory, device=device)
+    made = model.provenance
+    encoders = made.get("encoders", {})
+    source = Source(
+        kind="model",
+        path=directory if isinstance(name, Path) else Path(name),
+        labels=model.labels,
+        encoders={kind: str(encoders.get(kind, "unknown")) for kind in model.layers},
+        layers=model.layers,
+        corpus=str(made.get("corpus", "")),
+        manifest_sha256=str(made.get("manifest_sha256", "")),
+        search_manifest_sha256=str(made.get("search_manifest_sha256", "")),
+        sha256=_digest(directory / CONFIG),
+    )
+    return ModelSubject(source, model)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

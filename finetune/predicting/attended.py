@@ -1,0 +1,54 @@
+"""The frames that a head attends most, in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from cache.encoders.grid import SAMPLE_RATE
+from cache.frames import Frames
+from finetune.predicting.answers import AttendedFrame
+from heads.pooling.attentive import AttentivePooling
+
+if TYPE_CHECKING:
+    from finetune.model import EmotionModel
+
+
+def most_attended(
+    model: EmotionModel, frames: Mapping[str, Frames], count: int
+) -> list[tuple[AttendedFrame, ...]]:
+    """The speech frames of each utterance that are attended most, the first the most.
+
+    Args:
+        model: whose head reads the frames; without attention over speech there are none.
+        frames: as `EmotionModel.encode` gave them.
+        count: how many at most.
+    """
+    encoder = model.audio_encoder
+    pooling = model.head.poolings["audio"] if encoder is not None else None
+    if encoder is None or not isinstance(pooling, AttentivePooling):
+        return [()] * len(next(iter(frames.values())))
+    weights: Tensor = model.head.attention(frames, "audio").mean(dim=1).cpu()
+    grid = encoder.grid
+    found = []
+    for own in weights.split(frames["audio"].lengths.tolist()):
+        values, places = own.topk(min(count, len(own)))
+        found.append(
+            tuple(
+                AttendedFrame(
+                    start=place * grid.hop / SAMPLE_RATE,
+                    end=(place * grid.hop + grid.window) / SAMPLE_RATE,
+                    weight=value,
+                )
+                for value, place in zip(values.tolist(), places.tolist(), strict=True)
+            )
+        )
+    return found
+
+
+def moved(frames: Sequence[AttendedFrame], by: float) -> tuple[AttendedFrame, ...]:
+    """Frames of a segment, in seconds of its recording."""
+    return tuple(replace(one, start=one.start + by, end=one.end + by) for one in frames)

@@ -1,0 +1,196 @@
+"""A searched head trained again from its seed, on the frames of the search.
+
+Phase 1 is this: the same trainer, rows, batches and seeds as in the search, so by default it ends
+with the search's head. So does a head whose weights were not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor
+
+from corpora.errors import ConfigError, MissingStepError
+from corpora.manifest import Manifest
+from corpora.progress import progress_bar
+from corpora.work import Work
+from finetune.scoring import Score, score
+from heads.dataset import Dataset, VectorStore
+from heads.head import Head
+from heads.load import load_dataset, read_origin
+from heads.losses import LossConfig, inverse_frequency, loss_function
+from heads.origin import Origin
+from heads.precision import choose_precision
+from heads.results import STUDY_FILE, HeadRecord, package_versions
+from heads.search.identity import refuse_differences
+from heads.search.space import Choice, Range, Space, trial_configs
+from heads.search.storage import close, open_file, silence_optuna
+from heads.search.study import PUBLISHED, SEED, STUDY_NAME, final_value
+from heads.targets import soft_targets
+from heads.threads import suitable_threads
+from heads.training import Cohort, Schedule, TrainingConfig, predict
+
+_AXIS = "axis "
+# Of a study's notes: what the frames that its heads were trained on are known by.
+_FRAMES = ("labels", "streams", "frames", "manifest_sha256")
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """A head that was trained again.
+
+    Attributes:
+        head: after the last epoch.
+        dev: probabilities `[epochs + 1, n, C]` of the development set, before the first epoch and
+            after each.
+        scores: of these.
+        steps: optimiser steps of an epoch.
+    """
+
+    head: Head
+    dev: tuple[Tensor, ...]
+    scores: tuple[Score, ...]
+    steps: int
+
+
+def retrain(
+    work: Work,
+    manifest: Manifest,
+    record: HeadRecord,
+    learning_rate: float | None = None,
+    *,
+    title: str = "",
+) -> Retrained:
+    """Train a head from its seed.
+
+    Args:
+        work: the work folder of the search.
+        manifest: the utterances, with their splits.
+        record: what is known about the head.
+        learning_rate: instead of the searched one.
+        title: of the progress bar; "" for none.
+
+    Raises:
+        ConfigError: the frames, labels or rows are not those of the search; each difference is
+            named.
+    """
+    dataset = load_dataset(work, manifest, tuple(record.origin.frames))
+    _check_origin(record.origin.to_json(), read_origin(work, manifest, dataset.frames))
+    training, schedule = record.training, record.schedule
+    if learning_rate is not None:
+        training = replace(training, learning_rate=learning_rate)
+    head = Head(record.head, training.seed)
+    store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
+    dev = dataset.rows("dev")
+    with (
+        suitable_threads(dataset, schedule.batch_size),
+        progress_bar(title, schedule.epochs, "epoch", show=bool(title)) as bar,
+    ):
+        cohort = Cohort([head], [training], store, dataset.rows("train"), schedule)
+        said = [predict([head], store, dev)[0]]
+        while cohort.epoch < schedule.epochs:
+            cohort.run_epoch()
+            said.append(predict([head], store, dev)[0])
+            bar.update()
+    scores = _scores(dataset, training.loss, said)
+    return Retrained(head, tuple(said), scores, cohort.steps_per_epoch)
+
+
+def _scores(dataset: Dataset, config: LossConfig, said: Sequence[Tensor]) -> tuple[Score, ...]:
+    """Of the development set, with the loss of the training rows."""
+    dev, train = dataset.rows("dev"), dataset.rows("train")
+
+    def learnt(rows: Tensor) -> Tensor:
+        if config.from_votes:
+            return soft_targets(dataset, rows, config.smoothing)
+        return dataset.targets(rows)
+
+    loss = loss_function(config, inverse_frequency(learnt(train), len(dataset.labels)))
+    tiny = torch.finfo(torch.float32).tiny
+    # Losses take logits, for which logarithms of probabilities do.
+    return tuple(
+        score(one.clamp_min(tiny).log(), dataset.targets(dev), loss, learnt(dev)) for one in said
+    )
+
+
+def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
+    """What is known about a trial of the search whose head was not kept.
+
+    Raises:
+        MissingStepError: there is no such trial, or it was not trained.
+        ConfigError: the frames, labels or rows are not those of the search.
+    """
+    study = work.search / STUDY_FILE
+    trials, notes = _read_study(study) if study.is_file() else ({}, {})
+    if number not in trials:
+        trained = f"; trained ones are {_ranges(sorted(trials))}" if trials else ""
+        raise MissingStepError(
+            f"No trial {number} in {study}{trained}. Name one of these, or search first."
+        )
+    trial = trials[number]
+    dataset = load_dataset(work, manifest)
+    origin = read_origin(work, manifest, dataset.frames)
+    _check_origin({name: notes[name] for name in _FRAMES}, origin)
+    head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
+    return HeadRecord(
+        trial=number,
+        published=trial.user_attrs.get(PUBLISHED, ""),
+        params=trial.params,
+        head=head,
+        training=TrainingConfig.from_json(training.to_json()),
+        schedule=Schedule(notes["epochs"], notes["batch_size"], data_seed=notes["seed"]),
+        origin=origin,
+        study_seed=notes["seed"],
+        versions=package_versions(),
+        dev_macro_f1=final_value(trial),
+        selected_on="dev" if notes["folds"] == "off" else str(notes["folds"]),
+    )
+
+
+def _read_study(path: Path) -> tuple[dict[int, FrozenTrial], dict[str, Any]]:
+    """The trained trials of a study by number, and its notes."""
+    silence_optuna()
+    storage = open_file(path)
+    try:
+        study = optuna.load_study(storage=storage, study_name=STUDY_NAME)
+        known = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return {trial.number: trial for trial in known}, study.user_attrs
+    except KeyError as error:
+        raise ConfigError(f"{path} holds no search ({error}). Search again.") from error
+    finally:
+        close(storage)
+
+
+def _space(dataset: Dataset, notes: Mapping[str, Any]) -> Space:
+    """The space of a study, every axis as it was."""
+    axes = {
+        name.removeprefix(_AXIS): Range(**value)
+        if isinstance(value, dict)
+        else Choice(tuple(value))
+        for name, value in notes.items()
+        if name.startswith(_AXIS)
+    }
+    return replace(Space.of(dataset, tied=bool(notes["tied"])), narrowed=axes)
+
+
+def _check_origin(searched: Mapping[str, Any], now: Origin) -> None:
+    refuse_differences(
+        searched,
+        {name: now.to_json()[name] for name in _FRAMES},
+        "the search was",
+        "A head can be trained again on the frames and rows of its search alone: restore them, or "
+        "search again.",
+    )
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`0 to 99` or `0, 3, 4`."""
+    if numbers == list(range(len(numbers))):
+        return f"0 to {numbers[-1]}"
+    return ", ".join(map(str, numbers))

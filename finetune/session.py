@@ -1,0 +1,247 @@
+"""The phases of a fine-tuning, one after the other, and the model that comes of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from cache.extraction import read_extraction
+from corpora.errors import ConfigError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from finetune.building import build_model
+from finetune.config import FinetuneConfig
+from finetune.curves import CSV, Curves, log_text
+from finetune.engine.activations import compute_activations_again
+from finetune.engine.boundary import Boundary, open_boundary
+from finetune.engine.checkpoints import Checkpoints
+from finetune.engine.launch import Engine, compute_dtype, start_engine
+from finetune.examples import Examples, gather_examples
+from finetune.fitting import failed_at_extraction
+from finetune.head_phase import run_head_phase
+from finetune.keeping import Keeper
+from finetune.model import EmotionModel
+from finetune.phases import ENCODER_PHASES, LEARNING_RATES
+from finetune.settings import PhaseConfig, StepConfig
+from finetune.steps import Trainer
+from finetune.training import PhaseResult, Progress, Surroundings, Tell, run_phase
+from heads.origin import manifest_digest
+from heads.results import HeadRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a session did.
+
+    Attributes:
+        results: of its phases.
+        notes: what the user should know.
+        checkpoints: which are needed until the model was scored.
+    """
+
+    results: Sequence[PhaseResult]
+    notes: Sequence[str]
+    checkpoints: Checkpoints
+
+
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """What the phases have in common."""
+
+    work: Work
+    manifest: Manifest
+    config: FinetuneConfig
+    engine: Engine
+    model: EmotionModel
+    record: HeadRecord
+    steps: StepConfig
+    train: Examples
+    dev: Examples
+    tell: Tell
+    show_progress: bool
+
+
+def train_model(
+    work: Work,
+    manifest: Manifest,
+    config: FinetuneConfig,
+    source: Path,
+    device: str,
+    *,
+    tell: Tell | None = None,
+    show_progress: bool = False,
+) -> Trained:
+    """Run the phases and save the model, which is let go of then: it is large.
+
+    Args:
+        work: the work folder.
+        manifest: the utterances, with their splits.
+        config: the options.
+        source: the JSON file of the head.
+        device: `cpu` or `cuda`.
+        tell: for lines to be read while it runs.
+        show_progress: whether to draw progress bars.
+    """
+    engine = start_engine(device)
+    precision = compute_dtype(config.precision, device)
+    model, record = build_model(work, source, engine.device, precision)
+    train, dev, notes = _gather(work, manifest, model, record)
+    tiny = set(model.provenance["encoders"].values()) == {"tiny"}
+    asked = set(config.phases) & set(ENCODER_PHASES)
+    if tiny and not asked <= set(config.learning_rates):
+        published = " and ".join(f"{LEARNING_RATES[p]:g} (phase {p})" for p in sorted(asked))
+        notes.append(f"Learning rates are those for tiny encoders; full ones get {published}.")
+    steps = config.steps(record.training.loss, engine.world)
+    if config.gradient_checkpointing:
+        compute_activations_again(model)
+    phases = [_phase_config(config, number, record, tiny=tiny) for number in config.phases]
+    identity = {
+        "head": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "manifest_sha256": manifest_digest(manifest),
+        "streams": dict(model.provenance["streams"]),
+        "utterances": [len(train), len(dev)],
+        "precision": precision,
+        "boundary": config.boundary,
+        **{f"phase {p.phase} {name}": v for p in phases for name, v in asdict(p).items()},
+        **asdict(steps),
+    }
+    checkpoints = Checkpoints(work.finetune, identity)
+    if config.fresh and engine.leads:
+        checkpoints.clear()
+    engine.wait()
+    say = tell or (lambda _: None)
+    session = _Session(
+        work, manifest, config, engine, model, record, steps, train, dev, say, show_progress
+    )
+    results = _run_phases(session, phases, checkpoints)
+    model.provenance |= {
+        "corpus": manifest.corpus,
+        "synthetic": manifest.synthetic,
+        "manifest_sha256": manifest_digest(manifest),
+        "steps": asdict(steps),
+        "phases": [result.to_json() for result in results],
+        "dev_macro_f1": results[-1].best.macro_f1,
+    }
+    if engine.leads:
+        rows = [row for result in results for row in result.log]
+        model.save_pretrained(work.model, training=log_text(rows))
+    engine.end()
+    return Trained(results, notes, checkpoints)
+
+
+def _run_phases(
+    session: _Session, phases: Sequence[PhaseConfig], checkpoints: Checkpoints
+) -> list[PhaseResult]:
+    """Run what is not finished; returns all results."""
+    config, model, engine = session.config, session.model, session.engine
+    keeper = Keeper(checkpoints, config.checkpoint_every, writes=engine.leads)
+    if keeper.resumes:
+        session.tell(keeper.resumes)
+    model.load_state_dict(keeper.weights(), strict=False)
+    earlier = [row for result in keeper.results for row in result.log]
+    tensorboard = config.tensorboard and engine.leads
+    curves = Curves(session.work.finetune, earlier, tensorboard=tensorboard)
+
+    def after_step(trainer: Trainer, now: Progress) -> None:
+        keeper.after_step(trainer, now)
+        if engine.leads:
+            curves.follow(now.log)
+
+    def at_end(result: PhaseResult, weights: Mapping[str, Tensor]) -> None:
+        keeper.end_phase(result, weights)
+        if engine.leads:
+            curves.end_phase(result.log)
+
+    for phase in phases:
+        if keeper.finished(phase.phase):
+            continue
+        if phase.phase == 1:
+            result = _head_phase(session, phase)
+            head = model.head.state_dict()
+            at_end(result, {f"head.{name}": value.cpu() for name, value in head.items()})
+            continue
+        boundary, told = _boundary(session, phase)
+        for line in told:
+            session.tell(line)
+        around = Surroundings(
+            engine,
+            boundary,
+            after_step,
+            at_end,
+            keeper.resume(phase.phase),
+            session.tell,
+            session.show_progress,
+        )
+        run_phase(model, phase, session.steps, session.train, session.dev, around)
+    if engine.leads:
+        curves.close()
+        session.tell(f"Losses and scores by step: {session.work.finetune / CSV}\n")
+    return keeper.results
+
+
+def _head_phase(session: _Session, phase: PhaseConfig) -> PhaseResult:
+    return run_head_phase(
+        session.work,
+        session.manifest,
+        session.record,
+        session.model,
+        phase,
+        tell=session.tell,
+        show_progress=session.show_progress,
+    )
+
+
+def _boundary(session: _Session, phase: PhaseConfig) -> tuple[Boundary | None, list[str]]:
+    """Cached hidden states for phase 2; or, in words, why not."""
+    config, device = session.config, session.engine.device.type
+    if phase.phase != 2 or config.boundary == "off":
+        return None, []
+    if config.spec_augment:
+        return None, ["No boundary cache: SpecAugment changes what the lower layers hear."]
+    if compute_dtype(config.precision, device) != compute_dtype("auto", device):
+        return None, ["No boundary cache: extraction computes in another precision."]
+    used = (*session.train.utterances, *session.dev.utterances)
+    return open_boundary(
+        session.work,
+        replace(session.manifest, utterances=used),
+        session.model,
+        phase.unfreeze_layers,
+        stored_dtype=config.boundary,
+        device=device,
+        show_progress=session.show_progress,
+    )
+
+
+def _gather(
+    work: Work, manifest: Manifest, model: EmotionModel, record: HeadRecord
+) -> tuple[Examples, Examples, list[str]]:
+    """What is trained on, what is scored, and a note on what cannot be used."""
+    rows = {split: manifest.in_split(split) for split in ("train", "dev")}
+    known = failed_at_extraction(
+        work, record, read_extraction(work), [u for split in rows.values() for u in split]
+    )
+    train, lost = gather_examples(model, rows["train"], known)
+    dev, lost_too = gather_examples(model, rows["dev"], known)
+    lost |= lost_too
+    notes = []
+    if lost:
+        notes = [f"{len(lost)} utterances could not be used. First: {next(iter(lost.values()))}"]
+    if not (len(train) and len(dev)):
+        raise ConfigError(
+            f"{len(train)} training and {len(dev)} development utterances can be used; "
+            f"fine-tuning needs both. {' '.join(notes)}"
+        )
+    return train, dev, notes
+
+
+def _phase_config(
+    config: FinetuneConfig, number: int, record: HeadRecord, *, tiny: bool
+) -> PhaseConfig:
+    if number in ENCODER_PHASES:
+        return config.phase(number, tiny=tiny)
+    rate = config.learning_rates.get(1, record.training.learning_rate)
+    return PhaseConfig(1, rate, record.schedule.epochs, record.schedule.epochs)

@@ -1,0 +1,96 @@
+"""Trained on one corpus, scored on another: labels renamed, a table by corpus, folders apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli import main
+from corpora.errors import ManifestError
+from corpora.label_map import map_manifest, parse_label_map
+from corpora.manifest import Manifest, write_manifest
+from corpora.work import Work
+from finetune.evaluate import evaluate_head
+from finetune.evaluation import evaluation_folder
+from tests.finetune.conftest import Searched
+from tests.finetune.searched import copy_work
+
+NAMES = {"anger": "ang", "neutral": "neu", "sadness": "sad"}
+
+
+@pytest.fixture
+def work(searched: Searched, tmp_path: Path) -> Work:
+    return copy_work(searched.work, tmp_path / "work")
+
+
+@pytest.fixture
+def other(manifest: Manifest) -> Manifest:
+    """The same recordings as another corpus with labels of its own."""
+    rows = tuple(replace(u, label=NAMES[u.label], corpus="others") for u in manifest.utterances)
+    return Manifest(rows, tuple(NAMES.values()), "others")
+
+
+def test_another_corpus_is_scored_once_its_labels_are_renamed(
+    work: Work, manifest: Manifest, other: Manifest
+) -> None:
+    labels = parse_label_map([f"{new}={old}" for old, new in NAMES.items()])
+    found = evaluate_head(work, map_manifest(other, labels))
+    assert found.report == evaluate_head(work, manifest).report
+    assert found.folder.name == "head-test-others"
+
+
+def test_scores_on_another_corpus_leave_those_on_the_own_one_alone(
+    work: Work, manifest: Manifest, other: Manifest
+) -> None:
+    evaluate_head(work, manifest)
+    report = evaluation_folder(work, "head", "test") / "report.json"
+    before = report.read_bytes()
+    labels = parse_label_map(["ang=anger", "neu=neutral", "sad="])
+    assert evaluate_head(work, map_manifest(other, labels)).report.n < 12
+    assert report.read_bytes() == before
+
+
+def test_labels_that_were_not_trained_on_say_how_to_rename_them(
+    work: Work, other: Manifest
+) -> None:
+    with pytest.raises(ManifestError, match=r"Rename them with --map ang=anger.*--map ang="):
+        evaluate_head(work, other)
+
+
+def test_a_split_of_several_corpora_gets_a_table_by_corpus(work: Work, manifest: Manifest) -> None:
+    rows = tuple(
+        replace(u, corpus="ab"[number % 2]) for number, u in enumerate(manifest.utterances)
+    )
+    found = evaluate_head(work, replace(manifest, utterances=rows, corpus="a+b"))
+    assert list(found.by_corpus) == ["a", "b"]
+    assert sum(report.n for report in found.by_corpus.values()) == found.report.n
+    correct = sum(report.accuracy * report.n for report in found.by_corpus.values())
+    assert correct == pytest.approx(found.report.accuracy * found.report.n)
+    assert "corpus  macro-F1" in found.to_text()
+    assert set(found.to_json()["by_corpus"]) == {"a", "b"}
+
+
+def test_one_corpus_gets_no_table(work: Work, manifest: Manifest) -> None:
+    found = evaluate_head(work, manifest)
+    assert not found.by_corpus
+    assert "corpus  macro-F1" not in found.to_text()
+
+
+def test_splits_that_share_speakers_are_said_to(work: Work, manifest: Manifest) -> None:
+    found = evaluate_head(work, replace(manifest, shared_speakers=True))
+    assert "share speakers, as declared" in found.to_text()
+    assert found.to_json()["shared_speakers"]
+
+
+def test_the_command_takes_the_map(work: Work, other: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    write_manifest(other, path)
+    words = ["evaluate", "--subject", "head", "--work", str(work.root), "--manifest", str(path)]
+    maps = [word for old, new in NAMES.items() for word in ("--map", f"{new}={old}")]
+    result = CliRunner().invoke(main, [*words, *maps, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["corpus"] == "others"
