@@ -23,7 +23,9 @@ COMMANDS = {
     "search": "heads.commands",
     "compare": "finetune.compare_command",
     "finetune": "finetune.commands",
-    "evaluate": "finetune.commands",
+    "evaluate": "finetune.evaluate_command",
+    "predict": "finetune.predict_command",
+    "explain": "explain.commands",
     "cache": "cache.commands",
     "demo": "finetune.commands",
 }
@@ -57,10 +59,11 @@ class Commands(click.Group):
         except EmopoolError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             click.echo(
-                "Interrupted. What was finished is kept: transcribe, extract, search and compare "
-                "go on from there, finetune begins again.",
+                str(interrupt)
+                or "Interrupted. What was finished is kept: transcribe, extract, search, compare "
+                "and finetune go on from there.",
                 err=True,
             )
             ctx.exit(INTERRUPTED)
@@ -82,7 +85,7 @@ class Commands(click.Group):
 def main() -> None:
     """Emotion from speech: cache encoder frames once, search pooling heads, fine-tune the best.
 
-    In this order: prepare, extract, search, finetune, evaluate. Or see it all at once: demo.
+    In this order: prepare, extract, search, finetune, evaluate, explain. Or all at once: demo.
     """
     # Threads of torch that wait should sleep, not spin: beside any other busy program a spinning
     # pair of threads made small products 14 times slower (80 against 6 ms). Read at its import.

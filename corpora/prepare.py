@@ -11,10 +11,12 @@ from corpora.arrangement import Arrangement, Wish, arrange
 from corpora.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, write_manifest
 from corpora.recordings import Header, cut_seconds, read_headers
-from corpora.registry import Dropped, Options, ReadResult, find_corpus, read_corpus
+from corpora.registry import CorpusReader, Dropped, Options, ReadResult, find_corpus, read_corpus
 from corpora.summary import PrepareReport, tally
 from corpora.tree import inside
 from corpora.utterance import SPLITS, Utterance, speaker_key
+
+SHOWN = 10  # of files that are not there, in a message
 
 
 def prepare(
@@ -65,8 +67,7 @@ def prepare(
     utterances, unwanted = _choose_labels(result, wanted, root)
     utterances, missing = _drop_missing(utterances, root)
     if not utterances:
-        hint = f": {missing[0].reason}: {missing[0].where}" if missing else ""
-        raise CorpusError(f"{root}: nothing is left that can be used{hint}.")
+        raise _nothing_left(root, reader, result, missing)
     headers = read_headers((u.audio for u in utterances), show_progress=show_progress)
     seconds, cuts = cut_seconds(utterances, headers)
     # A class nobody expresses cannot be trained, and would divide by zero in its weight.
@@ -112,6 +113,22 @@ def prepare(
             *_notes(manifest, absent),
         ),
     )
+
+
+def _nothing_left(
+    root: Path, reader: CorpusReader, result: ReadResult, missing: Sequence[Dropped]
+) -> CorpusError:
+    """What became of a corpus of which nothing can be used: what it lists and what is missing."""
+    lines = [f"{root}: nothing is left that can be used."]
+    dropped = missing or result.dropped
+    if missing:
+        lines[0] += f" No recording listed there was found ({len(missing):,} in all)."
+    lines += [f"  {one.where}: {one.reason}" for one in dropped[:SHOWN]]
+    if len(dropped) > SHOWN:
+        lines.append(f"  and {len(dropped) - SHOWN:,} more")
+    lines += [f"Note: {note}" for note in result.notes]
+    lines.append(f"Needed: {reader.needs}. Source: {reader.source}")
+    return CorpusError("\n".join(lines))
 
 
 def _choose_labels(
@@ -185,7 +202,7 @@ def _unknown_speakers(arrangement: Arrangement) -> list[str]:
     if arrangement.made or not unknown:
         return []
     return [
-        f"The speaker of {unknown} utterances is unknown: whether splits share speakers cannot "
+        f"The speaker of {unknown:,} utterances is unknown: whether splits share speakers cannot "
         "be checked."
     ]
 
