@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
-from unittest.mock import patch
 
 from bench.table import Outcome, Settings
 
@@ -38,39 +34,18 @@ def large_search(settings: Settings) -> Outcome:
 
 def main(utterances: int, trials: int) -> None:
     """Search, and print what it took as JSON."""
-    from bench.frames import LABELS, generated
+    from bench.frames import generated
+    from bench.measured_search import searched
     from bench.peak import peak_bytes
-    from bench.throughput import head_epoch_flops, peak_flops
-    from heads.origin import Origin
-    from heads.search.candidates import Candidates
-    from heads.search.config import SearchConfig
-    from heads.search.run import search_heads
+    from bench.throughput import peak_flops
 
-    dataset = generated(utterances, DIM, FRAMES, FRAMES)
-    rows = len(dataset.rows("train"))
-    flops = 0.0
-
-    class Counting(Candidates):
-        """Adds up the arithmetic of every epoch."""
-
-        def run_epoch(self) -> None:
-            nonlocal flops
-            flops += sum(head_epoch_flops(head.config, rows, FRAMES) for head in self.heads)
-            super().run_epoch()
-
-    origin = Origin(corpus="generated", synthetic=True, labels=LABELS)
-    with tempfile.TemporaryDirectory(prefix="emopool-bench-") as folder:
-        started = time.perf_counter()
-        config = SearchConfig(trials=trials, epochs=9, folds="off")
-        with patch("heads.search.rounds.Candidates", Counting):
-            report = search_heads(dataset, Path(folder), origin, config, show_progress=True)
-        took = time.perf_counter() - started
-    sys.stderr.write(report.to_text() + "\n")
+    took = searched(generated(utterances, DIM, FRAMES, FRAMES), trials, "cpu")
+    sys.stderr.write(took.text + "\n")
     found = {
-        "seconds": took,
+        "seconds": took.seconds,
         "bytes": peak_bytes(),
-        "achieved": flops / took,
-        "peak": peak_flops(),
+        "achieved": took.flop / took.seconds,
+        "peak": peak_flops("cpu"),
     }
     sys.stdout.write(json.dumps(found) + "\n")
 
