@@ -37,7 +37,7 @@ class Curves:
         self._folder = folder
         self._earlier = list(earlier)
         self._written = time.monotonic()
-        self._sent = 0
+        self._sent = len(self._earlier)
         self._writer: Any = None
         if tensorboard:
             require_tensorboard()
@@ -73,16 +73,17 @@ class Curves:
             draw_curves(self._folder / PICTURE, self._earlier)
 
     def _send(self, rows: Sequence[LogRow]) -> None:
-        numbers = global_steps(rows)
-        for row, number in list(zip(rows, numbers, strict=True))[self._sent :]:
+        # The last row of an epoch gets its score only after it was made: it waits for it.
+        ready = rows if rows and rows[-1].dev is not None else rows[:-1]
+        numbers = global_steps(ready)
+        for row, number in list(zip(ready, numbers, strict=True))[self._sent :]:
             if row.loss is not None:
                 self._writer.add_scalar("train/loss", row.loss, number)
                 self._writer.add_scalar("train/learning_rate", row.learning_rate, number)
             if row.dev is not None:
                 self._writer.add_scalar("dev/macro_f1", row.dev.macro_f1, number)
                 self._writer.add_scalar("dev/loss", row.dev.loss, number)
-        # The last row may get its score only after it was sent.
-        self._sent = len(rows) if not rows or rows[-1].dev is not None else len(rows) - 1
+        self._sent = len(ready)
         self._writer.flush()
 
 

@@ -51,14 +51,14 @@ class Keeper:
 
     def weights(self) -> dict[str, Tensor]:
         """What the finished phases, or the one under way, had made of the model."""
-        return {} if self._resumed is None else dict(self._resumed.tensors["weights"])
+        return {} if self._resumed is None else self._resumed.tensors["weights"]
 
     def resume(self, phase: int) -> Callable[[Trainer], Progress] | None:
         """How a phase is taken up in its midst; None where it starts."""
         found = self._resumed
         if found is None or found.state["progress"] is None or found.state["phase"] != phase:
             return None
-        self._resumed = None  # its tensors are let go of with the caller's
+        self._resumed = None
         return lambda trainer: _resume(trainer, found)
 
     def after_step(self, trainer: Trainer, now: Progress) -> None:
@@ -108,13 +108,13 @@ class Keeper:
 
 def _resume(trainer: Trainer, found: Checkpoint) -> Progress:
     value = found.state["progress"]
-    trainer.restore(found.tensors["weights"])
-    trainer.load_moments(found.tensors.get("moments", {}))
+    trainer.restore(found.tensors.pop("weights"))
+    trainer.load_moments(found.tensors.pop("moments"))
     trainer.step = value["step"]
     return Progress(
         start=Score(**value["start"]),
         best=Score(**value["best"]),
-        kept=dict(found.tensors["best"]),
+        kept=found.tensors.pop("best"),
         best_epoch=value["best_epoch"],
         epoch=value["epoch"],
         done=value["done"],

@@ -63,12 +63,12 @@ def run_finetune(
     tell, show_progress = (tell, show_progress) if leads else (None, False)
     device = choose_device(config.device)
     check_replaceable(work.model)
+    require_splits(manifest, ("train", "dev"))
     work.finetune.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(work.finetune) if leads else nullcontext():
         source = starting_head(work, manifest, head, show_progress=show_progress)
         record = load_head(source)[1]
         check_labels(record, manifest)
-        require_splits(manifest, ("train", "dev"))
         check_streams(work, record, read_extraction(work))
         scored = bool([u for u in manifest.in_split("test") if u.label])
         before: Evaluation | None = None

@@ -13,6 +13,7 @@ from cache.extraction import read_extraction
 from corpora.errors import ConfigError
 from corpora.manifest import Manifest
 from corpora.work import Work
+from finetune.bridge import label_agreement
 from finetune.building import build_model
 from finetune.config import FinetuneConfig
 from finetune.curves import CSV, Curves, log_text
@@ -117,6 +118,9 @@ def train_model(
     session = _Session(
         work, manifest, config, engine, model, record, steps, train, dev, say, show_progress
     )
+    if precision == "bf16" and engine.leads:
+        same, of = label_agreement(work, manifest, model, record, dev, steps.frame_budget)
+        say(f"In bf16 recordings and cached frames give {same} of {of} dev rows the same label.")
     results = _run_phases(session, phases, checkpoints)
     model.provenance |= {
         "corpus": manifest.corpus,

@@ -65,7 +65,7 @@ class Trainer:
     Attributes:
         step: steps made.
         total_steps: steps of all epochs.
-        loss: the training loss, with its class weights.
+        loss: the training loss with its class weights, for logits on the CPU.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Trainer:
         self._targets = train.loss_targets(steps.loss)
         weight = inverse_frequency(self._targets, len(train.labels))
         self.loss: Loss = loss_function(steps.loss, weight)
+        self._loss = loss_function(steps.loss, weight.to(model.device))
         self._row_weights = _row_weights(
             self._targets, weight if steps.loss.class_weight else torch.ones_like(weight)
         )
@@ -132,13 +133,22 @@ class Trainer:
             yield LogRow(self.config.phase, epoch, self.step, rate, loss)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy, on the CPU, of all that this phase can change."""
+        """All that this phase can change, on the CPU: there, as it is and not as a copy."""
         frozen = {name for name, _ in self.model.named_parameters()} - self.named.keys()
         return {
-            name: value.detach().to("cpu", copy=True)
+            name: value.detach().cpu()
             for name, value in self.model.state_dict().items()
             if name not in frozen
         }
+
+    def copy_weights(self, earlier: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """A copy of `weights`, into the memory of an earlier one: the full encoders take 3 GB."""
+        now = self.weights()
+        if earlier is None:
+            return {name: value.clone() for name, value in now.items()}
+        for name, value in now.items():
+            earlier[name].copy_(value)
+        return earlier
 
     def restore(self, weights: dict[str, Tensor]) -> None:
         """Put a copy back."""
@@ -210,7 +220,7 @@ class Trainer:
                 torch.manual_seed(seed)
                 logits = self._module(batch, seed)
             target = self._targets[list(batch.rows)].to(device)
-            loss = self.loss(logits, target, denominator=weight) * float(counts)
+            loss = self._loss(logits, target, denominator=weight) * float(counts)
             # The processes' gradients are averaged; the loss is a sum over them.
             self._engine.accelerator.backward(loss * self._engine.world)
         except RuntimeError as error:

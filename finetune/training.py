@@ -185,7 +185,7 @@ def run_phase(
         now = around.resume(trainer)
     else:
         start = evaluate()
-        now = Progress(start, start, trainer.weights())
+        now = Progress(start, start, trainer.copy_weights())
         now.log.append(LogRow(config.phase, 0, 0, 0.0, None, start))
     bar = progress_bar(
         f"Phase {config.phase}",
@@ -213,9 +213,11 @@ def run_phase(
             now.scored = True
             now.log[-1] = replace(now.log[-1], dev=found)
             if found.better_than(now.best):
-                now.best, now.best_epoch, now.kept = found, now.epoch, trainer.weights()
+                now.best, now.best_epoch = found, now.epoch
+                now.kept = trainer.copy_weights(now.kept)
     trainer.restore(now.kept)
     model.requires_grad_(False).eval()
+    model.zero_grad()  # gradients would stay, as large as the model
     say(
         f"dev macro-F1 {now.start.macro_f1:.3f} at the start, best {now.best.macro_f1:.3f} after "
         f"epoch {now.best_epoch} of {now.epoch}\n"

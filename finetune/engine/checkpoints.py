@@ -43,11 +43,11 @@ class Checkpoint:
 
     Attributes:
         state: JSON values.
-        tensors: by file and name.
+        tensors: by file and name; whoever has used a file takes it out, for they are large.
     """
 
     state: Mapping[str, Any]
-    tensors: Mapping[str, dict[str, Tensor]]
+    tensors: dict[str, dict[str, Tensor]]
 
 
 class Checkpoints:

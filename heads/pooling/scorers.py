@@ -113,7 +113,9 @@ class _NetworkScores(torch.autograd.Function):
             own = slice(start, start + length)
             start += length
             through = torch.mm(moved[own], spread.t(), out=for_hidden[own])
-            through.mul_(hidden[own] > 0)
+            torch.ops.aten.threshold_backward.grad_input(
+                through, hidden[own], 0, grad_input=through
+            )
             for_bias[b] = through.sum(dim=0, dtype=weight.dtype)
         for_weight = (for_hidden.t() @ frames).to(weight.dtype).view_as(weight)
         for_frames = None

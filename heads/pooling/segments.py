@@ -126,8 +126,9 @@ class _AttentiveMoments(torch.autograd.Function):
             frames = centred[own].to(scores.dtype)
             first = _sliced(mean[b], slices)
             second = _sliced(deviation[b], slices)
-            _weighted_sums(weight, frames, first)
-            _weighted_sums(weight, frames * frames, second)
+            parts = _cut(frames, slices)
+            first.copy_(torch.bmm(weight, parts))
+            second.copy_(torch.bmm(weight, parts.square()))
             # From the second moment to σ, while it is in the cache.
             raw = deviation[b]
             floor = (raw * RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
@@ -160,12 +161,11 @@ class _AttentiveMoments(torch.autograd.Function):
             second = for_deviation[b] / sigma / 2
             second.masked_fill_(raised, 0)
             first = torch.addcmul(for_mean[b], mu, second, value=-2)
-            weight, frames = weights[:, :, own], centred[own]
-            first, second = first.to(frames.dtype), second.to(frames.dtype)
+            weight, parts = weights[:, :, own], _cut(centred[own].to(weights.dtype), slices)
+            first, second = _sliced(first, slices), _sliced(second, slices)
             if for_scores is not None:
-                moved = _projected(_sliced(first, slices), frames).to(weight.dtype)
-                moved += _projected(_sliced(second, slices), frames * frames)
-                moved *= weight
+                moved = torch.bmm(first, parts.transpose(1, 2))
+                moved.baddbmm_(second, parts.square().transpose(1, 2)).mul_(weight)
                 torch.addcmul(
                     moved,
                     weight,
@@ -174,11 +174,8 @@ class _AttentiveMoments(torch.autograd.Function):
                     out=for_scores[:, :, own],
                 )
             if for_frames is not None:
-                share = weight.to(frames.dtype).transpose(1, 2)  # [S, T, C]
-                linear = share @ _sliced(first, slices)  # [S, T, D/S]
-                squared = share @ _sliced(second, slices)
-                parts = frames.unflatten(1, (slices, -1)).transpose(0, 1)
-                grown = torch.addcmul(linear, parts, squared, value=2)
+                share = weight.transpose(1, 2)  # [S, T, C]
+                grown = torch.addcmul(share @ first, parts, share @ second, value=2)
                 for_frames[own] = grown.transpose(0, 1).flatten(1)
         return for_scores, for_frames, None
 
@@ -189,15 +186,7 @@ def _sliced(vectors: Tensor, slices: int) -> Tensor:
     return cut.transpose(0, 1)
 
 
-def _weighted_sums(weight: Tensor, frames: Tensor, out: Tensor) -> None:
-    """Σ_t ω_t x_t: `[S, C, T]` and `[T, D]` into `out`, `[S, C, D/S]`."""
-    width = out.shape[2]
-    for s, part in enumerate(frames.split(width, dim=1)):
-        out[s] = weight[s] @ part
-
-
-def _projected(gradient: Tensor, frames: Tensor) -> Tensor:
-    """`[S, C, D/S]` and `[T, D]` to `[S, C, T]`."""
-    width = gradient.shape[2]
-    parts = frames.split(width, dim=1)
-    return torch.stack([gradient[s] @ part.t() for s, part in enumerate(parts)])
+def _cut(frames: Tensor, slices: int) -> Tensor:
+    """`[T, D]` as `[S, T, D/S]`, a view: products of all slices are then one call."""
+    cut: Tensor = frames.unflatten(1, (slices, -1))
+    return cut.transpose(0, 1)

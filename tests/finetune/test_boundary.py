@@ -155,8 +155,9 @@ def test_the_layers_are_in_their_place_afterwards(encoders: Path) -> None:
         ({}, "Trains from cached hidden states: audio layer 2 and text layer 2, float16."),
         ({"spec_augment": 0.1}, "SpecAugment changes what the lower layers hear"),
         ({"precision": "bf16"}, "extraction computes in another precision"),
+        ({"precision": "bf16"}, "of 9 dev rows the same label"),
     ],
-    ids=["default", "spec_augment", "bf16"],
+    ids=["default", "spec_augment", "bf16", "bridge"],
 )
 def test_whether_the_cache_is_used_is_told(
     options: dict[str, Any], words: str, searched: Searched, manifest: Manifest, tmp_path: Path

@@ -17,6 +17,7 @@ from finetune.assembly import assemble
 from finetune.model import EmotionModel
 from finetune.phases import trainable_parts, unfreeze
 from heads.head import Head
+from heads.pooling import pooling_kinds
 from tests.finetune.corpus import LAST, make_head, make_model
 
 POOLINGS: list[dict[str, Any]] = [
@@ -32,6 +33,10 @@ POOLINGS: list[dict[str, Any]] = [
 ]
 # What the cache stores decides how near raw input and cached frames can come.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+
+
+def test_every_kind_of_pooling_is_among_these() -> None:
+    assert {pooling["kind"] for pooling in POOLINGS} == set(pooling_kinds())
 
 
 def both_logits(

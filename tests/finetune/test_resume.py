@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cache.store.locks import exclusive_lock
 from corpora.errors import CacheError, ConfigError
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
@@ -210,9 +211,7 @@ def test_a_checkpoint_is_json_and_safetensors_alone(tmp_path: Path) -> None:
 
 
 def test_two_at_once_are_refused(searched: Searched, manifest: Manifest, tmp_path: Path) -> None:
-    from cache.store.locks import exclusive_lock
-
     work = copy_work(searched.work, tmp_path / "work")
-    work.finetune.mkdir()
+    work.finetune.mkdir(exist_ok=True)
     with exclusive_lock(work.finetune), pytest.raises(CacheError):
         run_finetune(work, manifest, CONFIG)
