@@ -1,0 +1,1 @@
+"""Acoustic cues on the frame grid, and what they are like where the model listens."""

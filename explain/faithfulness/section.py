@@ -1,0 +1,205 @@
+"""Faithfulness in the report: curves, what attention gains over its rivals, and a verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from explain.faithfulness.curves import (
+    ATTENTION,
+    ENERGY,
+    GRADIENTS,
+    RANDOM,
+    SHARES,
+    SHIFTED,
+    UNTRAINED,
+    CurveConfig,
+    Curves,
+    frame_curves,
+)
+from explain.faithfulness.gains import Gain, find_gains, verdict
+from explain.faithfulness.occlusion import OcclusionConfig, occlude
+from explain.faithfulness.occlusion_section import occlusion_table, occlusion_text
+from explain.intervals import interval_note
+from explain.saliency import has_captum
+from explain.section import Cell, Figure, Section, Table
+from explain.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from explain.subject import Subject
+from finetune.model import EmotionModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+LOOKS = {
+    ATTENTION: (BLUE, "-"),
+    GRADIENTS: (PURPLE, "-"),
+    ENERGY: (ORANGE, "-"),
+    UNTRAINED: (GREEN, "--"),
+    SHIFTED: (RED, "--"),
+    RANDOM: (GREY, ":"),
+}
+INTRODUCTION = (
+    "Deletion drops the frames that an order puts first and watches the probability of the "
+    "predicted class; insertion keeps only those. The area is the mean probability along the "
+    "curve: good orders have a low one under deletion and a high one under insertion. Shifted "
+    "attention is the same curve moved in a circle to a random place of the same utterance: it "
+    "keeps how attention follows itself in time and loses what it points to."
+)
+
+
+def faithfulness_section(
+    subject: Subject,
+    config: CurveConfig | None = None,
+    model: EmotionModel | None = None,
+    occlusion: OcclusionConfig | None = None,
+) -> Section:
+    """Curves and verdict for each modality the head reads; occlusion where encoders are at hand.
+
+    Args:
+        subject: what is explained.
+        config: of the curves.
+        model: the subject's, or its head on the encoders its frames came from; None leaves
+            occlusion out.
+        occlusion: its settings.
+    """
+    config = config or CurveConfig()
+    text = [INTRODUCTION]
+    note = interval_note(subject.speakers)
+    if note:
+        text.append(note[0].upper() + note[1:] + ".")
+    if not has_captum():
+        text.append(
+            "Integrated gradients are left out: captum is not installed "
+            "(pip install 'emopool[explain]')."
+        )
+    tables: list[Table] = []
+    figures: list[Figure] = []
+    summary: dict[str, Any] = {}
+    for modality in subject.frames:
+        curves = frame_curves(subject, modality, config)
+        speakers = [subject.speakers[row] for row in curves.rows]
+        gains = find_gains(curves, speakers)
+        text += _sentences(subject, curves, gains)
+        tables += [_area_table(curves), _gain_table(modality, gains)]
+        figures.append(_figure(curves))
+        main = gains[0]
+        summary[modality] = {
+            "utterances": len(curves.rows),
+            "verdict": verdict(main, subject.methods[modality]),
+            "gains": [gain.to_json() for gain in gains],
+        }
+    if "audio" in subject.frames and model is None:
+        text.append(
+            "Audio occlusion is left out: it passes every recording through the encoder hundreds "
+            "of times."
+        )
+    elif "audio" in subject.frames and model is not None:
+        found = occlude(subject, model, occlusion or OcclusionConfig())
+        text += occlusion_text(subject, found)
+        tables.append(occlusion_table(subject, found))
+        summary["occlusion"] = {
+            f"{fill} {seconds:g} s": float(np.nanmean(values)) if held else None
+            for (seconds, fill), values in found.agreement.items()
+            for held in [not np.isnan(values).all()]
+        }
+    return Section("Faithfulness", tuple(text), tuple(tables), tuple(figures), summary)
+
+
+def _sentences(subject: Subject, curves: Curves, gains: list[Gain]) -> list[str]:
+    name = curves.modality.capitalize()
+    lines = [f"{name}. {verdict(gains[0], subject.methods[curves.modality])}"]
+    if len(curves.rows) < len(subject):
+        lines.append(
+            f"{name}: {len(curves.rows):,} of {len(subject):,} utterances, drawn at random, "
+            "because this pooling has to be computed anew for every choice of frames."
+        )
+    if GRADIENTS in curves.deletion:
+        count = int((~np.isnan(curves.deletion[GRADIENTS][:, 0])).sum())
+        lines.append(
+            f"{name}: integrated gradients on {count:,} utterances drawn at random, with "
+            "attention compared on the same ones."
+        )
+    known = curves.agreement[~np.isnan(curves.agreement)]
+    fresh = gains[-1]
+    rank = f"{known.mean():.2f}" if len(known) else "not known"
+    lines.append(
+        f"{name}, parameter randomisation (Adebayo et al. 2018): the order of a head that was "
+        f"never trained has a rank correlation of {rank} with the trained one's, and its gain "
+        f"over shifted attention is {fresh.deletion} under deletion, {fresh.insertion} under "
+        "insertion; one that is clearly above 0 would mean that such a gain says nothing about "
+        "what was learnt."
+    )
+    lengths = subject.frames[curves.modality].lengths.numpy()[curves.rows]
+    short = int((lengths * SHARES[0] < 1).sum())
+    if short:
+        lines.append(
+            f"{name}: {short:,} utterances have fewer than {1 / SHARES[0]:.0f} frames; their "
+            "curves have fewer steps, and at least one frame always stays."
+        )
+    return lines
+
+
+def _area_table(curves: Curves) -> Table:
+    rows: list[list[Cell]] = []
+    for name in (name for name in LOOKS if name in curves.deletion):
+        deletion, insertion = curves.deletion_area(name), curves.insertion_area(name)
+        held = ~np.isnan(deletion)
+        means = float(deletion[held].mean()), float(insertion[held].mean())
+        rows.append([name, int(held.sum()), *means])
+    return Table(
+        f"faithfulness-areas-{curves.modality}",
+        ("order", "utterances", "deletion area (lower is better)", "insertion area (higher)"),
+        rows,
+        f"{curves.modality.capitalize()}: areas under the curves of the predicted class",
+    )
+
+
+def _gain_table(modality: str, gains: list[Gain]) -> Table:
+    rows: list[list[Cell]] = []
+    for gain in gains:
+        cells: list[Cell] = []
+        for mean in (gain.deletion, gain.insertion):
+            cells += [mean.value if mean.count else None, mean.low, mean.high]
+        rows.append([gain.order, gain.rival, gain.deletion.count, *cells])
+    return Table(
+        f"faithfulness-gains-{modality}",
+        (
+            "order", "against", "utterances",
+            "deletion", "low", "high", "insertion", "low ", "high ",
+        ),
+        rows,
+        f"{modality.capitalize()}: how much better an order's area is (95 % over speakers)",
+    )  # fmt: skip
+
+
+def _figure(curves: Curves) -> Figure:
+    return Figure(
+        f"faithfulness-{curves.modality}",
+        lambda canvas: draw_curves(canvas, curves),
+        f"Deletion and insertion of {curves.modality} frames",
+        (8.0, 3.8),
+    )
+
+
+def draw_curves(canvas: Canvas, curves: Curves) -> None:
+    """Both curves side by side, one line an order: means over utterances."""
+    left, right = canvas.subplots(1, 2, sharey=True)
+    for name, (colour, line) in LOOKS.items():
+        if name not in curves.deletion:
+            continue
+        held = ~np.isnan(curves.deletion[name][:, 0])
+        whole = float(curves.whole[held].mean())
+        gone = [whole, *curves.deletion[name][held].mean(axis=0)]
+        come = [*curves.insertion[name][held].mean(axis=0), whole]
+        width = 2.2 if name == ATTENTION else 1.3
+        percent = [100 * share for share in (0.0, *SHARES, 1.0)]
+        left.plot(percent[:-1], gone, line, color=colour, lw=width, marker=".", label=name)
+        right.plot(percent[1:], come, line, color=colour, lw=width, marker=".", label=name)
+    left.set(
+        xlabel="frames dropped, first in order (%)",
+        ylabel="probability of the predicted class",
+        title="Deletion (lower is better)",
+    )
+    right.set(xlabel="frames kept, first in order (%)", title="Insertion (higher is better)")
+    right.legend(loc="lower right")

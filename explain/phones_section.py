@@ -1,0 +1,202 @@
+"""Phones in the report: which are attended, by name and by class, and when in the phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from explain.alignments import Aligned, phone_frames
+from explain.phone_classes import SILENCE, UNKNOWN, Phone, PhoneSet, find_phone_set
+from explain.phones import (
+    MINIMUM_FRAMES,
+    Onsets,
+    Ratio,
+    Ratios,
+    around_onsets,
+    likelihood_ratios,
+)
+from explain.ragged import attended_frames, floats, ints, segments
+from explain.section import Cell, Figure, Section, Table
+from explain.style import BLUE, GREY, LIGHT, RED
+from explain.subject import Subject, frame_attention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+SHARE = 0.5
+"""Of the mass: attended is the smallest set of frames that holds it, unless the user says."""
+# More bars are too many to read; the table has all.
+BARS = 40
+# Of the phones left out.
+NAMED = 12
+COLUMNS = ("name", "frames", "attended", "ratio", "95 % low", "95 % high")
+
+
+def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHARE) -> Section:
+    """Likelihood ratios of phones and their classes, and attention around onsets.
+
+    Args:
+        subject: what is explained.
+        aligned: its alignments.
+        share: what "attended" means: the smallest set of frames with this share of the mass; None
+            is the top frame of each utterance.
+    """
+    title = "Phones"
+    if "audio" not in subject.frames:
+        return Section(title, ("This head does not listen: it has no audio frames.",))
+    labels = [p.label for a in aligned.alignments if a is not None for p in a.phones]
+    if not labels:
+        return Section(title, (*aligned.problems, "So nothing is known about phones."))
+    phone_set = find_phone_set(labels)
+    known = {label: phone_set.phone(label) for label in set(labels)}
+    weights = floats(frame_attention(subject, "audio"))
+    offsets = ints(subject.frames["audio"].offsets)
+    attended = attended_frames(weights, offsets, share)
+
+    def ratios(name_of: Callable[[Phone], str]) -> Ratios:
+        named = [
+            [] if a is None else [name_of(known[p.label]) for p in a.phones]
+            for a in aligned.alignments
+        ]
+        codes, names = phone_frames(subject, aligned, named, SILENCE)
+        return likelihood_ratios(codes, names, attended, segments(offsets), subject.speakers)
+
+    by_phone = ratios(lambda phone: phone.name)
+    text = [*aligned.problems, *_text(aligned, len(subject), phone_set, by_phone, share)]
+    tables = [_table("phones", "Phones, the most salient first", by_phone.ratios)]
+    figures = [_bars("phone-ratios", "How much more often phones are attended", by_phone.ratios)]
+    plain = {phone.name for phone in known.values()} | {SILENCE}
+    classes = [
+        r
+        for name_of in (_kind, _manner, _stress)
+        for r in ratios(name_of).ratios
+        if r.name not in plain
+    ]
+    if classes:
+        tables.append(_table("phone-classes", "Classes of phones", classes))
+        figures.append(_bars("phone-class-ratios", "Classes of phones", classes))
+    onsets = around_onsets(
+        weights,
+        offsets,
+        [
+            np.array([] if a is None else [p.start for p in a.phones if _spoken(known[p.label])])
+            for a in aligned.alignments
+        ],
+        subject.hop_seconds,
+        subject.centre_seconds,
+    )
+    if onsets is not None:
+        figures.append(
+            Figure(
+                "phone-onsets",
+                lambda canvas: _draw_onsets(canvas, onsets),
+                "Attention around phone onsets",
+                (7.0, 3.2),
+            )
+        )
+        tables.append(_onset_table(onsets))
+    summary = {
+        "phone_set": phone_set.name,
+        "attended": "top frame" if share is None else share,
+        "ratios": {r.name: [r.ratio, r.low, r.high] for r in by_phone.ratios},
+    }
+    return Section(title, tuple(text), tuple(tables), tuple(figures), summary)
+
+
+def _kind(phone: Phone) -> str:
+    return f"{phone.kind}s" if phone.kind else phone.name
+
+
+def _manner(phone: Phone) -> str:
+    return f"{phone.manner}s" if phone.manner else phone.name
+
+
+def _stress(phone: Phone) -> str:
+    return f"vowels, {phone.stress}" if phone.stress else phone.name
+
+
+def _spoken(phone: Phone) -> bool:
+    return phone.name not in (SILENCE, UNKNOWN)
+
+
+def _text(
+    aligned: Aligned, utterances: int, phone_set: PhoneSet, found: Ratios, share: float | None
+) -> list[str]:
+    if share is None:
+        meant = "the top frame of each utterance"
+    else:
+        meant = f"the smallest set of frames that holds {share:.0%} of an utterance's mass"
+    lines = [
+        f"{aligned.count:,} of {utterances:,} utterances have an alignment. Attended: {meant}. The "
+        "ratio is P(phone | attended) / P(phone), both counted in frames, silence included: above "
+        "1 a phone is attended more often than it occurs.",
+        f"Phone set: {phone_set.name}."
+        if phone_set.name
+        else "The phone labels belong to no set that is known here (ARPAbet, IPA, SAMPA as in "
+        "EMO-DB), so there are no classes.",
+    ]
+    if found.note:
+        lines.append(f"Intervals over speakers: {found.note}.")
+    if found.rare:
+        lines.append(f"Left out, with fewer than {MINIMUM_FRAMES} frames: {', '.join(found.rare)}.")
+    return lines
+
+
+def _table(name: str, title: str, ratios: Sequence[Ratio]) -> Table:
+    rows: list[list[Cell]] = [
+        [r.name, r.frames, r.attended, r.ratio, r.low, r.high] for r in ratios
+    ]
+    return Table(name, COLUMNS, rows, title, 2)
+
+
+def _bars(name: str, title: str, ratios: Sequence[Ratio]) -> Figure:
+    shown = list(ratios)
+    if len(shown) > BARS:
+        shown = [*shown[: BARS // 2], *shown[-(BARS // 2) :]]
+        title += f" ({BARS // 2} highest and lowest)"
+    height = 0.9 + 0.19 * len(shown)
+    return Figure(name, lambda canvas: _draw_ratios(canvas, shown), title, (7.0, height))
+
+
+def _draw_ratios(canvas: Canvas, ratios: Sequence[Ratio]) -> None:
+    axes = canvas.add_subplot()
+    rows = np.arange(len(ratios))
+    values = np.array([r.ratio for r in ratios])
+    for row, r in enumerate(ratios):
+        if r.low is not None and r.high is not None:
+            axes.plot([r.low, r.high], [row, row], color=LIGHT, lw=4, solid_capstyle="butt")
+    axes.plot(values, rows, "o", color=BLUE, ms=4)
+    axes.axvline(1, color=GREY, lw=0.8, ls="--")
+    axes.set_yticks(rows, [f"{r.name}  ({r.frames:,})" for r in ratios])
+    axes.set_ylim(len(ratios) - 0.5, -0.5)
+    band = "; bar: 95 % over speakers" if any(r.low is not None for r in ratios) else ""
+    axes.set(xlabel=f"P(phone | attended) / P(phone){band}; in brackets: frames")
+
+
+def _onset_table(onsets: Onsets) -> Table:
+    rows: list[list[Cell]] = [
+        [round(1000 * float(lag)), float(o), float(low), float(high)]
+        for lag, o, low, high in zip(
+            onsets.lags, onsets.observed, onsets.low, onsets.high, strict=True
+        )
+    ]
+    columns = ("ms from the onset", "attention (1 = even)", "shifted 2.5 %", "shifted 97.5 %")
+    return Table("phone-onsets", columns, rows, f"Around {onsets.count:,} phone onsets")
+
+
+def _draw_onsets(canvas: Canvas, onsets: Onsets) -> None:
+    axes = canvas.add_subplot()
+    lags = 1000 * onsets.lags
+    axes.fill_between(
+        lags, onsets.low, onsets.high, color=LIGHT, label="shifted onsets (95 % of draws)"
+    )
+    axes.plot(lags, onsets.observed, "o-", color=BLUE, ms=3, label="phone onsets")
+    axes.axvline(0, color=RED, lw=0.8)
+    axes.set(
+        xlabel="ms from the onset",
+        ylabel="attention (1 = even)",
+        title=f"Mean over {onsets.count:,} onsets",
+    )
+    axes.legend()

@@ -1,0 +1,1 @@
+"""Which acoustic cues can be read from utterance vectors, layer by layer."""

@@ -1,0 +1,230 @@
+"""Probing in the report: which layer and which pooling say what about the voice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cache.failures import read_failures
+from corpora.folds import deal
+from corpora.manifest import Manifest
+from corpora.progress import progress_bar
+from corpora.utterance import Utterance, speaker_key
+from corpora.work import Work
+from explain.cues.levels import present_means
+from explain.cues.stream import CueFrames, cue_set, load_cues
+from explain.cues.within import FEWEST_FRAMES
+from explain.probing.probe import Probe, Targets, probe, probe_dimensions, shuffled_within
+from explain.probing.tables import ProbeRow, dimension_table, probe_figure, probe_table
+from explain.probing.vectors import (
+    MEAN,
+    Vectors,
+    cached_vectors,
+    has_cached_vectors,
+    subject_vectors,
+)
+from explain.ragged import Bools, Ints
+from explain.section import Section
+from explain.subject import Subject
+from explain.workers import one_thread_each
+from heads.statistics.bootstrap import MIN_CLUSTERS
+
+TITLE = "Probing"
+FOLDS = 5
+# Fewer say nothing about a regression on a hundred dimensions and more.
+FEWEST_UTTERANCES = 40
+
+
+@dataclass(frozen=True)
+class ProbingConfig:
+    """How vectors are probed.
+
+    Attributes:
+        cues: see `explain.cues.section.CueConfig`.
+        limit: most utterances, drawn at random.
+        seed: of draws, shuffles and bootstraps.
+        progress: whether to show bars.
+    """
+
+    cues: str = "default"
+    limit: int = 3000
+    seed: int = 0
+    progress: bool = False
+
+
+def probing_section(
+    subject: Subject, work: Work, manifest: Manifest, config: ProbingConfig | None = None
+) -> Section:
+    """Probe every cached layer, on the subject's utterances or, with few speakers, on all.
+
+    Args:
+        subject: with audio frames.
+        work: the work folder.
+        manifest: all utterances of the corpus.
+        config: see `ProbingConfig`.
+
+    Raises:
+        ConfigError: unknown cues.
+        MissingExtraError: they need openSMILE, which is not installed.
+    """
+    config = config or ProbingConfig()
+    if "audio" not in subject.frames or subject.grid is None:
+        return Section(TITLE, ("This head reads text alone: no vectors of speech to probe.",))
+    utterances, own = _chosen(subject, work, manifest, config)
+    cues = load_cues(
+        work, utterances, subject.grid, cues=cue_set(config.cues), progress=config.progress
+    )
+    targets, kept = _targets(utterances, cues, subject.labels, config.seed)
+    text = [_setting(subject, utterances, kept, own)]
+    if targets is None:
+        text.append(
+            f"That is too few: {FEWEST_UTTERANCES} utterances of two speakers, with at least two "
+            "emotions, are the least."
+        )
+        return Section(TITLE, tuple(text))
+    vectors = _vectors(subject, work, utterances, own)
+
+    def work_on(one: Vectors) -> ProbeRow:
+        found = probe(one.values[kept], targets, seed=config.seed)
+        bar.update(1)
+        return ProbeRow(one.layer, one.pooling, found)
+
+    with (
+        progress_bar("Probes", len(vectors), "probe", show=config.progress) as bar,
+        one_thread_each() as threads,
+    ):
+        rows = list(threads.map(work_on, vectors))
+    basis = next(one for one in reversed(vectors) if one.pooling == MEAN)
+    every = next(row.probe for row in reversed(rows) if row.pooling == MEAN)
+    parts = probe_dimensions(basis.values[kept], targets, seed=config.seed)
+    text += _findings(rows, targets)
+    names = [cue.title for cue in cues.cues]
+    tables = (
+        probe_table(rows, targets.cues, len(subject.labels)),
+        dimension_table(every, parts, targets.cues, basis.layer),
+    )
+    return Section(
+        TITLE,
+        tuple(text),
+        tables,
+        (probe_figure(rows, names, len(subject.labels)),),
+        {"probes": [_json(row, targets) for row in rows]},
+    )
+
+
+def _chosen(
+    subject: Subject, work: Work, manifest: Manifest, config: ProbingConfig
+) -> tuple[list[Utterance], bool]:
+    """The utterances to probe on, and whether they are the subject's."""
+    if len(set(subject.speakers) - {""}) < MIN_CLUSTERS:
+        failed = read_failures(work.failures)
+        labelled = [u for u in manifest.utterances if u.label and u.id not in failed]
+        picked = _drawn(labelled, config)
+        if len(picked) > len(subject) and has_cached_vectors(work, picked):
+            return picked, False
+    return _drawn(list(subject.utterances), config), True
+
+
+def _drawn(utterances: Sequence[Utterance], config: ProbingConfig) -> list[Utterance]:
+    random = np.random.default_rng(config.seed)
+    rows = random.permutation(len(utterances))[: config.limit]
+    return [utterances[row] for row in np.sort(rows)]
+
+
+def _targets(
+    utterances: Sequence[Utterance], cues: CueFrames, labels: Sequence[str], seed: int
+) -> tuple[Targets | None, Bools]:
+    """What is probed for, and the utterances `[n]` that have it all."""
+    every = np.ones(len(cues.values), dtype=np.bool_)
+    means = present_means(cues.values, every, cues.offsets)
+    classes = np.array([labels.index(u.label) if u.label in labels else -1 for u in utterances])
+    kept = ~np.isnan(means).any(axis=1) & (classes >= 0)
+    chosen = [u for u, there in zip(utterances, kept, strict=True) if there]
+    keys = [speaker_key(u) for u in chosen]
+    speakers = ["" if key is None else "/".join(key) for key in keys]
+    groups: dict[str | int, list[int]] = {}
+    for row, name in enumerate(speakers):
+        groups.setdefault(name or row, []).append(row)
+    if len(chosen) < FEWEST_UTTERANCES or len(groups) < 2 or len(set(classes[kept])) < 2:
+        return None, kept
+    dealt = deal(list(groups.values()), [u.label for u in chosen], min(FOLDS, len(groups)))
+    folds: Ints = np.array([dealt[row] for row in range(len(chosen))], dtype=np.int64)
+    names = tuple(cue.name for cue in cues.cues)
+    mixed = shuffled_within(means[kept], speakers, seed)
+    return Targets(names, means[kept], mixed, classes[kept], folds, tuple(speakers)), kept
+
+
+def _vectors(
+    subject: Subject, work: Work, utterances: Sequence[Utterance], own: bool
+) -> list[Vectors]:
+    """All vectors of the utterances; those the head attends to where they are the subject's."""
+    cached: list[Vectors] = []
+    if subject.kind == "head" and has_cached_vectors(work, utterances):
+        cached = list(cached_vectors(work, utterances))
+    if not own:
+        return cached
+    place = {u.id: row for row, u in enumerate(subject.utterances)}
+    rows = [place[u.id] for u in utterances]
+    made = [
+        Vectors(one.layer, one.pooling, one.values[rows])
+        for one in subject_vectors(subject, subject.layers, moments=not cached)
+    ]
+    return cached + made
+
+
+def _setting(subject: Subject, utterances: Sequence[Utterance], kept: Bools, own: bool) -> str:
+    whose = (
+        f"{int(kept.sum()):,} utterances of the {subject.split or 'given'} split"
+        if own
+        else f"{int(kept.sum()):,} utterances of the whole manifest, because the "
+        f"{subject.split or 'given'} split has too few speakers"
+    )
+    left = len(utterances) - int(kept.sum())
+    out = (
+        f" {left:,} are left out: no label, no cues, or fewer than {FEWEST_FRAMES} frames with one."
+        if left
+        else ""
+    )
+    return (
+        f"Ridge regression from utterance vectors to utterance means of cues, on {whose}; every "
+        "prediction is for a speaker the regression never heard. The control deals the cue values "
+        f"out anew among the utterances of a speaker: what is left is the voice itself.{out}"
+    )
+
+
+def _findings(rows: Sequence[ProbeRow], targets: Targets) -> list[str]:
+    lines = []
+    for number, cue in enumerate(targets.cues):
+        best = max(rows, key=lambda row: float(np.nan_to_num(row.probe.r2[number], nan=-np.inf)))
+        lines.append(
+            f"{cue} {best.probe.r2[number]:.2f} ({best.name}; control "
+            f"{best.probe.control[number]:.2f})"
+        )
+    emotion = max(rows, key=lambda row: row.probe.recall)
+    return [
+        f"Best R² of each cue: {', '.join(lines)}. These are maxima over {len(rows)} kinds of "
+        "vector, so a little optimistic.",
+        f"The emotion itself is read best from {emotion.name}: UA {emotion.probe.recall:.3f} by a "
+        "linear probe on unheard speakers.",
+    ]
+
+
+def _json(row: ProbeRow, targets: Targets) -> dict[str, Any]:
+    found: Probe = row.probe
+
+    def numbers(values: Any) -> dict[str, float | None]:  # noqa: ANN401 - [K] floats
+        return {
+            cue: None if np.isnan(value) else float(value)
+            for cue, value in zip(targets.cues, values, strict=True)
+        }
+
+    return {
+        "layer": row.layer,
+        "pooling": row.pooling,
+        "r2": numbers(found.r2),
+        "control": numbers(found.control),
+        "ua": found.recall,
+    }

@@ -1,0 +1,91 @@
+"""Utterance vectors to probe: mean and deviation of every cached layer, and what a head attends to.
+
+Layers that only moments were kept of are probed like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from cache.extraction import read_extraction
+from cache.inputs import utterance_keys
+from cache.moments import frame_moments, moments_of_keys
+from corpora.errors import MissingStepError
+from corpora.utterance import Utterance
+from corpora.work import Work
+from explain.ragged import Floats, floats
+from explain.subject import Subject, frame_attention
+
+MEAN, DEVIATION, ATTENDED = "mean", "deviation", "attended mean"
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """One vector an utterance.
+
+    Attributes:
+        layer: the hidden state; None where it is not known.
+        pooling: `mean`, `deviation` or `attended mean`.
+        values: `[n, D]`.
+    """
+
+    layer: int | None
+    pooling: str
+    values: Floats
+
+
+def cached_vectors(work: Work, utterances: Sequence[Utterance]) -> Iterator[Vectors]:
+    """Mean and deviation of every cached layer of the audio encoder, the lowest layer first.
+
+    Raises:
+        MissingStepError: nothing was extracted, or an utterance is not in the cache.
+    """
+    source = read_extraction(work).source("audio")
+    found = utterance_keys(work, utterances)
+    keys = [found[u.id].get("audio", "") for u in utterances]
+    for layer in sorted({*source.layers, *source.moments}):
+        mean, deviation = moments_of_keys(work, source, layer, keys)
+        yield Vectors(layer, MEAN, floats(mean))
+        yield Vectors(layer, DEVIATION, floats(deviation))
+
+
+def has_cached_vectors(work: Work, utterances: Sequence[Utterance]) -> bool:
+    """Whether `cached_vectors` has something to give."""
+    try:
+        next(cached_vectors(work, utterances))
+    except MissingStepError:
+        return False
+    return True
+
+
+def subject_vectors(
+    subject: Subject, layers: Mapping[str, int], *, moments: bool = True
+) -> list[Vectors]:
+    """Attention-weighted mean of the frames the head reads, and their mean and deviation.
+
+    Args:
+        subject: with audio frames.
+        layers: the hidden state of each modality.
+        moments: whether mean and deviation are wanted too.
+    """
+    frames = subject.frames["audio"]
+    weights = frame_attention(subject, "audio").float()
+    bounds = frames.offsets.tolist()
+    # One utterance after the other: its frames stay in the processor's cache.
+    attended = [
+        weights[start:end] @ frames.values[start:end].float() for start, end in pairwise(bounds)
+    ]
+    layer = layers.get("audio")
+    found = [Vectors(layer, ATTENDED, floats(torch.stack(attended)))]
+    if moments:
+        parts = [frame_moments(frames.select([row])) for row in range(len(frames))]
+        both = torch.cat(parts)
+        found += [
+            Vectors(layer, MEAN, floats(both[:, 0])),
+            Vectors(layer, DEVIATION, floats(both[:, 1])),
+        ]
+    return found

@@ -1,0 +1,112 @@
+"""Arithmetic over frames laid end to end: `[N]` values with `[B+1]` offsets, in NumPy float64.
+
+Vectorised: the statistics of thousands of utterances are a few passes over all frames.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def floats(values: Tensor) -> Floats:
+    """A tensor as NumPy float64."""
+    array: Floats = values.detach().cpu().double().numpy()
+    return array
+
+
+def ints(values: Tensor) -> Ints:
+    """A tensor as NumPy int64."""
+    array: Ints = values.detach().cpu().long().numpy()
+    return array
+
+
+def segment_sum(values: NDArray[np.generic], offsets: Ints) -> Floats:
+    """Sum over each utterance: `[N, …] -> [B, …]`; every utterance has a frame."""
+    summed: Floats = np.add.reduceat(values.astype(np.float64), offsets[:-1], axis=0)
+    return summed
+
+
+def segments(offsets: Ints) -> Ints:
+    """`[N]`, the utterance number of each frame."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def positions(offsets: Ints) -> Ints:
+    """`[N]`, the number of each frame within its utterance."""
+    return np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], np.diff(offsets))
+
+
+def order_within(values: Floats, offsets: Ints) -> Ints:
+    """`[N]` frame numbers, utterance after utterance, the largest value of each first.
+
+    Of equal values the earlier frame comes first.
+    """
+    return np.lexsort((-values, segments(offsets))).astype(np.int64)
+
+
+def cumulative(sorted_values: Floats, offsets: Ints) -> Floats:
+    """Running sum within each utterance, `[N]`."""
+    total = np.cumsum(sorted_values)
+    before = np.concatenate([[0.0], total])[offsets[:-1]]
+    running: Floats = total - np.repeat(before, np.diff(offsets))
+    return running
+
+
+def attended_frames(values: Floats, offsets: Ints, share: float | None) -> Bools:
+    """`[N]`, whether a frame is attended.
+
+    Args:
+        values: weights, summing to 1 over each utterance.
+        offsets: of the utterances.
+        share: attended is the smallest set of frames that holds this share of the mass; None is
+            the top frame of each utterance alone.
+    """
+    order = order_within(values, offsets)
+    if share is None:
+        chosen = positions(offsets) == 0
+    else:
+        # A frame belongs to the set if those before it do not reach the share yet.
+        ranked = values[order]
+        before = cumulative(ranked, offsets) - ranked
+        chosen = (before < share - 1e-12) | (positions(offsets) == 0)
+    attended = np.zeros(len(values), dtype=np.bool_)
+    attended[order[chosen]] = True
+    return attended
+
+
+def ranks_within(values: Floats, offsets: Ints) -> Floats:
+    """`[N]` ranks from 1 within each utterance, ties at their mean."""
+    owner = segments(offsets)
+    order = np.lexsort((values, owner))
+    ranked, owned = values[order], owner[order]
+    fresh = np.ones(len(values), dtype=np.bool_)
+    fresh[1:] = (np.diff(ranked) != 0) | (np.diff(owned) != 0)
+    starts = np.flatnonzero(fresh)
+    ends = np.append(starts[1:], len(values))
+    place = positions(offsets)
+    mean_rank = (place[starts] + place[ends - 1]) / 2 + 1
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(mean_rank, ends - starts)
+    return ranks
+
+
+def correlations(a: Floats, b: Floats, offsets: Ints) -> Floats:
+    """Pearson correlation within each utterance, `[B]`; NaN where one of them does not vary."""
+    counts = np.diff(offsets)
+    both = np.stack([a, b], axis=1)
+    centred = both - np.repeat(segment_sum(both, offsets) / counts[:, None], counts, axis=0)
+    products = np.stack([centred[:, 0] * centred[:, 1], *np.square(centred).T], axis=1)
+    covariance, first, second = segment_sum(products, offsets).T
+    scale = np.sqrt(first * second)
+    # What is left of a constant after rounding is no variation.
+    size = segment_sum(np.square(both), offsets)
+    varies = (first > 1e-20 * size[:, 0]) & (second > 1e-20 * size[:, 1]) & (scale > 0)
+    result = np.full(len(counts), np.nan)
+    result[varies] = np.clip(covariance[varies] / scale[varies], -1, 1)
+    return result

@@ -1,0 +1,119 @@
+"""What is explained: a trained head, utterances, their frames, and how much each frame counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cache.encoders.grid import SAMPLE_RATE, Grid
+from cache.frames import Frames
+from corpora.errors import ConfigError
+from corpora.utterance import Utterance, speaker_key
+from heads.head import Head
+
+ATTENTION, GRADIENT = "attention", "gradient saliency"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A head on the utterances of a split, with all that the analyses read.
+
+    n utterances, C labels; N frames of a modality in all. Rows of everything are in the order of
+    `utterances`. Tensors are on the CPU.
+
+    Attributes:
+        kind: `head` (searched, on cached frames) or `model` (fine-tuned, on its own encoders').
+        head: in eval mode; the fine-tuned model's for a model.
+        labels: in the order of the probabilities.
+        utterances: those that have frames; unlabelled ones have the label "".
+        frames: by modality that the head reads, audio first; audio has `.speech` where voice
+            activity was extracted.
+        probabilities: `[n, C]`.
+        weights: by modality `[N, columns]`, the attention of each query and head; each column sums
+            to 1 over an utterance. A modality whose pooling learns no weights is not in it.
+        importance: by modality `[N]`, what `frame_attention` returns.
+        methods: by modality, what the importance is: `ATTENTION` or `GRADIENT`.
+        grid: of the audio frames, in samples at 16 kHz; None for a head that reads text alone.
+        energy: `[N]`, level of each audio frame in dB; None where it was not extracted.
+        token_kinds: `[N]`, of each text frame: 0 special, 1 start of a word, 2 inside one; None
+            where it is not known.
+        encoders: by modality, as the user named them.
+        layers: by modality, the hidden state read.
+        split: train, dev or test; "" for recordings that are in no split.
+        corpus: the manifest's name for it.
+        synthetic: the recordings are not human speech.
+        source: the head's or the model's path.
+        skipped: reasons by id for utterances left out.
+        notes: sentences to say before any result.
+    """
+
+    kind: str
+    head: Head
+    labels: tuple[str, ...]
+    utterances: tuple[Utterance, ...]
+    frames: Mapping[str, Frames]
+    probabilities: Tensor
+    weights: Mapping[str, Tensor]
+    importance: Mapping[str, Tensor]
+    methods: Mapping[str, str]
+    grid: Grid | None = None
+    energy: Tensor | None = None
+    token_kinds: Tensor | None = None
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
+    split: str = ""
+    corpus: str = ""
+    synthetic: bool = False
+    source: Path = Path()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def predicted(self) -> Tensor:
+        """`[n]` int64, the most probable class of each utterance."""
+        return self.probabilities.argmax(dim=1)
+
+    @property
+    def targets(self) -> Tensor:
+        """`[n]` int64, the class of each utterance's label; -1 where it has none that is known."""
+        index = {label: number for number, label in enumerate(self.labels)}
+        return torch.tensor([index.get(u.label, -1) for u in self.utterances], dtype=torch.int64)
+
+    @property
+    def speakers(self) -> list[str]:
+        """Who speaks in each utterance, told apart across corpora; "" where unknown."""
+        keys = [speaker_key(u) for u in self.utterances]
+        return ["" if key is None else "/".join(key) for key in keys]
+
+    @property
+    def hop_seconds(self) -> float:
+        """From one audio frame to the next."""
+        return self._grid.hop / SAMPLE_RATE
+
+    @property
+    def centre_seconds(self) -> float:
+        """The centre of the first audio frame's window; frame t's is t hops later."""
+        return self._grid.window / 2 / SAMPLE_RATE
+
+    @property
+    def _grid(self) -> Grid:
+        if self.grid is None:
+            raise ConfigError("this head reads text alone: it has no audio frames.")
+        return self.grid
+
+
+def frame_attention(subject: Subject, modality: str) -> Tensor:
+    """How much each frame counts: `[N]` float64, at least 0, summing to 1 over each utterance.
+
+    The mean over queries and heads of the attention weights; for a pooling that learns none,
+    gradient saliency (`explain.saliency`), so that every head can be explained.
+    `subject.methods[modality]` says which.
+    """
+    return subject.importance[modality]

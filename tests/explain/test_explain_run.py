@@ -1,0 +1,151 @@
+"""`explain` as a whole, on a work folder with missing and broken alignments."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli import main
+from corpora.errors import ConfigError, ManifestError, MissingStepError
+from corpora.work import Work
+from explain.config import ExplainConfig, parse_attended
+from explain.explanation import Explanation
+from explain.load import choose_rows
+from explain.run import explain_recordings, explain_split
+from finetune.assembly import assemble
+from heads.results import load_head
+from tests.explain.conftest import SCRIPT, Explained
+
+PLAIN = ExplainConfig(figures=False)
+
+
+@pytest.fixture(scope="module")
+def found(explained: Explained) -> Explanation:
+    return explain_split(explained.work, explained.manifest, PLAIN)
+
+
+def page(work: Work) -> str:
+    return (work.explain / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_is_one_page_with_tables(explained: Explained, found: Explanation) -> None:
+    assert "Localisation" in page(explained.work)
+    with (explained.work.explain / "tables" / "localisation.csv").open(newline="") as file:
+        assert next(csv.reader(file))[0] == "modality"
+    summary = json.loads((explained.work.explain / "summary.json").read_text())
+    assert summary["synthetic"] is True
+    assert summary["methods"] == {"audio": "attention", "text": "attention"}
+
+
+def test_what_is_missing_is_stated(explained: Explained, found: Explanation) -> None:
+    text = found.to_text()
+    assert "Without a TextGrid: 1 of" in text
+    assert "TextGrids that cannot be used: 1" in text
+    assert "No utterance is labelled neutral." in text
+    assert "synthetic" in text
+
+
+def test_a_transcript_that_is_markup_is_only_text(explained: Explained, found: Explanation) -> None:
+    assert SCRIPT not in page(explained.work)
+    assert any(u.text == SCRIPT for u in found.subject.utterances)
+
+
+def test_columns_of_attention_sum_to_one(found: Explanation) -> None:
+    offsets = found.subject.frames["audio"].offsets.tolist()
+    weights = found.subject.weights["audio"]
+    assert weights.shape[1] == 4
+    for start, end in pairwise(offsets):
+        assert weights[start:end].sum(dim=0).tolist() == pytest.approx([1] * 4, abs=1e-4)
+
+
+def test_energy_speech_and_token_kinds_lie_on_the_frames(found: Explanation) -> None:
+    subject = found.subject
+    assert subject.energy is not None
+    assert subject.token_kinds is not None
+    assert subject.energy.shape == (subject.frames["audio"].total,)
+    assert subject.frames["audio"].speech is not None
+    assert subject.token_kinds.shape == (subject.frames["text"].total,)
+    first = int(subject.frames["text"].offsets[0])
+    assert int(subject.token_kinds[first]) == 0
+
+
+def test_figures_are_png_and_svg_for_one_utterance(explained: Explained) -> None:
+    one = next(u.id for u in explained.manifest.utterances if u.split == "test")
+    config = ExplainConfig(ids=(one,))
+    made = explain_split(explained.work, explained.manifest, config)
+    folder = explained.work.explain / "items" / "figures"
+    assert {p.name for p in folder.iterdir()} == {f"utterance-{one}.png", f"utterance-{one}.svg"}
+    assert f"{one}: labelled" in made.to_text()
+    assert "data:image/svg+xml" in (folder.parent / "report.html").read_text(encoding="utf-8")
+
+
+def test_recordings_outside_the_manifest_are_explained(explained: Explained) -> None:
+    audio = explained.manifest.utterances[0].audio
+    made = explain_recordings(explained.work, [audio], PLAIN, text="stop that")
+    assert made.subject.utterances[0].label == ""
+    assert "heard as" in made.to_text()
+    assert made.subject.energy is not None
+    # The same encoders and head as on cached frames, which are stored in half precision.
+    cached = explain_split(
+        explained.work,
+        explained.manifest,
+        ExplainConfig(ids=(explained.manifest.utterances[0].id,), figures=False),
+    )
+    weights = made.subject.importance["audio"]
+    assert weights.tolist() == pytest.approx(cached.subject.importance["audio"].tolist(), abs=1e-3)
+
+
+def test_a_model_is_explained_on_recordings_alike(explained: Explained, tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    head, record = load_head(explained.work.search)
+    encoders = {kind: explained.work.encoders / f"tiny-{kind}" for kind in ("audio", "text")}
+    made = {"corpus": "tones", "encoders": dict(record.origin.encoders)}
+    assemble(head, encoders, record.origin.layers, provenance=made).save_pretrained(work.model)
+    config = ExplainConfig(subject="model", limit=3, figures=False)
+    by_model = explain_split(work, explained.manifest, config).subject
+    config = ExplainConfig(limit=3, figures=False)
+    by_head = explain_split(explained.work, explained.manifest, config).subject
+    assert by_model.kind == "model"
+    assert [u.id for u in by_model.utterances] == [u.id for u in by_head.utterances]
+    assert by_model.utterances[0].label == by_head.utterances[0].label
+    expected = pytest.approx(by_head.importance["text"].tolist(), abs=1e-3)
+    assert by_model.importance["text"].tolist() == expected
+
+
+def test_a_limit_draws_the_same_rows_again_and_keeps_their_order(explained: Explained) -> None:
+    first = choose_rows(explained.manifest, "train", limit=4, seed=1).utterances
+    assert choose_rows(explained.manifest, "train", limit=4, seed=1).utterances == first
+    order = [u.id for u in explained.manifest.utterances]
+    assert [order.index(u.id) for u in first] == sorted(order.index(u.id) for u in first)
+
+
+def test_mistakes_are_told(explained: Explained, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no utterance 'nobody'"):
+        choose_rows(explained.manifest, "test", ids=["nobody"])
+    with pytest.raises(MissingStepError, match="neither a searched head nor"):
+        explain_split(Work(tmp_path), explained.manifest, PLAIN)
+    with pytest.raises(ConfigError, match="share of the attention"):
+        ExplainConfig(attended=1.5)
+    with pytest.raises(ConfigError, match="`top` or a share"):
+        parse_attended("most")
+    assert parse_attended("top") is None
+
+
+def test_the_command_prints_json(explained: Explained) -> None:
+    result = CliRunner().invoke(
+        main, ["explain", "--work", str(explained.work.root), "--json", "--no-figures"]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["sections"]["Localisation"]["audio"]["gini"] >= 0
+
+
+def test_the_command_refuses_a_recording_and_an_utterance_at_once(explained: Explained) -> None:
+    audio = str(explained.manifest.utterances[0].audio)
+    result = CliRunner().invoke(main, ["explain", audio, "--utterance", "u000"])
+    assert result.exit_code == 2
+    assert "exclude one another" in result.output

@@ -1,0 +1,243 @@
+"""Faithfulness finds planted truth, and only there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cache.frames import Frames
+from corpora.utterance import Utterance
+from explain.faithfulness import curves as curves_module
+from explain.faithfulness.curves import (
+    ATTENTION,
+    ENERGY,
+    GRADIENTS,
+    RANDOM,
+    SHARES,
+    SHIFTED,
+    UNTRAINED,
+    CurveConfig,
+    Curves,
+    frame_curves,
+)
+from explain.faithfulness.dropping import probabilities_of_kept
+from explain.faithfulness.gains import find_gains, verdict
+from explain.faithfulness.orders import places, random_head, shifted
+from explain.faithfulness.section import faithfulness_section
+from explain.load import Material, build_subject
+from explain.ragged import floats
+from explain.subject import Subject, frame_attention
+from heads.head import Head, HeadConfig
+from heads.pooling.attentive import AttentivePooling
+from tests.explain.planted import DIM, LABELS, Planted, planted_subject
+
+FAST = CurveConfig(gradient_limit=0)
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[Subject, Planted]:
+    return planted_subject()
+
+
+@pytest.fixture(scope="module")
+def found(planted: tuple[Subject, Planted]) -> Curves:
+    return frame_curves(planted[0], "audio", CurveConfig(gradient_limit=12))
+
+
+def heads(seed: int = 0) -> list[Head]:
+    kinds: list[tuple[dict[str, object], str]] = [
+        ({"kind": "as", "hidden": 8}, "none"),
+        ({"kind": "mqmha", "queries": 2, "heads": 2}, "standardise"),
+        ({"kind": "sa", "hidden": 4}, "layernorm"),
+        ({"kind": "average+vad_average"}, "none"),
+        ({"kind": "max"}, "none"),
+    ]
+    made = []
+    for pooling, norm in kinds:
+        config = HeadConfig(
+            LABELS, {"audio": 8, "text": 6}, {"audio": pooling, "text": pooling}, norm, 12, 0.1
+        )
+        head = Head(config, seed)
+        if norm == "standardise":
+            for name, dim in config.dims.items():
+                head.set_input_statistics(name, torch.randn(dim), torch.rand(dim) + 0.5)
+        made.append(head.eval())
+    return made
+
+
+def batch(lengths: tuple[int, ...] = (1, 7, 12)) -> dict[str, Frames]:
+    generator = torch.Generator().manual_seed(4)
+    audio = Frames.from_list([torch.randn(n, 8, generator=generator) for n in lengths])
+    text = Frames.from_list([torch.randn(n, 6, generator=generator) for n in (3, 2, 5)])
+    return {"audio": audio.with_speech(torch.rand(audio.total, generator=generator)), "text": text}
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_keeping_frames_equals_a_batch_of_those_frames(number: int, modality: str) -> None:
+    head, frames = heads()[number], batch()
+    own = frames[modality]
+    kept = torch.rand(4, own.total, generator=torch.Generator().manual_seed(5)) < 0.6
+    kept[:, own.offsets[:-1]] = True
+    got = probabilities_of_kept(head, frames, modality, kept)
+    if isinstance(head.poolings[modality], AttentivePooling):
+        known = probabilities_of_kept(
+            head, frames, modality, kept, head.attention(frames, modality)
+        )
+        torch.testing.assert_close(known, got, atol=1e-5, rtol=1e-4)
+    for choice, row in enumerate(kept):
+        parts = row.split(own.lengths.tolist())
+        speech = None if own.speech is None else own.speech.split(own.lengths.tolist())
+        alone = Frames.from_list(
+            [own.utterance(b)[part] for b, part in enumerate(parts)],
+            None if speech is None else [s[p] for s, p in zip(speech, parts, strict=True)],
+        )
+        with torch.no_grad():
+            expected = torch.softmax(head({**frames, modality: alone}), dim=1)
+        torch.testing.assert_close(got[choice], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_dropping_a_frame_with_all_of_the_attention_leaves_the_others_finite() -> None:
+    head = heads()[1]
+    with torch.no_grad():
+        head.get_parameter("poolings.audio.weight").mul_(1e4)
+    frames = batch()
+    top = head.attention(frames, "audio").mean(dim=1)
+    kept = torch.ones(1, frames["audio"].total, dtype=torch.bool)
+    start, end = frames["audio"].offsets[1:3].tolist()
+    kept[0, start + int(top[start:end].argmax())] = False
+    weights = head.attention(frames, "audio")
+    found = probabilities_of_kept(head, frames, "audio", kept, weights)
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found, probabilities_of_kept(head, frames, "audio", kept))
+
+
+def test_a_choice_without_a_frame_is_refused() -> None:
+    frames = batch()
+    kept = torch.zeros(1, frames["audio"].total, dtype=torch.bool)
+    with pytest.raises(ValueError, match="at least one frame"):
+        probabilities_of_kept(heads()[0], frames, "audio", kept)
+
+
+def test_places_are_those_of_a_sort() -> None:
+    values = np.array([0.2, 0.5, 0.3, 1.0, 0.1, 0.1, 0.8])
+    offsets = np.array([0, 3, 4, 7])
+    assert places(values, offsets).tolist() == [2, 0, 1, 0, 1, 2, 0]
+
+
+def test_shifts_move_in_a_circle_and_never_by_nothing() -> None:
+    offsets = np.array([0, 1, 3, 20])
+    values = np.arange(20.0)
+    for seed in range(20):
+        moved = shifted(values, offsets, np.random.default_rng(seed))
+        assert moved[0] == values[0]
+        for start, end in ((1, 3), (3, 20)):
+            assert sorted(moved[start:end]) == sorted(values[start:end])
+            steps = (moved[start:end] - values[start:end]) % (end - start)
+            assert len(set(steps)) == 1
+            assert steps[0] != 0
+
+
+def test_areas_are_mean_heights() -> None:
+    flat = np.full((2, len(SHARES)), 0.25)
+    one = Curves("audio", np.arange(2), np.full(2, 0.25), {"x": flat}, {"x": flat})
+    np.testing.assert_allclose(one.deletion_area("x"), 0.25)
+    np.testing.assert_allclose(one.insertion_area("x"), 0.25)
+
+
+def test_attention_lies_on_the_planted_frames(planted: tuple[Subject, Planted]) -> None:
+    subject, truth = planted
+    mass = floats(frame_attention(subject, "audio"))[truth.carries].sum() / len(subject)
+    assert mass > 0.7
+
+
+def test_trained_attention_beats_its_shifted_self(
+    planted: tuple[Subject, Planted], found: Curves
+) -> None:
+    gain = find_gains(found, planted[0].speakers)[0]
+    assert (gain.order, gain.rival) == (ATTENTION, SHIFTED)
+    assert gain.deletion.above
+    assert gain.insertion.above
+    assert gain.deletion.value > 0.1
+    assert verdict(gain).startswith("Attention beats its shifted self")
+
+
+def test_attention_beats_random_and_energy_orders(found: Curves) -> None:
+    for rival in (RANDOM, ENERGY):
+        assert (found.advantage(ATTENTION, rival).mean(axis=0) > 0.05).all()
+
+
+def test_an_untrained_heads_order_has_no_advantage_on_the_trained_head(
+    planted: tuple[Subject, Planted],
+) -> None:
+    subject, _ = planted
+    values = []
+    for seed in range(6):
+        one = frame_curves(subject, "audio", CurveConfig(seed=seed, gradient_limit=0))
+        gain = find_gains(one, subject.speakers)[-1]
+        assert (gain.order, gain.rival) == (UNTRAINED, SHIFTED)
+        values.append([gain.deletion.value, gain.insertion.value])
+    # Against the trained order's gain, of more than .1; one draw of weights may point anywhere.
+    # One draw of weights may point anywhere by chance; the trained order gains more than .1.
+    assert np.mean(values, axis=0).max() < 0.03
+
+
+def test_the_order_of_an_untrained_head_is_not_that_of_the_trained_one(found: Curves) -> None:
+    assert abs(np.nanmean(found.agreement)) < 0.5
+
+
+def test_integrated_gradients_are_there_for_as_many_utterances_as_asked(found: Curves) -> None:
+    pytest.importorskip("captum")
+    assert (~np.isnan(found.deletion[GRADIENTS])).all(axis=1).sum() == 12
+    assert np.nanmean(found.advantage(GRADIENTS, SHIFTED), axis=0).min() > 0.05
+
+
+def test_without_captum_the_row_is_left_out_and_said(
+    planted: tuple[Subject, Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves_module, "has_captum", lambda: False)
+    monkeypatch.setattr("explain.faithfulness.section.has_captum", lambda: False)
+    section = faithfulness_section(planted[0])
+    assert any("captum is not installed" in line for line in section.text)
+    assert GRADIENTS not in [row[0] for row in section.tables[0].rows]
+
+
+def test_results_do_not_depend_on_the_number_of_chunks(
+    planted: tuple[Subject, Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = frame_curves(planted[0], "audio", FAST)
+    monkeypatch.setattr(curves_module, "CHUNK_FRAMES", 500)
+    again = frame_curves(planted[0], "audio", FAST)
+    np.testing.assert_allclose(again.deletion[ATTENTION], once.deletion[ATTENTION], atol=1e-5)
+
+
+def test_random_heads_keep_input_statistics() -> None:
+    head = heads()[1]
+    fresh = random_head(head, 7)
+    assert torch.equal(fresh.get_buffer("audio_shift"), head.get_buffer("audio_shift"))
+    assert not torch.equal(fresh.output.weight, head.output.weight)
+
+
+def test_a_head_without_attention_is_measured_by_its_saliency() -> None:
+    subject, _ = planted_subject({"kind": "statistics"})
+    curves = frame_curves(subject, "audio", CurveConfig(plain_limit=30, gradient_limit=0))
+    assert len(curves.rows) == 30
+    assert curves.advantage(ATTENTION, RANDOM).mean(axis=0).min() > 0
+    section = faithfulness_section(subject, CurveConfig(plain_limit=30, gradient_limit=0))
+    assert any("30 of 120 utterances, drawn at random" in line for line in section.text)
+    assert "Gradient saliency" in section.summary["audio"]["verdict"]
+
+
+def test_few_speakers_and_one_frame_are_said_and_do_not_crash() -> None:
+    head = Head(HeadConfig(LABELS, {"audio": DIM}, {"audio": {"kind": "mha"}}), 0)
+    utterances = tuple(Utterance(f"u{n}", Path("a.wav"), "anger", speaker="a") for n in range(2))
+    frames = Frames.from_list([torch.randn(1, DIM), torch.randn(2, DIM)])
+    subject = build_subject(head, Material(utterances, {"audio": frames}))
+    section = faithfulness_section(subject, FAST)
+    said = " ".join(section.text)
+    assert "cannot be said with so few speakers" in said
+    assert "fewer than 8 says nothing" in said
+    assert "2 utterances have fewer than 20 frames" in said
