@@ -27,6 +27,8 @@ from explain.section import Figure, Section, Table
 from explain.subject import Subject
 
 TITLE = "Acoustic cues"
+# A cell of fewer is in the table, but is not counted as agreeing or not.
+FEWEST_UTTERANCES = 5
 # Findings named in the text; the table has all of them.
 NAMED = 8
 
@@ -195,15 +197,16 @@ def _level_text(found: CueAnalysis) -> list[str]:
         known = [
             level.agrees
             for (_, own, _), level in found.levels.items()
-            if own == outcome and level.agrees is not None
+            if own == outcome and level.agrees is not None and level.mean.count >= FEWEST_UTTERANCES
         ]
         if known:
             parts.append(f"{sum(known)} of {len(known)} for {outcome} predictions")
     agreement = "; ".join(parts) if parts else "none could be checked"
     return [
         "(b) Levels at attended frames lie where research expects them, against the same "
-        f"speaker's neutral speech, in this many emotions and cues: {agreement}. Wrong predictions "
-        "are under the emotion they were taken for. Cells without a source stay empty."
+        f"speaker's neutral speech, in this many emotions and cues: {agreement} (counted with "
+        f"{FEWEST_UTTERANCES} utterances and more). Wrong predictions are under the emotion they "
+        "were taken for. Where no source says, nothing is expected."
     ]
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 SIGNIFICANT = 0.05
+# With more cues than this, the maps of right and wrong predictions lie one above the other.
+SIDE_BY_SIDE = 8
 ARROWS = {1: "↑", -1: "↓"}
 WORDS = {1: "up", -1: "down"}
 
@@ -123,6 +125,7 @@ def _figure(
     cell: Callable[[str, str, str], tuple[float, str]],
 ) -> Figure:
     """One heat map an outcome, with the same colours."""
+    many = len(found.cues) > SIDE_BY_SIDE
 
     def draw(canvas: Canvas) -> None:
         every = {
@@ -131,7 +134,8 @@ def _figure(
         }
         sizes = [abs(v) for rows in every.values() for row in rows for v, _ in row if v == v]
         limit = max([0.1, *sizes])
-        panels = canvas.subplots(1, len(OUTCOMES))
+        shape = (len(OUTCOMES), 1) if many else (1, len(OUTCOMES))
+        panels = canvas.subplots(*shape)
         for axes, (outcome, rows) in zip(panels, every.items(), strict=True):
             counts = [found.counts[label, outcome] for label in labels]
             names = [f"{label} ({count})" for label, count in zip(labels, counts, strict=True)]
@@ -139,8 +143,9 @@ def _figure(
             axes.set_title(f"{outcome} predictions (utterances)")
         canvas.supxlabel(note, fontsize="medium")
 
-    width = 2.2 + 2 * max(2.6, 0.62 * len(found.cues))
-    return Figure(name, draw, title, (width, 1.9 + 0.42 * len(labels)))
+    width = 1.1 + max(2.6, 0.62 * len(found.cues))
+    height = 1.9 + 0.42 * len(labels)
+    return Figure(name, draw, title, (width, 2 * height) if many else (2 * width, height))
 
 
 def _heat(

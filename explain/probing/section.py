@@ -100,8 +100,8 @@ def probing_section(
     basis = next(one for one in reversed(vectors) if one.pooling == MEAN)
     every = next(row.probe for row in reversed(rows) if row.pooling == MEAN)
     parts = probe_dimensions(basis.values[kept], targets, seed=config.seed)
-    text += _findings(rows, targets)
     names = [cue.title for cue in cues.cues]
+    text += _findings(rows, names)
     tables = (
         probe_table(rows, targets.cues, len(subject.labels)),
         dimension_table(every, parts, targets.cues, basis.layer),
@@ -195,9 +195,9 @@ def _setting(subject: Subject, utterances: Sequence[Utterance], kept: Bools, own
     )
 
 
-def _findings(rows: Sequence[ProbeRow], targets: Targets) -> list[str]:
+def _findings(rows: Sequence[ProbeRow], cues: Sequence[str]) -> list[str]:
     lines = []
-    for number, cue in enumerate(targets.cues):
+    for number, cue in enumerate(cues):
         best = max(rows, key=lambda row: float(np.nan_to_num(row.probe.r2[number], nan=-np.inf)))
         lines.append(
             f"{cue} {best.probe.r2[number]:.2f} ({best.name}; control "
