@@ -50,7 +50,7 @@ def network_scores(
     Returns:
         `[C, N]` in the dtype of the weights.
     """
-    if together(frames, lengths):
+    if together(len(frames) * weight.shape[0] * weight.shape[1], lengths, frames.device):
         return whole_network_scores(weight, bias, output, frames, lengths)
     scores: Tensor = _NetworkScores.apply(weight, bias, output, frames, tuple(lengths))  # type: ignore[no-untyped-call]
     return scores

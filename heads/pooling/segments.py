@@ -27,9 +27,15 @@ PADDED_GROUPS = 4
 SMALL_VALUES = 2**15
 
 
-def together(frames: Tensor, lengths: Sequence[int]) -> bool:
-    """Whether a batch is worked on as a whole: on a GPU, and where utterances are small."""
-    return frames.is_cuda or frames.numel() < SMALL_VALUES * len(lengths)
+def together(values: int, lengths: Sequence[int], device: torch.device) -> bool:
+    """Whether a batch is worked on as a whole: on a GPU, and where utterances are small.
+
+    Args:
+        values: how many each pass over the batch touches.
+        lengths: frames per utterance.
+        device: where they are.
+    """
+    return device.type == "cuda" or values < SMALL_VALUES * len(lengths)
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -63,7 +69,7 @@ def attentive_moments(
     Returns:
         `[B, C, D]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
     """
-    if together(centred, lengths):
+    if together(centred.numel(), lengths, centred.device):
         return padded_moments(scores, centred, lengths)
     found = _AttentiveMoments.apply(scores, centred, tuple(lengths))  # type: ignore[no-untyped-call]
     mean, deviation = found
