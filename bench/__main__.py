@@ -87,7 +87,10 @@ def _measure(
         def tell(row: str) -> None:
             click.echo(f"measuring {row} ...", err=True)
 
-        results = list(run(chosen, size=size, repeats=repeats, tell=tell))
+        results = []
+        for row, outcome in run(chosen, size=size, repeats=repeats, tell=tell):
+            results.append((row, outcome))
+            click.echo("  " + ", ".join((outcome.here, outcome.there, outcome.ratio)), err=True)
     except EmopoolError as error:
         raise click.ClickException(str(error)) from error
     click.echo("\n".join(lines(results)))

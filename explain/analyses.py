@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from corpora.manifest import Manifest
 from corpora.work import Work
 from explain.alignments import Aligned
+from explain.config import ExplainConfig
 from explain.cues.section import CueConfig, cues_section
 from explain.faithfulness.curves import CurveConfig
+from explain.faithfulness.occlusion import OcclusionConfig
 from explain.faithfulness.section import faithfulness_section
 from explain.localisation_section import localisation_section
 from explain.phones_section import phones_section
@@ -17,6 +19,7 @@ from explain.probing.section import ProbingConfig, probing_section
 from explain.section import Section
 from explain.subject import Subject
 from explain.words_section import words_section
+from finetune.model import EmotionModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +31,8 @@ class Context:
         aligned: the TextGrids of its utterances.
         manifest: all utterances of the corpus, other splits too.
         work: the work folder, with the cache.
-        attended: share of the mass that attended frames hold; None is the top frame.
-        seed: wherever chance decides.
+        config: the options.
+        model: for occlusion: the subject's encoders with its head; None leaves it out.
         show_progress: whether to draw progress bars.
     """
 
@@ -37,8 +40,8 @@ class Context:
     aligned: Aligned
     manifest: Manifest
     work: Work
-    attended: float | None
-    seed: int = 0
+    config: ExplainConfig
+    model: EmotionModel | None = None
     show_progress: bool = False
 
 
@@ -47,7 +50,7 @@ def _localisation(context: Context) -> Section:
 
 
 def _phones(context: Context) -> Section:
-    return phones_section(context.subject, context.aligned, context.attended)
+    return phones_section(context.subject, context.aligned, context.config.attended)
 
 
 def _words(context: Context) -> Section:
@@ -56,17 +59,23 @@ def _words(context: Context) -> Section:
 
 
 def _cues(context: Context) -> Section:
-    config = CueConfig(share=context.attended, seed=context.seed, progress=context.show_progress)
+    asked = context.config
+    config = CueConfig(asked.cues, asked.attended, asked.seed, context.show_progress)
     return cues_section(context.subject, context.work, config)
 
 
 def _faithfulness(context: Context) -> Section:
-    config = CurveConfig(seed=context.seed, progress=context.show_progress)
-    return faithfulness_section(context.subject, config)
+    asked = context.config
+    config = CurveConfig(seed=asked.seed, progress=context.show_progress)
+    occlusion = OcclusionConfig(
+        limit=asked.occlusion, seed=asked.seed, progress=context.show_progress
+    )
+    return faithfulness_section(context.subject, config, context.model, occlusion)
 
 
 def _probing(context: Context) -> Section:
-    config = ProbingConfig(seed=context.seed, progress=context.show_progress)
+    asked = context.config
+    config = ProbingConfig(asked.cues, seed=asked.seed, progress=context.show_progress)
     return probing_section(context.subject, context.work, context.manifest, config)
 
 

@@ -64,6 +64,22 @@ from corpora.work import Work
     show_default=True,
     help="Utterances whose sound goes into the page; the others are linked.",
 )
+@click.option(
+    "--cues",
+    type=click.Choice(["default", "egemaps"]),
+    default="default",
+    show_default=True,
+    help="Acoustic cues: five of Emopool's own, or openSMILE's eGeMAPS (extra cues; free for "
+    "research).",
+)
+@click.option(
+    "--occlusion",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Also occlude the audio of N utterances piece by piece: hundreds of passes through the "
+    "encoders each.",
+)
 @click.option("--no-figures", is_flag=True, help="Draw nothing (needs no matplotlib).")
 @click.option("--seed", default=0, show_default=True, help="Wherever chance decides.")
 @device_option
@@ -81,6 +97,8 @@ def explain(
     attended: str,
     text: str,
     sounds: int,
+    cues: str,
+    occlusion: int,
     no_figures: bool,
     seed: int,
     device: str,
@@ -114,6 +132,8 @@ def explain(
         embedded=sounds,
         figures=not no_figures,
         seed=seed,
+        cues=cues,
+        occlusion=occlusion,
         device=device,
     )
     if recordings:

@@ -28,6 +28,8 @@ class ExplainConfig:
         embedded: utterances whose sound goes into the page; others are linked.
         figures: whether to draw.
         seed: wherever chance decides.
+        cues: `default`, or `egemaps` (openSMILE, in the extra `cues`).
+        occlusion: utterances whose audio is occluded piece by piece; 0 leaves that out.
         device: of a model's encoders, `auto`, `cpu` or `cuda`.
     """
 
@@ -40,6 +42,8 @@ class ExplainConfig:
     embedded: int = EMBEDDED
     figures: bool = True
     seed: int = 0
+    cues: str = "default"
+    occlusion: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -48,10 +52,13 @@ class ExplainConfig:
                 f"attended frames hold a share of the attention above 0 and up to 1, got "
                 f"{self.attended}; or `top`, the top frame of each utterance."
             )
-        if self.embedded < 0 or self.seed < 0 or (self.limit is not None and self.limit < 1):
+        if min(self.embedded, self.seed, self.occlusion) < 0 or (
+            self.limit is not None and self.limit < 1
+        ):
             raise ConfigError(
-                f"limit {self.limit}, recordings in the page {self.embedded}, seed {self.seed}: "
-                "expected a limit of 1 or more, and no negative number."
+                f"limit {self.limit}, recordings in the page {self.embedded}, occluded "
+                f"{self.occlusion}, seed {self.seed}: expected a limit of 1 or more, and no "
+                "negative number."
             )
 
 

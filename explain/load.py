@@ -23,6 +23,7 @@ from corpora.utterance import Utterance
 from corpora.work import Work
 from explain.saliency import CHUNK_FRAMES, as_importance, gradient_saliency
 from explain.subject import ATTENTION, GRADIENT, Subject
+from explain.workers import one_thread_each
 from finetune.evaluating.subjects import HeadSubject, Source
 from finetune.fitting import check_streams
 from heads.head import Head, as_inputs, stack_logits
@@ -166,34 +167,18 @@ def build_subject(
     """
     head = head.to("cpu").eval().requires_grad_(False)
     frames = {name: material.frames[name] for name in head.config.modalities}
-    attentive = {n: p for n in frames if isinstance(p := head.poolings[n], AttentivePooling)}
-    probabilities: list[Tensor] = []
-    weights: dict[str, list[Tensor]] = {name: [] for name in attentive}
-    importance: dict[str, list[Tensor]] = {name: [] for name in frames}
-    for rows in _chunks(frames):
-        batch = {name: values.select(rows) for name, values in frames.items()}
-        with torch.no_grad():
-            # One view of the frames for both: centring them costs as much as either.
-            inputs = as_inputs(batch)
-            probabilities.append(torch.softmax(stack_logits([head], inputs)[0], dim=1))
-            for name, pooling in attentive.items():
-                view = inputs[name].view(head.config.input_norm)
-                weights[name].append(pooling.attention(view, head.affine(name))[0])
-                importance[name].append(weights[name][-1].double().mean(dim=1))
-        if len(attentive) < len(frames):
-            saliency = gradient_saliency(head, batch)
-            for name in set(frames) - set(attentive):
-                lengths = batch[name].lengths.tolist()
-                importance[name].append(as_importance(saliency[name], lengths))
+    attentive = [name for name in frames if isinstance(head.poolings[name], AttentivePooling)]
+    with one_thread_each() as threads:
+        seen = list(threads.map(lambda rows: _weighed(head, frames, rows), _chunks(frames)))
     return Subject(
         kind=kind,
         head=head,
         labels=head.config.labels,
         utterances=material.utterances,
         frames=frames,
-        probabilities=torch.cat(probabilities),
-        weights={name: torch.cat(parts) for name, parts in weights.items()},
-        importance={name: torch.cat(parts) for name, parts in importance.items()},
+        probabilities=torch.cat([chunk.probabilities for chunk in seen]),
+        weights={name: torch.cat([chunk.weights[name] for chunk in seen]) for name in attentive},
+        importance={name: torch.cat([chunk.importance[name] for chunk in seen]) for name in frames},
         methods={name: ATTENTION if name in attentive else GRADIENT for name in frames},
         grid=material.grid,
         energy=material.energy,
@@ -207,6 +192,38 @@ def build_subject(
         skipped=material.skipped,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Weighed:
+    """What a head says about some utterances, and what weight it gives to their frames."""
+
+    probabilities: Tensor
+    weights: Mapping[str, Tensor]
+    importance: Mapping[str, Tensor]
+
+
+def _weighed(head: Head, frames: Mapping[str, Frames], rows: Sequence[int]) -> _Weighed:
+    """Run the head over some utterances."""
+    batch = {name: values.select(rows) for name, values in frames.items()}
+    weights: dict[str, Tensor] = {}
+    importance: dict[str, Tensor] = {}
+    with torch.no_grad():
+        # One view of the frames for both: centring them costs as much as either.
+        inputs = as_inputs(batch)
+        probabilities = torch.softmax(stack_logits([head], inputs)[0], dim=1)
+        for name in frames:
+            pooling = head.poolings[name]
+            if isinstance(pooling, AttentivePooling):
+                view = inputs[name].view(head.config.input_norm)
+                weights[name] = pooling.attention(view, head.affine(name))[0]
+                importance[name] = weights[name].double().mean(dim=1)
+    if len(weights) < len(frames):
+        saliency = gradient_saliency(head, batch)
+        for name in set(frames) - set(weights):
+            lengths = batch[name].lengths.tolist()
+            importance[name] = as_importance(saliency[name], lengths)
+    return _Weighed(probabilities, weights, importance)
 
 
 def _chunks(frames: Mapping[str, Frames]) -> list[list[int]]:

@@ -26,6 +26,7 @@ from explain.section import Section
 from explain.subject import Subject
 from finetune.evaluating.subjects import HeadSubject, ModelSubject, open_head, open_model
 from finetune.evaluation import SUBJECTS
+from finetune.model import EmotionModel
 from finetune.model_files import CONFIG
 from heads.results import BEST
 from heads.search.plots import require_matplotlib
@@ -73,7 +74,8 @@ def explain_split(
         split="" if config.ids else config.split,
         notes=[*([note] if note else []), *notes],
     )
-    return _report(work, manifest, subject, config, show_progress=show_progress)
+    model = _with_encoders(work, opened, config) if config.occlusion else None
+    return _report(work, manifest, subject, config, model, show_progress=show_progress)
 
 
 def explain_recordings(
@@ -119,7 +121,7 @@ def explain_recordings(
         subject = replace(subject, notes=(note,))
     manifest = Manifest(utterances, subject.labels, "")
     single = replace(config, ids=tuple(u.id for u in subject.utterances))
-    return _report(work, manifest, subject, single, show_progress=show_progress)
+    return _report(work, manifest, subject, single, None, show_progress=show_progress)
 
 
 def _check_figures(config: ExplainConfig) -> None:
@@ -168,16 +170,25 @@ def _encoded(
     *,
     show_progress: bool,
 ) -> Material:
-    model = (
-        opened.model
-        if isinstance(opened, ModelSubject)
-        else head_on_recordings(work, opened, choose_device(config.device))
-    )
+    model = _with_encoders(work, opened, config)
     return model_material(model, utterances, title="Encode" if show_progress else "")
 
 
+def _with_encoders(work: Work, opened: Opened, config: ExplainConfig) -> EmotionModel:
+    """The model, or the searched head on the encoders that its frames came from."""
+    if isinstance(opened, ModelSubject):
+        return opened.model
+    return head_on_recordings(work, opened, choose_device(config.device))
+
+
 def _report(
-    work: Work, manifest: Manifest, subject: Subject, config: ExplainConfig, *, show_progress: bool
+    work: Work,
+    manifest: Manifest,
+    subject: Subject,
+    config: ExplainConfig,
+    model: EmotionModel | None,
+    *,
+    show_progress: bool,
 ) -> Explanation:
     """Analyse and write: a split into `WORK/explain`, single items into `WORK/explain/items`."""
     aligned = read_alignments(subject.utterances)
@@ -191,9 +202,7 @@ def _report(
     else:
         chosen = choose_examples(items)
         folder = work.explain
-        context = Context(
-            subject, aligned, manifest, work, config.attended, config.seed, show_progress
-        )
+        context = Context(subject, aligned, manifest, work, config, model, show_progress)
         sections = [analysis(context) for analysis in ANALYSES]
     if config.figures:
         sections.append(pictures_section(subject, items, chosen))

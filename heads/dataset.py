@@ -17,8 +17,9 @@ from heads.head import Inputs, layer_normalised
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import View
 
-# Rows of float32 frames that are held at once while utterance vectors are made (0.1 GB at 1024-d).
-CHUNK_FRAMES = 32_768
+# Frames that are held at once while utterance vectors are made: on a CPU so few that they stay in
+# its cache (8 MB at 1024-d), which is nearly three times as fast as 32,768; on a GPU many.
+CHUNK_FRAMES = {"cpu": 2_048, "cuda": 131_072}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ class VectorStore:
             with torch.no_grad():
                 parts = [
                     View(_seen(frames.select(rows).to(self.device), input_norm)).vector(name)
-                    for rows in _chunks(frames.lengths.tolist())
+                    for rows in _chunks(frames.lengths.tolist(), CHUNK_FRAMES[self.device.type])
                 ]
             kept[name] = torch.cat(parts)
         return kept[name]
@@ -183,12 +184,12 @@ def _seen(frames: Frames, input_norm: str) -> Frames:
     return frames if input_norm == "none" else layer_normalised(frames)
 
 
-def _chunks(lengths: Sequence[int]) -> list[list[int]]:
-    """Utterance numbers in runs of at most `CHUNK_FRAMES` frames (at least one utterance each)."""
+def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Utterance numbers in runs of at most so many frames (at least one utterance each)."""
     runs: list[list[int]] = [[]]
     frames = 0
     for number, length in enumerate(lengths):
-        if runs[-1] and frames + length > CHUNK_FRAMES:
+        if runs[-1] and frames + length > most:
             runs.append([])
             frames = 0
         runs[-1].append(number)

@@ -92,7 +92,7 @@ def faithfulness_section(
     if "audio" in subject.frames and model is None:
         text.append(
             "Audio occlusion is left out: it passes every recording through the encoder hundreds "
-            "of times."
+            "of times (--occlusion N does so for N utterances)."
         )
     elif "audio" in subject.frames and model is not None:
         found = occlude(subject, model, occlusion or OcclusionConfig())

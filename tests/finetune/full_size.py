@@ -42,7 +42,7 @@ def prepared(folder: Path, device: str) -> tuple[Work, Manifest]:
         device=device,
     )
     extract(work, manifest, config)
-    run_search(work, manifest, SearchConfig(trials=2, epochs=1))
+    run_search(work, manifest, SearchConfig(trials=2, epochs=1, folds="off"))
     return work, manifest
 
 
