@@ -404,7 +404,7 @@ def test_that_the_default_model_cannot_be_fetched_is_explained(
 ) -> None:
     asked: list[tuple[str, list[str]]] = []
 
-    def offline(name: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+    def offline(name: str, *, ignore_patterns: list[str], **_: Any) -> str:
         asked.append((name, ignore_patterns))
         raise OSError("no network")
 
