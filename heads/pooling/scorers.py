@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from heads.pooling.segments import together
+from heads.sharing import Place, share_utterances
 
 
 def linear_scores(weight: Tensor, centred: Tensor) -> Tensor:
@@ -81,17 +82,19 @@ class _NetworkScores(torch.autograd.Function):
         lengths: tuple[int, ...],
     ) -> Tensor:
         count, units, _ = weight.shape
-        low = weight.flatten(0, 1).to(frames.dtype)
+        low = weight.flatten(0, 1).to(frames.dtype).t()
         biases = bias.flatten(1).to(frames.dtype)
         spread = _spread(output).to(frames.dtype)
         hidden = frames.new_empty(len(frames), count * units)
         scores = weight.new_empty(count, len(frames))
-        start = 0
-        for b, length in enumerate(lengths):
-            own = slice(start, start + length)
-            start += length
-            torch.addmm(biases[b], frames[own], low.t(), out=hidden[own]).relu_()
-            scores[:, own] = (hidden[own] @ spread).t()
+
+        def score(run: Sequence[Place]) -> None:
+            for b, own in run:
+                part = hidden[own]
+                torch.mm(frames[own], low, out=part).add_(biases[b]).relu_()
+                scores[:, own] = (part @ spread).t()
+
+        share_utterances(score, lengths)
         ctx.save_for_backward(weight, output, frames, hidden)
         ctx.lengths = lengths
         return scores
@@ -108,15 +111,16 @@ class _NetworkScores(torch.autograd.Function):
         for_output = crossed.diagonal(dim1=0, dim2=1).t().to(output.dtype)
         for_hidden = torch.empty_like(hidden)
         for_bias = weight.new_empty(len(ctx.lengths), count * units)
-        start = 0
-        for b, length in enumerate(ctx.lengths):
-            own = slice(start, start + length)
-            start += length
-            through = torch.mm(moved[own], spread.t(), out=for_hidden[own])
-            torch.ops.aten.threshold_backward.grad_input(
-                through, hidden[own], 0, grad_input=through
-            )
-            for_bias[b] = through.sum(dim=0, dtype=weight.dtype)
+
+        def differentiate(run: Sequence[Place]) -> None:
+            for b, own in run:
+                through = torch.mm(moved[own], spread.t(), out=for_hidden[own])
+                torch.ops.aten.threshold_backward.grad_input(
+                    through, hidden[own], 0, grad_input=through
+                )
+                for_bias[b] = through.sum(dim=0, dtype=weight.dtype)
+
+        share_utterances(differentiate, ctx.lengths)
         for_weight = (for_hidden.t() @ frames).to(weight.dtype).view_as(weight)
         for_frames = None
         if ctx.needs_input_grad[3]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from heads.sharing import Place, share_utterances
+
 # Variances below this are rounding; its root (1e-5) keeps the gradient of sqrt finite.
 VARIANCE_FLOOR = 1e-10
 # A weighted variance under this part of its second moment is below the resolution of fp32.
@@ -123,23 +125,21 @@ class _AttentiveMoments(torch.autograd.Function):
         mean = scores.new_empty(len(lengths), queries, centred.shape[1])
         deviation = torch.empty_like(mean)
         weights = torch.empty_like(scores)
-        start = 0
-        for b, length in enumerate(lengths):
-            own = slice(start, start + length)
-            start += length
-            weight = torch.softmax(scores[:, :, own], dim=2)
-            weights[:, :, own] = weight
-            frames = centred[own].to(scores.dtype)
-            first = _sliced(mean[b], slices)
-            second = _sliced(deviation[b], slices)
-            parts = _cut(frames, slices)
-            first.copy_(torch.bmm(weight, parts))
-            second.copy_(torch.bmm(weight, parts.square()))
-            # From the second moment to σ, while it is in the cache.
-            raw = deviation[b]
-            floor = (raw * RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
-            raw.addcmul_(mean[b], mean[b], value=-1)
-            torch.maximum(raw, floor, out=raw).sqrt_()
+
+        def take(run: Sequence[Place]) -> None:
+            for b, own in run:
+                weight = torch.softmax(scores[:, :, own], dim=2)
+                weights[:, :, own] = weight
+                parts = _cut(centred[own].to(scores.dtype), slices)
+                _sliced(mean[b], slices).copy_(torch.bmm(weight, parts))
+                _sliced(deviation[b], slices).copy_(torch.bmm(weight, parts.square()))
+                # From the second moment to σ, while it is in the cache.
+                raw = deviation[b]
+                floor = (raw * RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
+                raw.addcmul_(mean[b], mean[b], value=-1)
+                torch.maximum(raw, floor, out=raw).sqrt_()
+
+        share_utterances(take, lengths)
         ctx.save_for_backward(weights, centred, mean, deviation)
         ctx.lengths = lengths
         return mean, deviation
@@ -155,34 +155,31 @@ class _AttentiveMoments(torch.autograd.Function):
         slices = weights.shape[0]
         for_scores = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
         for_frames = torch.empty_like(centred) if ctx.needs_input_grad[1] else None
-        start = 0
-        for b, length in enumerate(ctx.lengths):
-            own = slice(start, start + length)
-            start += length
-            mu, sigma = mean[b], deviation[b]
-            # A σ at its floor does not move.
-            square = mu.square()
-            floor = (sigma.square().add_(square)).mul_(RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
-            raised = sigma.square() <= floor * (1 + 1e-3)
-            second = for_deviation[b] / sigma / 2
-            second.masked_fill_(raised, 0)
-            first = torch.addcmul(for_mean[b], mu, second, value=-2)
-            weight, parts = weights[:, :, own], _cut(centred[own].to(weights.dtype), slices)
-            first, second = _sliced(first, slices), _sliced(second, slices)
-            if for_scores is not None:
-                moved = torch.bmm(first, parts.transpose(1, 2))
-                moved.baddbmm_(second, parts.square().transpose(1, 2)).mul_(weight)
-                torch.addcmul(
-                    moved,
-                    weight,
-                    moved.sum(dim=2, keepdim=True),
-                    value=-1,
-                    out=for_scores[:, :, own],
-                )
-            if for_frames is not None:
-                share = weight.transpose(1, 2)  # [S, T, C]
-                grown = torch.addcmul(share @ first, parts, share @ second, value=2)
-                for_frames[own] = grown.transpose(0, 1).flatten(1)
+
+        def differentiate(run: Sequence[Place]) -> None:
+            for b, own in run:
+                mu, sigma = mean[b], deviation[b]
+                # A σ at its floor does not move.
+                square = mu.square()
+                floor = sigma.square().add_(square).mul_(RELATIVE_FLOOR)
+                floor.clamp_min_(VARIANCE_FLOOR)
+                raised = sigma.square() <= floor * (1 + 1e-3)
+                second = for_deviation[b] / sigma / 2
+                second.masked_fill_(raised, 0)
+                first = torch.addcmul(for_mean[b], mu, second, value=-2)
+                weight, parts = weights[:, :, own], _cut(centred[own].to(weights.dtype), slices)
+                first, second = _sliced(first, slices), _sliced(second, slices)
+                if for_scores is not None:
+                    moved = torch.bmm(first, parts.transpose(1, 2))
+                    moved.baddbmm_(second, parts.square().transpose(1, 2)).mul_(weight)
+                    total = moved.sum(dim=2, keepdim=True)
+                    torch.addcmul(moved, weight, total, value=-1, out=for_scores[:, :, own])
+                if for_frames is not None:
+                    share = weight.transpose(1, 2)  # [S, T, C]
+                    grown = torch.addcmul(share @ first, parts, share @ second, value=2)
+                    for_frames[own] = grown.transpose(0, 1).flatten(1)
+
+        share_utterances(differentiate, ctx.lengths)
         return for_scores, for_frames, None
 
 
