@@ -73,7 +73,8 @@ def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
     """The config object of a description such as `{"kind": "mqmha", "queries": 2}`.
 
     Raises:
-        ConfigError: unknown kind or option (close matches are named), or a value out of range.
+        ConfigError: unknown kind or option (close matches are named), or a value of another type or
+            out of range.
     """
     options = dict(description)
     kind = options.pop("kind", None)
@@ -83,15 +84,31 @@ def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
             f"Known: {', '.join(pooling_kinds())}."
         )
     config_class, defaults = _KINDS[kind]
-    known = [field.name for field in fields(config_class)]
-    for option in options:
+    known = {field.name: field.default for field in fields(config_class)}
+    for option, value in options.items():
         if option not in known:
             raise ConfigError(
                 f"pooling '{kind}' has no option {option!r}.{did_you_mean(option, known)} "
                 f"Options: {', '.join(known) or 'none'}."
             )
+        if not _of_the_kind(value, known[option]):
+            raise ConfigError(
+                f"pooling '{kind}': {option} has to be {_named(known[option])}, got {value!r}."
+            )
     config: PoolingConfig = config_class(**{**defaults, **options})
     return config
+
+
+def _of_the_kind(value: object, default: object) -> bool:
+    """Whether an option's value is of the type of its default; a whole number is a number too."""
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def _named(default: object) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    return names[type(default)]
 
 
 def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> nn.Module:
