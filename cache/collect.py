@@ -11,10 +11,11 @@ from cache.extraction import Extraction, extract_command, moments_name, read_ext
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
+from cache.layers import LayersRead, layer_numbers
 from cache.mapped import MappedFrames
 from cache.moments import DEVIATION, MEAN, ROWS
 from cache.stream import FrameStream
-from corpora.errors import MissingStepError
+from corpora.errors import CacheError, MissingStepError
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
 
@@ -31,6 +32,7 @@ class Collection:
         failed: reasons by id, for the utterances left out.
         extraction: where the frames come from.
         moments: mean and deviation `[n, D]` of each modality's utterances, where they were kept.
+        lower: by modality and layer the frames of lower layers, where several were asked for.
     """
 
     utterances: tuple[Utterance, ...]
@@ -38,6 +40,18 @@ class Collection:
     failed: Mapping[str, str]
     extraction: Extraction
     moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    lower: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
+
+    @property
+    def side_by_side(self) -> dict[str, Frames]:
+        """By modality the frames of all layers asked for beside one another, lowest layer first."""
+        everything = range(len(self.utterances))
+        found = {}
+        for name, frames in self.frames.items():
+            lower = self.lower.get(name, {})
+            parts = [lower[layer].select(everything) for layer in sorted(lower)]
+            found[name] = Frames.beside([*parts, frames])
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +65,7 @@ class Holdings:
         failed: reasons by id, for the utterances left out.
         extraction: where the frames come from.
         moments: as in `Collection`.
+        lower: as in `Collection`.
     """
 
     utterances: tuple[Utterance, ...]
@@ -59,10 +74,11 @@ class Holdings:
     failed: Mapping[str, str]
     extraction: Extraction
     moments: Mapping[str, tuple[Tensor, Tensor]]
+    lower: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Of all frames, as they are stored."""
+        """Of all frames but those of lower layers, as they are stored."""
         return sum(
             int(stream.lengths(self.keys[name]).sum()) * stream.dim * stream.dtype.itemsize
             for name, stream in self.streams.items()
@@ -91,7 +107,7 @@ def collect_frames(
     manifest: Manifest,
     modalities: Sequence[str],
     *,
-    layers: Mapping[str, int] | None = None,
+    layers: Mapping[str, LayersRead] | None = None,
     speech: bool = True,
 ) -> Collection:
     """Load the frames of a manifest's utterances into memory.
@@ -100,7 +116,8 @@ def collect_frames(
         work: the work folder that `extract` filled.
         manifest: whose utterances.
         modalities: `audio` and/or `text`.
-        layers: for a modality another layer than its highest extracted one.
+        layers: for a modality another layer than its highest extracted one; or several, of which
+            the highest is loaded and the others are read when they are asked for.
         speech: whether audio frames get the voice activity detector's probabilities.
 
     Raises:
@@ -109,7 +126,9 @@ def collect_frames(
     """
     found = find_frames(work, manifest, modalities, layers=layers, speech=speech)
     frames = {name: found.load(name) for name in modalities}
-    return Collection(found.utterances, frames, found.failed, found.extraction, found.moments)
+    return Collection(
+        found.utterances, frames, found.failed, found.extraction, found.moments, found.lower
+    )
 
 
 def find_frames(
@@ -117,16 +136,16 @@ def find_frames(
     manifest: Manifest,
     modalities: Sequence[str],
     *,
-    layers: Mapping[str, int] | None = None,
+    layers: Mapping[str, LayersRead] | None = None,
     speech: bool = True,
 ) -> Holdings:
     """Find the frames of a manifest's utterances; `collect_frames` without reading them."""
     extraction = read_extraction(work)
     keys = utterance_keys(work, manifest.utterances)
+    read = {name: layer_numbers((layers or {}).get(name, ())) for name in modalities}
+    highest = {name: numbers[-1] for name, numbers in read.items() if numbers}
     wanted = {
-        name: FrameStream.open(
-            work.features / extraction.source(name).stream((layers or {}).get(name))
-        )
+        name: FrameStream.open(work.features / extraction.source(name).stream(highest.get(name)))
         for name in modalities
     }
     if speech and "audio" in modalities:
@@ -156,8 +175,21 @@ def find_frames(
     moments = {
         name: rows
         for name in modalities
-        if (rows := _kept_moments(work, extraction, name, layers, held[name])) is not None
+        if (rows := _kept_moments(work, extraction, name, highest, held[name])) is not None
     }
+    lower = {
+        name: _lower(work, extraction, name, read[name][:-1], keys, kept)
+        for name in modalities
+        if len(read[name]) > 1
+    }
+    for name, by_layer in lower.items():
+        lengths = wanted[name].lengths(held[name]).tolist()
+        wrong = [layer for layer in by_layer if by_layer[layer].lengths.tolist() != lengths]
+        if wrong:
+            raise CacheError(
+                f"layer {wrong[0]} of the {name} encoder has other numbers of frames than layer "
+                f"{highest[name]}. Run `cache verify`, or extract into another work folder."
+            )
     return Holdings(
         tuple(kept),
         wanted,
@@ -165,19 +197,45 @@ def find_frames(
         {u.id: known[u.id] for u in missing},
         extraction,
         moments,
+        lower,
     )
+
+
+def _lower(
+    work: Work,
+    extraction: Extraction,
+    modality: str,
+    layers: Sequence[int],
+    keys: Mapping[str, Mapping[str, str]],
+    utterances: Sequence[Utterance],
+) -> dict[int, MappedFrames]:
+    """The frames of lower layers, by layer, for utterances that have those of the highest one."""
+    source = extraction.source(modality)
+    plain = [keys[utterance.id].get(_key_kind(modality), "") for utterance in utterances]
+    found = {}
+    for layer in layers:
+        stream = FrameStream.open(work.features / source.stream(layer))
+        own = [source.held_key(stream, key) for key in plain]
+        missing = sum(key not in stream for key in own)
+        if missing:
+            raise MissingStepError(
+                f"{missing} of {len(own)} utterances are not in layer {layer} of the {modality} "
+                f"encoder's cache. Run `{extract_command(work.root)}` again."
+            )
+        found[layer] = MappedFrames(stream, tuple(own))
+    return found
 
 
 def _kept_moments(
     work: Work,
     extraction: Extraction,
     modality: str,
-    layers: Mapping[str, int] | None,
+    layers: Mapping[str, int],
     keys: Sequence[str],
 ) -> tuple[Tensor, Tensor] | None:
     """Moments of utterances, if all were kept; with their frames in memory no file is needed."""
     source = extraction.source(modality)
-    layer = (layers or {}).get(modality, source.layers[-1])
+    layer = layers.get(modality, source.layers[-1])
     path = work.features / source.recipe.folder / moments_name(layer)
     if not path.is_dir():
         return None

@@ -76,6 +76,20 @@ class Frames:
             None if speech is None else torch.cat(list(speech)),
         )
 
+    @classmethod
+    def beside(cls, layers: Sequence[Frames]) -> Frames:
+        """Frames of the same utterances beside one another: `[N, ΣD]`; speech as the last has it.
+
+        Raises:
+            ValueError: their offsets differ.
+        """
+        *lower, last = layers
+        if not lower:
+            return last
+        if any(not torch.equal(one.offsets, last.offsets) for one in lower):
+            raise ValueError("frames of different lengths cannot lie beside one another")
+        return cls(torch.cat([one.values for one in layers], dim=1), last.offsets, last.speech)
+
     @property
     def lengths(self) -> Tensor:
         """`[B]` frames per utterance, on the CPU."""

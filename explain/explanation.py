@@ -13,6 +13,7 @@ from explain.item import Item
 from explain.section import Section
 from explain.subject import Subject
 from finetune.evaluation import SUBJECTS, caveats, encoders_text
+from heads.layers import layer_weights, layer_weights_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +54,23 @@ def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
     labelled = [item for item in items if item.right is not None]
     right = sum(bool(item.right) for item in labelled)
     where = f", {subject.split} split" if subject.split else ""
+    weights = layer_weights_text(layer_weights(subject.head), subject.layers)
     lines = [
         f"The {SUBJECTS[subject.kind]} ({subject.source}): {len(subject):,} "
         f"utterance{'' if len(subject) == 1 else 's'} of {subject.corpus or 'no corpus'}{where}"
         + (f", {right:,} of {len(labelled):,} labelled ones right." if labelled else "."),
         f"Encoders: {encoders_text(subject.encoders, subject.layers)}.",
+        *([f"Layer weights: {weights}."] if weights else []),
         *caveats(subject.encoders, synthetic=subject.synthetic),
-        *subject.notes,
     ]
     bare = [name for name in subject.frames if name not in subject.weights]
     if bare:
         lines.append(
             f"The pooling of {' and '.join(bare)} learns no attention: what is shown in its place "
             "is gradient saliency, the size of gradient × (frame − the utterance's mean frame), "
-            "scaled to sum to 1. For a head with attention name one: --trial N or --head FILE."
+            "scaled to sum to 1."
         )
+    lines += subject.notes
     if subject.skipped:
         first = next(iter(subject.skipped.values()))
         lines.append(f"{len(subject.skipped):,} utterances could not be used. First: {first}")

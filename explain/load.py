@@ -21,13 +21,25 @@ from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
 from corpora.work import Work
-from explain.saliency import CHUNK_FRAMES, as_importance, gradient_saliency
+from explain.pooled import (
+    frame_view,
+    is_attentive,
+    logits_of,
+    neighbours,
+    pooled,
+    runs,
+    scores,
+    weights_of,
+)
+from explain.saliency import as_importance, gradient_saliency
 from explain.subject import ATTENTION, GRADIENT, Subject
 from explain.workers import one_thread_each
 from finetune.evaluating.subjects import HeadSubject, Source
 from finetune.fitting import check_streams
-from heads.head import Head, as_inputs, stack_logits
-from heads.pooling.attentive import AttentivePooling
+from heads.head import Head
+
+# Frames worked on together: in float32 they stay in a processor's cache (8 MB at 1024-d).
+CHUNK_FRAMES = 2_048
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +120,7 @@ def cached_material(work: Work, subject: HeadSubject, rows: Manifest) -> Materia
             energy = _companion(work, extraction, "energy", found.utterances, found.frames["audio"])
     if "text" in modalities and found.utterances:
         kinds = _companion(work, extraction, "text", found.utterances, found.frames["text"])
-    return Material(found.utterances, found.frames, grid, energy, kinds, found.failed)
+    return Material(found.utterances, found.side_by_side, grid, energy, kinds, found.failed)
 
 
 def recorded_grid(extraction: Extraction) -> Grid:
@@ -167,9 +179,11 @@ def build_subject(
     """
     head = head.to("cpu").eval().requires_grad_(False)
     frames = {name: material.frames[name] for name in head.config.modalities}
-    attentive = [name for name in frames if isinstance(head.poolings[name], AttentivePooling)]
+    attentive = [name for name in frames if is_attentive(head, name)]
     with one_thread_each() as threads:
-        seen = list(threads.map(lambda rows: _weighed(head, frames, rows), _chunks(frames)))
+        lengths = torch.stack([batch.lengths for batch in frames.values()]).sum(dim=0).tolist()
+        chunks = runs(lengths, CHUNK_FRAMES)
+        seen = list(threads.map(lambda run: _weighed(head, frames, *run), chunks))
     return Subject(
         kind=kind,
         head=head,
@@ -177,6 +191,7 @@ def build_subject(
         utterances=material.utterances,
         frames=frames,
         probabilities=torch.cat([chunk.probabilities for chunk in seen]),
+        vectors={name: torch.cat([chunk.vectors[name] for chunk in seen]) for name in frames},
         weights={name: torch.cat([chunk.weights[name] for chunk in seen]) for name in attentive},
         importance={name: torch.cat([chunk.importance[name] for chunk in seen]) for name in frames},
         methods={name: ATTENTION if name in attentive else GRADIENT for name in frames},
@@ -199,42 +214,29 @@ class _Weighed:
     """What a head says about some utterances, and what weight it gives to their frames."""
 
     probabilities: Tensor
+    vectors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     importance: Mapping[str, Tensor]
 
 
-def _weighed(head: Head, frames: Mapping[str, Frames], rows: Sequence[int]) -> _Weighed:
-    """Run the head over some utterances."""
-    batch = {name: values.select(rows) for name, values in frames.items()}
+def _weighed(head: Head, frames: Mapping[str, Frames], first: int, end: int) -> _Weighed:
+    """Run the head over some utterances that lie side by side."""
+    batch = {name: neighbours(values, first, end) for name, values in frames.items()}
+    vectors: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
     importance: dict[str, Tensor] = {}
     with torch.no_grad():
-        # One view of the frames for both: centring them costs as much as either.
-        inputs = as_inputs(batch)
-        probabilities = torch.softmax(stack_logits([head], inputs)[0], dim=1)
         for name in frames:
-            pooling = head.poolings[name]
-            if isinstance(pooling, AttentivePooling):
-                view = inputs[name].view(head.config.input_norm)
-                weights[name] = pooling.attention(view, head.affine(name))[0]
+            view = frame_view(head, batch[name], name)
+            scored = scores(head, view, name) if is_attentive(head, name) else None
+            vectors[name] = pooled(head, view, name, scored)
+            if scored is not None:
+                weights[name] = weights_of(scored, view)
                 importance[name] = weights[name].double().mean(dim=1)
+        probabilities = torch.softmax(logits_of(head, vectors), dim=1)
     if len(weights) < len(frames):
         saliency = gradient_saliency(head, batch)
         for name in set(frames) - set(weights):
             lengths = batch[name].lengths.tolist()
             importance[name] = as_importance(saliency[name], lengths)
-    return _Weighed(probabilities, weights, importance)
-
-
-def _chunks(frames: Mapping[str, Frames]) -> list[list[int]]:
-    """Utterance numbers in runs of at most `CHUNK_FRAMES` frames of all modalities."""
-    lengths = torch.stack([batch.lengths for batch in frames.values()]).sum(dim=0).tolist()
-    runs: list[list[int]] = [[]]
-    held = 0
-    for number, length in enumerate(lengths):
-        if runs[-1] and held + length > CHUNK_FRAMES:
-            runs.append([])
-            held = 0
-        runs[-1].append(number)
-        held += length
-    return runs
+    return _Weighed(probabilities, vectors, weights, importance)

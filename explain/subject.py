@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.frames import Frames
+from cache.layers import LayersRead
 from corpora.errors import ConfigError
 from corpora.utterance import Utterance, speaker_key
 from heads.head import Head
@@ -33,6 +35,7 @@ class Subject:
         frames: by modality that the head reads, audio first; audio has `.speech` where voice
             activity was extracted.
         probabilities: `[n, C]`.
+        vectors: by modality `[n, P]`, what the head pools each utterance to.
         weights: by modality `[N, columns]`, the attention of each query and head; each column sums
             to 1 over an utterance. A modality whose pooling learns no weights is not in it.
         importance: by modality `[N]`, what `frame_attention` returns.
@@ -42,7 +45,7 @@ class Subject:
         token_kinds: `[N]`, of each text frame: 0 special, 1 start of a word, 2 inside one; None
             where it is not known.
         encoders: by modality, as the user named them.
-        layers: by modality, the hidden state read.
+        layers: by modality, the hidden state read, or those weighed.
         split: train, dev or test; "" for recordings that are in no split.
         corpus: the manifest's name for it.
         synthetic: the recordings are not human speech.
@@ -57,6 +60,7 @@ class Subject:
     utterances: tuple[Utterance, ...]
     frames: Mapping[str, Frames]
     probabilities: Tensor
+    vectors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     importance: Mapping[str, Tensor]
     methods: Mapping[str, str]
@@ -64,7 +68,7 @@ class Subject:
     energy: Tensor | None = None
     token_kinds: Tensor | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, LayersRead] = field(default_factory=dict)
     split: str = ""
     corpus: str = ""
     synthetic: bool = False
@@ -86,7 +90,7 @@ class Subject:
         index = {label: number for number, label in enumerate(self.labels)}
         return torch.tensor([index.get(u.label, -1) for u in self.utterances], dtype=torch.int64)
 
-    @property
+    @cached_property
     def speakers(self) -> list[str]:
         """Who speaks in each utterance, told apart across corpora; "" where unknown."""
         keys = [speaker_key(u) for u in self.utterances]

@@ -13,6 +13,7 @@ from cache.encoders.audio_encoder import AudioEncoder, ComputeDtype, load_audio_
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
+from cache.layers import LayersRead, layer_numbers
 from corpora.errors import ConfigError
 from finetune.model import EmotionModel
 from finetune.model_directory import Parts, front_end_files
@@ -24,7 +25,7 @@ Encoder = TypeVar("Encoder", AudioEncoder, TextEncoder)
 def assemble(
     head: Head,
     directories: Mapping[str, Path],
-    layers: Mapping[str, int],
+    layers: Mapping[str, LayersRead],
     *,
     device: torch.device | str = "cpu",
     compute_dtype: ComputeDtype | None = None,
@@ -33,13 +34,13 @@ def assemble(
 ) -> EmotionModel:
     """Put a head on its encoders.
 
-    Layers above the one that the head reads are left out: they would be computed, stored and
-    called trainable for nothing.
+    Layers above the highest one that the head reads are left out: they would be computed, stored
+    and called trainable for nothing.
 
     Args:
         head: a copy is not made.
         directories: the encoder of each modality that the head reads (see `resolve_encoder`).
-        layers: the hidden state that the head reads of each.
+        layers: the hidden state that the head reads of each, or those that it weighs.
         device: where it goes.
         compute_dtype: of the speech encoder; by default as in extraction, bf16 on a GPU.
         speech_dtype: what speech probabilities are stored as in the cache.
@@ -54,11 +55,11 @@ def assemble(
     if "audio" in modalities:
         audio = load_audio_encoder(directories["audio"], compute_dtype=compute_dtype or usual)
         _check(head, "audio", audio, layers["audio"])
-        audio = without_upper_layers(audio, layers["audio"]).to(device)
+        audio = without_upper_layers(audio, layer_numbers(layers["audio"])[-1]).to(device)
     if "text" in modalities:
         text = load_text_encoder(directories["text"])
         _check(head, "text", text, layers["text"])
-        text = without_upper_layers(text, layers["text"]).to(device)
+        text = without_upper_layers(text, layer_numbers(layers["text"])[-1]).to(device)
     parts = Parts(
         head=head.to(device),
         audio_encoder=audio,
@@ -120,14 +121,24 @@ def _probe(encoder: AudioEncoder | TextEncoder, layer: int) -> Tensor:
     return frames.values
 
 
-def _check(head: Head, modality: str, encoder: AudioEncoder | TextEncoder, layer: int) -> None:
-    if not 0 <= layer <= encoder.layers:
+def _check(
+    head: Head, modality: str, encoder: AudioEncoder | TextEncoder, read: LayersRead
+) -> None:
+    numbers = layer_numbers(read)
+    for layer in numbers:
+        if not 0 <= layer <= encoder.layers:
+            raise ConfigError(
+                f"the head reads layer {layer} of its {modality} encoder; this one has layers 0 to "
+                f"{encoder.layers}."
+            )
+    if len(numbers) != head.config.layers(modality):
         raise ConfigError(
-            f"the head reads layer {layer} of its {modality} encoder; this one has layers 0 to "
-            f"{encoder.layers}."
+            f"the head weighs {head.config.layers(modality)} {modality} layers, and "
+            f"{len(numbers)} are named ({', '.join(map(str, numbers))})."
         )
-    if encoder.dim != head.config.dims[modality]:
+    width = head.config.dims[modality] // len(numbers)
+    if encoder.dim != width:
         raise ConfigError(
-            f"the head reads {modality} frames of {head.config.dims[modality]} values; this "
-            f"encoder gives {encoder.dim}. Run `extract` and `search` with it first."
+            f"the head reads {modality} frames of {width} values; this encoder gives "
+            f"{encoder.dim}. Run `extract` and `search` with it first."
         )

@@ -44,7 +44,9 @@ def label_agreement(
         layers={name: record.origin.layers[name] for name in record.head.modalities},
         speech=record.head.needs_speech,
     )
-    dataset = Dataset(collection.utterances, model.labels, collection.frames)
+    dataset = Dataset(
+        collection.utterances, model.labels, collection.frames, lower=collection.lower
+    )
     store = VectorStore(dataset, device=model.device)
     cached = predict([model.head], store, torch.arange(len(dataset)))[0].argmax(dim=1).cpu()
     said = {u.id: int(c) for u, c in zip(collection.utterances, cached, strict=True)}

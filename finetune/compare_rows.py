@@ -25,7 +25,8 @@ from heads.comparing.published import MODALITIES
 from heads.comparing.report import CompareReport, Finetuned
 from heads.comparing.writing import write_report
 from heads.results import report_from_json
-from heads.search.space import POOLING_AXES, PUBLISHED, Choice
+from heads.search.axes import choices
+from heads.search.space import POOLING_AXES, PUBLISHED
 
 FORMAT, VERSION = "emopool-compare-finetuned", 1
 FOLDER, SCORES = "finetuned", "scores.json"
@@ -158,6 +159,6 @@ def _titles(config: CompareConfig) -> list[str]:
         titles += MODALITIES
     if "grid" in config.tables:
         axes = [POOLING_AXES[name] for name in ("queries", "heads", "scorer_layers")]
-        queries, heads, depths = (a.values if isinstance(a, Choice) else () for a in axes)
+        queries, heads, depths = (choices(axis) for axis in axes)
         titles += [f"Q{q} H{h} n{n}" for n in depths for q in queries for h in heads]
     return titles

@@ -206,6 +206,7 @@ def _evaluate(
         protocol=protocol_sentence(manifest),
         calibration=calibration,
         calibration_reason=reason,
+        layer_weights=source.layer_weights,
         members=of_members([one.source for one in subjects], each, scored)
         if len(subjects) > 1
         else {},

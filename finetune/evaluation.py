@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cache.layers import LayersRead, layers_text
 from corpora.errors import ConfigError
 from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
@@ -25,6 +26,7 @@ from corpora.work import Work
 from finetune.evaluating.against import Against, against_lines
 from finetune.evaluating.calibration import Calibration, calibration_lines
 from heads.dataset import Dataset
+from heads.layers import LayerWeights, layer_weights_text
 from heads.metrics import Report, format_report, score_cells
 from heads.origin import manifest_digest
 from heads.results import report_from_json
@@ -47,7 +49,8 @@ class Evaluation:
         corpus: the manifest's name for it.
         synthetic: the recordings are not human speech.
         encoders: by modality, as the user named them.
-        layers: by modality, the hidden state read; without those that members differ in.
+        layers: by modality, the hidden state read, or those weighed; without those that members
+            differ in.
         report: the scores.
         skipped: reasons by id for utterances that could not be read.
         folder: where report and predictions were written.
@@ -62,6 +65,7 @@ class Evaluation:
         against: comparisons with other heads and models.
         pictures: names of files in the folder.
         sha256: of the source's JSON file, which says which model it was.
+        layer_weights: by modality the weight of each layer, where several are weighed.
     """
 
     subject: str
@@ -70,7 +74,7 @@ class Evaluation:
     corpus: str
     synthetic: bool
     encoders: Mapping[str, str]
-    layers: Mapping[str, int]
+    layers: Mapping[str, LayersRead]
     report: Report
     skipped: Mapping[str, str]
     folder: Path
@@ -85,6 +89,7 @@ class Evaluation:
     against: tuple[Against, ...] = ()
     pictures: tuple[str, ...] = ()
     sha256: str = ""
+    layer_weights: LayerWeights = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -102,7 +107,11 @@ class Evaluation:
             "corpus": self.corpus,
             "synthetic": self.synthetic,
             "encoders": dict(self.encoders),
-            "layers": dict(self.layers),
+            "layers": {
+                name: list(read) if isinstance(read, tuple) else read
+                for name, read in self.layers.items()
+            },
+            "layer_weights": {name: list(own) for name, own in self.layer_weights.items()},
             "protocol": self.protocol,
             "shared_speakers": self.shared_speakers,
             "report": self.report.to_json(),
@@ -118,11 +127,13 @@ class Evaluation:
 
     def to_text(self) -> str:
         """For a terminal."""
+        weights = layer_weights_text(self.layer_weights, self.layers)
         lines = [
             *([f"Note: {self.note}"] if self.note else []),
             f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
             f"{self.split} split",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
+            *([f"Layer weights: {weights}."] if weights else []),
             *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             "",
             format_report(self.report),
@@ -208,9 +219,9 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def encoders_text(encoders: Mapping[str, str], layers: Mapping[str, int]) -> str:
+def encoders_text(encoders: Mapping[str, str], layers: Mapping[str, LayersRead]) -> str:
     """The encoders in one line."""
-    layer = {name: f", layer {layers[name]}" if name in layers else "" for name in encoders}
+    layer = {name: f", {layers_text(layers[name])}" if name in layers else "" for name in encoders}
     return "; ".join(f"{name} {encoders[name]}{layer[name]}" for name in encoders)
 
 

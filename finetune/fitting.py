@@ -10,6 +10,7 @@ from cache.encoders.vad_weights import vad_fields
 from cache.extraction import Extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
+from cache.layers import layer_numbers
 from cache.recipe import JSON, Recipe, difference
 from cache.store.layout import read_recipe
 from cache.stream import FrameStream
@@ -51,7 +52,10 @@ def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> Non
     for kind in used_streams(record):
         source = extraction.source(kind)
         searched = record.origin.streams[kind]
-        current = source.stream(record.origin.layers.get(kind))
+        numbers = layer_numbers(record.origin.layers.get(kind, ()))
+        for number in numbers[:-1]:
+            source.stream(number)  # says where it was not extracted
+        current = source.stream(numbers[-1] if numbers else None)
         if current == searched:
             continue
         try:

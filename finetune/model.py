@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
+from cache.layers import layer_numbers
 from corpora.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
 from finetune.model_directory import Parts, read_model, write_model
@@ -36,7 +37,7 @@ class EmotionModel(nn.Module):
         audio_encoder: None for a head that reads text alone.
         text_encoder: None for a head that reads audio alone.
         detector: the voice activity detector, for a head whose pooling needs one.
-        layers: the hidden state that the head reads, for each modality.
+        layers: the hidden state that the head reads, or those that it weighs, for each modality.
         provenance: what the model was made from, JSON values; saved with it.
     """
 
@@ -105,8 +106,9 @@ class EmotionModel(nn.Module):
         if waveforms is None:
             raise ConfigError("this model listens: it needs waveforms, and none were given.")
         _check_waveforms(waveforms)
-        layer = self.layers["audio"]
-        frames: Frames = self.audio_encoder(waveforms, [layer])[layer]
+        numbers = layer_numbers(self.layers["audio"])
+        states: dict[int, Frames] = self.audio_encoder(waveforms, numbers)
+        frames = Frames.beside([states[number] for number in numbers])
         return frames if self.detector is None else frames.with_speech(self._speech(waveforms))
 
     def read(self, texts: Sequence[str] | None) -> Frames:
@@ -114,9 +116,9 @@ class EmotionModel(nn.Module):
         assert self.text_encoder is not None
         if texts is None:
             raise ConfigError("this model reads: it needs texts, '' for none, and got None.")
-        layer = self.layers["text"]
-        frames: Frames = self.text_encoder([normalise_text(t) for t in texts], [layer])[layer]
-        return frames
+        numbers = layer_numbers(self.layers["text"])
+        states: dict[int, Frames] = self.text_encoder([normalise_text(t) for t in texts], numbers)
+        return Frames.beside([states[number] for number in numbers])
 
     def forward(
         self,

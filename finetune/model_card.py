@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.layers import layer_numbers, layers_from_json
 from corpora.files import read_json, write_text
 from finetune.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG
+from heads.layers import layer_weights_text
 
 BEGIN, END = "<!-- results: written by `evaluate` -->", "<!-- end of results -->"
 NOT_YET = "Not evaluated yet: `python cli.py evaluate` scores the model and fills in this section."
@@ -213,10 +215,15 @@ def _parts(config: Config) -> list[tuple[str, str, str]]:
     names, head = config["provenance"].get("encoders", {}), config["head"]
     rows = []
     for kind, encoder in config["encoders"].items():
-        what = f"`{names.get(kind, 'unknown')}` ({encoder['model_type']}), hidden state "
-        rows.append(
-            (f"{kind} encoder", f"{what}{config['layers'][kind]}", f"{encoder['parameters']:,}")
-        )
+        what = f"`{names.get(kind, 'unknown')}` ({encoder['model_type']}), hidden state"
+        read = layers_from_json(config["layers"][kind])
+        shares = config.get("layer_weights", {}).get(kind)
+        if shares:
+            own = layer_weights_text({kind: shares}, {kind: read}).removeprefix(f"{kind} ")
+            what += f"s with learnt weights: {own}"
+        else:
+            what += f" {layer_numbers(read)[-1]}"
+        rows.append((f"{kind} encoder", what, f"{encoder['parameters']:,}"))
     kinds = {str(pooling["kind"]) for pooling in head["pooling"].values()}
     width = f"{head['mlp_width']} hidden units" if head["mlp_width"] else "linear"
     rows.append(("head", f"pooling {' and '.join(sorted(kinds))}, classifier: {width}", ""))

@@ -30,11 +30,13 @@ from cache.encoders.files import tokenizer_files
 from cache.encoders.grid import read_config
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
+from cache.layers import LayersRead, layers_from_json
 from corpora.errors import ConfigError, MissingStepError
 from corpora.files import read_json, write_json, write_text
 from finetune.model_card import card_text
 from finetune.model_files import CARD, CONFIG, HEAD, check_files, digests, fsync, replacing
 from heads.head import Head, HeadConfig
+from heads.layers import layer_weights
 
 FORMAT, VERSION = "emopool-model", 1
 WEIGHTS, DETECTOR = "model.safetensors", "speech_detector.safetensors"
@@ -50,7 +52,7 @@ class Parts:
         audio_encoder: None where the head does not listen.
         text_encoder: None where the head does not read.
         detector: None where the head does not ask which frames are speech.
-        layers: the hidden state read, for each modality of the head.
+        layers: the hidden state read, or those weighed, for each modality of the head.
         front_ends: by modality the files beside an encoder's weights and config (front end,
             tokenizer), name to bytes, as they came.
         speech_dtype: what speech probabilities are rounded to, as in the cache.
@@ -61,7 +63,7 @@ class Parts:
     audio_encoder: AudioEncoder | None
     text_encoder: TextEncoder | None
     detector: SpeechDetector | None
-    layers: Mapping[str, int]
+    layers: Mapping[str, LayersRead]
     front_ends: Mapping[str, Mapping[str, bytes]]
     speech_dtype: str
     provenance: Mapping[str, Any]
@@ -118,7 +120,11 @@ def describe(parts: Parts) -> dict[str, Any]:
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         "head": parts.head.config.to_json(),
-        "layers": dict(parts.layers),
+        "layers": {
+            name: list(read) if isinstance(read, tuple) else read
+            for name, read in parts.layers.items()
+        },
+        "layer_weights": {name: list(w) for name, w in layer_weights(parts.head).items()},
         "encoders": {
             name: {"folder": FOLDERS[name], **_encoder_summary(encoder)}
             for name, encoder in parts.encoders.items()
@@ -144,7 +150,7 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
     check_files(directory, config["files"])
     try:
         head = Head(HeadConfig.from_json(config["head"]))
-        layers = {name: int(config["layers"][name]) for name in head.config.modalities}
+        layers = {name: layers_from_json(config["layers"][name]) for name in head.config.modalities}
         provenance, speech_dtype = dict(config["provenance"]), str(config["speech_dtype"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(

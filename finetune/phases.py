@@ -2,7 +2,8 @@
 
 Phase 1 trains the head alone on frozen frames: that is what the search did. Phase 2 adds the upper
 layers of both encoders, phase 3 everything else (Leygue et al., Interspeech 2025). Layer n is the
-one whose output is hidden state n, so the head on hidden state L reads layers 1 to L. What serves
+one whose output is hidden state n, so the head on hidden state L reads layers 1 to L (of several
+hidden states L is the highest: what the lower ones come from is below it). What serves
 all layers, such as DeBERTa's relative embeddings and their layer norm, waits for phase 3.
 
 With layer-wise decay d, layer n learns at d^(L − n) of the rate, what lies below and beside the
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from cache.layers import layer_numbers
 from corpora.errors import ConfigError
 from corpora.text_table import aligned
 from finetune.model import EmotionModel
@@ -103,7 +105,7 @@ def trainable_parts(
 
 def lowest_trained(model: EmotionModel, modality: str, unfreeze_layers: int | None) -> int:
     """The lowest layer (from 1) that phase 2 trains; one more than the head reads for none."""
-    read = model.layers[modality]
+    read = layer_numbers(model.layers[modality])[-1]
     wanted = max(1, read // UPPER_PART) if unfreeze_layers is None else unfreeze_layers
     return max(1, read - wanted + 1)
 
@@ -171,7 +173,7 @@ def _encoder_parts(
 ) -> list[Part]:
     prefix = f"{modality}_encoder"
     encoder = model.get_submodule(prefix)
-    read = model.layers[modality]
+    read = layer_numbers(model.layers[modality])[-1]
     stack = encoder.stack  # None: no plain list of layers, so that only phase 3 can train them
     layers = list(stack)[:read] if isinstance(stack, nn.ModuleList) else []
     number = {

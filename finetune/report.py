@@ -11,6 +11,7 @@ from typing import Any
 from corpora.text_table import aligned
 from finetune.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
 from finetune.training import PhaseResult
+from heads.layers import layer_weights_text
 from heads.metrics import score_cells
 from heads.results import HeadRecord
 
@@ -67,12 +68,15 @@ class FinetuneReport:
         origin, modalities = self.record.origin, self.record.head.modalities
         encoders = {name: origin.encoders[name] for name in modalities}
         split = "" if self.model is not None else " --split dev"
+        after = self.model
+        weights = "" if after is None else layer_weights_text(after.layer_weights, after.layers)
         work = shlex.quote(str(self.directory.parent))
         return "\n".join(
             [
                 f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
                 f"{origin.corpus or 'the manifest'}.",
                 f"Encoders: {encoders_text(encoders, origin.layers)}.",
+                *([f"Layer weights: {weights}."] if weights else []),
                 *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
                 *(f"Note: {note}" for note in self.notes),
                 "",

@@ -16,6 +16,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
+from cache.layers import layer_numbers
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.progress import progress_bar
@@ -23,15 +24,18 @@ from corpora.work import Work
 from finetune.scoring import Score, score
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
+from heads.layers import origin_of_head
 from heads.load import load_dataset, read_origin
 from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.origin import Origin
 from heads.precision import choose_precision
 from heads.results import STUDY_FILE, HeadRecord, package_versions
+from heads.search.axes import Choice, Range
 from heads.search.identity import refuse_differences
-from heads.search.space import Choice, Range, Space, trial_configs
+from heads.search.space import Space, trial_configs
 from heads.search.storage import close, open_file, silence_optuna
 from heads.search.study import PUBLISHED, SEED, STUDY_NAME, final_value
+from heads.search.weighing import LOWER
 from heads.targets import soft_targets
 from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig, predict
@@ -80,7 +84,10 @@ def retrain(
         ConfigError: the frames, labels or rows are not those of the search; each difference is
             named.
     """
-    dataset = load_dataset(work, manifest, tuple(record.origin.frames))
+    dataset = load_dataset(work, manifest, tuple(record.origin.frames), lower=True)
+    dataset = dataset.reading(
+        {name: layer_numbers(read)[:-1] for name, read in record.origin.layers.items()}
+    )
     _check_origin(record.origin.to_json(), read_origin(work, manifest, dataset.frames))
     training, schedule = record.training, record.schedule
     if learning_rate is not None:
@@ -134,7 +141,7 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
             f"No trial {number} in {study}{trained}. Name one of these, or search first."
         )
     trial = trials[number]
-    dataset = load_dataset(work, manifest)
+    dataset = load_dataset(work, manifest, lower=True).reading(notes.get(LOWER, {}))
     origin = read_origin(work, manifest, dataset.frames)
     _check_origin({name: notes[name] for name in _FRAMES}, origin)
     head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
@@ -145,7 +152,7 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
         head=head,
         training=TrainingConfig.from_json(training.to_json()),
         schedule=Schedule(notes["epochs"], notes["batch_size"], data_seed=notes["seed"]),
-        origin=origin,
+        origin=origin_of_head(origin, dataset.lower, head),
         study_seed=notes["seed"],
         versions=package_versions(),
         dev_macro_f1=final_value(trial),

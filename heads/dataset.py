@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from cache.frames import Frames
 from cache.mapped import MappedFrames
+from corpora.errors import ConfigError
 from corpora.manifest import Utterance, speaker_key
-from heads.head import Inputs, layer_normalised
+from heads.head import Inputs, ViewKey, layer_normalised
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import View
+from heads.sharing import Place, share_utterances, side_by_side
 
 # Frames that are held at once while utterance vectors are made: on a CPU so few that they stay in
 # its cache (8 MB at 1024-d), which is nearly three times as fast as 32,768; on a GPU many.
@@ -33,6 +35,8 @@ class Dataset:
         moments: for each modality mean and deviation `[n, D]` of all utterances' frames, where the
             cache keeps them; they are computed from the frames otherwise.
         residence: where the frames are kept and why, as a sentence.
+        lower: by modality and layer the frames of cached layers below that of `frames`, for heads
+            that weigh several: read only where such a head needs them.
     """
 
     utterances: tuple[Utterance, ...]
@@ -40,6 +44,7 @@ class Dataset:
     frames: Mapping[str, Frames | MappedFrames]
     moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     residence: str = ""
+    lower: Mapping[str, Mapping[int, Frames | MappedFrames]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -48,6 +53,46 @@ class Dataset:
     def dims(self) -> dict[str, int]:
         """Features per frame of each modality."""
         return {name: frames.dim for name, frames in self.frames.items()}
+
+    def reading(self, lower: Mapping[str, Sequence[int]]) -> Dataset:
+        """The same with these lower layers of each modality, and no others.
+
+        Raises:
+            ConfigError: one of them is not there.
+        """
+        chosen = {}
+        for name, layers in lower.items():
+            known = self.lower.get(name, {})
+            missing = [layer for layer in layers if layer not in known]
+            if missing:
+                raise ConfigError(
+                    f"layer {missing[0]} of the {name} encoder is needed, and the last extraction "
+                    "did not make it. Extract it again, or search again."
+                )
+            chosen[name] = {layer: known[layer] for layer in layers}
+        return replace(self, lower=chosen)
+
+    def select(self, modality: str, rows: Sequence[int], layers: int = 1) -> Frames:
+        """Frames of some utterances: of the layer there is, or of all cached ones.
+
+        Args:
+            modality: which.
+            rows: utterance numbers.
+            layers: 1, or as many as are cached: they lie beside one another, lowest layer first.
+
+        Raises:
+            ConfigError: another number of layers than there are.
+        """
+        own = self.frames[modality].select(rows)
+        if layers == 1:
+            return own
+        lower = self.lower.get(modality, {})
+        if layers != len(lower) + 1:
+            raise ConfigError(
+                f"a head weighs {layers} {modality} layers, and there are {len(lower) + 1}."
+            )
+        below = [lower[layer].select(rows).to(own.device) for layer in sorted(lower)]
+        return Frames.beside([*below, own])
 
     def rows(self, split: str) -> Tensor:
         """`[n]` int64, the labelled utterances of a split."""
@@ -85,56 +130,73 @@ class VectorStore:
         self.dataset = dataset
         self.device = torch.device(device)
         self._half = torch.bfloat16 if precision == "bf16" else None
-        self._vectors: dict[tuple[str, str], dict[str, Tensor]] = {}
+        self._vectors: dict[tuple[str, ViewKey], dict[str, Tensor]] = {}
         # One set a thread: companies are trained beside one another.
         self._buffers = threading.local()
 
-    def vectors(self, modality: str, input_norm: str, name: str) -> Tensor:
-        """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation."""
-        kept = self._vectors.setdefault((modality, input_norm), {})
-        if name not in kept and input_norm == "none" and modality in self.dataset.moments:
+    def vectors(self, modality: str, input_norm: str, name: str, layers: int = 1) -> Tensor:
+        """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation.
+
+        Of several layers those of the frames beside one another.
+        """
+        return self._kept(modality, (input_norm, layers), [name])[name]
+
+    def _kept(self, modality: str, view: ViewKey, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """The vectors of a view; those of these names that are not kept are made, in one pass."""
+        input_norm, layers = view
+        kept = self._vectors.setdefault((modality, view), {})
+        if view == ("none", 1) and modality in self.dataset.moments and set(names) - set(kept):
             mean, deviation = self.dataset.moments[modality]
             # With the floor that poolings put under every deviation.
             floor = VARIANCE_FLOOR**0.5
             kept["mean"] = mean.to(self.device)
             kept["deviation"] = deviation.to(self.device).clamp_min(floor)
-        if name not in kept:
-            frames = self.dataset.frames[modality]
+        missing = [name for name in dict.fromkeys(names) if name not in kept]
+        if missing:
+            lengths = self.dataset.frames[modality].lengths.tolist()
+
+            def make(rows: Sequence[int]) -> list[Tensor]:
+                frames = self.dataset.select(modality, rows, layers).to(self.device)
+                seen = View(_seen(frames, input_norm, layers))
+                return [seen.vector(name) for name in missing]
+
+            runs = _chunks(lengths, CHUNK_FRAMES[self.device.type] // layers)
             with torch.no_grad():
-                parts = [
-                    View(_seen(frames.select(rows).to(self.device), input_norm)).vector(name)
-                    for rows in _chunks(frames.lengths.tolist(), CHUNK_FRAMES[self.device.type])
-                ]
-            kept[name] = torch.cat(parts)
-        return kept[name]
+                beside = self.device.type == "cpu"
+                parts = side_by_side(make, runs) if beside else [make(rows) for rows in runs]
+            kept.update(zip(missing, map(torch.cat, zip(*parts, strict=True)), strict=True))
+        return kept
 
     def inputs(
         self,
         rows: Tensor,
-        needs: Mapping[str, Mapping[str, Sequence[str]]],
+        needs: Mapping[str, Mapping[ViewKey, Sequence[str]]],
         *,
-        with_frames: Collection[tuple[str, str]],
+        with_frames: Collection[tuple[str, ViewKey]],
     ) -> dict[str, Inputs]:
         """A batch.
 
         Args:
             rows: `[B]` utterance numbers, on the CPU.
-            needs: modality → normalisation (`none` or `layernorm`) → names of vectors.
-            with_frames: modalities and normalisations of which frames are needed besides.
+            needs: modality → normalisation (`none` or `layernorm`) and number of layers → names of
+                vectors.
+            with_frames: modalities and views of one layer of which frames are needed besides.
         """
         batch = {}
         there = rows.to(self.device)
-        for modality, by_norm in needs.items():
+        for modality, by_view in needs.items():
             views = {}
-            for norm, names in by_norm.items():
-                ready = {name: self.vectors(modality, norm, name)[there] for name in names}
-                if (modality, norm) in with_frames:
-                    ready["mean"] = self.vectors(modality, norm, "mean")[there]
-                    centred = self._centred(modality, norm, rows, ready["mean"])
+            for key, names in by_view.items():
+                framed = (modality, key) in with_frames
+                wanted = [*names, "mean"] if framed else list(names)
+                kept = self._kept(modality, key, wanted)
+                ready = {name: kept[name][there] for name in wanted}
+                if framed:
+                    centred = self._centred(modality, key[0], rows, ready["mean"])
                     lengths = self.dataset.frames[modality].lengths[rows].tolist()
-                    views[norm] = View.of_centred(centred, lengths, ready)
+                    views[key] = View.of_centred(centred, lengths, ready)
                 else:
-                    views[norm] = View(None, ready)
+                    views[key] = View(None, ready)
             batch[modality] = Inputs(views)
         return batch
 
@@ -145,7 +207,8 @@ class VectorStore:
             batch = frames.select(rows).to(self.device)
             seen = View(_seen(batch, norm), {"mean": means})
             return seen.centred.to(self._half or means.dtype)
-        total = int(frames.lengths[rows].sum())
+        lengths = frames.lengths[rows].tolist()
+        total = sum(lengths)
         # In memory that the next batch uses again: the system clears each page of fresh memory,
         # which would cost more than filling it.
         name = f"{modality} {norm}"
@@ -153,35 +216,38 @@ class VectorStore:
         if buffer is None or len(buffer) < total:
             buffer = torch.empty(total, frames.dim, dtype=self._half or means.dtype)
             setattr(self._buffers, name, buffer)
-        start = 0
-        # One utterance after the other, so that its frames are touched while in the cache.
-        for row, mean in zip(rows.tolist(), means, strict=True):
-            values = frames.utterance(row).to(means.dtype)
-            if norm == "layernorm":
-                values = F.layer_norm(values, (frames.dim,))
-            end = start + len(values)
-            torch.sub(values, mean, out=buffer[start:end])
-            start = end
-        return buffer[:start]
 
-    def frame_statistics(self, modality: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+        def centre(run: Sequence[Place]) -> None:
+            for at, own in run:
+                values = frames.utterance(chosen[at]).to(means.dtype)
+                if norm == "layernorm":
+                    values = F.layer_norm(values, (frames.dim,))
+                torch.sub(values, means[at], out=buffer[own])
+
+        chosen = rows.tolist()
+        share_utterances(centre, lengths)
+        return buffer[:total]
+
+    def frame_statistics(
+        self, modality: str, rows: Tensor, layers: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """Mean and deviation `[D]` over all frames of the given utterances.
 
         From each utterance's mean and deviation: the variance is that within plus that between.
         """
         there = rows.to(self.device)
         lengths = self.dataset.frames[modality].lengths[rows].to(self.device).double()[:, None]
-        mean = self.vectors(modality, "none", "mean")[there].double()
-        deviation = self.vectors(modality, "none", "deviation")[there].double()
+        kept = self._kept(modality, ("none", layers), ["mean", "deviation"])
+        mean, deviation = kept["mean"][there].double(), kept["deviation"][there].double()
         total = lengths.sum()
         overall = (lengths * mean).sum(0) / total
         variance = (lengths * (deviation.square() + (mean - overall).square())).sum(0) / total
         return overall.float(), variance.sqrt().float()
 
 
-def _seen(frames: Frames, input_norm: str) -> Frames:
+def _seen(frames: Frames, input_norm: str, layers: int = 1) -> Frames:
     """Frames as heads with this normalisation read them."""
-    return frames if input_norm == "none" else layer_normalised(frames)
+    return frames if input_norm == "none" else layer_normalised(frames, layers)
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:

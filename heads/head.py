@@ -27,6 +27,9 @@ INPUT_NORMS = ("none", "layernorm", "standardise")
 # A feature that varies less than this over the training frames is constant: it is not scaled.
 CONSTANT_DEVIATION = 1e-6
 
+#: Which view of a modality: normalised how (see `view_name`), and of how many layers.
+ViewKey = tuple[str, int]
+
 
 @dataclass(frozen=True)
 class HeadConfig:
@@ -35,7 +38,8 @@ class HeadConfig:
     Attributes:
         labels: class names; their order is the order of the logits.
         dims: features per frame of each modality the head reads.
-        pooling: description of the pooling of each modality (see `build_pooling`).
+        pooling: description of the pooling of each modality (see `build_pooling`). Of one that
+            weighs L layers, `dims` is that of all of them beside one another.
         input_norm: `none`, `layernorm` (each frame, without parameters) or `standardise` (by mean
             and deviation of the training frames, kept as buffers).
         mlp_width: hidden units of the classifier; 0 for a linear one.
@@ -72,6 +76,14 @@ class HeadConfig:
         """The modalities read, in the order of concatenation."""
         return tuple(name for name in MODALITIES if name in self.dims)
 
+    def layers(self, modality: str) -> int:
+        """How many layers of a modality lie beside one another in the frames that are read."""
+        return int(self.pooling[modality].get("layers", 1))
+
+    def view(self, modality: str) -> ViewKey:
+        """Which view of a modality's frames the head reads."""
+        return view_name(self.input_norm), self.layers(modality)
+
     @property
     def needs_speech(self) -> bool:
         """Whether the audio pooling reads the voice activity detector's output."""
@@ -88,28 +100,35 @@ class HeadConfig:
 
 
 class Inputs:
-    """One modality of a batch, as frames or as ready utterance vectors, for each normalisation."""
+    """One modality of a batch, as frames or as ready utterance vectors.
 
-    def __init__(self, views: Mapping[str, View]) -> None:
+    Args:
+        views: what there is, for each normalisation and number of layers.
+        frames: what all other views can be made of; those of several layers lie beside one another.
+    """
+
+    def __init__(self, views: Mapping[ViewKey, View], frames: View | None = None) -> None:
         self._views = dict(views)
+        self._frames = frames
 
     @classmethod
     def from_frames(cls, frames: Frames) -> Inputs:
         """Frames as they come from an encoder or the cache."""
-        return cls({"none": View(frames)})
+        return cls({}, View(frames))
 
-    def view(self, input_norm: str) -> View:
+    def view(self, input_norm: str, layers: int = 1) -> View:
         """The frames as a head with this normalisation reads them; made once a batch.
 
         `standardise` reads the frames as they are: its affine is folded into the pooling.
         """
-        name = view_name(input_norm)
-        if name not in self._views:
-            frames = self._views["none"].frames
-            if frames is None:
-                raise ConfigError("layer normalisation needs frames; only vectors were given")
-            self._views[name] = View(layer_normalised(frames))
-        return self._views[name]
+        key = view_name(input_norm), layers
+        if key not in self._views:
+            given = self._frames
+            if given is None or given.frames is None:
+                raise ConfigError("this head needs frames; only the vectors of others were given")
+            plain = key[0] == "none"
+            self._views[key] = given if plain else View(layer_normalised(given.frames, layers))
+        return self._views[key]
 
 
 def view_name(input_norm: str) -> str:
@@ -117,10 +136,14 @@ def view_name(input_norm: str) -> str:
     return "layernorm" if input_norm == "layernorm" else "none"
 
 
-def layer_normalised(frames: Frames) -> Frames:
-    """Each frame with mean 0 and variance 1 over its features (no parameters), in fp32."""
+def layer_normalised(frames: Frames, layers: int = 1) -> Frames:
+    """Each frame with mean 0 and variance 1 over its features (no parameters), in fp32.
+
+    Several layers beside one another are normalised each by itself.
+    """
     values = frames.values if frames.values.dtype == torch.float64 else frames.values.float()
-    return Frames(F.layer_norm(values, (frames.dim,)), frames.offsets, frames.speech)
+    parts = values.unflatten(1, (layers, -1))
+    return Frames(F.layer_norm(parts, parts.shape[2:]).flatten(1), frames.offsets, frames.speech)
 
 
 class Head(nn.Module):
@@ -188,7 +211,7 @@ class Head(nn.Module):
 
     def attention(self, frames: Mapping[str, Frames], modality: str) -> Tensor:
         """`[N, columns]`, the weights of one modality's frames (ConfigError if it has none)."""
-        view = Inputs.from_frames(frames[modality]).view(self.config.input_norm)
+        view = Inputs.from_frames(frames[modality]).view(*self.config.view(modality))
         module = self.poolings[modality]
         if isinstance(module, AttentivePooling):
             return module.attention(view, self.affine(modality))[0]
@@ -239,7 +262,7 @@ def _pool(
     results: dict[int, Tensor] = {}
     shared: dict[View, list[int]] = {}
     for k in members:
-        view = batch[modality].view(heads[k].config.input_norm)
+        view = batch[modality].view(*heads[k].config.view(modality))
         if isinstance(heads[k].poolings[modality], AttentivePooling):
             shared.setdefault(view, []).append(k)
         else:

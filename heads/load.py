@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cache.collect import find_frames
-from cache.extraction import read_extraction
+from cache.extraction import Source, read_extraction
 from cache.frames import Frames
+from cache.layers import LayersRead
 from cache.mapped import MappedFrames
 from cache.residence import choose_residence
 from corpora.errors import ConfigError
@@ -32,6 +33,8 @@ def load_dataset(
     manifest: Manifest,
     modalities: Sequence[str] | None = None,
     device: str = "cpu",
+    *,
+    lower: bool = False,
 ) -> Dataset:
     """Read the frames of a manifest's utterances, each modality's highest layer.
 
@@ -43,6 +46,8 @@ def load_dataset(
         manifest: whose utterances.
         modalities: `audio` and/or `text`; all extracted ones by default.
         device: where batches are needed; frames are kept there if they fit.
+        lower: whether the other cached layers are found too, for heads that weigh layers; they
+            are read when they are needed.
 
     Raises:
         ConfigError: an unknown modality.
@@ -55,8 +60,9 @@ def load_dataset(
         raise ConfigError(
             f"modalities must be {' and/or '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
         )
-    speech = "speech" in read_extraction(work).sources
-    found = find_frames(work, manifest, chosen, speech=speech)
+    sources = read_extraction(work).sources
+    several = {name: _held(work, sources[name]) for name in chosen if lower and name in sources}
+    found = find_frames(work, manifest, chosen, layers=several, speech="speech" in sources)
     residence = choose_residence(found.nbytes, device)
     home = device if residence.place == "gpu" else "cpu"
     disk = residence.place == "streaming"
@@ -66,7 +72,14 @@ def load_dataset(
         {name: found.mapped(name) if disk else found.load(name, home) for name in chosen},
         found.moments,
         str(residence),
+        found.lower,
     )
+
+
+def _held(work: Work, source: Source) -> LayersRead:
+    """The highest layer, and those below it that were not removed from the cache since."""
+    lower = [n for n in source.layers[:-1] if (work.features / source.stream(n)).is_dir()]
+    return (*lower, *source.layers[-1:])
 
 
 def read_origin(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cache.layers import LayersRead, layers_from_json
 from corpora.manifest import Manifest
 
 
@@ -20,8 +21,9 @@ class Origin:
         synthetic: not human speech, which every result says.
         labels: the label order.
         encoders: by modality, as the user named them.
-        layers: by modality, the hidden state read.
-        streams: by kind (audio, text, speech), `<recipe's folder>/<stream>` in `features.zarr`.
+        layers: by modality, the hidden state read, or those that are weighed.
+        streams: by kind (audio, text, speech), `<recipe's folder>/<stream>` in `features.zarr`; of
+            several layers the highest one's.
         frames: by modality, how many were read: differs when utterances or recordings do.
         manifest_sha256: digest of the rows (see `manifest_digest`).
     """
@@ -30,20 +32,25 @@ class Origin:
     synthetic: bool
     labels: tuple[str, ...]
     encoders: Mapping[str, str] = field(default_factory=dict)
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, LayersRead] = field(default_factory=dict)
     streams: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, int] = field(default_factory=dict)
     manifest_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "labels": list(self.labels)}
+        layers = {
+            name: list(read) if isinstance(read, tuple) else read
+            for name, read in self.layers.items()
+        }
+        return {**asdict(self), "labels": list(self.labels), "layers": layers}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
         """The inverse of `to_json`; entries of other names are left alone."""
         known = {name: value[name] for name in cls.__dataclass_fields__}
-        return cls(**{**known, "labels": tuple(value["labels"])})
+        layers = {name: layers_from_json(read) for name, read in value["layers"].items()}
+        return cls(**{**known, "labels": tuple(value["labels"]), "layers": layers})
 
 
 def manifest_digest(manifest: Manifest) -> str:

@@ -29,6 +29,7 @@ from torch import Tensor
 from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
 from corpora.files import read_json, write_bytes, write_json
 from heads.head import Head, HeadConfig
+from heads.layers import layer_weights
 from heads.metrics import ClassScore, Report
 from heads.origin import Origin
 from heads.statistics.bootstrap import Interval
@@ -64,6 +65,8 @@ class HeadRecord:
         scores: reports by split (dev, test where there is one, and folds where it was selected on
             them); for the best head only.
         selected_on: the rows behind `dev_macro_f1`, in words.
+        layer_weights: by modality the weight of each layer, lowest first, where several are weighed
+            (their numbers are the origin's); `save_head` writes them down.
     """
 
     trial: int
@@ -78,6 +81,7 @@ class HeadRecord:
     dev_macro_f1: float
     scores: Mapping[str, Report] = field(default_factory=dict)
     selected_on: str = "dev"
+    layer_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def with_scores(self, scores: Mapping[str, Report]) -> HeadRecord:
         """The same with reports by split."""
@@ -97,6 +101,7 @@ class HeadRecord:
             "versions": dict(self.versions),
             "dev_macro_f1": self.dev_macro_f1,
             "selected_on": self.selected_on,
+            "layer_weights": {name: list(shares) for name, shares in self.layer_weights.items()},
             "scores": {split: report.to_json() for split, report in self.scores.items()},
         }
 
@@ -107,6 +112,7 @@ class HeadRecord:
         return cls(
             **{name: value[name] for name in plain},
             selected_on=value.get("selected_on", "dev"),
+            layer_weights={n: tuple(w) for n, w in value.get("layer_weights", {}).items()},
             head=HeadConfig.from_json(value["head"]),
             training=TrainingConfig.from_json(value["training"]),
             schedule=Schedule(**value["schedule"]),
@@ -140,6 +146,7 @@ def save_head(path: Path, weights: Path, head: Head, record: HeadRecord) -> None
     state = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
     data = safetensors.torch.save(state)
     write_bytes(weights, data)
+    record = replace(record, layer_weights=layer_weights(head))
     write_json(
         path,
         {

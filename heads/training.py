@@ -21,9 +21,10 @@ from torch import Tensor
 
 from corpora.errors import ConfigError
 from heads.dataset import VectorStore
-from heads.head import Head, Inputs, stack_logits, view_name
+from heads.head import Head, Inputs, ViewKey, stack_logits
 from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.pooling.fixed import FixedPooling
+from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.targets import soft_targets
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
@@ -218,26 +219,31 @@ def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> 
 def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor) -> None:
     """Give the `standardise` heads among these the mean and deviation of the training frames."""
     readers = [head for head in heads if head.config.input_norm == "standardise"]
-    for modality in sorted({name for head in readers for name in head.config.modalities}):
-        statistics = store.frame_statistics(modality, rows)
-        for head in readers:
-            if modality in head.config.modalities:
+    reads = [
+        (name, head.config.layers(name), head)
+        for head in readers
+        for name in head.config.modalities
+    ]
+    for modality, layers in sorted({(name, layers) for name, layers, _ in reads}):
+        statistics = store.frame_statistics(modality, rows, layers)
+        for name, count, head in reads:
+            if (name, count) == (modality, layers):
                 head.set_input_statistics(modality, *statistics)
 
 
 def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str, Inputs]:
     """The inputs of one batch that these heads need, and no more."""
-    needs: dict[str, dict[str, list[str]]] = {}
-    with_frames: set[tuple[str, str]] = set()
+    needs: dict[str, dict[ViewKey, list[str]]] = {}
+    with_frames: set[tuple[str, ViewKey]] = set()
     for head in heads:
         for modality in head.config.modalities:
-            norm = view_name(head.config.input_norm)
+            view = head.config.view(modality)
             module = head.poolings[modality]
-            wanted = needs.setdefault(modality, {}).setdefault(norm, [])
-            if isinstance(module, FixedPooling):
+            wanted = needs.setdefault(modality, {}).setdefault(view, [])
+            if isinstance(module, FixedPooling | LayerWeightedPooling):
                 wanted.extend(name for name in module.names if name not in wanted)
             else:
-                with_frames.add((modality, norm))
+                with_frames.add((modality, view))
     return store.inputs(rows, needs, with_frames=with_frames)
 
 

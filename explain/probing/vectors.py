@@ -12,13 +12,17 @@ from itertools import pairwise
 import torch
 
 from cache.extraction import read_extraction
+from cache.frames import Frames
 from cache.inputs import utterance_keys
+from cache.layers import LayersRead
 from cache.moments import frame_moments, moments_of_keys
 from corpora.errors import MissingStepError
 from corpora.utterance import Utterance
 from corpora.work import Work
 from explain.ragged import Floats, floats
 from explain.subject import Subject, frame_attention
+from heads.head import Inputs
+from heads.pooling.layer_weights import LayerWeightedPooling
 
 MEAN, DEVIATION, ATTENDED = "mean", "deviation", "attended mean"
 
@@ -63,23 +67,26 @@ def has_cached_vectors(work: Work, utterances: Sequence[Utterance]) -> bool:
 
 
 def subject_vectors(
-    subject: Subject, layers: Mapping[str, int], *, moments: bool = True
+    subject: Subject, layers: Mapping[str, LayersRead], *, moments: bool = True
 ) -> list[Vectors]:
     """Attention-weighted mean of the frames the head reads, and their mean and deviation.
 
+    Of a head that weighs layers these are of the weighted sum, which is no one layer's.
+
     Args:
         subject: with audio frames.
-        layers: the hidden state of each modality.
+        layers: the hidden state of each modality, or those weighed.
         moments: whether mean and deviation are wanted too.
     """
-    frames = subject.frames["audio"]
+    frames = _read_frames(subject)
     weights = frame_attention(subject, "audio").float()
     bounds = frames.offsets.tolist()
     # One utterance after the other: its frames stay in the processor's cache.
     attended = [
         weights[start:end] @ frames.values[start:end].float() for start, end in pairwise(bounds)
     ]
-    layer = layers.get("audio")
+    read = layers.get("audio")
+    layer = read if isinstance(read, int) else None
     found = [Vectors(layer, ATTENDED, floats(torch.stack(attended)))]
     if moments:
         parts = [frame_moments(frames.select([row])) for row in range(len(frames))]
@@ -89,3 +96,17 @@ def subject_vectors(
             Vectors(layer, DEVIATION, floats(both[:, 1])),
         ]
     return found
+
+
+def _read_frames(subject: Subject) -> Frames:
+    """The audio frames as the pooling reads them: those of one layer, or the sum of several."""
+    frames, head = subject.frames["audio"], subject.head
+    pooling = head.poolings["audio"]
+    if not isinstance(pooling, LayerWeightedPooling):
+        return frames
+    summed = []
+    with torch.no_grad():
+        for row in range(len(frames)):  # all layers of one utterance at a time, in float32
+            view = Inputs.from_frames(frames.select([row])).view(*head.config.view("audio"))
+            summed.append(pooling.weighted(view, head.affine("audio")).values)
+    return Frames.from_list(summed)

@@ -2,6 +2,8 @@
 
 The boundary is the hidden state below the lowest layer that is trained. It lies in the cache as a
 stream of its own, beside that of the layer the head reads: same recipe but for the stored dtype.
+Where a head weighs layers, those below the boundary come from the cache with it: nothing that is
+trained changes them.
 float16 halves each value's digits (11 bits: losses differ from those of recordings in the third or
 fourth digit); float32 is for comparisons to the last digits.
 """
@@ -19,6 +21,7 @@ from cache.extracting.targets import Item
 from cache.extraction import layer_name, read_extraction
 from cache.frames import Frames
 from cache.inputs import utterance_keys
+from cache.layers import layers_text
 from cache.stream import FrameStream
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
@@ -36,20 +39,21 @@ class Boundary:
 
     Attributes:
         uppers: by modality.
-        streams: of the hidden states, by modality.
+        streams: of the hidden states, by modality, in the order of `Upper.given`.
         speech: of the voice activity detector's output, where the head needs it.
         keys: of each utterance by id, as `cache.inputs.utterance_keys` gives them.
     """
 
     uppers: Mapping[str, Upper]
-    streams: Mapping[str, FrameStream]
+    streams: Mapping[str, tuple[FrameStream, ...]]
     speech: FrameStream | None
     keys: Mapping[str, Mapping[str, str]]
 
     def states(self, utterances: Sequence[Utterance]) -> dict[str, Frames]:
-        """The hidden states of a batch, by modality, on the CPU."""
+        """The hidden states of a batch, by modality, beside one another, on the CPU."""
         found = {
-            name: stream.load(self._keys(name, utterances)) for name, stream in self.streams.items()
+            name: Frames.beside([one.load(self._keys(name, utterances)) for one in streams])
+            for name, streams in self.streams.items()
         }
         if self.speech is not None and "audio" in found:
             speech = self.speech.load(self._keys("audio", utterances))
@@ -100,8 +104,8 @@ def open_boundary(
     config = ExtractConfig(
         audio_encoder=extraction.source("audio").encoder if "audio" in uppers else "",
         text_encoder=extraction.source("text").encoder if "text" in uppers else "",
-        audio_layers=(uppers["audio"].start,) if "audio" in uppers else (),
-        text_layers=(uppers["text"].start,) if "text" in uppers else (),
+        audio_layers=uppers["audio"].given if "audio" in uppers else (),
+        text_layers=uppers["text"].given if "text" in uppers else (),
         stored_dtype=stored_dtype,
         device=device,
         max_seconds=ANY_LENGTH,
@@ -112,26 +116,26 @@ def open_boundary(
 
         run_plan(work, plan, rank=current_rank(), show_progress=show_progress)
     streams = {
-        name: FrameStream.open(work.features / _path(plan, name, upper))
+        name: tuple(FrameStream.open(work.features / _path(plan, name, n)) for n in upper.given)
         for name, upper in uppers.items()
     }
     keys = utterance_keys(work, manifest.utterances)
     needed = [(name, keys[u.id].get(name, "")) for u in manifest.utterances for name in streams]
-    missing = sum(key not in streams[name] for name, key in needed)
+    missing = sum(any(key not in one for one in streams[name]) for name, key in needed)
     if missing:
         told.append(f"No boundary cache: {missing} inputs could not be extracted.")
         return None, told
     speech = None
     if model.detector is not None and "audio" in uppers:
         speech = FrameStream.open(work.features / extraction.source("speech").stream())
-    layers = " and ".join(f"{name} layer {upper.start}" for name, upper in uppers.items())
+    layers = " and ".join(f"{name} {layers_text(upper.given)}" for name, upper in uppers.items())
     told.append(f"Trains from cached hidden states: {layers}, {stored_dtype}.")
     return Boundary(uppers, streams, speech, keys), told
 
 
 def _boundary_alone(plan: Plan, uppers: Mapping[str, Upper]) -> Plan:
     """A plan without what else an extraction makes: moments, token kinds, energy, speech."""
-    paths = {_path(plan, name, upper) for name, upper in uppers.items()}
+    paths = {_path(plan, name, n) for name, upper in uppers.items() for n in upper.given}
 
     def kept(items: Sequence[Item]) -> tuple[Item, ...]:
         reduced = (
@@ -144,5 +148,5 @@ def _boundary_alone(plan: Plan, uppers: Mapping[str, Upper]) -> Plan:
     return replace(plan, audio=kept(plan.audio), text=kept(plan.text), streams=streams, changes={})
 
 
-def _path(plan: Plan, modality: str, upper: Upper) -> str:
-    return f"{plan.extraction.source(modality).recipe.folder}/{layer_name(upper.start)}"
+def _path(plan: Plan, modality: str, layer: int) -> str:
+    return f"{plan.extraction.source(modality).recipe.folder}/{layer_name(layer)}"

@@ -18,6 +18,7 @@ from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.grid import FBANK_MODELS
 from cache.encoders.text_encoder import TextEncoder, Tokens
 from cache.frames import Frames
+from cache.layers import LayersRead, layer_numbers
 from finetune.engine.stand_ins import PassOn, StartFrom, standing_in
 
 # Largest difference between both ways, relative to the largest value: what is rounded.
@@ -31,65 +32,84 @@ class Upper:
     Attributes:
         encoder: the encoder.
         start: the hidden state that they are run from.
-        layer: the hidden state that is wanted, at least `start`.
+        layers: the hidden states that are wanted, ascending, the last at least `start`.
         outputs: see `PassOn`.
     """
 
     encoder: AudioEncoder | TextEncoder
     start: int
-    layer: int
+    layers: tuple[int, ...]
     outputs: int
 
-    def __call__(self, states: Frames) -> Frames:
-        """Frames of hidden state `layer` from those of `start`, float32 on the encoder's device."""
-        states = states.to(self.encoder.device, torch.float32)
-        if self.start == self.layer:
-            return states
-        stack = self.encoder.stack
-        assert stack is not None, "upper layers are those of a list"
-        padded, mask = _padded(states)
-        substitutes: dict[int, nn.Module] = {n: PassOn(self.outputs) for n in range(self.start)}
-        substitutes[self.start] = StartFrom(stack[self.start], padded)
-        with standing_in(stack, substitutes):
-            return self._run(states, mask)
+    @property
+    def given(self) -> tuple[int, ...]:
+        """The hidden states it has to be given: the wanted ones below `start`, and `start`."""
+        return (*(layer for layer in self.layers if layer < self.start), self.start)
 
-    def _run(self, states: Frames, mask: Tensor) -> Frames:
+    def __call__(self, states: Frames) -> Frames:
+        """The wanted hidden states beside one another, float32 on the encoder's device.
+
+        Args:
+            states: those of `given`, beside one another.
+        """
+        states = states.to(self.encoder.device, torch.float32)
+        parts = states.values.unflatten(1, (len(self.given), -1)).unbind(dim=1)
+        at_start = Frames(parts[-1], states.offsets, states.speech)
+        found = {
+            layer: Frames(part, states.offsets, states.speech)
+            for layer, part in zip(self.given, parts, strict=True)
+        }
+        above = [layer for layer in self.layers if layer > self.start]
+        if above:
+            stack = self.encoder.stack
+            assert stack is not None, "upper layers are those of a list"
+            padded, mask = _padded(at_start)
+            substitutes: dict[int, nn.Module] = {n: PassOn(self.outputs) for n in range(self.start)}
+            substitutes[self.start] = StartFrom(stack[self.start], padded)
+            with standing_in(stack, substitutes):
+                found |= self._run(at_start, mask, above)
+        return Frames.beside([found[layer] for layer in self.layers])
+
+    def _run(self, states: Frames, mask: Tensor, layers: list[int]) -> dict[int, Frames]:
         """The encoder's own pass on an input of the right shape, which nothing depends on."""
         if isinstance(self.encoder, TextEncoder):
             blank = [_blank(length) for length in states.lengths.tolist()]
-            read: Frames = self.encoder(blank, [self.layer])[self.layer]
+            read: dict[int, Frames] = self.encoder(blank, layers)
             return read
         config: Any = self.encoder.model.config
         features = torch.zeros(*mask.shape, int(config.feature_projection_input_dim))
         inputs = {"input_features": features.to(mask.device), "attention_mask": mask.long()}
-        values = self.encoder.states(inputs, [self.layer])[self.layer]
-        frames = Frames.from_padded(values, mask).to(dtype=torch.float32)
-        return frames if states.speech is None else frames.with_speech(states.speech)
+        found = {}
+        for layer, values in self.encoder.states(inputs, layers).items():
+            frames = Frames.from_padded(values, mask).to(dtype=torch.float32)
+            found[layer] = Frames(frames.values, frames.offsets, states.speech)
+        return found
 
 
-def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, layer: int) -> Upper | str:
+def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, read: LayersRead) -> Upper | str:
     """The layers from a hidden state on; or, in words, why they cannot be run by themselves.
 
     Args:
         encoder: in eval mode.
         start: the hidden state to start from.
-        layer: the hidden state wanted.
+        read: the hidden state wanted, or several.
     """
-    if start == layer:
-        return Upper(encoder, start, layer, 0)
+    layers = layer_numbers(read)
+    if start == layers[-1]:
+        return Upper(encoder, start, layers, 0)
     if encoder.stack is None:
         return "its layers are not a plain list"
     config: Any = encoder.model.config
     if isinstance(encoder, AudioEncoder) and config.model_type not in FBANK_MODELS:
         return "it reads waveforms through convolutions"
-    found = Upper(encoder, start, layer, layer_outputs(encoder))
+    found = Upper(encoder, start, layers, layer_outputs(encoder))
     with torch.no_grad():
-        probes = _probes(encoder, [start, layer])
+        probes = _probes(encoder, sorted({start, *layers}))
         try:
-            again = found(probes[start]).values
+            again = found(Frames.beside([probes[layer] for layer in found.given])).values
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return "its upper layers need more than hidden states"
-    expected = probes[layer].values
+    expected = Frames.beside([probes[layer] for layer in layers]).values
     precision = encoder.compute_dtype if isinstance(encoder, AudioEncoder) else "fp32"
     largest = TOLERANCE[precision] * float(expected.abs().max())
     if again.shape != expected.shape or float((again - expected).abs().max()) > largest:

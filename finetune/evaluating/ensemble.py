@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from cache.layers import LayersRead
 from corpora.errors import ConfigError
 from finetune.evaluating.subjects import Scored, Source
 from finetune.evaluation import ENSEMBLE
@@ -50,7 +51,7 @@ def joint(sources: Sequence[Source]) -> Source:
     if len(sources) == 1:
         return sources[0]
     encoders: dict[str, dict[str, None]] = {}
-    layers: dict[str, set[int]] = {}
+    layers: dict[str, set[LayersRead]] = {}
     for one in sources:
         for kind, name in one.encoders.items():
             encoders.setdefault(kind, {})[name] = None
@@ -59,5 +60,6 @@ def joint(sources: Sequence[Source]) -> Source:
         sources[0],
         kind=ENSEMBLE,
         encoders={kind: " and ".join(names) for kind, names in encoders.items()},
-        layers={kind: min(found) for kind, found in layers.items() if len(found) == 1},
+        layers={kind: found.pop() for kind, found in layers.items() if len(found) == 1},
+        layer_weights={},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cache.collect import collect_frames
 from cache.extraction import read_extraction
+from cache.layers import LayersRead
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
 from corpora.work import Work
@@ -29,6 +30,7 @@ from finetune.provenance import other_manifest_note
 from finetune.scoring import predict_logits
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
+from heads.layers import LayerWeights, layer_weights
 from heads.results import BEST, HeadRecord, load_head
 from heads.training import predict
 
@@ -45,22 +47,24 @@ class Source:
         path: its JSON file, folder or directory.
         labels: in the order of its probabilities.
         encoders: by modality, as the user named them.
-        layers: by modality, the hidden state read.
+        layers: by modality, the hidden state read, or those weighed.
         corpus: trained on.
         manifest_sha256: of the manifest trained on; "" where it is not known.
         search_manifest_sha256: for a model, of the manifest its head was searched on.
         sha256: of its JSON file, which has the digests of all others.
+        layer_weights: by modality the weight of each layer, where several are weighed.
     """
 
     kind: str
     path: Path
     labels: tuple[str, ...]
     encoders: Mapping[str, str]
-    layers: Mapping[str, int]
+    layers: Mapping[str, LayersRead]
     corpus: str
     manifest_sha256: str
     search_manifest_sha256: str
     sha256: str
+    layer_weights: LayerWeights = field(default_factory=dict)
 
     def note(self, manifest: Manifest) -> str:
         """What has to be said when it is scored on a manifest (see `other_manifest_note`)."""
@@ -125,7 +129,12 @@ class HeadSubject:
         )
         probabilities = torch.zeros(0, len(self.source.labels))
         if collection.utterances:
-            dataset = Dataset(collection.utterances, self.source.labels, collection.frames)
+            dataset = Dataset(
+                collection.utterances,
+                self.source.labels,
+                collection.frames,
+                lower=collection.lower,
+            )
             everything = torch.arange(len(dataset))
             probabilities = predict([self.head], VectorStore(dataset), everything)[0]
         return Scored(collection.utterances, probabilities, collection.failed)
@@ -181,6 +190,7 @@ def open_head(work: Work, path: Path) -> HeadSubject:
         manifest_sha256=origin.manifest_sha256,
         search_manifest_sha256="",
         sha256=_digest(file),
+        layer_weights=layer_weights(head),
     )
     return HeadSubject(source, work, head, record)
 
@@ -201,6 +211,7 @@ def open_model(name: str | Path, *, device: str = "cpu") -> ModelSubject:
         manifest_sha256=str(made.get("manifest_sha256", "")),
         search_manifest_sha256=str(made.get("search_manifest_sha256", "")),
         sha256=_digest(directory / CONFIG),
+        layer_weights=layer_weights(model.head),
     )
     return ModelSubject(source, model)
 

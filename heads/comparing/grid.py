@@ -14,7 +14,8 @@ from corpora.errors import ConfigError, did_you_mean
 from heads.comparing.config import CompareConfig
 from heads.comparing.published import MODALITIES, POOLINGS, Figures
 from heads.head import HeadConfig
-from heads.search.space import PUBLISHED, Choice, Space, published_params
+from heads.search.axes import Choice
+from heads.search.space import PUBLISHED, Space, published_params
 
 #: The published hidden size of a two-layer scorer.
 HIDDEN = 256

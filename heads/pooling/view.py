@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch import Tensor
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.pooling.segments import VARIANCE_FLOOR, segment_max, segment_mean
+
+#: Of which frames of several layers have one vector for each pair of layers, `layer_covariance@3`.
+LAYER_COVARIANCE = "layer_covariance@"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,9 @@ class View:
 
         Names: `mean`, `deviation` (σ of the frames), `max`, `speech_mean` (mean over the frames a
         detector calls speech; all frames where there are none) at a threshold, written
-        `speech_mean@0.5`.
+        `speech_mean@0.5`. Of L layers beside one another also `layer_covariance@L`,
+        `[B, L(L+1)/2 · D/L]`: for each of `layer_pairs` the covariance of every feature between
+        both layers, over the utterance's frames.
         """
         if name not in self._vectors:
             self._vectors[name] = self._compute(name)
@@ -104,7 +110,17 @@ class View:
             weights = self.speech_weights(float(name.partition("@")[2]))
             parts = (weights[:, None] * self.centred).split(self.lengths)
             return self.vector("mean") + torch.stack([part.sum(dim=0) for part in parts])
+        if name.startswith(LAYER_COVARIANCE):
+            return self._layer_covariance(int(name.removeprefix(LAYER_COVARIANCE)))
         raise ConfigError(f"unknown utterance vector {name!r}")
+
+    def _layer_covariance(self, layers: int) -> Tensor:
+        rows = []
+        for part in self.centred.split(self.lengths):
+            one = part.unflatten(1, (layers, -1)).unbind(dim=1)
+            pairs = [torch.linalg.vecdot(one[a], one[b], dim=0) for a, b in layer_pairs(layers)]
+            rows.append(torch.cat(pairs) / len(part))
+        return torch.stack(rows)
 
     def speech_weights(self, threshold: float) -> Tensor:
         """`[N]`, 1/n on an utterance's n speech frames, else 0; 1/T everywhere if there are none.
@@ -121,6 +137,11 @@ class View:
         is_speech = torch.where(silent, torch.ones_like(is_speech), is_speech)
         lengths = torch.tensor(self.lengths, device=counts.device, dtype=counts.dtype)
         return is_speech / self.per_frame(torch.where(counts == 0, lengths, counts))
+
+
+def layer_pairs(layers: int) -> list[tuple[int, int]]:
+    """All pairs of L layers and each with itself, the lower first: L(L+1)/2."""
+    return list(combinations_with_replacement(range(layers), 2))
 
 
 def as_view(frames: Frames | View) -> View:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
+from heads.layers import origin_of_head
 from heads.origin import Origin
 from heads.results import (
     KEPT,
@@ -203,7 +204,7 @@ def _save(
         head=head.config,
         training=training,
         schedule=setting.schedule,
-        origin=setting.origin,
+        origin=origin_of_head(setting.origin, setting.store.dataset.lower, head.config),
         study_seed=setting.seed,
         versions=package_versions(),
         dev_macro_f1=score,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,30 +11,14 @@ import numpy as np
 from heads.dataset import Dataset
 from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
 from heads.losses import LossConfig
+from heads.search.axes import Axis, Choice, Range, choices, nearest
+from heads.search.weighing import TOP, WEIGHTED, layer_counts, weighable_kinds
 from heads.targets import EMO_SUPERB_SMOOTHING, vote_shares
 from heads.training import TrainingConfig
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-
-@dataclass(frozen=True)
-class Choice:
-    """An axis of listed values."""
-
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Range:
-    """An axis of numbers from `low` to `high`, drawn evenly, or evenly in their logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-Axis = Choice | Range
 
 # What can be learnt from: labels, or the shares of the raters' votes (`heads.targets`).
 LOSSES = {
@@ -53,13 +37,15 @@ LOSSES = {
 SPEECH_KINDS = ("vad_average", "average+vad_average")
 
 # The axes of pooling; with `--untied` each modality has its own, `audio_queries` and so on.
-# `attentive` is mqmha with Q, H and n of its own: AS, SA and MHA are points of it.
+# `attentive` is mqmha with Q, H and n of its own: AS, SA and MHA are points of it. Where several
+# layers are cached, `layers` says whether `average` and `statistics` weigh them.
 POOLING_AXES: dict[str, Axis] = {
     "pooling": Choice(("average", "max", "statistics", "attentive", *SPEECH_KINDS)),
     "queries": Choice((1, 2, 4)),
     "heads": Choice((1, 2, 4)),
     "scorer_layers": Choice((1, 2)),
     "hidden": Choice((64, 128, 256)),
+    "layers": Choice((TOP, WEIGHTED)),
 }
 # All others, beside `modalities`, whose values depend on what was extracted.
 OTHER_AXES: dict[str, Axis] = {
@@ -112,6 +98,8 @@ class Space:
         tied: both modalities are pooled in the same way; else each has its own axes,
             `audio_pooling`, `text_pooling` and so on.
         votes: whether there are raters' votes to learn from.
+        layers: by modality how many layers are cached, where they are several.
+        weighable: pooling kinds that may weigh them (see `heads.search.weighing`).
         narrowed: axes that are narrower than the data would allow.
     """
 
@@ -120,6 +108,8 @@ class Space:
     speech: bool
     tied: bool = True
     votes: bool = False
+    layers: Mapping[str, int] = field(default_factory=dict)
+    weighable: tuple[str, ...] = ()
     narrowed: Mapping[str, Axis] = field(default_factory=dict)
 
     @classmethod
@@ -128,7 +118,8 @@ class Space:
         audio = dataset.frames.get("audio")
         speech = audio is not None and audio.speech is not None
         voted = any(vote_shares(u, dataset.labels) for u in dataset.utterances if u.split)
-        return cls(dataset.labels, dataset.dims, speech, tied, voted)
+        layers, weighable = layer_counts(dataset), weighable_kinds(dataset)
+        return cls(dataset.labels, dataset.dims, speech, tied, voted, layers, weighable)
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -146,12 +137,19 @@ class Space:
             axes |= {f"{prefix}{name}": axis for name, axis in POOLING_AXES.items()}
             axes[f"{prefix}pooling"] = Choice(self._kinds(prefix))
             axes[f"{prefix}heads"] = Choice(self._dividing())
+            if not self.weighs(prefix, present):
+                del axes[f"{prefix}layers"]
         losses = tuple(name for name, loss in LOSSES.items() if self.votes or not loss.from_votes)
         return {**axes, **OTHER_AXES, "loss": Choice(losses)}
 
     def prefix(self, modality: str) -> str:
         """What the names of a modality's pooling axes begin with."""
         return "" if self.tied else f"{modality}_"
+
+    def weighs(self, prefix: str, modalities: Sequence[str]) -> bool:
+        """Whether poolings of axes with this prefix can weigh layers of one of these modalities."""
+        own = [name for name in modalities if self.prefix(name) == prefix]
+        return bool(self.weighable) and any(name in self.layers for name in own)
 
     def draw(self, trial: BaseTrial, name: str) -> Any:  # noqa: ANN401 - an axis has its own type
         """A value of an axis. One that is fixed is drawn too: tables then name it."""
@@ -170,12 +168,12 @@ class Space:
     def _kinds(self, prefix: str) -> tuple[str, ...]:
         """The pooling kinds of an axis; text alone has no silence to leave out."""
         usable = self.speech and prefix != "text_"
-        kinds = _values(POOLING_AXES["pooling"])
+        kinds = choices(POOLING_AXES["pooling"])
         return tuple(kind for kind in kinds if usable or kind not in SPEECH_KINDS)
 
     def _dividing(self) -> tuple[int, ...]:
         """Numbers of heads that divide the features of every modality."""
-        counts = _values(POOLING_AXES["heads"])
+        counts = choices(POOLING_AXES["heads"])
         return tuple(h for h in counts if all(dim % h == 0 for dim in self.dims.values()))
 
 
@@ -192,11 +190,15 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
     for modality in modalities:
         prefix = space.prefix(modality)
         if prefix not in descriptions:
-            descriptions[prefix] = _draw_pooling(trial, space, prefix)
+            descriptions[prefix] = _draw_pooling(trial, space, prefix, modalities)
+    pooling = {
+        name: _fitting(name, descriptions[space.prefix(name)], space.layers.get(name, 1))
+        for name in modalities
+    }
     head = HeadConfig(
         labels=space.labels,
-        dims={name: space.dims[name] for name in modalities},
-        pooling={name: _fitting(name, descriptions[space.prefix(name)]) for name in modalities},
+        dims={name: space.dims[name] * pooling[name].get("layers", 1) for name in modalities},
+        pooling=pooling,
         input_norm=space.draw(trial, "input_norm"),
         mlp_width=space.draw(trial, "mlp_width"),
         dropout=space.draw(trial, "dropout"),
@@ -210,11 +212,16 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
     return head, training
 
 
-def _draw_pooling(trial: BaseTrial, space: Space, prefix: str) -> dict[str, Any]:
+def _draw_pooling(
+    trial: BaseTrial, space: Space, prefix: str, modalities: Sequence[str]
+) -> dict[str, Any]:
     kind = space.draw(trial, f"{prefix}pooling")
+    description: dict[str, Any] = {"kind": kind}
+    if kind in space.weighable and space.weighs(prefix, modalities):
+        description["layers"] = space.draw(trial, f"{prefix}layers")
     if kind != "attentive":
-        return {"kind": kind}
-    description: dict[str, Any] = {"kind": "mqmha"}
+        return description
+    description = {"kind": "mqmha"}
     for axis in ("queries", "heads", "scorer_layers"):
         description[axis] = space.draw(trial, f"{prefix}{axis}")
     if description["scorer_layers"] == 2:
@@ -222,11 +229,13 @@ def _draw_pooling(trial: BaseTrial, space: Space, prefix: str) -> dict[str, Any]
     return description
 
 
-def _fitting(modality: str, description: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The description for a modality: text has no silence, so all its frames are averaged."""
+def _fitting(modality: str, description: Mapping[str, Any], layers: int) -> Mapping[str, Any]:
+    """The description for a modality: how many layers it weighs; and text has no silence."""
     if modality == "text" and description["kind"] in SPEECH_KINDS:
         return {"kind": "average"}
-    return description
+    own = {name: value for name, value in description.items() if name != "layers"}
+    weighed = description.get("layers") == WEIGHTED and layers > 1
+    return {**own, "layers": layers} if weighed else own
 
 
 def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
@@ -236,7 +245,7 @@ def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str
     lies in it; what it fixes beside the pooling holds for them too.
     """
     axes = space.axes
-    combination = _values(axes["modalities"])[0]
+    combination = choices(axes["modalities"])[0]
     rest = {name: nearest(axes[name], value) for name, value in PUBLISHED_REST.items()}
     notes = [
         f"Published configurations take {name} = {value} from the narrowed space, "
@@ -254,9 +263,11 @@ def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str
         params = {"modalities": combination, **rest}
         for modality in combination.split("+"):
             prefix = space.prefix(modality)
-            kinds = _values(space.allowed[f"{prefix}pooling"])
+            kinds = choices(space.allowed[f"{prefix}pooling"])
             own = pooling if pooling["pooling"] in kinds else {"pooling": "average"}
             params |= {f"{prefix}{axis}": value for axis, value in own.items()}
+            if own["pooling"] in space.weighable and f"{prefix}layers" in axes:
+                params[f"{prefix}layers"] = TOP
         if all(nearest(axes[axis], value) == value for axis, value in params.items()):
             chosen[name] = params
         else:
@@ -274,17 +285,6 @@ def _impossible(name: str, pooling: Mapping[str, Any], space: Space) -> str:
     if pooling["pooling"] in SPEECH_KINDS and not space.speech:
         return f"{name} is left out: it needs audio with the detector's output."
     return ""
-
-
-def nearest(axis: Axis, value: Any) -> Any:  # noqa: ANN401 - an axis has its own type
-    """The value itself where an axis has it; else its nearest number or its first choice."""
-    if isinstance(axis, Range):
-        return min(max(value, axis.low), axis.high)
-    return value if value in axis.values else axis.values[0]
-
-
-def _values(axis: Axis) -> tuple[Any, ...]:
-    return axis.values if isinstance(axis, Choice) else ()
 
 
 def trial_seed(study_seed: int, number: int) -> int:

@@ -18,7 +18,11 @@ from typing import Any
 
 from corpora.errors import ConfigError, MissingStepError, did_you_mean
 from heads.head import MODALITIES
-from heads.search.space import POOLING_AXES, Axis, Choice, Range, Space
+from heads.search.axes import Axis, Choice, Range
+from heads.search.space import POOLING_AXES, Space
+
+# Of the axes of poolings only `layers` can be absent.
+_ONE_LAYER = " It needs several cached layers of an encoder: extract them with --audio-layers."
 
 
 def narrowed(space: Space, path: Path | None, fixed: Mapping[str, Any], fixed_by: str) -> Space:
@@ -81,9 +85,9 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
         names = [f"{modality}_{name}" for modality in MODALITIES] if shared else [name]
         known = [axis for axis in names if axis in allowed]
         if not known:
+            why = _ONE_LAYER if name in POOLING_AXES else did_you_mean(name, allowed)
             raise ConfigError(
-                f"{where}: there is no axis {name!r}.{did_you_mean(name, allowed)} "
-                f"Axes: {', '.join(allowed)}."
+                f"{where}: there is no axis {name!r}.{why} Axes: {', '.join(allowed)}."
             )
         for axis in known:
             axes[axis] = _narrowed(allowed[axis], value, f"{where}: {axis}")

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cache.layers import layers_text
 from corpora.text_table import aligned
 from corpora.work import command_line
+from heads.layers import layer_weights_text
 from heads.metrics import Report
 from heads.reference import Reference
 from heads.results import HeadRecord
 from heads.search.ensemble import Ensemble
 from heads.search.score_table import score_table
+from heads.search.weighing import WEIGHTED
 from heads.statistics.comparison import Difference
 from heads.statistics.optimism import Optimism
 
@@ -113,10 +116,12 @@ class SearchReport:
         best = self.best
         origin = best.origin
         encoders = ", ".join(
-            f"{name} {origin.encoders.get(name, '?')} layer {origin.layers.get(name, '?')}"
+            f"{name} {origin.encoders.get(name, '?')} "
+            f"{layers_text(origin.layers[name]) if name in origin.layers else 'layer ?'}"
             for name in best.head.modalities
         )
         corpus = f"{origin.corpus or 'unnamed corpus'}{', synthetic speech' * origin.synthetic}"
+        weights = layer_weights_text(best.layer_weights, origin.layers)
         work = self.folder.parent
         added = f"{self.added} of them now" if self.added else "nothing was left to do"
         return "\n".join(
@@ -130,6 +135,7 @@ class SearchReport:
                 *_comparison_notes(self),
                 "",
                 f"Best: trial {best.trial}{_named(best.published)}. Encoders: {encoders}.",
+                *([f"Layer weights: {weights}."] if weights else []),
                 *score_table(self),
                 "",
                 "Wrote:",
@@ -185,7 +191,7 @@ def _comparison_notes(report: SearchReport) -> list[str]:
 
 def _pooling(line: TrialLine) -> str:
     own = {
-        name.removesuffix("pooling").rstrip("_"): str(value)
+        name.removesuffix("pooling").rstrip("_"): f"{value}{_weighing(line.params, name)}"
         for name, value in line.params.items()
         if name.endswith("pooling")
     }
@@ -193,6 +199,12 @@ def _pooling(line: TrialLine) -> str:
     if not line.published or line.published == kinds:
         return f"{kinds}{' (published)' * bool(line.published)}"
     return f"{line.published} (published)"
+
+
+def _weighing(params: Mapping[str, Any], pooling: str) -> str:
+    """What to say of a pooling (the name of its axis) that weighs layers."""
+    chosen = params.get(f"{pooling.removesuffix('pooling')}layers")
+    return " of weighted layers" if chosen == WEIGHTED else ""
 
 
 def _shape(params: Mapping[str, Any]) -> str:

@@ -66,3 +66,10 @@ def fixed(kind: str, frames: Array, speech: Array, threshold: float = 0.5) -> Ar
         "average+vad_average": np.concatenate([mean, spoken_mean]),
     }
     return pooled[kind]
+
+
+def weighted_layers(frames: Array, weights: Array) -> Array:
+    """[T, D] from the frames of L layers beside one another, [T, L*D]: SUPERB's weighted sum."""
+    layers = np.split(frames, len(weights), axis=1)
+    total: Array = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,6 +46,20 @@ def make_dataset(count: int = 90, dim: int = 16, seed: int = 0, signal: float = 
         LABELS,
         {"audio": audio.with_speech(speech), "text": Frames.from_list(frames["text"])},
     )
+
+
+def with_lower(dataset: Dataset, layers: tuple[int, ...] = (1, 3), seed: int = 7) -> Dataset:
+    """The same with audio layers below the one there is: noise of other sizes and centres."""
+    generator = torch.Generator().manual_seed(seed)
+    top = dataset.frames["audio"]
+    lower = {
+        layer: Frames(
+            layer + (0.5 + layer) * torch.randn(top.total, top.dim, generator=generator),
+            top.offsets,
+        )
+        for layer in layers
+    }
+    return replace(dataset, lower={"audio": lower})
 
 
 def in_memory(dataset: Dataset) -> dict[str, Frames]:

@@ -13,6 +13,7 @@ import heads.pooling.segments
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.pooling import build_pooling, pooling_kinds
+from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.pooling.view import Affine, View
 from tests.heads import references
 
@@ -35,7 +36,11 @@ FIXED: list[dict[str, Any]] = [
     {"kind": "vad_average", "threshold": 0.9},
     {"kind": "average+vad_average"},
 ]
-KINDS = ATTENTIVE + FIXED
+LAYERED: list[dict[str, Any]] = [
+    {"kind": "average", "layers": 2},
+    {"kind": "statistics", "layers": 4},
+]
+KINDS = ATTENTIVE + FIXED + LAYERED
 NAMES = ["-".join(str(value) for value in kind.values()) for kind in KINDS]
 every_kind = pytest.mark.parametrize("description", KINDS, ids=NAMES)
 
@@ -59,6 +64,14 @@ def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frame
     return Frames(values, offsets, speech)
 
 
+def build(description: dict[str, Any], dim: int, stack: int = 1) -> nn.Module:
+    """A pooling whose layers, where it weighs several, do not all count the same."""
+    module = build_pooling(description, dim, stack)
+    if isinstance(module, LayerWeightedPooling):
+        nn.init.normal_(module.layer_scores, std=0.1)
+    return module
+
+
 def sharpen(module: nn.Module) -> None:
     """Larger scorer weights, so that attention is far from uniform."""
     with torch.no_grad():
@@ -68,6 +81,9 @@ def sharpen(module: nn.Module) -> None:
 
 def reference(module: Any, description: dict[str, Any], frames: Frames, s: int, b: int) -> Any:
     x = frames.utterance(b).double().numpy()
+    if "layers" in description:
+        scores = module.layer_scores[s].detach().double().numpy()
+        x = references.weighted_layers(x, references.softmax(scores))
     if description["kind"] in {kind["kind"] for kind in FIXED}:
         assert frames.speech is not None
         rows = slice(int(frames.offsets[b]), int(frames.offsets[b + 1]))
@@ -96,7 +112,7 @@ def test_every_registered_kind_is_under_contract() -> None:
 def test_agrees_with_the_equations_on_frames_with_a_large_mean(
     description: dict[str, Any], stack: int
 ) -> None:
-    module = build_pooling(description, DIM, stack)
+    module = build(description, DIM, stack)
     sharpen(module)
     frames = make_frames([7, 1, 30, 3])
     output = module(frames)
@@ -109,7 +125,7 @@ def test_agrees_with_the_equations_on_frames_with_a_large_mean(
 
 @every_kind
 def test_does_not_change_when_batch_mates_do(description: dict[str, Any]) -> None:
-    module = build_pooling(description, DIM, 2)
+    module = build(description, DIM, 2)
     frames = make_frames([5, 9, 1, 40])
     together = module(frames)
     for b in range(4):
@@ -119,7 +135,7 @@ def test_does_not_change_when_batch_mates_do(description: dict[str, Any]) -> Non
 
 @every_kind
 def test_padding_never_enters(description: dict[str, Any]) -> None:
-    module = build_pooling(description, DIM)
+    module = build(description, DIM)
     frames = make_frames([4, 6], centre=-8.0)
     padded, mask = torch.zeros(2, 10, DIM), torch.zeros(2, 10)
     for b in range(2):
@@ -131,11 +147,11 @@ def test_padding_never_enters(description: dict[str, Any]) -> None:
 
 @every_kind
 def test_a_stack_equals_its_members_alone(description: dict[str, Any]) -> None:
-    stacked = build_pooling(description, DIM, 3)
+    stacked = build(description, DIM, 3)
     frames = make_frames([5, 9, 2])
     together = stacked(frames)
     for s in range(3):
-        single = build_pooling(description, DIM, 1)
+        single = build(description, DIM, 1)
         single.load_state_dict({k: v[s : s + 1] for k, v in stacked.state_dict().items()})
         torch.testing.assert_close(single(frames)[0], together[s], atol=2e-6, rtol=0)
 
@@ -144,7 +160,7 @@ def test_a_stack_equals_its_members_alone(description: dict[str, Any]) -> None:
 def test_gradients_are_finite_also_for_one_frame_and_constant_frames(
     description: dict[str, Any],
 ) -> None:
-    module = build_pooling(description, DIM, 2)
+    module = build(description, DIM, 2)
     values = torch.cat([make_frames([1, 6]).values, torch.full((5, DIM), 3.0)]).requires_grad_()
     frames = Frames(values, torch.tensor([0, 1, 7, 12]))
     module(frames).square().sum().backward()
@@ -155,7 +171,7 @@ def test_gradients_are_finite_also_for_one_frame_and_constant_frames(
 
 @every_kind
 def test_gradients_agree_with_finite_differences(description: dict[str, Any]) -> None:
-    module = build_pooling(description, DIM).double()
+    module = build(description, DIM).double()
     frames = make_frames([3, 4], centre=0.0)
     values = (frames.values * 20).double().requires_grad_()
 
@@ -163,12 +179,14 @@ def test_gradients_agree_with_finite_differences(description: dict[str, Any]) ->
         pooled: Tensor = module(Frames(values, frames.offsets, frames.speech))
         return pooled
 
-    assert torch.autograd.gradcheck(run, (values, *module.parameters()), atol=1e-4)
+    # A random direction of all parameters at once: every parameter still counts.
+    leaves = (values, *module.parameters())
+    assert torch.autograd.gradcheck(run, leaves, atol=1e-4, fast_mode=True)
 
 
 @every_kind
 def test_attention_sums_to_one_over_each_utterance(description: dict[str, Any]) -> None:
-    module = build_pooling(description, DIM, 2)
+    module = build(description, DIM, 2)
     frames = make_frames([5, 1, 12])
     if not has_attention(description):
         with pytest.raises(ConfigError, match="no attention weights"):
@@ -183,7 +201,7 @@ def test_attention_sums_to_one_over_each_utterance(description: dict[str, Any]) 
 
 @pytest.mark.parametrize("description", ATTENTIVE, ids=NAMES[: len(ATTENTIVE)])
 def test_attention_agrees_with_the_equations(description: dict[str, Any]) -> None:
-    module: Any = build_pooling(description, DIM, 2)
+    module: Any = build(description, DIM, 2)
     sharpen(module)
     frames = make_frames([6, 11])
     weights = module.attention(frames)
@@ -210,7 +228,7 @@ def test_attention_agrees_with_the_equations(description: dict[str, Any]) -> Non
 
 @every_kind
 def test_state_round_trips(description: dict[str, Any]) -> None:
-    first, second = (build_pooling(description, DIM, 2) for _ in range(2))
+    first, second = (build(description, DIM, 2) for _ in range(2))
     second.load_state_dict(first.state_dict())
     frames = make_frames([5, 3])
     assert torch.equal(first(frames), second(frames))
@@ -218,7 +236,7 @@ def test_state_round_trips(description: dict[str, Any]) -> None:
 
 @every_kind
 def test_an_input_affine_equals_transformed_frames(description: dict[str, Any]) -> None:
-    module: Any = build_pooling(description, DIM, 2)
+    module: Any = build(description, DIM, 2)
     frames = make_frames([5, 1, 9])
     affine = Affine(torch.randn(DIM), torch.rand(DIM) + 0.5)
     changed = Frames((frames.values - affine.shift) / affine.scale, frames.offsets, frames.speech)
@@ -229,7 +247,7 @@ def test_an_input_affine_equals_transformed_frames(description: dict[str, Any]) 
 
 @every_kind
 def test_half_precision_frames_are_pooled_in_single(description: dict[str, Any]) -> None:
-    module = build_pooling(description, DIM)
+    module = build(description, DIM)
     frames = make_frames([5, 3]).to(dtype=torch.float16)
     assert module(frames).dtype == torch.float32
     torch.testing.assert_close(module(frames), module(frames.to(dtype=torch.float32)))
@@ -240,6 +258,22 @@ def test_an_unknown_kind_names_the_close_matches() -> None:
         build_pooling({"kind": "mqhma"}, DIM)
 
 
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ({"kind": "mqmha", "queries": "2"}, "queries has to be a whole number, got '2'"),
+        ({"kind": "mqmha", "heads": True}, "heads has to be a whole number, got True"),
+        ({"kind": "as", "shared_scorer": 1}, "shared_scorer has to be true or false, got 1"),
+        ({"kind": "vad_average", "threshold": "half"}, "threshold has to be a number"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(
+    description: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        build_pooling(description, dim=8)
+
+
 def test_an_unknown_option_names_the_close_match() -> None:
     with pytest.raises(ConfigError, match=r"'querys'.*Did you mean 'queries'"):
         build_pooling({"kind": "mqmha", "querys": 3}, DIM)
@@ -248,3 +282,13 @@ def test_an_unknown_option_names_the_close_match() -> None:
 def test_heads_must_divide_the_features() -> None:
     with pytest.raises(ConfigError, match="3 heads do not divide 16 features"):
         build_pooling({"kind": "mha", "heads": 3}, DIM)
+
+
+def test_layers_must_divide_the_features() -> None:
+    with pytest.raises(ConfigError, match="3 layers do not divide 16 features"):
+        build_pooling({"kind": "average", "layers": 3}, DIM)
+
+
+def test_fewer_layers_than_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match="layers must be at least 1, got 0"):
+        build_pooling({"kind": "statistics", "layers": 0}, DIM)

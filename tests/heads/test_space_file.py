@@ -11,7 +11,8 @@ import pytest
 
 from corpora.errors import ConfigError, MissingStepError
 from corpora.protocol import all_protocols
-from heads.search.space import PUBLISHED, Choice, Range, Space, published_params, trial_configs
+from heads.search.axes import Choice, Range
+from heads.search.space import PUBLISHED, Space, published_params, trial_configs
 from heads.search.space_file import narrow, narrowed, read_space
 from tests.heads.synthetic import LABELS
 

@@ -1,0 +1,55 @@
+"""Which layers a head reads, and what weight it gives to each of several."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from cache.layers import LayersRead, layer_numbers
+from heads.head import Head, HeadConfig
+from heads.origin import Origin
+from heads.pooling.layer_weights import LayerWeightedPooling
+
+#: By modality the weights of a head's layers, lowest layer first, where it weighs several.
+LayerWeights = Mapping[str, tuple[float, ...]]
+
+
+def origin_of_head(
+    origin: Origin, lower: Mapping[str, Collection[int]], head: HeadConfig
+) -> Origin:
+    """Where a head's frames come from: of all that a study reads, the layers that are its own.
+
+    Args:
+        origin: with the highest layer of each modality.
+        lower: by modality the numbers of cached layers below.
+        head: which may weigh them.
+    """
+    weighed = {
+        name: (*sorted(lower[name]), *layer_numbers(origin.layers[name]))
+        for name in head.modalities
+        if head.layers(name) > 1
+    }
+    return replace(origin, layers={**origin.layers, **weighed})
+
+
+def layer_weights(head: Head) -> dict[str, tuple[float, ...]]:
+    """What a head learnt about its layers; empty for one that reads a single one of each."""
+    return {
+        name: tuple(pooling.shares[0].tolist())
+        for name in head.config.modalities
+        if isinstance(pooling := head.poolings[name], LayerWeightedPooling)
+    }
+
+
+def layer_weights_text(
+    weights: Mapping[str, Sequence[float]], layers: Mapping[str, LayersRead]
+) -> str:
+    """Such as `audio 8: 0.312, 16: 0.266, 24: 0.422`; "" where nothing is weighed, or not known."""
+    parts = []
+    for name, shares in weights.items():
+        if name not in layers:
+            continue
+        pairs = zip(layer_numbers(layers[name]), shares, strict=True)
+        own = ", ".join(f"{layer}: {share:.3f}" for layer, share in pairs)
+        parts.append(f"{name} {own}")
+    return "; ".join(parts)

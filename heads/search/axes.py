@@ -1,0 +1,37 @@
+"""What an axis of the search space is: listed values, or a range of numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An axis of listed values."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """An axis of numbers from `low` to `high`, drawn evenly, or evenly in their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Axis = Choice | Range
+
+
+def nearest(axis: Axis, value: Any) -> Any:  # noqa: ANN401 - an axis has its own type
+    """The value itself where an axis has it; else its nearest number or its first choice."""
+    if isinstance(axis, Range):
+        return min(max(value, axis.low), axis.high)
+    return value if value in axis.values else axis.values[0]
+
+
+def choices(axis: Axis) -> tuple[Any, ...]:
+    """The listed values; none of a range."""
+    return axis.values if isinstance(axis, Choice) else ()
