@@ -1,4 +1,4 @@
-"""`python -m bench cache`, `search` and `finetune`: options in, a table out."""
+"""`python -m bench cache`, `search`, `finetune` and `explain`: options in, a table out."""
 
 from __future__ import annotations
 
@@ -65,6 +65,15 @@ def finetune_command(rows: str | None, size: float, repeats: int | None, write: 
     from bench.finetune import ROWS
 
     _measure("finetune", ROWS, rows, size, repeats, write)
+
+
+@main.command("explain")
+@_options
+def explain_command(rows: str | None, size: float, repeats: int | None, write: bool) -> None:
+    """The statistics of 2,600 utterances from the cache, and all of `explain`; 3 minutes."""
+    from bench.explain import ROWS
+
+    _measure("explain", ROWS, rows, size, repeats, write)
 
 
 def _measure(

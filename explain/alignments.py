@@ -167,30 +167,27 @@ def frame_intervals(intervals: Sequence[Interval], frames: int, hop: float, cent
     return np.where(inside, held, -1).astype(np.int64)
 
 
-def phone_frames(
-    subject: Subject, aligned: Aligned, names: Sequence[Sequence[str]], silence: str
-) -> tuple[Ints, list[str]]:
+def phone_frames(subject: Subject, aligned: Aligned, silence: str) -> tuple[Ints, list[str]]:
     """The phone of every audio frame of the aligned utterances.
 
     Args:
         subject: which listens.
         aligned: its alignments.
-        names: for each utterance what its phones are called; as many as it has phones.
-        silence: the name of frames in no phone.
+        silence: the label of frames in no phone.
 
     Returns:
-        `[N]` numbers into the names, -1 in utterances without phones; and the names.
+        `[N]` numbers into the labels, -1 in utterances without phones; and the labels, silence
+        first.
     """
     numbers: dict[str, int] = {silence: 0}
     codes: list[Ints] = []
     lengths = subject.frames["audio"].lengths.tolist()
-    for alignment, length, own in zip(aligned.alignments, lengths, names, strict=True):
+    for alignment, length in zip(aligned.alignments, lengths, strict=True):
         if alignment is None or not alignment.phones:
             codes.append(np.full(length, -1, dtype=np.int64))
             continue
-        held = frame_intervals(
-            alignment.phones, length, subject.hop_seconds, subject.centre_seconds
-        )
-        coded = np.array([numbers.setdefault(name, len(numbers)) for name in own] + [0])
+        phones = alignment.phones
+        held = frame_intervals(phones, length, subject.hop_seconds, subject.centre_seconds)
+        coded = np.array([numbers.setdefault(p.label, len(numbers)) for p in phones] + [0])
         codes.append(coded[held])  # -1 takes the last, silence
     return np.concatenate(codes), list(numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from corpora.manifest import Manifest
@@ -79,11 +79,12 @@ def _probing(context: Context) -> Section:
     return probing_section(context.subject, context.work, context.manifest, config)
 
 
-ANALYSES: tuple[Callable[[Context], Section], ...] = (
-    _localisation,
-    _faithfulness,
-    _phones,
-    _words,
-    _cues,
-    _probing,
-)
+#: By name, in the report's order.
+ANALYSES: Mapping[str, Callable[[Context], Section]] = {
+    "localisation": _localisation,
+    "faithfulness": _faithfulness,
+    "phones": _phones,
+    "words": _words,
+    "cues": _cues,
+    "probing": _probing,
+}

@@ -40,6 +40,7 @@ class Item:
         speech: `[T]` probability; None where not known.
         alignment: words and phones; None without.
         reading: words of the text with their attention; None without.
+        tokens: attention of each text token, where it is not known which words they are.
     """
 
     utterance: Utterance
@@ -54,6 +55,7 @@ class Item:
     speech: Floats | None = None
     alignment: Alignment | None = None
     reading: Reading | None = None
+    tokens: Floats | None = None
 
     @property
     def predicted(self) -> str:
@@ -115,6 +117,11 @@ def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | 
                     row[name] = floats(part)
         shared = {"hop": subject.hop_seconds, "centre": subject.centre_seconds}
         shared["method"] = subject.methods["audio"]
+    if "text" in subject.frames and readings is None:
+        lengths = subject.frames["text"].lengths.tolist()
+        read = frame_attention(subject, "text").split(lengths)
+        for row, part in zip(rows, read, strict=True):
+            row["tokens"] = floats(part)
     probabilities = floats(subject.probabilities)
     return [
         Item(

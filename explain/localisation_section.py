@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from explain.localisation import (
-    BAND,
     HELD,
     PLACES,
-    POINTS,
     PUBLISHED_ENERGY,
     PUBLISHED_SHARE,
     Concentration,
@@ -20,15 +16,11 @@ from explain.localisation import (
     with_energy,
     with_speech,
 )
+from explain.localisation_figures import draw_curves, draw_lengths, draw_places
 from explain.ragged import Floats, floats, ints
 from explain.section import Cell, Figure, Section, Table
-from explain.style import BLUE, BY_MODALITY, GREY, ORANGE, RED
 from explain.subject import Subject, frame_attention
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
-
-MOST_BARS = 40
 SHARE_COLUMNS = (
     "modality", "class", "utterances",
     "share of frames (mean curve)", "share of frames (mean)", "deviation", "Gini (mean)",
@@ -57,7 +49,7 @@ def localisation_section(subject: Subject) -> Section:
     figures = [
         Figure(
             "cumulative-attention",
-            lambda canvas: _draw_curves(canvas, found),
+            lambda canvas: draw_curves(canvas, found),
             "Share of attention held by the most attended frames",
             (7.0, 4.2),
         )
@@ -74,6 +66,11 @@ def localisation_section(subject: Subject) -> Section:
                 2,
             )
         )
+        text += [
+            _correlation_text(subject.methods["audio"], name, c)
+            for name, c in related.items()
+            if c is not None
+        ]
         mean, spread = PUBLISHED_ENERGY
         text.append(
             f"Published for energy: {mean:.2f} ± {spread:.2f} (Leygue et al. 2025, AS head; which "
@@ -96,7 +93,7 @@ def localisation_section(subject: Subject) -> Section:
             figures.append(
                 Figure(
                     "places",
-                    lambda canvas: _draw_places(canvas, mean_frames, mean_mass),
+                    lambda canvas: draw_places(canvas, mean_frames, mean_mass),
                     "Attention on speech, pauses and edges",
                     (7.0, 2.4),
                 )
@@ -104,7 +101,7 @@ def localisation_section(subject: Subject) -> Section:
     figures.append(
         Figure(
             "frames-per-item",
-            lambda canvas: _draw_lengths(canvas, found),
+            lambda canvas: draw_lengths(canvas, found),
             "Frames per utterance",
             (7.0, 3.0),
         )
@@ -166,6 +163,18 @@ def _share_table(subject: Subject, found: dict[str, Concentration]) -> Table:
     return Table("localisation", SHARE_COLUMNS, rows, title)
 
 
+def _correlation_text(method: str, name: str, c: Correlation) -> str:
+    kept = ~np.isnan(c.pearson)
+    if not kept.any():
+        return f"Correlation of {method} on audio with {name}: undefined in all utterances."
+    pearson, spearman = c.pearson[kept], c.spearman[kept]
+    return (
+        f"Correlation of {method} on audio with {name}, over the frames of an utterance: Pearson "
+        f"{pearson.mean():.2f} ± {pearson.std():.2f}, Spearman {spearman.mean():.2f} ± "
+        f"{spearman.std():.2f} (mean ± deviation over utterances)."
+    )
+
+
 def _correlation_row(name: str, c: Correlation) -> list[Cell]:
     kept = ~np.isnan(c.pearson)
     if not kept.any():
@@ -195,56 +204,3 @@ def _places_table(frames: Floats, attention: Floats) -> Table:
     ]
     columns = ("place", "share of frames", "share of attention", "ratio")
     return Table("places", columns, rows, "Where audio attention lies (means over utterances)")
-
-
-def _draw_curves(canvas: Canvas, found: dict[str, Concentration]) -> None:
-    axes = canvas.add_subplot()
-    for name, c in found.items():
-        colour = BY_MODALITY[name]
-        low, high = np.percentile(c.curves, BAND, axis=0)
-        axes.fill_between(100 * POINTS, 100 * low, 100 * high, color=colour, alpha=0.15, lw=0)
-        share = c.of_mean_curve()
-        label = f"{name}: {share:.0%} hold {HELD:.0%} (mean curve)"
-        axes.plot(100 * POINTS, 100 * c.curves.mean(axis=0), color=colour, label=label)
-        axes.plot([100 * share], [100 * HELD], "o", color=colour)
-    axes.plot([100 * PUBLISHED_SHARE], [100 * HELD], "X", color=RED, ms=9)
-    axes.annotate(
-        "published (audio, AS): 15 %",
-        (100 * PUBLISHED_SHARE, 100 * HELD),
-        (100 * PUBLISHED_SHARE + 2, 100 * HELD + 8),
-        color=RED,
-    )
-    axes.plot([0, 100], [0, 100], ":", color=GREY, label="even attention")
-    axes.axhline(100 * HELD, color=GREY, lw=0.6, ls="--")
-    axes.set(
-        xlabel="frames, most attended first (%)",
-        ylabel="attention held (%)",
-        xlim=(0, 100),
-        ylim=(0, 102),
-        title=f"Cumulative attention; band: {BAND[0]:g}th to {BAND[1]:g}th percentile",
-    )
-    axes.legend(loc="lower right")
-
-
-def _draw_places(canvas: Canvas, frames: Floats, attention: Floats) -> None:
-    axes = canvas.add_subplot()
-    height = np.arange(len(PLACES))
-    axes.barh(height + 0.2, 100 * frames, 0.38, color=GREY, label="of frames")
-    axes.barh(height - 0.2, 100 * attention, 0.38, color=BLUE, label="of attention")
-    axes.set_yticks(height, PLACES)
-    axes.invert_yaxis()
-    axes.set(xlabel="share (%)", xlim=(0, 100))
-    axes.legend(loc="lower right")
-
-
-def _draw_lengths(canvas: Canvas, found: dict[str, Concentration]) -> None:
-    every = canvas.subplots(1, len(found), squeeze=False)[0]
-    for axes, (name, c) in zip(every, found.items(), strict=True):
-        low, high = int(c.counts.min()), int(c.counts.max())
-        # Whole numbers to a bar, all bars alike.
-        step = -(-(high - low + 1) // MOST_BARS)
-        axes.hist(c.counts, np.arange(low, high + step + 1, step) - 0.5, color=BY_MODALITY[name])
-        middle = float(np.median(c.counts))
-        axes.axvline(middle, color=ORANGE if name == "audio" else BLUE, lw=1.5)
-        what = "audio frames" if name == "audio" else "text tokens"
-        axes.set(xlabel=f"{what} per utterance (line: median {middle:g})", ylabel="utterances")

@@ -7,6 +7,7 @@ models) and SAMPA as the labellers of EMO-DB wrote it. Labels of another set sta
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -68,11 +69,13 @@ class PhoneSet:
 
 def find_phone_set(labels: Iterable[str]) -> PhoneSet:
     """The set that explains a corpus's phone labels, tokens counted."""
-    spoken = [s for s in (x.strip() for x in labels) if s.lower() not in SILENT | SPOKEN_NOISE]
+    counts = Counter(label.strip() for label in labels)
+    spoken = {s: count for s, count in counts.items() if s.lower() not in SILENT | SPOKEN_NOISE}
     if not spoken:
         return PhoneSet("")
     for name, read in _READERS.items():
-        if sum(read(label) is not None for label in spoken) >= ENOUGH * len(spoken):
+        explained = sum(count for label, count in spoken.items() if read(label) is not None)
+        if explained >= ENOUGH * sum(spoken.values()):
             return PhoneSet(name)
     return PhoneSet("")
 

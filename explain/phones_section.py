@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 SHARE = 0.5
 """Of the mass: attended is the smallest set of frames that holds it, unless the user says."""
+# What aligners leave empty is silence, and so are frames outside all intervals.
+NO_PHONE = ""
 # More bars are too many to read; the table has all.
 BARS = 40
-# Of the phones left out.
-NAMED = 12
+# Named in the text: of the phones left out, and of the highest and the lowest ratios.
+NAMED, TOLD = 12, 5
 COLUMNS = ("name", "frames", "attended", "ratio", "95 % low", "95 % high")
 
 
@@ -50,18 +52,18 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
     if not labels:
         return Section(title, (*aligned.problems, "So nothing is known about phones."))
     phone_set = find_phone_set(labels)
-    known = {label: phone_set.phone(label) for label in set(labels)}
+    known = {label: phone_set.phone(label) for label in {*labels, NO_PHONE}}
     weights = floats(frame_attention(subject, "audio"))
     offsets = ints(subject.frames["audio"].offsets)
     attended = attended_frames(weights, offsets, share)
+    codes, every = phone_frames(subject, aligned, NO_PHONE)
+    owners = segments(offsets)
 
     def ratios(name_of: Callable[[Phone], str]) -> Ratios:
-        named = [
-            [] if a is None else [name_of(known[p.label]) for p in a.phones]
-            for a in aligned.alignments
-        ]
-        codes, names = phone_frames(subject, aligned, named, SILENCE)
-        return likelihood_ratios(codes, names, attended, segments(offsets), subject.speakers)
+        names: dict[str, int] = {}
+        new = [names.setdefault(name_of(known[label]), len(names)) for label in every]
+        named = np.array([*new, -1])[codes]  # -1 stays -1
+        return likelihood_ratios(named, list(names), attended, owners, subject.speakers)
 
     by_phone = ratios(lambda phone: phone.name)
     text = [*aligned.problems, *_text(aligned, len(subject), phone_set, by_phone, share)]
@@ -139,8 +141,16 @@ def _text(
     ]
     if found.note:
         lines.append(f"Intervals over speakers: {found.note}.")
+    told = [f"{r.name} {r.ratio:.2f}" for r in found.ratios]
+    if len(told) > 2 * TOLD:
+        highest, lowest = ", ".join(told[:TOLD]), ", ".join(told[-TOLD:])
+        lines.append(f"Highest ratios: {highest}. Lowest: {lowest}.")
+    elif told:
+        lines.append(f"Ratios: {', '.join(told)}.")
     if found.rare:
-        lines.append(f"Left out, with fewer than {MINIMUM_FRAMES} frames: {', '.join(found.rare)}.")
+        named = ", ".join(found.rare[:NAMED])
+        more = f" and {len(found.rare) - NAMED} more" if len(found.rare) > NAMED else ""
+        lines.append(f"Left out, with fewer than {MINIMUM_FRAMES} frames: {named}{more}.")
     return lines
 
 

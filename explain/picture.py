@@ -11,13 +11,13 @@ import numpy as np
 
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.textgrid import Interval
-from explain.attention import Reading
 from explain.item import Item, Sound
 from explain.phone_classes import SILENT
 from explain.ragged import Floats
 from explain.section import Figure
 from explain.spectrogram import HIGHEST, LOWEST, mel, mel_spectrogram
 from explain.style import BLUE, GREEN, GREY, HEAT, LIGHT, ORANGE, PURPLE, RED
+from explain.text_panel import draw_text, has_text, literal, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,6 @@ HEIGHTS = {
     "energy": 0.9, "words": 0.3, "phones": 0.3, "text": 0.9,
 }  # fmt: skip
 TICKS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz
-LONGEST_LABEL = 40
 # Of a file, so that its suffixes and folders have room in 255 bytes.
 LONGEST_NAME = 80
 # Columns of attention drawn one by one; more are a smear.
@@ -73,13 +72,13 @@ def _has(panel: str, item: Item, sound: Sound) -> bool:
         "energy": item.energy is not None or item.speech is not None,
         "words": item.alignment is not None and bool(item.alignment.words),
         "phones": item.alignment is not None and bool(item.alignment.phones),
-        "text": item.reading is not None and bool(item.reading.words),
+        "text": has_text(item),
     }
     return there[panel]
 
 
 def _draw(canvas: Canvas, item: Item, sound: Sound, panels: list[str], title: str) -> None:
-    canvas.suptitle(_short(title, 90), fontsize=10)
+    canvas.suptitle(shortened(title, 90), fontsize=10)
     if not panels:
         axes = canvas.add_subplot()
         axes.set_axis_off()
@@ -91,8 +90,7 @@ def _draw(canvas: Canvas, item: Item, sound: Sound, panels: list[str], title: st
     for row, panel in enumerate(panels):
         axes = canvas.add_subplot(grid[row])
         if panel == "text":
-            assert item.reading is not None
-            _draw_text(axes, item.reading)
+            draw_text(axes, item)
             continue
         axes.set_xlim(0, end)
         _PANELS[panel](axes, item, sound)
@@ -198,52 +196,16 @@ def _draw_tier(
         axes.axvspan(interval.start, interval.end, color=shade, lw=0)
         # About so many letters fit: fewer in a phone of 50 ms than in a word of half a second.
         room = int((interval.end - interval.start) / end * 150 * 6 / size)
-        label = _short(interval.label, max(room, 1))
+        label = shortened(interval.label, max(room, 1))
         middle = (interval.start + interval.end) / 2
         written = axes.text(
-            middle, 0.5, _literal(label), ha="center", va="center", fontsize=size, clip_on=True
+            middle, 0.5, literal(label), ha="center", va="center", fontsize=size, clip_on=True
         )
         # A word wider than a very short utterance would leave no room for the panels.
         written.set_in_layout(False)
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.set_ylabel(name, rotation=0, ha="right", va="center")
-
-
-def _draw_text(axes: Axes, reading: Reading) -> None:
-    """A bar for each token, 1 = even, those of a word side by side; the word below."""
-    tokens = [t for word in reading.words for t in word.tokens]
-    total = sum(tokens) or 1.0
-    left = 0
-    ticks = []
-    for number, word in enumerate(reading.words):
-        count = len(word.tokens)
-        places = np.arange(left, left + count)
-        heights = np.array(word.tokens) / total * len(tokens)
-        axes.bar(places, heights, 0.9, color=(ORANGE, "#B97A00")[number % 2])
-        ticks.append((left + (count - 1) / 2, _literal(_short(word.text, LONGEST_LABEL))))
-        left += count
-    axes.axhline(1, color=GREY, lw=0.6, ls="--")
-    steep = left > 14
-    axes.set_xticks([t for t, _ in ticks], [n for _, n in ticks], fontsize=7)
-    if steep:
-        axes.tick_params(axis="x", labelrotation=45)
-    axes.set_xlim(-0.6, left - 0.4)
-    axes.set_ylabel(
-        f"tokens\n(1 = even;\n{reading.special:.0%} on\nspecial)",
-        rotation=0,
-        ha="right",
-        va="center",
-    )
-
-
-def _literal(text: str) -> str:
-    """Text as it is: a dollar sign would begin mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: max(most - 1, 1)]}…"
 
 
 _PANELS = {

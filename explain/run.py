@@ -19,7 +19,13 @@ from explain.config import MODEL_LIMIT, ExplainConfig
 from explain.examples import choose_examples, items_section, pictures_section
 from explain.explanation import Explanation, introduction, summarise
 from explain.item import collect_items
-from explain.load import Material, build_subject, cached_material, choose_rows
+from explain.load import (
+    Material,
+    build_subject,
+    cached_material,
+    choose_rows,
+)
+from explain.other_head import other_head_note
 from explain.recordings import head_on_recordings, model_material
 from explain.report.write import Contents, write_report
 from explain.section import Section
@@ -65,6 +71,7 @@ def explain_split(
             "random (--limit)."
         )
     material = _material(work, opened, rows, config, show_progress=show_progress)
+    other = other_head_note(opened.record, work.search) if isinstance(opened, HeadSubject) else ""
     subject = build_subject(
         _head(opened),
         material,
@@ -72,7 +79,7 @@ def explain_split(
         source=opened.source,
         manifest=manifest,
         split="" if config.ids else config.split,
-        notes=[*([note] if note else []), *notes],
+        notes=[text for text in (note, *notes, other) if text],
     )
     model = _with_encoders(work, opened, config) if config.occlusion else None
     return _report(work, manifest, subject, config, model, show_progress=show_progress)
@@ -203,7 +210,7 @@ def _report(
         chosen = choose_examples(items)
         folder = work.explain
         context = Context(subject, aligned, manifest, work, config, model, show_progress)
-        sections = [analysis(context) for analysis in ANALYSES]
+        sections = [analysis(context) for analysis in ANALYSES.values()]
     if config.figures:
         sections.append(pictures_section(subject, items, chosen))
     summary = summarise(subject, items, sections, aligned)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # A corpus of fewer different texts cannot tell how common a word is.
 FEW_TEXTS = 100
 SHOWN = 12
+CAPTION = "Words by attention; in brackets: occurrences"
+# Words named in the text.
+TOLD = 5
 WORD_COLUMNS = ("modality", "word", "occurrences", "attention (1 = even)", "surprisal (bits)")
 
 
@@ -71,7 +74,10 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> S
     for name, own in occurrences.items():
         ranked[name] = rank_words(own, surprisal)
         rows += [[name, r.word, r.count, r.relative, r.surprisal] for r in ranked[name]]
-        if not ranked[name]:
+        if ranked[name]:
+            top = ", ".join(f"{r.word} {r.relative:.2f}" for r in ranked[name][:TOLD])
+            text.append(f"Most attended in {name} (1 = even): {top}.")
+        else:
             text.append(f"No word occurs {MINIMUM_OCCURRENCES} times in {name}: no ranking.")
     tables, figures = [], []
     shown = {name: found for name, found in ranked.items() if found}
@@ -79,9 +85,7 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> S
         title = f"Words with at least {MINIMUM_OCCURRENCES} occurrences, the most attended first"
         tables.append(Table("words", WORD_COLUMNS, rows, title, 2))
         size = (7.0, 1.0 + 0.19 * min(2 * SHOWN, max(len(f) for f in shown.values())))
-        figures.append(
-            Figure("words", lambda canvas: _draw(canvas, shown), "Words by attention", size)
-        )
+        figures.append(Figure("words", lambda canvas: _draw(canvas, shown), CAPTION, size))
     found = _informativeness(occurrences, surprisal, len({*said} - {""}))
     text += found.text
     tables += found.tables

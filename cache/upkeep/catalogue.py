@@ -15,6 +15,8 @@ from cache.store.parts import PREFIX, Part
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.work import Work
 
+#: The kind of streams that hold acoustic cues, which `explain` computes.
+CUES = "cues"
 _LAYER = re.compile(r"layer_(\d+)")
 _MOMENTS = re.compile(r"moments_\d+")
 

@@ -14,7 +14,7 @@ from cache.keys import windowed_key
 from cache.recipe import JSON
 from cache.store.index import Index, scan
 from cache.store.parts import SUM_BYTES
-from cache.upkeep.catalogue import Stream, read_catalogue
+from cache.upkeep.catalogue import CUES, Stream, read_catalogue
 from corpora.errors import MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -40,9 +40,9 @@ class StreamInfo:
 
     Attributes:
         stream: `<recipe's folder>/<stream>`.
-        kind: audio, text, energy, speech.
+        kind: audio, text, energy, speech, cues.
         encoder: as the user named it, where the last extraction made it; else what the recipe
-            says: the model's type, the detector, the name of the import.
+            says: the model's type, the detector, the set of cues, the name of the import.
         layer: hidden-state number, where it is one.
         fingerprint: of the recipe.
         versions: of the libraries that made it.
@@ -124,6 +124,8 @@ class Info:
             lines += [f"  {folder}: {_versions_text(found)}" for folder, found in versions.items()]
         if any(one.last for one in self.streams):
             lines.append("* what the last extraction asked for, and later commands read")
+        if any(one.kind == CUES for one in self.streams):
+            lines.append("cues: computed and kept by explain")
         return "\n".join([*lines, *_warnings(self)])
 
 
@@ -207,6 +209,8 @@ def _maker(fields: Mapping[str, JSON]) -> str:
         return str(config["model_type"])
     if "imported" in fields:
         return f"imported: {fields['imported']}"
+    if "set" in fields:
+        return f"{fields['set']} set"
     named = [str(fields[name]) for name in ("detector", "level", "unit") if name in fields]
     return " ".join(named)
 

@@ -19,7 +19,7 @@ from cache.store.index import seen_of_parts
 from cache.store.layout import METADATA
 from cache.store.locks import exclusive_lock
 from cache.store.scratch import scratch_folder, withdraw
-from cache.upkeep.catalogue import Stream, read_catalogue
+from cache.upkeep.catalogue import CUES, Stream, read_catalogue
 from corpora.errors import CacheError, ConfigError
 from corpora.manifest import read_manifest
 from corpora.work import Work
@@ -179,7 +179,7 @@ def _plan(
     work: Work, used: frozenset[str], *, last_only: bool, planned: PrunePlan | None
 ) -> PrunePlan:
     """Plan for every stream; with an earlier plan, only what that one was to drop as well."""
-    sources = read_extraction(work).sources.values() if last_only else None
+    sources = list(read_extraction(work).sources.values()) if last_only else None
     allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
     streams = []
     for stream in read_catalogue(work).streams:
@@ -209,7 +209,13 @@ def _plan_stream(
 
 
 def _asked_for(stream: Stream, sources: Iterable[Source]) -> bool:
-    """Whether the last extraction asked for a stream, or for what lies beside its layers."""
+    """Whether the last extraction asked for a stream, or for what lies beside its layers.
+
+    Cues are no extraction's: `explain` keeps them. Those on the grid of the last one are in use.
+    """
+    if stream.recipe.kind == CUES:
+        grid = stream.recipe.fields.get("grid")
+        return any(source.recipe.fields.get("grid") == grid for source in sources)
     return any(
         stream.path.parent.name == source.recipe.folder
         and (stream.layer is None or stream.layer in source.layers)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cache.amounts import bytes_text, count_text
 from cache.extraction import extract_command
+from cache.upkeep.catalogue import CUES
 from corpora.work import command_line
 
 _WIDTH = 100
@@ -137,6 +138,9 @@ def _next(report: VerifyReport) -> list[str]:
             "wrong is moved out of the cache, not deleted)"
         ]
     lines = [f"Next: {extract_command(work)}  (computes what is missing now)"]
+    parts = [problem for problem in report.problems if problem.is_part]
+    if any(part.path.parents[1].name.startswith(f"{CUES}-") for part in parts):
+        lines.append("Cues are computed again by the next `explain`.")
     if any(problem.imported for problem in report.problems):
         lines.append("Imported features were dropped too: import their folder or file again.")
     return lines

@@ -20,6 +20,7 @@ from cache.inputs import utterance_keys
 from cache.recipe import Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.stream import FrameStream, PartWriter
+from cache.upkeep.catalogue import CUES
 from corpora.errors import ConfigError
 from corpora.progress import progress_bar
 from corpora.utterance import Utterance
@@ -67,7 +68,7 @@ def cue_set(name: str) -> CueSet:
 def cue_recipe(cues: CueSet, grid: Grid) -> Recipe:
     """What decides the numbers of the stream."""
     return Recipe(
-        "cues",
+        CUES,
         {
             **cues.fields,
             "cues": [cue.name for cue in cues.cues],

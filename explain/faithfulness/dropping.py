@@ -7,17 +7,31 @@ sets share one pass over the frames. Other poolings get the shorter utterances a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cache.frames import Frames
-from heads.head import Head, Inputs
-from heads.pooling.attentive import AttentivePooling, attention_scores, laid_out
-from heads.pooling.segments import attentive_moments
+from explain.pooled import as_scores, frame_view, is_attentive, logits_of, pooled, scores
+from heads.head import Head
+from heads.pooling.view import View
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of a batch already, so that it is not computed anew.
+
+    Attributes:
+        weights: `[N, Q·H]`, the head's attention to the frames that are chosen from.
+        vectors: by modality `[B, P]`, what the head pools the others to.
+        view: of the frames that are chosen from, by `frame_view`.
+    """
+
+    weights: Tensor | None = None
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    view: View | None = None
 
 
 def probabilities_of_kept(
@@ -25,17 +39,17 @@ def probabilities_of_kept(
     frames: Mapping[str, Frames],
     modality: str,
     kept: Tensor,
-    weights: Tensor | None = None,
+    known: Known | None = None,
 ) -> Tensor:
     """Class probabilities under V choices of frames of one modality.
 
     Args:
         head: in eval mode.
-        frames: a batch of B utterances, by modality; the other modalities stay whole.
+        frames: a batch of B utterances, by modality; the other modalities stay whole, and need not
+            be there where their vectors are known.
         modality: whose frames are chosen.
         kept: `[V, N]` bool, at least one frame of every utterance in each choice.
-        weights: `[N, Q·H]`, the head's attention to these frames, where it is known: it saves the
-            scoring, which is most of the work.
+        known: what is known of the batch.
 
     Returns:
         `[V, B, C]`.
@@ -43,59 +57,41 @@ def probabilities_of_kept(
     Raises:
         ValueError: a choice keeps no frame of an utterance.
     """
+    known = known or Known()
     lengths = frames[modality].lengths.tolist()
     counts = torch.stack([part.sum(dim=1) for part in kept.split(lengths, dim=1)], dim=1)
     if bool((counts == 0).any()):
         raise ValueError("every choice has to keep at least one frame of each utterance")
     with torch.no_grad():
-        if isinstance(head.poolings[modality], AttentivePooling):
-            logits = _as_queries(head, frames, modality, kept, weights)
+        vectors = {
+            name: known.vectors[name]
+            if name in known.vectors
+            else pooled(head, frame_view(head, frames[name], name), name)
+            for name in head.config.modalities
+            if name != modality
+        }
+        if is_attentive(head, modality):
+            vectors[modality] = _as_queries(head, frames[modality], modality, kept, known)
         else:
-            logits = torch.stack(
-                [head({**frames, modality: _shortened(frames[modality], row)}) for row in kept]
+            shorter = [_shortened(frames[modality], row) for row in kept]
+            vectors[modality] = torch.stack(
+                [pooled(head, frame_view(head, own, modality), modality) for own in shorter]
             )
-    return torch.softmax(logits, dim=-1)
+        return torch.softmax(logits_of(head, vectors), dim=-1)
 
 
-def _as_queries(
-    head: Head,
-    frames: Mapping[str, Frames],
-    modality: str,
-    kept: Tensor,
-    weights: Tensor | None,
-) -> Tensor:
-    """Logits `[V, B, C]` of an attentive head, each choice as one more query."""
-    module = cast(AttentivePooling, head.poolings[modality])
-    affine = head.affine(modality)
-    view = Inputs.from_frames(frames[modality]).view(head.config.input_norm)
+def _as_queries(head: Head, frames: Frames, modality: str, kept: Tensor, known: Known) -> Tensor:
+    """`[V, B, 2·Q·K]` of an attentive head, each choice as one more query."""
+    view = known.view or frame_view(head, frames, modality)
+    weights = known.weights
     if weights is not None and bool((weights > 0).all()):
         # The softmax does not mind the constant that the logarithm of a softmax is off by. A
         # weight that was rounded to 0 does not say by how much it is smaller than the others.
-        scores = weights.log().unflatten(1, (-1, module.config.heads)).permute(2, 1, 0)
+        scored = as_scores(head, weights.log(), modality)
     else:
-        scores = attention_scores(view, (module, affine))  # [H, Q, N]
-    masked = scores[:, None].masked_fill(~kept[None, :, None], float("-inf"))
-    mean, deviation = attentive_moments(masked.flatten(1, 2), view.centred, view.lengths)
-    mean = mean + view.vector("mean")[:, None]
-    vectors = laid_out(mean, deviation, module, affine, len(kept))  # [V, B, 2·Q·K]
-    parts: list[Tensor] = []
-    for name in head.config.modalities:
-        if name == modality:
-            parts.append(vectors)
-        else:
-            other = Inputs.from_frames(frames[name]).view(head.config.input_norm)
-            pooled = head.pooling(name).pool(other, head.affine(name))
-            parts.append(pooled.expand(len(kept), -1, -1))
-    return _classified(head, parts)
-
-
-def _classified(head: Head, parts: Sequence[Tensor]) -> Tensor:
-    """Logits of pooled vectors `[V, B, …]` in the order of concatenation."""
-    vector = torch.cat(list(parts), dim=2)
-    if head.hidden is not None:
-        vector = F.relu(head.hidden(vector))
-    logits: Tensor = head.output(vector)
-    return logits
+        scored = scores(head, view, modality)
+    masked = scored[:, None].masked_fill(~kept[None, :, None], float("-inf"))
+    return pooled(head, view, modality, masked)
 
 
 def _shortened(frames: Frames, kept: Tensor) -> Frames:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
+
+import numpy as np
 
 from explain.faithfulness.curves import (
     ATTENTION,
@@ -16,9 +19,12 @@ from explain.faithfulness.curves import (
     Curves,
 )
 from explain.intervals import Mean, speaker_means
+from explain.ragged import Floats
 
 # Of probability: less does not matter, however narrow the interval around it.
 NOTABLE = 0.001
+# Of probability, in float32: what differs by less does not differ.
+ROUNDING = 1e-6
 #: In the order of tables and legends.
 ORDERS = (ATTENTION, GRADIENTS, ENERGY, UNTRAINED, SHIFTED, RANDOM)
 
@@ -32,12 +38,15 @@ class Gain:
         rival: compared with.
         deletion: above 0 where the order finds what matters.
         insertion: above 0 likewise.
+        wins: the share of utterances in which it is better, under deletion and under insertion, of
+            those in which the two differ; NaN where they never do.
     """
 
     order: str
     rival: str
     deletion: Mean
     insertion: Mean
+    wins: tuple[float, float] = (float("nan"), float("nan"))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -45,10 +54,26 @@ class Gain:
             "order": self.order,
             "rival": self.rival,
             **{
-                name: {"value": mean.value, "low": mean.low, "high": mean.high, "n": mean.count}
-                for name, mean in (("deletion", self.deletion), ("insertion", self.insertion))
+                name: {
+                    "value": mean.value if mean.count else None,
+                    "low": mean.low,
+                    "high": mean.high,
+                    "n": mean.count,
+                    "better_in": None if isnan(share) else share,
+                }
+                for name, mean, share in zip(
+                    ("deletion", "insertion"),
+                    (self.deletion, self.insertion),
+                    self.wins,
+                    strict=True,
+                )
             },
         }
+
+
+def shown(order: str, method: str) -> str:
+    """An order's name for a reader, where gradient saliency may stand for attention."""
+    return {ATTENTION: method, SHIFTED: f"shifted {method}"}.get(order, order)
 
 
 def find_gains(curves: Curves, speakers: Sequence[str]) -> list[Gain]:
@@ -58,30 +83,56 @@ def find_gains(curves: Curves, speakers: Sequence[str]) -> list[Gain]:
     pairs.append((UNTRAINED, SHIFTED))
     found = []
     for order, rival in pairs:
-        deletion, insertion = speaker_means(curves.advantage(order, rival), speakers)
-        found.append(Gain(order, rival, deletion, insertion))
+        advantage = curves.advantage(order, rival)
+        deletion, insertion = speaker_means(advantage, speakers)
+        wins = _share_above(advantage[:, 0]), _share_above(advantage[:, 1])
+        found.append(Gain(order, rival, deletion, insertion, wins))
     return found
 
 
-def verdict(gain: Gain, method: str = ATTENTION) -> str:
-    """Whether attention beats shifted attention, and by how much, in one sentence."""
+def _share_above(values: Floats) -> float:
+    """The share of positive values among those that are neither 0 nor NaN; NaN without any."""
+    differ = values[~np.isnan(values) & (np.abs(values) > ROUNDING)]
+    return float((differ > 0).mean()) if len(differ) else float("nan")
+
+
+def verdict(gain: Gain, method: str = ATTENTION, reason: str = "") -> str:
+    """Whether attention beats shifted attention, and by how much, in a sentence or two.
+
+    Args:
+        gain: of attention over its shifted self.
+        method: what stands for attention.
+        reason: why there is no interval, where there is none.
+    """
     sizes = (
-        f"dropping its frames first lowers the probability by {gain.deletion} more, keeping them "
-        f"alone retains {gain.insertion} more (mean along the curve, 95 % interval over speakers)"
+        f"dropping its frames first lowers the probability by {_size(gain.deletion)} more, keeping "
+        f"them alone retains {_size(gain.insertion)} more (mean along the curve"
     )
-    subject = method[0].upper() + method[1:]
+    better = " and ".join(
+        f"{share:.0%} of the utterances under {name}"
+        for name, share in zip(("deletion", "insertion"), gain.wins, strict=True)
+        if not isnan(share)
+    )
+    wins = f" It is better in {better}, counting those in which the two differ." if better else ""
     means = (gain.deletion, gain.insertion)
     if any(mean.interval is None for mean in means):
+        why = f" ({reason})" if reason else ""
         return (
-            f"Whether {method} beats its shifted self cannot be said with so few speakers: {sizes}."
+            f"Whether {method} beats its shifted self cannot be said with so few speakers{why}. In "
+            f"these {gain.deletion.count:,} utterances {sizes}).{wins}"
         )
-    if all(abs(mean.value) < NOTABLE for mean in means):
-        return f"{subject} does not measurably beat its shifted self: {sizes}."
-    if all(mean.above for mean in means):
-        return f"{subject} beats its shifted self: {sizes}."
-    if any(mean.below for mean in means):
-        return f"{subject} does NOT point to what decides; its shifted self does better: {sizes}."
-    if any(mean.above for mean in means):
-        better = "deletion" if gain.deletion.above else "insertion"
-        return f"{subject} beats its shifted self under {better} alone: {sizes}."
-    return f"{subject} does not measurably beat its shifted self: {sizes}."
+    subject = method[0].upper() + method[1:]
+    claim = f"{subject} does not measurably beat its shifted self"
+    if any(abs(mean.value) >= NOTABLE for mean in means):
+        if all(mean.above for mean in means):
+            claim = f"{subject} beats its shifted self"
+        elif any(mean.below for mean in means):
+            claim = f"{subject} does NOT point to what decides; its shifted self does better"
+        elif any(mean.above for mean in means):
+            one = "deletion" if gain.deletion.above else "insertion"
+            claim = f"{subject} beats its shifted self under {one} alone"
+    return f"{claim}: {sizes}, 95 % interval over speakers).{wins}"
+
+
+def _size(mean: Mean) -> str:
+    return f"{mean.value:+.3f}" if mean.interval is None and mean.count else str(mean)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cache.frames import Frames
-from explain.ragged import Floats, Ints, floats, positions, segments
+from explain.pooled import is_attentive, scores, weights_of
+from explain.ragged import Floats, Ints, floats, order_within, positions
 from explain.saliency import as_importance, gradient_saliency
+from explain.subject import Subject
 from heads.head import Head
-from heads.pooling.attentive import AttentivePooling
+from heads.pooling.view import View
 
 
 def places(values: Floats, offsets: Ints) -> Ints:
@@ -20,9 +21,8 @@ def places(values: Floats, offsets: Ints) -> Ints:
 
     Of equal values the earlier frame comes first.
     """
-    order = np.lexsort((-values, segments(offsets)))
     result = np.empty(len(values), dtype=np.int64)
-    result[order] = positions(offsets)
+    result[order_within(values, offsets)] = positions(offsets)
     return result
 
 
@@ -39,18 +39,36 @@ def shifted(values: Floats, offsets: Ints, random: np.random.Generator) -> Float
     return moved
 
 
+# Added to a seed: a trained head keeps much of what it was drawn as, maybe from that seed.
+UNTRAINED_SEED = 1_000_003
+
+
 def random_head(head: Head, seed: int) -> Head:
     """A head of the same shape whose parameters were never trained; input statistics are kept."""
-    fresh = Head(head.config, seed)
+    fresh = Head(head.config, UNTRAINED_SEED + seed)
     for name, kept in head.named_buffers():
         fresh.get_buffer(name).copy_(kept)
     return fresh.eval().requires_grad_(False)
 
 
-def importance(head: Head, frames: Mapping[str, Frames], modality: str) -> Floats:
-    """`[N]`, what a head attends to in a batch; where it learns no weights, gradient saliency."""
-    if isinstance(head.poolings[modality], AttentivePooling):
+def importance(
+    head: Head, subject: Subject, rows: Sequence[int], modality: str, view: View
+) -> Floats:
+    """`[N]`, what a head of the subject's shape attends to in some of its utterances.
+
+    Where it learns no weights, gradient saliency.
+
+    Args:
+        head: with the subject's input statistics.
+        subject: whose utterances.
+        rows: their numbers.
+        modality: whose frames.
+        view: of these frames, by `frame_view`.
+    """
+    if is_attentive(head, modality):
         with torch.no_grad():
-            return floats(head.attention(frames, modality).double().mean(dim=1))
+            weights = weights_of(scores(head, view, modality), view)
+        return floats(weights.double().mean(dim=1))
+    frames = {name: batch.select(rows) for name, batch in subject.frames.items()}
     saliency: Tensor = gradient_saliency(head, frames)[modality]
     return floats(as_importance(saliency, frames[modality].lengths.tolist()))

@@ -16,9 +16,9 @@ from explain.faithfulness.curves import (
     UNTRAINED,
     CurveConfig,
     Curves,
-    frame_curves,
 )
-from explain.faithfulness.gains import Gain, find_gains, verdict
+from explain.faithfulness.gains import Gain, find_gains, shown, verdict
+from explain.faithfulness.measure import Attributions, frame_curves
 from explain.faithfulness.occlusion import OcclusionConfig, occlude
 from explain.faithfulness.occlusion_section import occlusion_table, occlusion_text
 from explain.intervals import interval_note
@@ -76,17 +76,17 @@ def faithfulness_section(
     tables: list[Table] = []
     figures: list[Figure] = []
     summary: dict[str, Any] = {}
+    attributions: Attributions = {}
     for modality in subject.frames:
-        curves = frame_curves(subject, modality, config)
-        speakers = [subject.speakers[row] for row in curves.rows]
-        gains = find_gains(curves, speakers)
-        text += _sentences(subject, curves, gains)
-        tables += [_area_table(curves), _gain_table(modality, gains)]
-        figures.append(_figure(curves))
-        main = gains[0]
+        curves = frame_curves(subject, modality, config, attributions)
+        gains = find_gains(curves, [subject.speakers[row] for row in curves.rows])
+        method = subject.methods[modality]
+        text += _sentences(subject, curves, gains, note)
+        tables += [_area_table(curves, method), _gain_table(modality, gains, method)]
+        figures.append(_figure(curves, method))
         summary[modality] = {
             "utterances": len(curves.rows),
-            "verdict": verdict(main, subject.methods[modality]),
+            "verdict": verdict(gains[0], method, note),
             "gains": [gain.to_json() for gain in gains],
         }
     if "audio" in subject.frames and model is None:
@@ -106,9 +106,9 @@ def faithfulness_section(
     return Section("Faithfulness", tuple(text), tuple(tables), tuple(figures), summary)
 
 
-def _sentences(subject: Subject, curves: Curves, gains: list[Gain]) -> list[str]:
-    name = curves.modality.capitalize()
-    lines = [f"{name}. {verdict(gains[0], subject.methods[curves.modality])}"]
+def _sentences(subject: Subject, curves: Curves, gains: list[Gain], note: str) -> list[str]:
+    name, method = curves.modality.capitalize(), subject.methods[curves.modality]
+    lines = [f"{name}. {verdict(gains[0], method, note)}"]
     if len(curves.rows) < len(subject):
         lines.append(
             f"{name}: {len(curves.rows):,} of {len(subject):,} utterances, drawn at random, "
@@ -118,7 +118,7 @@ def _sentences(subject: Subject, curves: Curves, gains: list[Gain]) -> list[str]
         count = int((~np.isnan(curves.deletion[GRADIENTS][:, 0])).sum())
         lines.append(
             f"{name}: integrated gradients on {count:,} utterances drawn at random, with "
-            "attention compared on the same ones."
+            f"{method} compared on the same ones."
         )
     known = curves.agreement[~np.isnan(curves.agreement)]
     fresh = gains[-1]
@@ -126,9 +126,9 @@ def _sentences(subject: Subject, curves: Curves, gains: list[Gain]) -> list[str]
     lines.append(
         f"{name}, parameter randomisation (Adebayo et al. 2018): the order of a head that was "
         f"never trained has a rank correlation of {rank} with the trained one's, and its gain "
-        f"over shifted attention is {fresh.deletion} under deletion, {fresh.insertion} under "
-        "insertion; one that is clearly above 0 would mean that such a gain says nothing about "
-        "what was learnt."
+        f"over {shown(SHIFTED, method)} is {fresh.deletion} under deletion, {fresh.insertion} "
+        "under insertion; one that is clearly above 0 would mean that such a gain says nothing "
+        "about what was learnt."
     )
     lengths = subject.frames[curves.modality].lengths.numpy()[curves.rows]
     short = int((lengths * SHARES[0] < 1).sum())
@@ -140,13 +140,13 @@ def _sentences(subject: Subject, curves: Curves, gains: list[Gain]) -> list[str]
     return lines
 
 
-def _area_table(curves: Curves) -> Table:
+def _area_table(curves: Curves, method: str) -> Table:
     rows: list[list[Cell]] = []
     for name in (name for name in LOOKS if name in curves.deletion):
         deletion, insertion = curves.deletion_area(name), curves.insertion_area(name)
         held = ~np.isnan(deletion)
         means = float(deletion[held].mean()), float(insertion[held].mean())
-        rows.append([name, int(held.sum()), *means])
+        rows.append([shown(name, method), int(held.sum()), *means])
     return Table(
         f"faithfulness-areas-{curves.modality}",
         ("order", "utterances", "deletion area (lower is better)", "insertion area (higher)"),
@@ -155,35 +155,38 @@ def _area_table(curves: Curves) -> Table:
     )
 
 
-def _gain_table(modality: str, gains: list[Gain]) -> Table:
+def _gain_table(modality: str, gains: list[Gain], method: str) -> Table:
     rows: list[list[Cell]] = []
     for gain in gains:
         cells: list[Cell] = []
         for mean in (gain.deletion, gain.insertion):
             cells += [mean.value if mean.count else None, mean.low, mean.high]
-        rows.append([gain.order, gain.rival, gain.deletion.count, *cells])
+        shares = [None if np.isnan(share) else share for share in gain.wins]
+        names = shown(gain.order, method), shown(gain.rival, method)
+        rows.append([*names, gain.deletion.count, *cells, *shares])
     return Table(
         f"faithfulness-gains-{modality}",
         (
             "order", "against", "utterances",
             "deletion", "low", "high", "insertion", "low ", "high ",
+            "better in (deletion)", "better in (insertion)",
         ),
         rows,
         f"{modality.capitalize()}: how much better an order's area is (95 % over speakers)",
     )  # fmt: skip
 
 
-def _figure(curves: Curves) -> Figure:
+def _figure(curves: Curves, method: str) -> Figure:
     return Figure(
         f"faithfulness-{curves.modality}",
-        lambda canvas: draw_curves(canvas, curves),
+        lambda canvas: draw_curves(canvas, curves, method),
         f"Deletion and insertion of {curves.modality} frames",
         (8.0, 3.8),
     )
 
 
-def draw_curves(canvas: Canvas, curves: Curves) -> None:
-    """Both curves side by side, one line an order: means over utterances."""
+def draw_curves(canvas: Canvas, curves: Curves, method: str = ATTENTION) -> None:
+    """Both curves side by side, one line an order: means over the utterances that have it."""
     left, right = canvas.subplots(1, 2, sharey=True)
     for name, (colour, line) in LOOKS.items():
         if name not in curves.deletion:
@@ -192,14 +195,16 @@ def draw_curves(canvas: Canvas, curves: Curves) -> None:
         whole = float(curves.whole[held].mean())
         gone = [whole, *curves.deletion[name][held].mean(axis=0)]
         come = [*curves.insertion[name][held].mean(axis=0), whole]
+        some = "" if held.all() else f" ({int(held.sum())} utterances)"
+        label = f"{shown(name, method)}{some}"
         width = 2.2 if name == ATTENTION else 1.3
         percent = [100 * share for share in (0.0, *SHARES, 1.0)]
-        left.plot(percent[:-1], gone, line, color=colour, lw=width, marker=".", label=name)
-        right.plot(percent[1:], come, line, color=colour, lw=width, marker=".", label=name)
+        left.plot(percent[:-1], gone, line, color=colour, lw=width, marker=".", label=label)
+        right.plot(percent[1:], come, line, color=colour, lw=width, marker=".", label=label)
     left.set(
         xlabel="frames dropped, first in order (%)",
         ylabel="probability of the predicted class",
         title="Deletion (lower is better)",
     )
     right.set(xlabel="frames kept, first in order (%)", title="Insertion (higher is better)")
-    right.legend(loc="lower right")
+    right.legend(loc="lower right", fontsize="small")

@@ -119,7 +119,8 @@ def _chosen(
     subject: Subject, work: Work, manifest: Manifest, config: ProbingConfig
 ) -> tuple[list[Utterance], bool]:
     """The utterances to probe on, and whether they are the subject's."""
-    if len(set(subject.speakers) - {""}) < MIN_CLUSTERS:
+    # What a fine-tuned model hears is not in the cache, so its own utterances have to do.
+    if subject.kind == "head" and len(set(subject.speakers) - {""}) < MIN_CLUSTERS:
         failed = read_failures(work.failures)
         labelled = [u for u in manifest.utterances if u.label and u.id not in failed]
         picked = _drawn(labelled, config)

@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -41,9 +42,16 @@ def rows_json(
         embedded: numbers of the utterances whose sound goes into the page.
         pictures: file by utterance id, seen from the page.
     """
+    with ThreadPoolExecutor() as threads:  # decoding and encoding sound leave the interpreter free
+        heard = list(
+            threads.map(
+                lambda numbered: _sound(numbered[1], folder, numbered[0] in embedded),
+                enumerate(items),
+            )
+        )
     rows = [
-        _row(item, folder, number in embedded, pictures.get(item.utterance.id, ""))
-        for number, item in enumerate(items)
+        _row(item, pictures.get(item.utterance.id, "")) | sound
+        for item, sound in zip(items, heard, strict=True)
     ]
     return safe_json(rows)
 
@@ -54,7 +62,7 @@ def safe_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _row(item: Item, folder: Path, embed: bool, picture: str) -> dict[str, Any]:
+def _row(item: Item, picture: str) -> dict[str, Any]:
     u = item.utterance
     row: dict[str, Any] = {
         "id": u.id,
@@ -80,7 +88,7 @@ def _row(item: Item, folder: Path, embed: bool, picture: str) -> dict[str, Any]:
             for i in item.alignment.words
             if i.label.lower() not in SILENT
         ]
-    return row | _sound(item, folder, embed)
+    return row
 
 
 def _curve(item: Item) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from cache.extracting.changes import recipe_changes
 from cache.recipe import JSON, Recipe
 from cache.stream import FrameStream
 from cache.upkeep.info import Info, StreamInfo, cache_info
+from cache.upkeep.verify import verify
 from corpora.errors import MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
-from tests.cache.filled import SOURCES, audio_recipe, fill_stream, fill_work, parts
+from tests.cache.filled import GRID, SOURCES, audio_recipe, fill_stream, fill_work, parts
 from tests.cache.recordings import change
 
 
@@ -82,6 +83,17 @@ def test_of_another_recipe_the_model_type_is_said(filled: tuple[Work, Manifest])
     one = of(info, f"{old.folder}/layer_3")
     assert (one.encoder, one.last, one.present) == ("wav2vec2-bert", False, 2)
     assert of(info, f"{unasked.parent.name}/layer_1").last is False
+
+
+def test_cues_are_named_by_their_set(filled: tuple[Work, Manifest]) -> None:
+    work, manifest = filled
+    recipe = Recipe("cues", {"set": "egemaps", "grid": GRID})
+    fill_stream(work, manifest, recipe, "values", dtype="float32")
+    info = cache_info(work, manifest)
+    one = of(info, f"{recipe.folder}/values")
+    assert (one.encoder, one.last, one.complete) == ("egemaps set", False, True)
+    assert "kept by explain" in info.to_text()
+    assert verify(work).ok
 
 
 def test_damage_and_foreign_files_are_said_and_do_not_stop_it(

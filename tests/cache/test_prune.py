@@ -5,13 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from cache.recipe import Recipe
 from cache.store.locks import shared_lock
 from cache.stream import FrameStream
 from cache.upkeep.prune import PrunePlan, apply, plan_for_keys, prune_plan
 from corpora.errors import CacheError, ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
-from tests.cache.filled import SOURCES, audio_recipe, fill_stream, fill_work, input_keys, parts
+from tests.cache.filled import (
+    GRID,
+    SOURCES,
+    audio_recipe,
+    fill_stream,
+    fill_work,
+    input_keys,
+    parts,
+)
 from tests.cache.recordings import change
 
 
@@ -106,6 +115,20 @@ def test_streams_of_earlier_extractions_go_when_asked(filled: tuple[Work, Manife
     work.extraction.unlink()
     with pytest.raises(MissingStepError):
         prune_plan(work, [work.manifest], last_only=True)
+
+
+def test_cues_are_kept_while_their_utterances_and_their_grid_are_used(
+    filled: tuple[Work, Manifest],
+) -> None:
+    work, manifest = filled
+    used = fill_stream(work, manifest, Recipe("cues", {"set": "default", "grid": GRID}), "values")
+    other = Recipe("cues", {"set": "default", "grid": {**GRID, "hop": 160}})
+    unused = fill_stream(work, manifest, other, "values")
+    assert prune_plan(work, [work.manifest]).parts == 0
+    plan = prune_plan(work, [work.manifest], last_only=True)
+    assert {one.stream for one in plan.streams if one.parts} == {f"{unused.parent.name}/values"}
+    first = prune_plan(work, [some(work, manifest, slice(0, 3))])
+    assert of(first, f"{used.parent.name}/values") == (1, 3, 1)
 
 
 def test_a_folder_with_something_else_in_it_stays(filled: tuple[Work, Manifest]) -> None:

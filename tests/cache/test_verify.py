@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from cache.inputs import utterance_keys
+from cache.recipe import Recipe
 from cache.store.locks import shared_lock
 from cache.stream import FrameStream
 from cache.upkeep.verify import verify
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
-from tests.cache.filled import SOURCES, fill_stream, fill_work, parts
+from tests.cache.filled import GRID, SOURCES, fill_stream, fill_work, parts
 
 
 @pytest.fixture
@@ -336,3 +337,12 @@ def test_no_cache_and_another_version_are_errors(fast_path: Path) -> None:
     root.write_text(root.read_text().replace('"version": 1', '"version": 7'))
     with pytest.raises(FormatVersionError, match="7"):
         verify(work, fix=True)
+
+
+def test_dropped_cues_come_back_with_explain(filled: tuple[Work, Manifest]) -> None:
+    work, manifest = filled
+    recipe = Recipe("cues", {"set": "default", "grid": GRID})
+    stream = fill_stream(work, manifest, recipe, "values", dtype="float32")
+    flip(parts(stream)[0])
+    assert "next `explain`" in verify(work, fix=True).to_text()
+    assert verify(work).ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from corpora.work import Work
 from explain.config import ExplainConfig, parse_attended
 from explain.explanation import Explanation
 from explain.load import choose_rows
+from explain.other_head import other_head_note
 from explain.run import explain_recordings, explain_split
 from finetune.assembly import assemble
-from heads.results import load_head
+from heads.results import load_head, save_head, trial_file
 from tests.explain.conftest import SCRIPT, Explained
 
 PLAIN = ExplainConfig(figures=False)
@@ -115,6 +117,20 @@ def test_a_model_is_explained_on_recordings_alike(explained: Explained, tmp_path
     assert by_model.utterances[0].label == by_head.utterances[0].label
     expected = pytest.approx(by_head.importance["text"].tolist(), abs=1e-3)
     assert by_model.importance["text"].tolist() == expected
+
+
+def test_a_kept_head_with_attention_is_named_where_the_best_one_has_none(
+    explained: Explained, tmp_path: Path
+) -> None:
+    head, record = load_head(explained.work.search)
+    for number, score in ((3, 0.4), (7, 0.6)):
+        path = trial_file(tmp_path, number)
+        kept = replace(record, trial=number, dev_macro_f1=score)
+        save_head(path, path.with_suffix(".safetensors"), head, kept)
+    plain = replace(record.head, pooling={name: {"kind": "max"} for name in record.head.pooling})
+    assert other_head_note(record, tmp_path) == ""
+    assert "--trial 7" in other_head_note(replace(record, head=plain), tmp_path)
+    assert other_head_note(replace(record, head=plain), tmp_path / "none") == ""
 
 
 def test_a_limit_draws_the_same_rows_again_and_keeps_their_order(explained: Explained) -> None:

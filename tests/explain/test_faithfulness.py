@@ -10,7 +10,7 @@ import torch
 
 from cache.frames import Frames
 from corpora.utterance import Utterance
-from explain.faithfulness import curves as curves_module
+from explain.faithfulness import measure
 from explain.faithfulness.curves import (
     ATTENTION,
     ENERGY,
@@ -21,10 +21,10 @@ from explain.faithfulness.curves import (
     UNTRAINED,
     CurveConfig,
     Curves,
-    frame_curves,
 )
-from explain.faithfulness.dropping import probabilities_of_kept
+from explain.faithfulness.dropping import Known, probabilities_of_kept
 from explain.faithfulness.gains import find_gains, verdict
+from explain.faithfulness.measure import frame_curves
 from explain.faithfulness.orders import places, random_head, shifted
 from explain.faithfulness.section import faithfulness_section
 from explain.load import Material, build_subject
@@ -85,7 +85,7 @@ def test_keeping_frames_equals_a_batch_of_those_frames(number: int, modality: st
     got = probabilities_of_kept(head, frames, modality, kept)
     if isinstance(head.poolings[modality], AttentivePooling):
         known = probabilities_of_kept(
-            head, frames, modality, kept, head.attention(frames, modality)
+            head, frames, modality, kept, Known(head.attention(frames, modality))
         )
         torch.testing.assert_close(known, got, atol=1e-5, rtol=1e-4)
     for choice, row in enumerate(kept):
@@ -110,7 +110,7 @@ def test_dropping_a_frame_with_all_of_the_attention_leaves_the_others_finite() -
     start, end = frames["audio"].offsets[1:3].tolist()
     kept[0, start + int(top[start:end].argmax())] = False
     weights = head.attention(frames, "audio")
-    found = probabilities_of_kept(head, frames, "audio", kept, weights)
+    found = probabilities_of_kept(head, frames, "audio", kept, Known(weights))
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found, probabilities_of_kept(head, frames, "audio", kept))
 
@@ -165,6 +165,26 @@ def test_trained_attention_beats_its_shifted_self(
     assert verdict(gain).startswith("Attention beats its shifted self")
 
 
+def test_without_an_interval_the_verdict_gives_the_plain_numbers_and_says_why() -> None:
+    one = np.full((4, len(SHARES)), 0.5)
+    better = one - np.array([0.2, 0.2, 0.2, -0.2])[:, None]
+    curves = Curves(
+        "audio",
+        np.arange(4),
+        np.full(4, 0.5),
+        {ATTENTION: better, SHIFTED: one, UNTRAINED: one},
+        {ATTENTION: one, SHIFTED: one, UNTRAINED: one},
+    )
+    gain = find_gains(curves, ["a", "a", "b", "b"])[0]
+    said = verdict(gain, reason="2 speakers")
+    assert gain.wins[0] == 0.75
+    assert np.isnan(gain.wins[1])
+    assert "cannot be said with so few speakers (2 speakers). In these 4 utterances" in said
+    assert f"by {gain.deletion.value:+.3f} more" in said
+    assert "better in 75% of the utterances under deletion" in said
+    assert gain.to_json()["insertion"]["better_in"] is None
+
+
 def test_attention_beats_random_and_energy_orders(found: Curves) -> None:
     for rival in (RANDOM, ENERGY):
         assert (found.advantage(ATTENTION, rival).mean(axis=0) > 0.05).all()
@@ -198,7 +218,7 @@ def test_integrated_gradients_are_there_for_as_many_utterances_as_asked(found: C
 def test_without_captum_the_row_is_left_out_and_said(
     planted: tuple[Subject, Planted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(curves_module, "has_captum", lambda: False)
+    monkeypatch.setattr(measure, "has_captum", lambda: False)
     monkeypatch.setattr("explain.faithfulness.section.has_captum", lambda: False)
     section = faithfulness_section(planted[0])
     assert any("captum is not installed" in line for line in section.text)
@@ -209,7 +229,7 @@ def test_results_do_not_depend_on_the_number_of_chunks(
     planted: tuple[Subject, Planted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = frame_curves(planted[0], "audio", FAST)
-    monkeypatch.setattr(curves_module, "CHUNK_FRAMES", 500)
+    monkeypatch.setattr(measure, "CHUNK_FRAMES", 500)
     again = frame_curves(planted[0], "audio", FAST)
     np.testing.assert_allclose(again.deletion[ATTENTION], once.deletion[ATTENTION], atol=1e-5)
 
@@ -221,6 +241,11 @@ def test_random_heads_keep_input_statistics() -> None:
     assert not torch.equal(fresh.output.weight, head.output.weight)
 
 
+def test_the_untrained_head_is_not_what_a_head_of_the_same_seed_began_as() -> None:
+    began = heads(seed=0)[0]
+    assert not torch.equal(random_head(began, 0).output.weight, began.output.weight)
+
+
 def test_a_head_without_attention_is_measured_by_its_saliency() -> None:
     subject, _ = planted_subject({"kind": "statistics"})
     curves = frame_curves(subject, "audio", CurveConfig(plain_limit=30, gradient_limit=0))
@@ -229,6 +254,8 @@ def test_a_head_without_attention_is_measured_by_its_saliency() -> None:
     section = faithfulness_section(subject, CurveConfig(plain_limit=30, gradient_limit=0))
     assert any("30 of 120 utterances, drawn at random" in line for line in section.text)
     assert "Gradient saliency" in section.summary["audio"]["verdict"]
+    first = section.tables[1].rows[0]
+    assert first[:2] == ["gradient saliency", "shifted gradient saliency"]
 
 
 def test_few_speakers_and_one_frame_are_said_and_do_not_crash() -> None:
@@ -238,6 +265,6 @@ def test_few_speakers_and_one_frame_are_said_and_do_not_crash() -> None:
     subject = build_subject(head, Material(utterances, {"audio": frames}))
     section = faithfulness_section(subject, FAST)
     said = " ".join(section.text)
-    assert "cannot be said with so few speakers" in said
+    assert "cannot be said with so few speakers (1 speaker: a bootstrap" in said
     assert "fewer than 8 says nothing" in said
     assert "2 utterances have fewer than 20 frames" in said

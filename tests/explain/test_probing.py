@@ -202,6 +202,18 @@ def test_a_split_of_few_speakers_is_probed_on_the_whole_manifest(
     assert "72 utterances of the whole manifest" in section.text[0]
 
 
+def test_a_model_is_probed_on_its_own_utterances_alone(
+    tones: tuple[Work, Manifest, Subject],
+) -> None:
+    """The cache holds frames of other weights than the fine-tuned ones."""
+    work, manifest, subject = tones
+    few = replace(subject, kind="model", utterances=tuple(subject.utterances[:3]))
+    assert "That is too few" in probing_section(few, work, manifest).text[1]
+    section = probing_section(replace(subject, kind="model"), work, manifest)
+    assert "of the whole manifest" not in section.text[0]
+    assert {row[1] for row in section.tables[0].rows} == {"attended mean", "mean", "deviation"}
+
+
 def test_too_few_utterances_are_said(tones: tuple[Work, Manifest, Subject]) -> None:
     work, manifest, subject = tones
     short = replace(manifest, utterances=manifest.utterances[:30])

@@ -149,6 +149,13 @@ def test_pictures_are_drawn_whatever_is_missing(frames: int, sounding: bool) -> 
     assert b"<svg" in drawn[".svg"]
 
 
+def test_tokens_of_unknown_words_are_shown_by_position() -> None:
+    tokens = replace(item(), reading=None, tokens=np.array([0.5, 0.3, 0.2]))
+    drawn = render(utterance_figure(tokens, Sound()))[".svg"].decode()
+    assert "position of the token: which word it is of is not in the cache" in drawn
+    assert "on special" not in drawn
+
+
 def test_the_same_figure_gives_the_same_files() -> None:
     picture = utterance_figure(item(), Sound(None, ""))
     assert render(picture) == render(picture)
