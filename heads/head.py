@@ -209,6 +209,15 @@ class Head(nn.Module):
         """Logits `[B, C]` of a batch given as frames of each modality, without dropout."""
         return stack_logits([self], as_inputs(frames))[0]
 
+    def classify(self, vectors: Tensor, dropout_seed: int | None = None) -> Tensor:
+        """Logits `[B, C]` of pooled vectors `[B, out]`; with a seed, dropout is on."""
+        if self.hidden is not None:
+            vectors = F.relu(self.hidden(vectors))
+        if dropout_seed is not None and self.config.dropout:
+            vectors = _dropout(vectors, self.config.dropout, dropout_seed)
+        logits: Tensor = self.output(vectors)
+        return logits
+
     def attention(self, frames: Mapping[str, Frames], modality: str) -> Tensor:
         """`[N, columns]`, the weights of one modality's frames (ConfigError if it has none)."""
         view = Inputs.from_frames(frames[modality]).view(*self.config.view(modality))
@@ -239,20 +248,20 @@ def stack_logits(
     Returns:
         `[K, B, C]`.
     """
+    vectors = pooled_vectors(heads, batch)
+    seeds: Sequence[int | None] = dropout_seeds or [None] * len(heads)
+    logits = [head.classify(one, s) for head, one, s in zip(heads, vectors, seeds, strict=True)]
+    return torch.stack(logits)
+
+
+def pooled_vectors(heads: Sequence[Head], batch: Mapping[str, Inputs]) -> list[Tensor]:
+    """What each head's classifier reads, `[B, out]`: its modalities' pooled vectors, in a row."""
     pooled: list[list[Tensor]] = [[] for _ in heads]
     for modality in MODALITIES:
         members = [k for k, head in enumerate(heads) if modality in head.config.dims]
         for k, vector in zip(members, _pool(heads, members, modality, batch), strict=True):
             pooled[k].append(vector)
-    logits = []
-    for k, head in enumerate(heads):
-        vector = pooled[k][0] if len(pooled[k]) == 1 else torch.cat(pooled[k], dim=1)
-        if head.hidden is not None:
-            vector = F.relu(head.hidden(vector))
-        if dropout_seeds is not None and head.config.dropout:
-            vector = _dropout(vector, head.config.dropout, dropout_seeds[k])
-        logits.append(head.output(vector))
-    return torch.stack(logits)
+    return [own[0] if len(own) == 1 else torch.cat(own, dim=1) for own in pooled]
 
 
 def _pool(

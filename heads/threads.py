@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 
 from heads.dataset import Dataset
+from heads.sharing import sharing
 
-# Frame values of a batch (utterances × frames × features, all modalities) from which on products
-# are shared between threads: about 64 utterances of 2.5 s at 512 features. Below, two threads
+# Frame values of a batch (utterances × frames × features, all modalities) from which on its work is
+# shared between threads: about 64 utterances of 2.5 s at 512 features. Below, two threads
 # save little on an idle machine, and on a busy one they wait for each other at every product: a
 # cohort of eleven at 128 features took 110 ms a step on one thread and 900 to 3,000 on two.
 SHARED_VALUES = 2**22
@@ -18,14 +19,10 @@ SHARED_VALUES = 2**22
 
 @contextmanager
 def suitable_threads(dataset: Dataset, batch_size: int) -> Iterator[None]:
-    """Use one thread of torch's inside where batches are small; then as many as before."""
-    before = torch.get_num_threads()
-    if batch_values(dataset, batch_size) < SHARED_VALUES:
-        torch.set_num_threads(1)
-    try:
+    """Inside, as many threads as torch had share the work where batches are large; else one."""
+    small = batch_values(dataset, batch_size) < SHARED_VALUES
+    with sharing(1 if small else torch.get_num_threads()):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def suitable_workers(dataset: Dataset, batch_size: int) -> int:

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from corpora.errors import ConfigError
 from heads.dataset import VectorStore
-from heads.head import Head, Inputs, ViewKey, stack_logits
+from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
 from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.pooling.fixed import FixedPooling
 from heads.pooling.layer_weights import LayerWeightedPooling
+from heads.sharing import dealt, sharing_threads, side_by_side
 from heads.targets import soft_targets
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
@@ -168,19 +169,39 @@ class Cohort:
         factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
         positions = positions.to(self.store.device)
         seeds = [config.seed * EPOCH_PRIME + self.step * STEP_PRIME for config in self.configs]
-        logits = stack_logits(self.heads, batch, seeds)
         weights = None if self._row_weights is None else self._row_weights[:, positions]
-        losses = [
-            loss(logits[k], target[positions], row_weight=None if weights is None else weights[k])
-            for k, (loss, target) in enumerate(zip(self._losses, self._targets, strict=True))
-        ]
+        pooled = pooled_vectors(self.heads, batch)
+        # Each classifier is differentiated by itself, down to the vectors it reads; then poolings
+        # that share their work on frames are, together.
+        read = [vectors.detach().requires_grad_(vectors.requires_grad) for vectors in pooled]
+
+        def learn(members: Sequence[int]) -> None:
+            losses = [
+                self._losses[k](
+                    self.heads[k].classify(read[k], seeds[k]),
+                    self._targets[k][positions],
+                    row_weight=None if weights is None else weights[k],
+                )
+                for k in members
+            ]
+            torch.stack(losses).sum().backward()
+
         self._optimiser.zero_grad()
-        torch.stack(losses).sum().backward()
+        side_by_side(learn, self._hands())
+        roots = [k for k, vectors in enumerate(read) if vectors.requires_grad]
+        if roots:
+            torch.autograd.backward([pooled[k] for k in roots], [read[k].grad for k in roots])
         for group, config in zip(self._optimiser.param_groups, self.configs, strict=True):
             clip_gradients(group["params"], self.schedule.clip)
             group["lr"] = config.learning_rate * factor
         self._optimiser.step()
         self.step += 1
+
+    def _hands(self) -> list[list[int]]:
+        """The heads' positions for each thread, which have about as many parameters to learn."""
+        on_cpu = self.store.device.type == "cpu"
+        sizes = [sum(parameter.numel() for parameter in head.parameters()) for head in self.heads]
+        return dealt(sizes, sharing_threads() if on_cpu else 1)
 
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the heads at `positions` only; the others leave, optimiser state and all."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from heads.pooling.segments import together
-from heads.sharing import Place, share_utterances
+from heads.sharing import Place, share_utterances, shared_product
 
 
 def linear_scores(weight: Tensor, centred: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class _NetworkScores(torch.autograd.Function):
                 for_bias[b] = through.sum(dim=0, dtype=weight.dtype)
 
         share_utterances(differentiate, ctx.lengths)
-        for_weight = (for_hidden.t() @ frames).to(weight.dtype).view_as(weight)
+        for_weight = shared_product(for_hidden, frames).to(weight.dtype).view_as(weight)
         for_frames = None
         if ctx.needs_input_grad[3]:
             for_frames = for_hidden @ weight.flatten(0, 1).to(frames.dtype)

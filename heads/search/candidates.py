@@ -21,6 +21,7 @@ from heads.head import Head, HeadConfig
 from heads.pooling.attentive import Attentive
 from heads.pooling.registry import pooling_config
 from heads.search.space import seed_from
+from heads.sharing import dealt
 from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 
@@ -90,7 +91,8 @@ class Candidates:
         self._workers = workers
         size = len(configs) if selection.folds is None else max(1, HEADS_AT_ONCE // selection.heads)
         # The position of each trial of each company among those that are left.
-        self._members = _divided([config for config, _ in configs], size, workers)
+        companies = max(math.ceil(len(configs) / size), workers)
+        self._members = dealt([_cost(config) for config, _ in configs], companies, size)
         self._companies = [
             _company([configs[k] for k in members], store, schedule, selection)
             for members in self._members
@@ -149,22 +151,6 @@ class Candidates:
             own = folds.numbers == fold
             found[:, own] = predict(heads[fold :: folds.count], self._store, scored[own])
         return found
-
-
-def _divided(heads: Sequence[HeadConfig], size: int, workers: int) -> list[list[int]]:
-    """Positions of the trials in companies of at most `size`, at least one for each worker.
-
-    The costly ones are dealt out first, each to the company that has the least to do.
-    """
-    count = min(len(heads), max(math.ceil(len(heads) / size), workers))
-    companies: list[list[int]] = [[] for _ in range(count)]
-    loads = [0.0] * count
-    for k in sorted(range(len(heads)), key=lambda k: (-_cost(heads[k]), k)):
-        free = [at for at in range(count) if len(companies[at]) < size]
-        home = min(free, key=lambda at: loads[at])
-        companies[home].append(k)
-        loads[home] += _cost(heads[k])
-    return [sorted(company) for company in companies]
 
 
 def _cost(head: HeadConfig) -> float:

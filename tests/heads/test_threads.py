@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from heads.sharing import sharing_threads
 from heads.threads import suitable_threads
 from tests.heads.searches import small_dataset
 
@@ -21,10 +22,11 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(("batch_size", "threads"), [(16, 1), (10**6, 2)])
-def test_small_batches_are_trained_on_one_thread(batch_size: int, threads: int) -> None:
+def test_large_batches_are_shared_and_small_ones_are_not(batch_size: int, threads: int) -> None:
     with suitable_threads(small_dataset(), batch_size):
-        assert torch.get_num_threads() == threads
-    assert torch.get_num_threads() == 2
+        assert sharing_threads() == threads
+        assert torch.get_num_threads() == 1
+    assert sharing_threads() == torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
