@@ -19,6 +19,7 @@ from heads.head import Head, HeadConfig
 from heads.search.candidates import Candidates, Selection, selection_scores
 from heads.search.halving import rungs, survivors
 from heads.search.space import Space, published_params, trial_configs
+from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig
 
 DIM = 1024
@@ -66,11 +67,15 @@ def epoch(
     heads = [Head(config, training.seed) for config, training in configs]
     cohort = Cohort(heads, [training for _, training in configs], store, rows, schedule)
 
+    def ours() -> None:
+        with suitable_threads(dataset, schedule.batch_size):
+            cohort.run_epoch()
+
     def one_by_one() -> None:
         for other in others:
             other.run_epoch()
 
-    found = compare(cohort.run_epoch, one_by_one, settings.times(3))
+    found = compare(ours, one_by_one, settings.times(3))
     return seconds_outcome(found, least)
 
 
@@ -88,6 +93,10 @@ def whole_space(settings: Settings, *, least: float) -> Outcome:
     theirs: list[float] = []
 
     def side_by_side() -> None:
+        with suitable_threads(dataset, schedule.batch_size):
+            search()
+
+    def search() -> None:
         store = VectorStore(dataset, "bf16")
         for cohort in _cohorts(configs):
             candidates = Candidates(cohort, store, schedule, selection)
@@ -98,7 +107,7 @@ def whole_space(settings: Settings, *, least: float) -> Outcome:
                 scores = selection_scores(candidates.probabilities(), gold)
                 stay = list(range(len(scores)))
                 if rung < schedule.epochs:
-                    stay = survivors(scores, [False] * len(scores))
+                    stay = survivors(scores, [False] * len(scores), range(len(scores)))
                     candidates.keep(stay)
                 left[-1].append(stay)
             ours.extend(scores)

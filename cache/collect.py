@@ -11,7 +11,7 @@ from cache.extraction import Extraction, extract_command, moments_name, read_ext
 from cache.failures import read_failures
 from cache.frames import Frames
 from cache.inputs import utterance_keys
-from cache.layers import LayersRead, layer_numbers
+from cache.layers import LayersRead, layer_numbers, layers_text
 from cache.mapped import MappedFrames
 from cache.moments import DEVIATION, MEAN, ROWS
 from cache.stream import FrameStream
@@ -43,7 +43,7 @@ class Collection:
     lower: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
 
     @property
-    def side_by_side(self) -> dict[str, Frames]:
+    def all_layers(self) -> dict[str, Frames]:
         """By modality the frames of all layers asked for beside one another, lowest layer first."""
         everything = range(len(self.utterances))
         found = {}
@@ -144,46 +144,54 @@ def find_frames(
     keys = utterance_keys(work, manifest.utterances)
     read = {name: layer_numbers((layers or {}).get(name, ())) for name in modalities}
     highest = {name: numbers[-1] for name, numbers in read.items() if numbers}
-    wanted = {
-        name: FrameStream.open(work.features / extraction.source(name).stream(highest.get(name)))
+    # Of each modality the highest layer (None), and those below it.
+    wanted: dict[tuple[str, int | None], FrameStream] = {
+        (name, None): _open(work, extraction, name, highest.get(name)) for name in modalities
+    }
+    wanted |= {
+        (name, layer): _open(work, extraction, name, layer)
         for name in modalities
+        for layer in read[name][:-1]
     }
     if speech and "audio" in modalities:
-        wanted[SPEECH] = FrameStream.open(work.features / extraction.source(SPEECH).stream())
+        wanted[SPEECH, None] = _open(work, extraction, SPEECH, None)
     kept: list[Utterance] = []
     missing: list[Utterance] = []
-    held: dict[str, list[str]] = {name: [] for name in wanted}
+    held: dict[tuple[str, int | None], list[str]] = {name: [] for name in wanted}
     for utterance in manifest.utterances:
+        plain = keys[utterance.id]
         own = {
-            name: extraction.source(name).held_key(
-                stream, keys[utterance.id].get(_key_kind(name), "")
-            )
-            for name, stream in wanted.items()
+            (name, layer): extraction.source(name).held_key(stream, plain.get(_key_kind(name), ""))
+            for (name, layer), stream in wanted.items()
         }
         complete = all(own[name] in stream for name, stream in wanted.items())
         (kept if complete else missing).append(utterance)
         if complete:
-            for name, key in own.items():
-                held[name].append(key)
+            for which, key in own.items():
+                held[which].append(key)
     known = read_failures(work.failures)
     unknown = [utterance.id for utterance in missing if utterance.id not in known]
     if unknown:
         raise MissingStepError(
-            f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache "
-            f"(the first: {unknown[0]}). Run `{extract_command(work.root)}` again."
+            f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache"
+            f"{_of_layers(read)} (the first: {unknown[0]}). "
+            f"Run `{extract_command(work.root)}` again."
         )
     moments = {
         name: rows
         for name in modalities
-        if (rows := _kept_moments(work, extraction, name, highest, held[name])) is not None
+        if (rows := _kept_moments(work, extraction, name, highest, held[name, None])) is not None
     }
     lower = {
-        name: _lower(work, extraction, name, read[name][:-1], keys, kept)
+        name: {
+            layer: MappedFrames(wanted[name, layer], tuple(held[name, layer]))
+            for layer in read[name][:-1]
+        }
         for name in modalities
         if len(read[name]) > 1
     }
     for name, by_layer in lower.items():
-        lengths = wanted[name].lengths(held[name]).tolist()
+        lengths = wanted[name, None].lengths(held[name, None]).tolist()
         wrong = [layer for layer in by_layer if by_layer[layer].lengths.tolist() != lengths]
         if wrong:
             raise CacheError(
@@ -192,8 +200,8 @@ def find_frames(
             )
     return Holdings(
         tuple(kept),
-        wanted,
-        {name: tuple(own) for name, own in held.items()},
+        {name: stream for (name, layer), stream in wanted.items() if layer is None},
+        {name: tuple(own) for (name, layer), own in held.items() if layer is None},
         {u.id: known[u.id] for u in missing},
         extraction,
         moments,
@@ -201,29 +209,14 @@ def find_frames(
     )
 
 
-def _lower(
-    work: Work,
-    extraction: Extraction,
-    modality: str,
-    layers: Sequence[int],
-    keys: Mapping[str, Mapping[str, str]],
-    utterances: Sequence[Utterance],
-) -> dict[int, MappedFrames]:
-    """The frames of lower layers, by layer, for utterances that have those of the highest one."""
-    source = extraction.source(modality)
-    plain = [keys[utterance.id].get(_key_kind(modality), "") for utterance in utterances]
-    found = {}
-    for layer in layers:
-        stream = FrameStream.open(work.features / source.stream(layer))
-        own = [source.held_key(stream, key) for key in plain]
-        missing = sum(key not in stream for key in own)
-        if missing:
-            raise MissingStepError(
-                f"{missing} of {len(own)} utterances are not in layer {layer} of the {modality} "
-                f"encoder's cache. Run `{extract_command(work.root)}` again."
-            )
-        found[layer] = MappedFrames(stream, tuple(own))
-    return found
+def _open(work: Work, extraction: Extraction, name: str, layer: int | None) -> FrameStream:
+    return FrameStream.open(work.features / extraction.source(name).stream(layer))
+
+
+def _of_layers(read: Mapping[str, Sequence[int]]) -> str:
+    """Which layers are meant, where several are read."""
+    several = [f"{name} {layers_text(tuple(own))}" for name, own in read.items() if len(own) > 1]
+    return f" with {' and '.join(several)}" if several else ""
 
 
 def _kept_moments(

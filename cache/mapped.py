@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from cache.stream import FrameStream
 class MappedFrames:
     """Frames of B utterances on disk, with the reading half of what `Frames` offers.
 
+    Several threads may read at once: they take turns, as a stream asks for.
+
     Attributes:
         stream: where they lie.
         keys: of the utterances, in their order.
@@ -32,6 +35,7 @@ class MappedFrames:
     speech: Tensor | None = None
     lengths: Tensor = field(init=False)
     offsets: Tensor = field(init=False)
+    _turn: Lock = field(init=False, repr=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
         lengths = torch.from_numpy(np.asarray(self.stream.lengths(self.keys), dtype=np.int64))
@@ -64,12 +68,14 @@ class MappedFrames:
 
     def utterance(self, index: int) -> Tensor:
         """`[T, D]`, one utterance's frames."""
-        return torch.from_numpy(np.array(self.stream.read(self.keys[index])))
+        with self._turn:
+            return torch.from_numpy(np.array(self.stream.read(self.keys[index])))
 
     def select(self, indices: Sequence[int] | Tensor) -> Frames:
         """A batch in memory of the utterances at `indices`, in that order (repeats allowed)."""
         chosen = torch.as_tensor(indices, dtype=torch.int64).tolist()
-        loaded = self.stream.load([self.keys[index] for index in chosen])
+        with self._turn:
+            loaded = self.stream.load([self.keys[index] for index in chosen])
         if self.speech is None:
             return loaded
         parts = [self.speech[self.offsets[i] : self.offsets[i + 1]] for i in chosen]

@@ -24,7 +24,7 @@ from typing import Any
 from corpora.checks import Problem, find_problems, refuse
 from corpora.errors import ManifestError, MissingStepError
 from corpora.files import write_text
-from corpora.manifest_fields import read_fields, write_fields
+from corpora.manifest_fields import FIELDS, read_fields, write_fields
 from corpora.rows import (
     COLUMNS,
     format_number,
@@ -146,7 +146,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     except UnicodeEncodeError as error:
         around = table[max(error.start - 40, 0) : error.start + 40]
         raise ManifestError(f"{path}: not valid Unicode near {around!r}. Rename that.") from error
-    write_fields(manifest, path.with_suffix(".json"))
+    fields = {name: getattr(manifest, name) for name in FIELDS}
+    write_fields(path.with_suffix(".json"), fields)
     write_text(path, table)
 
 

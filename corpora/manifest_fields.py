@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from corpora.errors import ManifestError
 from corpora.files import read_json, write_json
 
-if TYPE_CHECKING:
-    from corpora.manifest import Manifest
-
 FORMAT, VERSION = "emopool-manifest", 1
+FIELDS = (
+    "labels",
+    "corpus",
+    "protocol",
+    "shared_speakers",
+    "synthetic",
+    "settings",
+    "scales",
+)
 
 
-def write_fields(manifest: Manifest, path: Path) -> None:
-    """Write the JSON of a manifest."""
-    fields: Mapping[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "labels": list(manifest.labels),
-        "corpus": manifest.corpus,
-        "protocol": manifest.protocol,
-        "shared_speakers": manifest.shared_speakers,
-        "synthetic": manifest.synthetic,
-        "settings": dict(manifest.settings),
-        "scales": {name: list(ends) for name, ends in manifest.scales.items()},
-    }
-    write_json(path, fields)
+def write_fields(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write the JSON of a manifest's `FIELDS`."""
+    plain = {name: dict(v) if isinstance(v, Mapping) else v for name, v in fields.items()}
+    write_json(path, {"format": FORMAT, "version": VERSION, **plain})
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def cached_material(work: Work, subject: HeadSubject, rows: Manifest) -> Materia
             energy = _companion(work, extraction, "energy", found.utterances, found.frames["audio"])
     if "text" in modalities and found.utterances:
         kinds = _companion(work, extraction, "text", found.utterances, found.frames["text"])
-    return Material(found.utterances, found.side_by_side, grid, energy, kinds, found.failed)
+    return Material(found.utterances, found.all_layers, grid, energy, kinds, found.failed)
 
 
 def recorded_grid(extraction: Extraction) -> Grid:
@@ -182,7 +182,8 @@ def build_subject(
     attentive = [name for name in frames if is_attentive(head, name)]
     with one_thread_each() as threads:
         lengths = torch.stack([batch.lengths for batch in frames.values()]).sum(dim=0).tolist()
-        chunks = runs(lengths, CHUNK_FRAMES)
+        layers = max(head.config.layers(name) for name in frames)
+        chunks = runs(lengths, CHUNK_FRAMES // layers)
         seen = list(threads.map(lambda run: _weighed(head, frames, *run), chunks))
     return Subject(
         kind=kind,

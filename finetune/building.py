@@ -15,7 +15,8 @@ from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.fitting import check_encoders
 from finetune.model import EmotionModel
-from heads.results import HeadRecord, load_head
+from finetune.starting_head import FOLDER
+from heads.results import TRIALS_FOLDER, HeadRecord, load_head, study_of
 
 
 def build_model(
@@ -49,6 +50,7 @@ def build_model(
         "recipes": {name: dict(entry.recipe.fields) for name, entry in sources.items()},
         "streams": {name: record.origin.streams[name] for name in modalities},
         "trial": record.trial,
+        "study": _study(work, source),
         "study_seed": record.study_seed,
         "search_manifest_sha256": record.origin.manifest_sha256,
         "search_dev_macro_f1": record.dev_macro_f1,
@@ -67,3 +69,13 @@ def build_model(
         provenance=provenance,
     )
     return model, record
+
+
+def _study(work: Work, source: Path) -> str:
+    """The study that a head comes from; "" for a head of `compare`."""
+    folder = source if source.is_dir() else source.parent
+    if folder.name == TRIALS_FOLDER:
+        folder = folder.parent
+    elif folder == work.finetune / FOLDER:
+        folder = work.search  # it was trained again
+    return study_of(folder)

@@ -113,6 +113,7 @@ def compare(
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
     from heads.comparing.config import FIXABLE, CompareConfig, parse_names, parse_rates
+    from heads.comparing.text import terminal_text
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
@@ -129,6 +130,7 @@ def compare(
         precision=precision,
         folds=folds,
         plot=plot,
+        device=device,
         fixed=fixed,
     )
     if layers:
@@ -153,4 +155,4 @@ def compare(
                 tell=None if as_json else click.echo,
                 show_progress=not as_json,
             )
-    show(report.to_json(), report.to_text(), as_json)
+    show(report.to_json(), terminal_text(report), as_json)

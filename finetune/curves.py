@@ -36,6 +36,8 @@ class Curves:
     ) -> None:
         self._folder = folder
         self._earlier = list(earlier)
+        if not earlier:
+            (folder / PICTURE).unlink(missing_ok=True)  # of another run
         self._written = time.monotonic()
         self._sent = len(self._earlier)
         self._writer: Any = None

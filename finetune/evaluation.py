@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cache.layers import LayersRead, layers_text
+from cache.layers import LayersRead, layers_text, layers_to_json
 from corpora.errors import ConfigError
 from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
@@ -107,10 +107,7 @@ class Evaluation:
             "corpus": self.corpus,
             "synthetic": self.synthetic,
             "encoders": dict(self.encoders),
-            "layers": {
-                name: list(read) if isinstance(read, tuple) else read
-                for name, read in self.layers.items()
-            },
+            "layers": {name: layers_to_json(read) for name, read in self.layers.items()},
             "layer_weights": {name: list(own) for name, own in self.layer_weights.items()},
             "protocol": self.protocol,
             "shared_speakers": self.shared_speakers,

@@ -30,7 +30,7 @@ from cache.encoders.files import tokenizer_files
 from cache.encoders.grid import read_config
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
-from cache.layers import LayersRead, layers_from_json
+from cache.layers import LayersRead, layers_from_json, layers_to_json
 from corpora.errors import ConfigError, MissingStepError
 from corpora.files import read_json, write_json, write_text
 from finetune.model_card import card_text
@@ -120,10 +120,7 @@ def describe(parts: Parts) -> dict[str, Any]:
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         "head": parts.head.config.to_json(),
-        "layers": {
-            name: list(read) if isinstance(read, tuple) else read
-            for name, read in parts.layers.items()
-        },
+        "layers": {name: layers_to_json(read) for name, read in parts.layers.items()},
         "layer_weights": {name: list(w) for name, w in layer_weights(parts.head).items()},
         "encoders": {
             name: {"folder": FOLDERS[name], **_encoder_summary(encoder)}

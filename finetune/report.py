@@ -29,6 +29,7 @@ class FinetuneReport:
         head: the searched head on the test split; None where there is no such split.
         model: the fine-tuned model on it.
         notes: what the user should know.
+        curves: losses and scores by step, and their picture.
     """
 
     directory: Path
@@ -39,6 +40,7 @@ class FinetuneReport:
     model: Evaluation | None
     notes: tuple[str, ...]
     shared_speakers: bool = False
+    curves: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -46,6 +48,7 @@ class FinetuneReport:
         scored = [evaluation for evaluation in (self.head, self.model) if evaluation is not None]
         return (
             self.directory,
+            *self.curves,
             *(evaluation.folder / name for evaluation in scored for name in (REPORT, PREDICTIONS)),
         )
 

@@ -13,6 +13,7 @@ from cache.store.locks import exclusive_lock
 from corpora.manifest import Manifest, require_splits
 from corpora.work import Work
 from finetune.config import FinetuneConfig
+from finetune.curves import CSV, PICTURE
 from finetune.evaluate import evaluate_head, evaluate_model
 from finetune.evaluation import Evaluation
 from finetune.fitting import check_labels, check_streams
@@ -92,6 +93,7 @@ def run_finetune(
         model=after,
         notes=(*_manifest_notes(record, manifest), *trained.notes),
         shared_speakers=manifest.shared_speakers,
+        curves=tuple(path for n in (CSV, PICTURE) if (path := work.finetune / n).is_file()),
     )
 
 

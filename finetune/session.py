@@ -16,7 +16,7 @@ from corpora.work import Work
 from finetune.bridge import label_agreement
 from finetune.building import build_model
 from finetune.config import FinetuneConfig
-from finetune.curves import CSV, Curves, log_text
+from finetune.curves import Curves, log_text
 from finetune.engine.activations import compute_activations_again
 from finetune.engine.boundary import Boundary, open_boundary
 from finetune.engine.checkpoints import Checkpoints
@@ -183,7 +183,6 @@ def _run_phases(
         run_phase(model, phase, session.steps, session.train, session.dev, around)
     if engine.leads:
         curves.close()
-        session.tell(f"Losses and scores by step: {session.work.finetune / CSV}\n")
     return keeper.results
 
 

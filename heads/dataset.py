@@ -133,6 +133,8 @@ class VectorStore:
         self._vectors: dict[tuple[str, ViewKey], dict[str, Tensor]] = {}
         # One set a thread: companies are trained beside one another.
         self._buffers = threading.local()
+        # What one company makes, another one that needs it too waits for.
+        self._making = threading.Lock()
 
     def vectors(self, modality: str, input_norm: str, name: str, layers: int = 1) -> Tensor:
         """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation.
@@ -142,30 +144,44 @@ class VectorStore:
         return self._kept(modality, (input_norm, layers), [name])[name]
 
     def _kept(self, modality: str, view: ViewKey, names: Sequence[str]) -> Mapping[str, Tensor]:
-        """The vectors of a view; those of these names that are not kept are made, in one pass."""
-        input_norm, layers = view
+        """The vectors of a view, these names and those that were asked for before."""
         kept = self._vectors.setdefault((modality, view), {})
-        if view == ("none", 1) and modality in self.dataset.moments and set(names) - set(kept):
+        if not set(names) <= set(kept):
+            with self._making:
+                self._make(modality, view, names, kept)
+        return kept
+
+    def _make(
+        self, modality: str, view: ViewKey, names: Sequence[str], kept: dict[str, Tensor]
+    ) -> None:
+        """Add the vectors of these names that are missing, in one pass over the frames."""
+        input_norm, layers = view
+        if view == ("none", 1) and modality in self.dataset.moments:
             mean, deviation = self.dataset.moments[modality]
             # With the floor that poolings put under every deviation.
             floor = VARIANCE_FLOOR**0.5
             kept["mean"] = mean.to(self.device)
             kept["deviation"] = deviation.to(self.device).clamp_min(floor)
-        missing = [name for name in dict.fromkeys(names) if name not in kept]
-        if missing:
-            lengths = self.dataset.frames[modality].lengths.tolist()
+        # Several layers are read from disk: what one head wants of them another will want too.
+        wanted = names if layers == 1 else ["mean", "deviation", *names]
+        missing = [name for name in dict.fromkeys(wanted) if name not in kept]
+        if not missing:
+            return
+        lengths = self.dataset.frames[modality].lengths.tolist()
 
-            def make(rows: Sequence[int]) -> list[Tensor]:
-                frames = self.dataset.select(modality, rows, layers).to(self.device)
-                seen = View(_seen(frames, input_norm, layers))
-                return [seen.vector(name) for name in missing]
+        def make(rows: Sequence[int]) -> list[Tensor]:
+            frames = self.dataset.select(modality, rows, layers).to(self.device)
+            seen = View(_seen(frames, input_norm, layers))
+            return [seen.vector(name) for name in missing]
 
-            runs = _chunks(lengths, CHUNK_FRAMES[self.device.type] // layers)
-            with torch.no_grad():
-                beside = self.device.type == "cpu"
-                parts = side_by_side(make, runs) if beside else [make(rows) for rows in runs]
-            kept.update(zip(missing, map(torch.cat, zip(*parts, strict=True)), strict=True))
-        return kept
+        runs = _chunks(lengths, CHUNK_FRAMES[self.device.type] // layers)
+        with torch.no_grad():
+            beside = self.device.type == "cpu"
+            parts = side_by_side(make, runs) if beside else [make(rows) for rows in runs]
+        columns = [list(column) for column in zip(*parts, strict=True)]
+        del parts
+        for name in missing:
+            kept[name] = torch.cat(columns.pop(0))
 
     def inputs(
         self,

@@ -24,8 +24,9 @@ from heads.pooling.view import Affine, View
 # The order in which pooled vectors are concatenated.
 MODALITIES = ("audio", "text")
 INPUT_NORMS = ("none", "layernorm", "standardise")
-# A feature that varies less than this over the training frames is constant: it is not scaled.
-CONSTANT_DEVIATION = 1e-6
+# A feature that varies less than this over the training frames is constant: it is not scaled. Twice
+# the floor that is put under every utterance's deviation.
+CONSTANT_DEVIATION = 2e-5
 
 #: Which view of a modality: normalised how (see `view_name`), and of how many layers.
 ViewKey = tuple[str, int]
@@ -55,7 +56,10 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
-            raise ConfigError(f"a head needs at least two labels, got {list(self.labels)}")
+            raise ConfigError(
+                f"a head needs at least two labels, got {list(self.labels)}. Prepare the corpus "
+                "with more (`prepare CORPUS ROOT`; `--labels` narrows them)."
+            )
         if not self.dims or set(self.dims) - set(MODALITIES) or set(self.dims) != set(self.pooling):
             raise ConfigError(
                 f"a head reads {' and/or '.join(MODALITIES)} with a pooling each; "

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cache.layers import LayersRead, layers_from_json
+from cache.layers import LayersRead, layers_from_json, layers_to_json
 from corpora.manifest import Manifest
 
 
@@ -39,10 +39,7 @@ class Origin:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        layers = {
-            name: list(read) if isinstance(read, tuple) else read
-            for name, read in self.layers.items()
-        }
+        layers = {name: layers_to_json(read) for name, read in self.layers.items()}
         return {**asdict(self), "labels": list(self.labels), "layers": layers}
 
     @classmethod

@@ -234,11 +234,19 @@ def claim_folder(folder: Path, study_id: str) -> None:
     path = folder / STUDY_NOTE
     if not path.is_file():
         write_json(path, {"format": NOTE_FORMAT, "version": VERSION, "study": study_id})
-    elif read_json(path, kind=NOTE_FORMAT, version=VERSION)["study"] != study_id:
+    elif study_of(folder) != study_id:
         raise ConfigError(
             f"{folder} holds the heads of another study than the one to be searched in. "
             "Use another --work, or search with --fresh, which removes them."
         )
+
+
+def study_of(folder: Path) -> str:
+    """The study that the heads of a search's folder belong to; "" where none is noted."""
+    path = folder / STUDY_NOTE
+    if not path.is_file():
+        return ""
+    return str(read_json(path, kind=NOTE_FORMAT, version=VERSION)["study"])
 
 
 def remove_trials(folder: Path, numbers: Iterable[int]) -> None:

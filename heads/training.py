@@ -113,6 +113,7 @@ class Cohort:
         if folds is None:
             folds, held_out = torch.zeros_like(rows), [-1] * len(heads)
         self.heads = [head.to(store.device) for head in heads]
+        self._sizes = [sum(weights.numel() for weights in head.parameters()) for head in heads]
         self.configs = list(configs)
         self.store = store
         self.rows = rows
@@ -134,17 +135,15 @@ class Cohort:
             for config, target, own in zip(configs, targets, held_out, strict=True)
         ]
         self._targets = [target.to(store.device) for target in targets]
-        self._optimiser = torch.optim.AdamW(
-            [
-                {
-                    "params": list(head.parameters()),
-                    "lr": config.learning_rate,
-                    "weight_decay": config.weight_decay,
-                }
-                for head, config in zip(heads, configs, strict=True)
-            ],
-            fused=True,
-        )
+        self._optimisers = [
+            torch.optim.AdamW(
+                head.parameters(),
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                fused=True,
+            )
+            for head, config in zip(heads, configs, strict=True)
+        ]
         for own in sorted(set(held_out)):
             members = [head for head, fold in zip(heads, held_out, strict=True) if fold == own]
             set_input_statistics(members, store, rows[folds != own])
@@ -176,6 +175,9 @@ class Cohort:
         read = [vectors.detach().requires_grad_(vectors.requires_grad) for vectors in pooled]
 
         def learn(members: Sequence[int]) -> None:
+            for k in members:
+                # In the same memory: the system clears each page of fresh memory.
+                self._optimisers[k].zero_grad(set_to_none=False)
             losses = [
                 self._losses[k](
                     self.heads[k].classify(read[k], seeds[k]),
@@ -186,31 +188,31 @@ class Cohort:
             ]
             torch.stack(losses).sum().backward()
 
-        self._optimiser.zero_grad()
-        side_by_side(learn, self._hands())
+        def move(members: Sequence[int]) -> None:
+            for k in members:
+                group = self._optimisers[k].param_groups[0]
+                clip_gradients(group["params"], self.schedule.clip)
+                group["lr"] = self.configs[k].learning_rate * factor
+                self._optimisers[k].step()
+
+        hands = self._hands()
+        side_by_side(learn, hands)
         roots = [k for k, vectors in enumerate(read) if vectors.requires_grad]
         if roots:
             torch.autograd.backward([pooled[k] for k in roots], [read[k].grad for k in roots])
-        for group, config in zip(self._optimiser.param_groups, self.configs, strict=True):
-            clip_gradients(group["params"], self.schedule.clip)
-            group["lr"] = config.learning_rate * factor
-        self._optimiser.step()
+        side_by_side(move, hands)
         self.step += 1
 
     def _hands(self) -> list[list[int]]:
         """The heads' positions for each thread, which have about as many parameters to learn."""
         on_cpu = self.store.device.type == "cpu"
-        sizes = [sum(parameter.numel() for parameter in head.parameters()) for head in self.heads]
-        return dealt(sizes, sharing_threads() if on_cpu else 1)
+        return dealt(self._sizes, sharing_threads() if on_cpu else 1)
 
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the heads at `positions` only; the others leave, optimiser state and all."""
-        for k, group in enumerate(self._optimiser.param_groups):
-            if k not in positions:
-                for parameter in group["params"]:
-                    self._optimiser.state.pop(parameter, None)
-        self._optimiser.param_groups = [self._optimiser.param_groups[k] for k in positions]
+        self._optimisers = [self._optimisers[k] for k in positions]
         self.heads = [self.heads[k] for k in positions]
+        self._sizes = [self._sizes[k] for k in positions]
         self.configs = [self.configs[k] for k in positions]
         self._losses = [self._losses[k] for k in positions]
         self._targets = [self._targets[k] for k in positions]

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.grid import SAMPLE_RATE
+from cache.encoders.text_encoder import TextEncoder
 from cache.frames import Frames
 from finetune.predicting.answers import AttendedFrame
+from heads.head import Head
 from heads.pooling.attentive import AttentivePooling
 
-if TYPE_CHECKING:
-    from finetune.model import EmotionModel
+
+class Model(Protocol):
+    """What predicting needs of a model; see `finetune.model.EmotionModel`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+
+    @property
+    def head(self) -> Head:
+        """What reads the frames."""
+
+    @property
+    def audio_encoder(self) -> AudioEncoder | None:
+        """None for a model that reads text alone."""
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """None for a model that listens alone."""
+
+    def encode(
+        self, waveforms: Sequence[Any] | None, texts: Sequence[str] | None
+    ) -> dict[str, Frames]:
+        """Frames of each modality that the head reads."""
+
+    def eval(self) -> object:
+        """Switch dropout off."""
 
 
 def most_attended(
-    model: EmotionModel, frames: Mapping[str, Frames], count: int
+    model: Model, frames: Mapping[str, Frames], count: int
 ) -> list[tuple[AttendedFrame, ...]]:
     """The speech frames of each utterance that are attended most, the first the most.
 

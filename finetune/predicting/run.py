@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,10 +25,7 @@ from cache.extracting.decoding import batches, decode_ahead, where_of
 from corpora.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
 from finetune.predicting.answers import Answer, AttendedFrame, Prediction, Unusable
-from finetune.predicting.attended import most_attended, moved
-
-if TYPE_CHECKING:
-    from finetune.model import EmotionModel
+from finetune.predicting.attended import Model, most_attended, moved
 
 # Recordings that are planned together: enough for batches of like length, and a second's work.
 AT_ONCE = 256
@@ -70,7 +67,7 @@ class _Job:
 
 
 def predict(
-    models: Sequence[EmotionModel],
+    models: Sequence[Model],
     utterances: Sequence[Utterance],
     *,
     top_frames: int = TOP_FRAMES,
@@ -109,7 +106,7 @@ def predict(
 class _Run:
     """What stays the same from one lot of recordings to the next."""
 
-    models: Sequence[EmotionModel]
+    models: Sequence[Model]
     top_frames: int
     hears: Hears | None
     max_seconds: float

@@ -36,6 +36,7 @@ class CompareConfig:
         precision: of the frames in training, `auto`, `fp32` or `bf16` (`heads.precision`).
         folds: by the folds of the manifest where it has such; False: by its splits.
         plot: whether to draw the picture.
+        device: that heads are trained on, `auto`, `cpu` or `cuda`.
         fixed: a protocol's settings; those of `FIXABLE` hold for every row.
 
     Raises:
@@ -52,6 +53,7 @@ class CompareConfig:
     precision: str = "auto"
     folds: bool = True
     plot: bool = True
+    device: str = "auto"
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     @property

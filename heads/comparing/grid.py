@@ -14,7 +14,7 @@ from corpora.errors import ConfigError, did_you_mean
 from heads.comparing.config import CompareConfig
 from heads.comparing.published import MODALITIES, POOLINGS, Figures
 from heads.head import HeadConfig
-from heads.search.axes import Choice
+from heads.search.axes import Choice, choices
 from heads.search.space import PUBLISHED, Space, published_params
 
 #: The published hidden size of a two-layer scorer.
@@ -99,10 +99,10 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     modalities = space.axes["modalities"]
     assert isinstance(modalities, Choice)
     rest = config.shared
-    if rest["loss"] not in _values(space.axes["loss"]):
+    if rest["loss"] not in choices(space.axes["loss"]):
         raise ConfigError(
             f"The loss {rest['loss']} needs what this manifest has not (raters' votes). Known: "
-            f"{', '.join(_values(space.axes['loss']))}."
+            f"{', '.join(choices(space.axes['loss']))}."
         )
     chosen = _chosen_poolings(config.poolings)
     rows: dict[str, Row] = {}
@@ -157,9 +157,9 @@ def _grid_lines(space: Space, together: str) -> list[tuple[str, dict[str, Any], 
         tuple(own.get(axis) for axis in axes): POOLINGS.get(name) for name, own in PUBLISHED.items()
     }
     lines = []
-    for n in _values(axes["scorer_layers"]):
-        for q in _values(axes["queries"]):
-            for h in _values(axes["heads"]):
+    for n in choices(axes["scorer_layers"]):
+        for q in choices(axes["queries"]):
+            for h in choices(axes["heads"]):
                 own = {
                     "modalities": together,
                     "pooling": "attentive",
@@ -202,7 +202,3 @@ def _chosen_poolings(names: Sequence[str]) -> tuple[str, ...]:
                 f"Known: {', '.join(PUBLISHED)}."
             )
     return tuple(known[name.lower()] for name in names) or tuple(PUBLISHED)
-
-
-def _values(axis: object) -> tuple[Any, ...]:
-    return axis.values if isinstance(axis, Choice) else ()

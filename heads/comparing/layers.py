@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from cache.encoders.device import choose_device
 from cache.extraction import Source, layer_name, moments_name, read_extraction
 from cache.failures import read_failures
 from cache.frames import Frames
@@ -63,6 +64,7 @@ def run_layers(
             "The sweep over layers reads means and deviations; layer normalisation needs frames. "
             "Use --input-norm none or standardise."
         )
+    device = choose_device(config.device)
     refuse_leakage(work, manifest)
     failed = read_failures(work.failures)
     utterances = tuple(u for u in manifest.utterances if u.id not in failed)
@@ -77,7 +79,7 @@ def run_layers(
         entries = []
         for layer in sorted({*source.layers, *source.moments}):
             row, reference = _row(work, manifest, source, modality, layer, config)
-            load = partial(_load, work, manifest, utterances, modality, layer)
+            load = partial(_load, work, manifest, utterances, modality, layer, device)
             jobs.append(Job({row.key: row}, load, {reference: (modality,)}))
             rows[row.key], references[reference] = row, (modality,)
             entries.append(Entry(f"{modality} {layer}", row.key, layer=layer))
@@ -131,6 +133,7 @@ def _load(
     utterances: tuple[Utterance, ...],
     modality: str,
     layer: int,
+    device: str,
 ) -> VectorStore:
     """Means and deviations of one layer; each utterance's mean stands for its frames.
 
@@ -142,4 +145,4 @@ def _load(
     dataset = Dataset(
         utterances, manifest.labels, {modality: frames}, {modality: (mean, deviation)}
     )
-    return VectorStore(dataset)
+    return VectorStore(dataset, device=device)

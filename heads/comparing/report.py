@@ -1,17 +1,14 @@
-"""What a comparison found, as data and as text; the tables themselves are in `tables`."""
+"""What a comparison found; as text it is in `text`, its tables in `tables`."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.text_table import aligned, wrapped
 from heads.comparing.lines import Line, Table
 from heads.comparing.published import CAVEAT, SOURCE
-from heads.comparing.tables import cells, finetuned_cells, notes_of, right_columns
 from heads.metrics import Report
 from heads.origin import Origin
 
@@ -156,38 +153,6 @@ class CompareReport:
                 "Tiny encoders show that the pipeline works; they say nothing about speech."
             )
         return lines
-
-    def to_text(self) -> str:
-        """For a terminal."""
-        paragraphs = [*self.introduction, *(f"Note: {note}" for note in self.notes)]
-        parts = [line for paragraph in paragraphs for line in wrapped(paragraph)]
-        for table in self.tables:
-            rows = cells(self, table)
-            parts += ["", f"{table.title}:", *aligned(rows, right=right_columns(rows))]
-        parts += ["", *(line for note in notes_of(self) for line in wrapped(note))]
-        if self.finetuned:
-            parts += ["", "Fine-tuned with their encoders:", *aligned(finetuned_cells(self))]
-            parts += [f"Note: {note}" for row in self.finetuned for note in row.notes]
-        parts += ["", "Wrote:", *(f"  {path}" for path in self.files)]
-        return "\n".join([*parts, *self._next()])
-
-    def _next(self) -> list[str]:
-        work = shlex.quote(str(self.folder.parent))
-        if self.name == "layers":
-            return ["", f"Next: python cli.py compare --work {work}"]
-        lines = []
-        if "grid" not in {table.name for table in self.tables}:
-            lines.append(
-                f"Next: python cli.py compare --tables grid --work {work}"
-                "   (every Q, H and depth n, un-mixed)"
-            )
-        if self.heads:
-            key = self.tables[0].best
-            lines.append(
-                f"{'  or' if lines else 'Next'}: python cli.py compare --finetune "
-                f"{shlex.quote(key)} --work {work}"
-            )
-        return ["", *lines] if lines else []
 
 
 def _line_json(line: Line) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cache.encoders.device import choose_device
 from cache.inputs import utterance_keys
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -52,7 +53,8 @@ def run_compare(
         MissingExtraError: a picture was asked for and matplotlib is missing.
     """
     refuse_leakage(work, manifest)
-    dataset = load_dataset(work, manifest)
+    config = config or CompareConfig()
+    dataset = load_dataset(work, manifest, device=choose_device(config.device))
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -62,7 +64,7 @@ def run_compare(
         dataset,
         work.compare,
         read_origin(work, manifest, dataset.frames),
-        config or CompareConfig(),
+        config,
         fresh=fresh,
         notes=notes,
         show_progress=show_progress,
@@ -91,8 +93,9 @@ def compare_heads(
         show_progress: whether to draw a progress bar.
     """
     plan = comparison_plan(Space.of(dataset), config)
-    precision = choose_precision(config.precision, dataset, config.batch_size)
-    store = VectorStore(dataset, precision)
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, dataset, config.batch_size, device)
+    store = VectorStore(dataset, precision, device)
     comparison = Comparison(
         name="compare",
         folder=folder,

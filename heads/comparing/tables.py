@@ -6,15 +6,13 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from heads.comparing.lines import Line, Table
 from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE
+from heads.comparing.report import CompareReport
 from heads.metrics import HEADLINE, score_cells
-
-if TYPE_CHECKING:
-    from heads.comparing.report import CompareReport
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
 

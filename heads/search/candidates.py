@@ -92,7 +92,7 @@ class Candidates:
         size = len(configs) if selection.folds is None else max(1, HEADS_AT_ONCE // selection.heads)
         # The position of each trial of each company among those that are left.
         companies = max(math.ceil(len(configs) / size), workers)
-        self._members = dealt([_cost(config) for config, _ in configs], companies, size)
+        self._members = dealt([head_cost(config) for config, _ in configs], companies, size)
         self._companies = [
             _company([configs[k] for k in members], store, schedule, selection)
             for members in self._members
@@ -153,7 +153,7 @@ class Candidates:
         return found
 
 
-def _cost(head: HeadConfig) -> float:
+def head_cost(head: HeadConfig) -> float:
     """About how much work a head is: the outputs of its scorers, and its classifier as one more."""
     cost = 1.0
     for name in head.modalities:

@@ -33,15 +33,20 @@ def staying(sampled: int) -> int:
     return math.ceil(sampled / KEEP)
 
 
-def survivors(scores: Sequence[float], protected: Sequence[bool]) -> list[int]:
+def survivors(
+    scores: Sequence[float], protected: Sequence[bool], costs: Sequence[float]
+) -> list[int]:
     """Positions of those who stay, in their order.
 
+    Where a corpus is so easy that many score the same, the simplest of them are the better ones.
+
     Args:
-        scores: of each trial; larger is better, of equals the earlier one is.
+        scores: of each trial; larger is better.
         protected: who stays whatever the score, and takes nobody's place.
+        costs: of equal scores the lower one stays; of equal costs the earlier trial.
     """
     sampled = [k for k, safe in enumerate(protected) if not safe]
-    best = sorted(sampled, key=lambda k: (-scores[k], k))[: staying(len(sampled))]
+    best = sorted(sampled, key=lambda k: (-scores[k], costs[k], k))[: staying(len(sampled))]
     return sorted([*best, *(k for k, safe in enumerate(protected) if safe)])
 
 

@@ -30,7 +30,7 @@ from heads.results import (
     selection_file,
     trial_file,
 )
-from heads.search.candidates import Candidates, Selection, selection_scores
+from heads.search.candidates import Candidates, Selection, head_cost, selection_scores
 from heads.search.halving import rungs, survivors
 from heads.search.space import Space, trial_configs
 from heads.search.study import PUBLISHED, SEED, HeadStudy, final_value
@@ -112,7 +112,8 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
         for member, score in zip(members, scores, strict=True):
             study.report(member.trial, score, rung)
         if rung < setting.schedule.epochs:
-            stay = survivors(scores, [bool(member.published) for member in members])
+            safe = [bool(member.published) for member in members]
+            stay = survivors(scores, safe, [head_cost(member.head) for member in members])
             for k in set(range(len(members))) - set(stay):
                 study.prune(members[k].trial)
             candidates.keep(stay)

@@ -165,7 +165,7 @@ def search_heads(
                     notes=(
                         *notes,
                         *found,
-                        *weighing_notes(dataset, origin.layers),
+                        *weighing_notes(dataset, origin.layers, space.axes),
                         *_votes_note(dataset, space, selection),
                         *skipped,
                     ),
@@ -175,6 +175,11 @@ def search_heads(
 def check_rows(dataset: Dataset) -> list[str]:
     """Refuse data that cannot be searched on; return what is worth a note."""
     require_splits(Manifest(dataset.utterances, dataset.labels, corpus=""), ("train", "dev"))
+    if len(dataset.labels) < 2:
+        raise ManifestError(
+            f"The manifest has one label, {dataset.labels[0]}: there is nothing to tell apart. "
+            "Prepare the corpus with at least two (`prepare CORPUS ROOT`; `--labels` narrows them)."
+        )
     held = {
         split: {dataset.utterances[i].label for i in dataset.rows(split).tolist()}
         for split in ("train", "dev")

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from corpora.text_table import aligned
 from heads.metrics import Report, score_cells
 from heads.reference import Reference
+from heads.search.ensemble import Ensemble
+from heads.statistics.comparison import Difference
 from heads.statistics.optimism import Optimism
 
-if TYPE_CHECKING:
-    from heads.search.summary import SearchReport
 
+def score_table(
+    scores: Mapping[str, Report],
+    team: Ensemble | None,
+    reference: Reference,
+    *,
+    fold_scores: Sequence[Report] = (),
+    ahead: Mapping[str, Difference],
+    optimism: Optimism | None = None,
+) -> list[str]:
+    """Best head, ensemble and reference on every split, and how to read them.
 
-def score_table(report: SearchReport) -> list[str]:
-    """Best head, ensemble and reference on every split, and how to read them."""
-    scores = report.best.scores
+    Args:
+        scores: of the best head, by split.
+        team: the ensemble, where it was asked for.
+        reference: the logistic regression.
+        fold_scores: of the best trial, on each fold by itself.
+        ahead: by split, how far the best head is ahead of the reference.
+        optimism: how much of the winner's score is the luck of being chosen.
+    """
     folded = "folds" in scores
     titles = {
         "folds": "folds of train and dev (selected on them)",
@@ -26,11 +40,10 @@ def score_table(report: SearchReport) -> list[str]:
         "test": "test",
     }
     lines: list[tuple[str, ...]] = [("", "macro-F1", "UA", "WA", "utterances")]
-    team = report.ensemble
     for name, own in (
         ("best head", scores),
         (f"ensemble of {len(team.trials) if team else 0}", team.scores if team else {}),
-        ("reference", report.reference.scores),
+        ("reference", reference.scores),
     ):
         lines += [
             (f"{name}, {titles[split]}", *score_cells(own[split]))
@@ -40,11 +53,11 @@ def score_table(report: SearchReport) -> list[str]:
     return [
         *aligned(lines, right=(4,)),
         *(_interval_note(split, own) for split, own in scores.items()),
-        *_fold_note(report.fold_scores),
+        *_fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),
-        _reference_note(report.reference, folded=folded),
-        *(f"Best head minus reference, {split}: {ahead}." for split, ahead in report.ahead.items()),
-        *_worth(report, folded=folded),
+        _reference_note(reference, folded=folded),
+        *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
+        *_worth(optimism, folded=folded, tested="test" in scores),
     ]
 
 
@@ -81,7 +94,7 @@ def _reference_note(reference: Reference, *, folded: bool) -> str:
     )
 
 
-def _worth(report: SearchReport, *, folded: bool) -> list[str]:
+def _worth(optimism: Optimism | None, *, folded: bool, tested: bool) -> list[str]:
     """What the score of selection is worth, and which score is a result."""
     where = "folds" if folded else "dev"
     text = []
@@ -90,9 +103,9 @@ def _worth(report: SearchReport, *, folded: bool) -> list[str]:
             "The winner was chosen by its score on the folds. The head itself is then trained on "
             "train alone; its dev score is no result either, for dev was part of the folds."
         )
-    if report.optimism is not None:
-        text += optimism_lines(report.optimism, where)
-    if "test" in report.best.scores:
+    if optimism is not None:
+        text += optimism_lines(optimism, where)
+    if tested:
         text.append(
             f"The test set had no part in the choice. The {where} score is what the winner was "
             "picked by, so it flatters it."

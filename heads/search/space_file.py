@@ -16,13 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cache.amounts import bytes_text
 from corpora.errors import ConfigError, MissingStepError, did_you_mean
 from heads.head import MODALITIES
 from heads.search.axes import Axis, Choice, Range
 from heads.search.space import POOLING_AXES, Space
+from heads.search.weighing import MOST_BYTES
 
 # Of the axes of poolings only `layers` can be absent.
 _ONE_LAYER = " It needs several cached layers of an encoder: extract them with --audio-layers."
+_TOO_LARGE = (
+    " The layers cached here are too large to be weighed: vectors of every utterance would take "
+    f"more than {bytes_text(MOST_BYTES)}. Extract fewer."
+)
 
 
 def narrowed(space: Space, path: Path | None, fixed: Mapping[str, Any], fixed_by: str) -> Space:
@@ -85,7 +91,9 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
         names = [f"{modality}_{name}" for modality in MODALITIES] if shared else [name]
         known = [axis for axis in names if axis in allowed]
         if not known:
-            why = _ONE_LAYER if name in POOLING_AXES else did_you_mean(name, allowed)
+            why = did_you_mean(name, allowed)
+            if name in POOLING_AXES:
+                why = _TOO_LARGE if space.layers and not space.weighable else _ONE_LAYER
             raise ConfigError(
                 f"{where}: there is no axis {name!r}.{why} Axes: {', '.join(allowed)}."
             )

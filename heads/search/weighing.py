@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from cache.amounts import bytes_text
 from cache.layers import LayersRead, layer_numbers, layers_text
 from heads.dataset import Dataset
+from heads.search.axes import Axis, choices
 
 #: Values of the axis `layers`: the highest cached layer, or a learnt weighted sum of all of them.
 TOP, WEIGHTED = "top", "weighted"
@@ -43,18 +44,22 @@ def weighable_kinds(dataset: Dataset) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if _vector_bytes(dataset, kind) <= MOST_BYTES)
 
 
-def weighing_notes(dataset: Dataset, top: Mapping[str, LayersRead]) -> list[str]:
+def weighing_notes(
+    dataset: Dataset, top: Mapping[str, LayersRead], axes: Mapping[str, Axis]
+) -> list[str]:
     """What is weighed, and what is not for its size.
 
     Args:
         dataset: with its lower layers.
         top: the highest layer of each modality.
+        axes: of the space, as it was narrowed; nothing is said where it weighs nothing.
     """
     kinds = weighable_kinds(dataset)
     read = {
         name: (*lower, *layer_numbers(top[name])) for name, lower in lower_layers(dataset).items()
     }
-    if not read:
+    offered = {v for name, axis in axes.items() if name.endswith("layers") for v in choices(axis)}
+    if not read or (kinds and WEIGHTED not in offered):
         return []
     layers = " and ".join(f"{name} {layers_text(numbers)}" for name, numbers in read.items())
     notes = []

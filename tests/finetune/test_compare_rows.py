@@ -17,6 +17,7 @@ from heads.comparing.config import CompareConfig
 from heads.comparing.layers import run_layers
 from heads.comparing.report import CompareReport
 from heads.comparing.run import run_compare
+from heads.comparing.text import terminal_text
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 
@@ -67,7 +68,7 @@ def test_the_table_says_which_phases_were_done_and_both_scores(
     (row,) = tuned.finetuned
     assert row.head is not None
     assert row.model is not None
-    for text in (tuned.to_text(), (compared[0].compare / "compare.md").read_text()):
+    for text in (terminal_text(tuned), (compared[0].compare / "compare.md").read_text()):
         assert DONE in text
         assert f"{row.model.macro_f1:.3f}" in text
         assert f"{row.head.macro_f1:.3f}" in text

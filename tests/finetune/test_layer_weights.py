@@ -111,7 +111,7 @@ def test_logits_on_raw_input_equal_those_on_cached_frames(
     directories = {name: work.encoders / f"tiny-{name}" for name in read}
     assembled = assemble(head, directories, read, speech_dtype=dtype)
     with torch.no_grad():
-        expected = head({n: f.select(range(8)) for n, f in collection.side_by_side.items()})
+        expected = head({n: f.select(range(8)) for n, f in collection.all_layers.items()})
         found = assembled([load_audio(u.audio) for u in some], [u.text for u in some])
     near = 2e-4 if dtype == "float32" else 3e-2
     torch.testing.assert_close(found, expected, atol=near, rtol=0)

@@ -23,6 +23,7 @@ from heads.comparing.outcomes import choose_rate
 from heads.comparing.published import CAVEAT
 from heads.comparing.report import CompareReport
 from heads.comparing.run import ROWS
+from heads.comparing.text import terminal_text
 from heads.comparing.units import Kept, Unit
 from heads.dataset import Dataset, VectorStore
 from heads.metrics import HEADLINE
@@ -288,7 +289,7 @@ def test_few_speakers_have_no_intervals_and_no_comparison(tmp_path: Path) -> Non
         for line in lines_of(report)
         for outcome in line.outcomes.values()
     )
-    assert "fewer than 8" in report.to_text()
+    assert "fewer than 8" in terminal_text(report)
 
 
 def test_published_figures_stand_in_a_column_of_their_own(
@@ -299,7 +300,7 @@ def test_published_figures_stand_in_a_column_of_their_own(
     assert average is not None
     assert average.published is not None
     assert average.published.dev == 0.3559
-    for text in (report.to_text(), (folder / "compare.md").read_text()):
+    for text in (terminal_text(report), (folder / "compare.md").read_text()):
         assert "published dev (test)" in text
         assert CAVEAT in text
     with (folder / "compare.csv").open(newline="") as file:
@@ -317,7 +318,7 @@ def test_a_dev_score_is_called_one_of_selection(done: tuple[CompareReport, Path]
         ("dev", "True"),
         ("test", "False"),
     }
-    assert "it is no result" in done[0].to_text()
+    assert "it is no result" in terminal_text(done[0])
 
 
 def test_without_a_test_split_the_table_says_that_it_has_no_result(tmp_path: Path) -> None:
@@ -327,7 +328,7 @@ def test_without_a_test_split_the_table_says_that_it_has_no_result(tmp_path: Pat
     )
     report = small_comparison(tmp_path / "c", dataset=replace(dataset, utterances=utterances))
     assert set(report.sizes) == {"dev"}
-    assert "There is no test split" in report.to_text()
+    assert "There is no test split" in terminal_text(report)
 
 
 def test_the_head_of_a_row_is_kept_as_one_that_can_be_fine_tuned(
@@ -397,7 +398,7 @@ def test_folds_are_averaged_as_the_field_reports_them(
         start += len(own)
     expected = (np.mean(values), np.std(values, ddof=1))
     assert line.outcomes["test"].scores["uar"].folds == pytest.approx(expected)
-    assert "UA, folds" in report.to_text()
+    assert "UA, folds" in terminal_text(report)
 
 
 def test_labels_of_a_fold_change_no_choice_for_its_own_head(tmp_path: Path) -> None:
@@ -427,7 +428,7 @@ def test_heads_of_folds_are_not_offered_for_fine_tuning(
     folded: tuple[CompareReport, Path],
 ) -> None:
     assert folded[0].heads == {}
-    assert "--finetune" not in folded[0].to_text()
+    assert "--finetune" not in terminal_text(folded[0])
 
 
 def test_folds_can_be_left_aside_for_the_splits(tmp_path: Path) -> None:

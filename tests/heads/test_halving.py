@@ -8,27 +8,34 @@ from hypothesis import strategies as st
 
 from heads.search.halving import default_epochs, head_epochs, rungs, survivors
 
-SCORES = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1)
+SCORES = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans(), st.sampled_from([1.0, 9.0, 80.0])
+    ),
+    min_size=1,
+)
 
 
 @given(SCORES)
-def test_a_third_of_the_sampled_ones_stays(cohort: list[tuple[float, bool]]) -> None:
-    scores, protected = zip(*cohort, strict=True)
-    stay = survivors(scores, protected)
+def test_a_third_of_the_sampled_ones_stays(cohort: list[tuple[float, bool, float]]) -> None:
+    scores, protected, costs = zip(*cohort, strict=True)
+    stay = survivors(scores, protected, costs)
     sampled = protected.count(False)
     assert sum(not protected[k] for k in stay) == -(-sampled // 3)
 
 
 @given(SCORES)
-def test_protected_ones_stay_and_nobody_better_left(cohort: list[tuple[float, bool]]) -> None:
-    scores, protected = zip(*cohort, strict=True)
-    stay = survivors(scores, protected)
+def test_protected_ones_stay_and_nobody_better_left(
+    cohort: list[tuple[float, bool, float]],
+) -> None:
+    scores, protected, costs = zip(*cohort, strict=True)
+    stay = survivors(scores, protected, costs)
     assert stay == sorted(set(stay))
     left = set(range(len(scores))) - set(stay)
     assert not any(protected[k] for k in left)
     for k in left:
         for kept in (k for k in stay if not protected[k]):
-            assert (scores[kept], -kept) > (scores[k], -k)
+            assert (scores[kept], -costs[kept], -kept) > (scores[k], -costs[k], -k)
 
 
 def test_a_cohort_is_compared_at_a_ninth_a_third_and_the_end() -> None:
@@ -59,5 +66,7 @@ def test_the_cost_of_a_cohort_is_what_halving_it_takes(
         while epoch < rung:
             cost += len(company)
             epoch += 1
-        company = [company[k] for k in survivors([0.0] * len(company), company)]
+        company = [
+            company[k] for k in survivors([0.0] * len(company), company, [1.0] * len(company))
+        ]
     assert head_epochs(sampled + protected, protected, epochs) == cost

@@ -316,6 +316,15 @@ def test_a_head_whose_numbers_overflowed_scores_nothing() -> None:
     assert scores[1] > 0.0
 
 
+def test_a_corpus_with_one_label_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    dataset = small_dataset()
+    alike = tuple(replace(u, label="joy") for u in dataset.utterances)
+    with pytest.raises(ManifestError, match=r"one label, joy.* Prepare the corpus"):
+        small_search(
+            tmp_path / "search", 1, dataset=replace(dataset, utterances=alike, labels=("joy",))
+        )
+
+
 @pytest.mark.parametrize("option", [{"trials": 0}, {"cohort": 0}, {"seed": -1}, {"epochs": 0}])
 def test_an_option_out_of_range_is_refused(option: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
