@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,16 @@ def test_a_selection_is_the_same_with_repeats_in_any_order(
     assert one.speech is not None
     assert other.speech is not None
     assert torch.equal(one.speech, other.speech)
+
+
+def test_threads_that_read_at_once_get_what_one_gets(
+    both: tuple[Frames, MappedFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, mapped = both
+    # Every read of the other part lets go of the map of this one.
+    monkeypatch.setattr(mapped.stream, "_most_maps", 1)
+    order = [number for _ in range(40) for number in (0, 11, 5, 7)]
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(mapped.utterance, order))
+    for number, values in zip(order, read, strict=True):
+        assert torch.equal(values, frames.utterance(number))

@@ -13,13 +13,15 @@ from cache.failures import write_failures
 from corpora.errors import ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
+from finetune.building import build_model
 from finetune.config import TINY_LEARNING_RATES, FinetuneConfig, parse_phases
+from finetune.curves import CSV
 from finetune.evaluate import evaluate_model
 from finetune.fitting import failed_at_extraction
 from finetune.model import EmotionModel
 from finetune.report import FinetuneReport
 from finetune.run import run_finetune
-from heads.results import save_head, trial_file
+from heads.results import BEST, claim_folder, save_head, trial_file
 from heads.statistics.bootstrap import Interval
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
@@ -72,6 +74,24 @@ def test_the_model_says_where_it_comes_from(
     assert set(provenance["recipes"]["audio"]) >= {"weights", "config", "front_end"}
     assert [phase["config"]["phase"] for phase in provenance["phases"]] == [2, 3]
     assert {"emopool", "torch", "transformers"} <= set(provenance["versions"])
+
+
+def test_the_model_names_the_study_of_its_head(searched: Searched, tmp_path: Path) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    claim_folder(work.search, "7-voices")
+    kept = trial_file(work.search, searched.record.trial)
+    save_head(kept, kept.with_suffix(".safetensors"), searched.head, searched.record)
+    for source in (work.search / BEST, kept):
+        model, _ = build_model(work, source, "cpu", "fp32")
+        assert model.provenance["study"] == "7-voices"
+
+
+def test_what_was_written_is_listed_with_its_curves(
+    finished: tuple[Work, FinetuneReport, str],
+) -> None:
+    work, report, _ = finished
+    assert work.finetune / CSV in report.files
+    assert all(path.exists() for path in report.files)
 
 
 def test_the_report_is_text_and_json(finished: tuple[Work, FinetuneReport, str]) -> None:

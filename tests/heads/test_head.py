@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from cache.frames import Frames
 from corpora.errors import ConfigError
+from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, as_inputs, stack_logits
 from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset
 
@@ -64,6 +67,18 @@ def test_a_constant_feature_is_not_scaled() -> None:
     head = Head(audio_only("standardise"), 0)
     head.set_input_statistics("audio", torch.zeros(16), torch.zeros(16))
     assert torch.equal(head.get_buffer("audio_scale"), torch.ones(16))
+
+
+def test_a_feature_that_is_constant_over_the_training_frames_is_not_scaled() -> None:
+    dataset = make_dataset(6)
+    frames = in_memory(dataset)["audio"]
+    frames.values[:, 3] = 7.25
+    store = VectorStore(replace(dataset, frames={"audio": frames}))
+    head = Head(audio_only("standardise"), 0)
+    head.set_input_statistics("audio", *store.frame_statistics("audio", torch.arange(6)))
+    scale = head.get_buffer("audio_scale")
+    assert scale[3] == 1
+    assert (scale[:3] != 1).all()
 
 
 def test_dropout_depends_on_the_heads_own_seed_only() -> None:
