@@ -116,7 +116,7 @@ def _align(u: Utterance, seconds: float, random: np.random.Generator) -> Path:
 
 def _fill_cache(work: Work, manifest: Manifest, seconds: NDArray[np.float64]) -> None:
     """Frames, token kinds, energy, speech and cues, and the record of their extraction."""
-    grid: JSON = {"hop": GRID.hop, "window": GRID.window, "rule": GRID.rule}
+    grid: JSON = GRID.to_json()
     recipes = {
         kind: Recipe(kind, {"made": "up", **({} if kind == "text" else {"grid": grid})})
         for kind in ("audio", "text", "energy", "speech")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -23,15 +24,17 @@ File = click.Path(dir_okay=False, path_type=Path)
     "--audio-encoder",
     default="facebook/w2v-bert-2.0",
     show_default=True,
-    metavar="ID|DIR|tiny",
-    help="Speech encoder: hub id, directory, or `tiny`; '' leaves audio out.",
+    metavar="ID|DIR|NAME",
+    help="Speech encoder: hub id, directory, `whisper-tiny.en`, `whisper-base`, or `tiny` (random "
+    "weights); '' leaves audio out.",
 )
 @click.option(
     "--text-encoder",
     default="microsoft/deberta-v3-base",
     show_default=True,
-    metavar="ID|DIR|tiny",
-    help="Text encoder: hub id, directory, or `tiny`; '' leaves text out.",
+    metavar="ID|DIR|NAME",
+    help="Text encoder: hub id, directory, `minilm`, or `tiny` (random weights); '' leaves text "
+    "out.",
 )
 @click.option("--audio-layers", help="Layers to keep, such as 12,18,24, or all.  [default: last]")
 @click.option("--text-layers", help="Layers to keep, such as 6,12, or all.  [default: last]")
@@ -67,6 +70,14 @@ File = click.Path(dir_okay=False, path_type=Path)
     help="Seconds of audio encoded at once.  [default: 40 on a CPU, 600 on a GPU]",
 )
 @click.option(
+    "--padding",
+    type=click.Choice(["short", "full"]),
+    default="short",
+    show_default=True,
+    help="Of Whisper: the silence behind a recording. short: a second or a little more; full: up "
+    "to the 30 s it was trained on, several times slower.",
+)
+@click.option(
     "--check",
     "check_count",
     type=click.IntRange(min=1),
@@ -87,6 +98,7 @@ def extract(
     max_seconds: float,
     long: str,
     batch_seconds: float | None,
+    padding: Literal["short", "full"],
     check_count: int | None,
     manifest_path: Path | None,
     as_json: bool,
@@ -115,6 +127,7 @@ def extract(
         max_seconds=max_seconds,
         long=long,
         batch_seconds=batch_seconds,
+        padding=padding,
     )
     outcome = run(
         work,

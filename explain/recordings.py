@@ -13,7 +13,9 @@ from torch import Tensor
 from cache.encoders.energy import energy
 from cache.encoders.files import Kind
 from cache.encoders.names import resolve_encoder
+from cache.encoders.padding import recorded_padding
 from cache.encoders.vad import load_detector, speech
+from cache.extraction import read_extraction
 from cache.frames import Frames
 from cache.keys import normalise_text
 from corpora.errors import AudioError
@@ -102,7 +104,10 @@ def head_on_recordings(work: Work, subject: HeadSubject, device: str) -> Emotion
         name: resolve_encoder(source.encoders[name], cast(Kind, name), work.root)
         for name in subject.record.head.modalities
     }
-    return assemble(subject.head, directories, source.layers, device=device)
+    padding = None
+    if "audio" in directories:
+        padding = recorded_padding(read_extraction(work).source("audio").recipe)
+    return assemble(subject.head, directories, source.layers, device=device, padding=padding)
 
 
 def _encode(model: EmotionModel, batch: Batch) -> dict[str, Frames]:

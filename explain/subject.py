@@ -104,7 +104,7 @@ class Subject:
     @property
     def centre_seconds(self) -> float:
         """The centre of the first audio frame's window; frame t's is t hops later."""
-        return self._grid.window / 2 / SAMPLE_RATE
+        return self._grid.first_centre / SAMPLE_RATE
 
     @property
     def _grid(self) -> Grid:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cache.encoders.audio_encoder import AudioEncoder, ComputeDtype, load_audio_encoder
+from cache.encoders.padding import Padding
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
@@ -29,6 +30,7 @@ def assemble(
     *,
     device: torch.device | str = "cpu",
     compute_dtype: ComputeDtype | None = None,
+    padding: Padding | None = None,
     speech_dtype: str = "float16",
     provenance: Mapping[str, Any] | None = None,
 ) -> EmotionModel:
@@ -43,6 +45,7 @@ def assemble(
         layers: the hidden state that the head reads of each, or those that it weighs.
         device: where it goes.
         compute_dtype: of the speech encoder; by default as in extraction, bf16 on a GPU.
+        padding: of a speech encoder without a mask, as in extraction; None is the usual one.
         speech_dtype: what speech probabilities are stored as in the cache.
         provenance: what goes into the model's config.json, JSON values.
 
@@ -53,7 +56,9 @@ def assemble(
     usual: ComputeDtype = "bf16" if torch.device(device).type == "cuda" else "fp32"
     audio = text = None
     if "audio" in modalities:
-        audio = load_audio_encoder(directories["audio"], compute_dtype=compute_dtype or usual)
+        audio = load_audio_encoder(
+            directories["audio"], compute_dtype=compute_dtype or usual, padding=padding
+        )
         _check(head, "audio", audio, layers["audio"])
         audio = without_upper_layers(audio, layer_numbers(layers["audio"])[-1]).to(device)
     if "text" in modalities:

@@ -10,6 +10,7 @@ import torch
 
 from cache.encoders.files import Kind
 from cache.encoders.names import resolve_encoder
+from cache.encoders.padding import recorded_padding
 from cache.extraction import read_extraction
 from corpora.work import Work
 from finetune.assembly import assemble
@@ -65,6 +66,7 @@ def build_model(
         layers,
         device=device,
         compute_dtype=precision,
+        padding=recorded_padding(sources["audio"].recipe) if "audio" in sources else None,
         speech_dtype=speech_dtype,
         provenance=provenance,
     )

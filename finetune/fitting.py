@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache.encoders.files import Kind, encoder_fields
+from cache.encoders.padding import recorded_padding
 from cache.encoders.vad_weights import vad_fields
 from cache.extraction import Extraction
 from cache.failures import read_failures
@@ -111,7 +112,7 @@ def check_encoders(
     changes = []
     for kind in used_streams(record):
         recipe = extraction.source(kind).recipe
-        now = Recipe(kind, {**recipe.fields, **_fields_now(kind, directories)})
+        now = Recipe(kind, {**recipe.fields, **_fields_now(recipe, directories)})
         changes += [f"{kind} {change}" for change in difference(recipe, now)]
     if changes:
         raise ConfigError(
@@ -120,8 +121,8 @@ def check_encoders(
         )
 
 
-def _fields_now(kind: str, directories: Mapping[str, Path]) -> Mapping[str, JSON]:
-    if kind == "speech":
+def _fields_now(recipe: Recipe, directories: Mapping[str, Path]) -> Mapping[str, JSON]:
+    if recipe.kind == "speech":
         return vad_fields()
-    modality: Kind = "audio" if kind == "audio" else "text"
-    return encoder_fields(directories[kind], modality)
+    modality: Kind = "audio" if recipe.kind == "audio" else "text"
+    return encoder_fields(directories[recipe.kind], modality, padding=recorded_padding(recipe))

@@ -27,7 +27,9 @@ from torch import nn
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import tokenizer_files
-from cache.encoders.grid import read_config
+from cache.encoders.front_ends import WhisperMels
+from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
+from cache.encoders.padding import Padding
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
 from cache.layers import LayersRead, layers_from_json, layers_to_json
@@ -78,7 +80,8 @@ class Parts:
 def front_end_files(directory: Path, modality: str) -> dict[str, bytes]:
     """The files of an encoder directory that turn recordings or texts into its input."""
     if modality == "audio":
-        paths: tuple[Path, ...] = (directory / "preprocessor_config.json",)
+        named = (directory / name for name in (PREPROCESSOR, PROCESSOR))
+        paths = tuple(path for path in named if path.is_file())
     else:
         paths = tokenizer_files(directory)
     return {path.name: path.read_bytes() for path in paths}
@@ -164,7 +167,10 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
     if "audio" in folders:
         bf16 = torch.device(device).type == "cuda"
         audio = load_audio_encoder(
-            folders["audio"], device=device, compute_dtype="bf16" if bf16 else "fp32"
+            folders["audio"],
+            device=device,
+            compute_dtype="bf16" if bf16 else "fp32",
+            padding=Padding.from_json(config["encoders"]["audio"].get("padding")),
         )
     if "text" in folders:
         text = load_text_encoder(folders["text"], device=device)
@@ -222,12 +228,15 @@ def _write_encoder(
 def _encoder_summary(encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
     """What of an encoder a reader of config.json wants to know; the rest is in its folder."""
     model: Any = encoder.model
-    return {
+    summary = {
         "model_type": model.config.model_type,
         "layers": encoder.layers,
         "dim": encoder.dim,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+    if isinstance(encoder, AudioEncoder) and isinstance(encoder.front_end, WhisperMels):
+        summary["padding"] = encoder.front_end.padding.to_json()
+    return summary
 
 
 def _save_tensors(module: nn.Module, path: Path) -> None:

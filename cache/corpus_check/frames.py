@@ -75,11 +75,7 @@ def frame_lengths(
         notes.append("No text was extracted, so its frames cannot be counted. Run extract first.")
     elif len(text) < len(utterances):
         notes.append(f"The texts of {len(utterances) - len(text):,} utterances are not extracted.")
-    back = {
-        name: ((count - 1) * grid.hop + grid.window) / SAMPLE_RATE
-        for name, count in extracted.items()
-        if count
-    }
+    back = {name: grid.samples(count) / SAMPLE_RATE for name, count in extracted.items() if count}
     return Lengths(
         tuple(from_audio.values()), source, tuple(text.values()), back | known, tuple(notes)
     )

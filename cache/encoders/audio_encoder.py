@@ -1,7 +1,8 @@
 """Speech encoders: waveforms in, frames of chosen layers out.
 
-Two families are known: W2V-BERT 2.0 on stacked log-mels, and encoders that take the waveform
-through unpadded convolutions (wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech-SAT).
+Three families are known: W2V-BERT 2.0 on stacked log-mels, encoders that take the waveform
+through unpadded convolutions (wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech-SAT), and
+Whisper's encoder.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor
 
-from cache.encoders.fbank import FbankSettings, log_mels
-from cache.encoders.grid import FBANK_MODELS, SAMPLE_RATE, Grid, read_grid
+from cache.encoders.fbank import FbankSettings
+from cache.encoders.front_ends import FrontEnd, Samples, StackedMels, WhisperMels
+from cache.encoders.grid import (
+    FBANK_MODELS,
+    PREPROCESSOR,
+    WHISPER_MODELS,
+    Grid,
+    read_config,
+    read_front_end,
+    read_grid,
+)
 from cache.encoders.hidden_states import (
     check_layers,
     first_line,
@@ -28,7 +38,8 @@ from cache.encoders.hidden_states import (
     load_model,
     quiet,
 )
-from cache.encoders.transfer import to_device
+from cache.encoders.padding import Padding, read_padding
+from cache.encoders.whisper import KEY_MAPPING, ShortWhisperEncoder
 from cache.frames import Frames
 from corpora.errors import AudioError, ConfigError
 
@@ -53,16 +64,15 @@ class AudioEncoder(nn.Module):
 
     Attributes:
         model: the transformers model.
-        front_end: its feature extractor.
+        front_end: what makes its inputs.
         grid: which samples a frame sees.
-        pads: whether utterances of different lengths share a batch.
         compute_dtype: "fp32", or "bf16" for autocast; frames come out as float32 either way.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        front_end: Any,  # noqa: ANN401 (untyped library)
+        front_end: FrontEnd,
         grid: Grid,
         compute_dtype: ComputeDtype = "fp32",
     ) -> None:
@@ -72,11 +82,8 @@ class AudioEncoder(nn.Module):
         self.front_end = front_end
         self.grid = grid
         self.compute_dtype = compute_dtype
-        self.pads = _padding_safe(config)
         self._layers = int(config.num_hidden_layers)
         self._dim = int(config.hidden_size)
-        takes_mels = config.model_type in FBANK_MODELS
-        self._fbank = FbankSettings.from_extractor(front_end) if takes_mels else None
 
     @property
     def dim(self) -> int:
@@ -114,7 +121,7 @@ class AudioEncoder(nn.Module):
             encoder's device.
 
         Raises:
-            AudioError: an utterance is shorter than one frame.
+            AudioError: an utterance is shorter than one frame, or longer than the encoder takes.
             ConfigError: a layer does not exist, or the encoder gives another number of frames
                 than its configuration says.
         """
@@ -128,7 +135,7 @@ class AudioEncoder(nn.Module):
         for group in self._groups(tensors):
             inputs = self.inputs([tensors[index] for index in group])
             states = self._states(inputs, stack, layers)
-            self._check_frames(states, max(counts[index] for index in group))
+            self._check_frames(states, max(len(tensors[index]) for index in group))
             for layer, values in states.items():
                 for row, index in enumerate(group):
                     parts[layer][index] = values[row, : counts[index]]
@@ -137,13 +144,11 @@ class AudioEncoder(nn.Module):
         }
 
     def _groups(self, waveforms: Sequence[Tensor]) -> list[list[int]]:
-        """Numbers of the utterances that run together: all, or those of one length."""
-        if self.pads:
-            return [list(range(len(waveforms)))]
-        by_length: dict[int, list[int]] = {}
+        """Numbers of the utterances that run together."""
+        groups: dict[int, list[int]] = {}
         for index, waveform in enumerate(waveforms):
-            by_length.setdefault(len(waveform), []).append(index)
-        return list(by_length.values())
+            groups.setdefault(self.front_end.group(len(waveform)), []).append(index)
+        return list(groups.values())
 
     def states(self, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
         """Hidden states of inputs that `inputs` made, or of pieces of such.
@@ -178,29 +183,12 @@ class AudioEncoder(nn.Module):
         """What the model is called with: its front end's features of whole waveforms, padded.
 
         Args:
-            waveforms: `[samples]` float32; of one length, if the encoder does not pad.
-
-        Returns:
-            `input_features` `[B, T, features]` or `input_values` `[B, samples]`, and the mask.
+            waveforms: `[samples]` float32, of one group of the front end.
         """
-        if self._fbank is not None:
-            features, mask = log_mels(waveforms, self._fbank, self.device)
-            return {"input_features": features, "attention_mask": mask}
-        batch = self.front_end(
-            [waveform.cpu().numpy() for waveform in waveforms],
-            sampling_rate=SAMPLE_RATE,
-            padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        inputs = {"input_values": to_device(batch["input_values"], self.device)}
-        # One length at a time there is nothing to mask, and encoders that were trained without a
-        # mask are run without one.
-        if self.pads:
-            inputs["attention_mask"] = to_device(batch["attention_mask"], self.device)
-        return inputs
+        return self.front_end.inputs(waveforms, self.device)
 
-    def _check_frames(self, states: Mapping[int, Tensor], expected: int) -> None:
+    def _check_frames(self, states: Mapping[int, Tensor], longest: int) -> None:
+        expected = self.grid.frames(self.front_end.padded(longest))
         for layer, values in states.items():
             if values.shape[1:] != (expected, self._dim):
                 raise ConfigError(
@@ -224,8 +212,15 @@ def load_audio_encoder(
     *,
     device: torch.device | str = "cpu",
     compute_dtype: ComputeDtype = "fp32",
+    padding: Padding | None = None,
 ) -> AudioEncoder:
     """Load a speech encoder from a directory that `resolve_encoder` gave.
+
+    Args:
+        directory: of the encoder.
+        device: where it goes.
+        compute_dtype: what it computes in.
+        padding: of an encoder without a mask (Whisper); None is the usual one.
 
     Raises:
         ConfigError: it cannot be loaded, or is not a frame-level speech encoder that is supported.
@@ -233,21 +228,40 @@ def load_audio_encoder(
     if compute_dtype not in ("fp32", "bf16"):
         raise ConfigError(f"compute dtype {compute_dtype!r} is unknown; expected fp32 or bf16.")
     grid = read_grid(directory)
-    try:
-        with quiet():
-            front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(
-            f"{directory}/preprocessor_config.json names no front end that can be built "
-            f"({first_line(error)}). Copy it from the encoder's source."
-        ) from error
-    model = load_model(directory, _OVERRIDES)
+    extractor = _extractor(directory)
+    if read_config(directory, "config.json").get("model_type") in WHISPER_MODELS:
+        model = load_model(directory, {}, ShortWhisperEncoder, KEY_MAPPING)
+        own = padding or read_padding(directory)
+        assert own is not None, "Whisper is padded"
+        front_end: FrontEnd = WhisperMels(extractor, own)
+    else:
+        model = load_model(directory, _OVERRIDES)
+        if model.config.model_type in FBANK_MODELS:
+            front_end = StackedMels(FbankSettings.from_extractor(extractor))
+        else:
+            front_end = Samples(extractor, grid, masked=_padding_safe(model.config))
     return AudioEncoder(model, front_end, grid, compute_dtype).to(device)
 
 
+def _extractor(directory: Path) -> Any:  # noqa: ANN401 (untyped library)
+    """The encoder's feature extractor.
+
+    Raises:
+        ConfigError: it cannot be built.
+    """
+    # A folder with a whole processor's settings alone is read like one with the extractor's.
+    read_front_end(directory)
+    try:
+        with quiet():
+            return AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"{directory}/{PREPROCESSOR} names no front end that can be built "
+            f"({first_line(error)}). Copy it from the encoder's source."
+        ) from error
+
+
 def _padding_safe(config: Any) -> bool:  # noqa: ANN401 (untyped library)
-    if config.model_type in FBANK_MODELS:
-        return True
     return (
         config.model_type in _PADDING_SAFE
         and config.feat_extract_norm == "layer"

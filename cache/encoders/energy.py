@@ -15,8 +15,8 @@ FLOOR_DB = -120.0
 def energy(waveform: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     """RMS level of each frame.
 
-    20 log10 sqrt(mean x²) over samples `[t * hop, t * hop + window)`, not below -120 dB. A full
-    scale square wave is 0 dB.
+    20 log10 sqrt(mean x²) over the samples of its window, not below -120 dB. A full scale square
+    wave is 0 dB.
 
     Args:
         waveform: `[samples]` at 16 kHz, full scale ±1.
@@ -25,12 +25,11 @@ def energy(waveform: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     Returns:
         `[frames]` in dB.
     """
-    frames = grid.frames(len(waveform))
     squares = np.zeros(len(waveform) + 1)
     np.cumsum(np.square(waveform, dtype=np.float64), out=squares[1:])
-    starts = np.arange(frames) * grid.hop
+    starts, stops = grid.bounds(len(waveform))
     # Differences of sums may round to a little below zero in silence.
-    power = np.maximum(squares[starts + grid.window] - squares[starts], 0.0) / grid.window
+    power = np.maximum(squares[stops] - squares[starts], 0.0) / (stops - starts)
     floor = 10.0 ** (FLOOR_DB / 10.0)
     level: NDArray[np.float64] = 10.0 * np.log10(np.maximum(power, floor))
     return level.astype(np.float32)

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from cache.encoders.grid import FBANK_MODELS, read_config, read_grid
+from cache.encoders.grid import FBANK_MODELS, read_config, read_front_end, read_grid
+from cache.encoders.padding import Padding, read_padding
 from cache.recipe import JSON
 from corpora.errors import ConfigError
 
@@ -85,19 +86,31 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
                     "Copy the encoder again."
                 )
             return shards
+    if (directory / "model.bin").is_file():
+        raise ConfigError(
+            f"{directory}/model.bin is a converted model (CTranslate2, as faster-whisper uses it): "
+            "it may be quantised, and cannot be trained. Name the original: a hub id such as "
+            "openai/whisper-base, or a directory that save_pretrained wrote."
+        )
     raise ConfigError(
         f"{directory} holds no weights: expected model.safetensors (or pytorch_model.bin). "
         "Name a directory that save_pretrained wrote, or a hub id."
     )
 
 
-def encoder_fields(directory: Path, kind: Kind, hashes: Hashes | None = None) -> dict[str, JSON]:
+def encoder_fields(
+    directory: Path,
+    kind: Kind,
+    hashes: Hashes | None = None,
+    padding: Padding | None = None,
+) -> dict[str, JSON]:
     """What of an encoder decides its numbers, for the recipe. Its name and place do not.
 
     Args:
         directory: see `cache.encoders.names.resolve_encoder`.
         kind: "audio" or "text".
         hashes: how to hash the weight files; by default they are read every time.
+        padding: of a speech encoder without a mask; None is the usual one.
 
     Raises:
         ConfigError: a file is missing or not readable, or no frame grid is known for it.
@@ -113,11 +126,14 @@ def encoder_fields(directory: Path, kind: Kind, hashes: Hashes | None = None) ->
     }
     if kind == "audio":
         grid = read_grid(directory)
-        front_end = without_volatile(read_config(directory, "preprocessor_config.json"))
+        front_end = without_volatile(read_front_end(directory))
         fields["front_end"] = front_end
         if config.get("model_type") in FBANK_MODELS:
             fields["fbank"] = FBANK_VERSION
-        fields["grid"] = {"hop": grid.hop, "window": grid.window, "rule": grid.rule}
+        fields["grid"] = grid.to_json()
+        padding = padding or read_padding(directory)
+        if padding is not None:
+            fields["padding"] = padding.to_json()
     else:
         files = tokenizer_files(directory)
         found = hash_files(files)

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.recipe import JSON
 from corpora.errors import ConfigError
 
 SAMPLE_RATE = 16_000
+#: The files that a front end's settings stand in.
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
 # The front end of W2V-BERT (transformers, SeamlessM4TFeatureExtractor._extract_fbank_features):
 # 25 ms windows every 10 ms, `stride` of them stacked into one frame. They are literals there.
@@ -22,22 +28,37 @@ FBANK_WINDOW = 400
 FBANK_HOP = 160
 _SEAMLESS_STRIDE = 2  # the extractor's default
 
-#: Model types fed with stacked log-mel frames; all others take the waveform.
+#: Model types fed with stacked log-mel frames, and with the log-mel frames of Whisper; all others
+#: take the waveform.
 FBANK_MODELS = frozenset({"wav2vec2-bert"})
+WHISPER_MODELS = frozenset({"whisper"})
 
-#: The only rule in use: a frame exists where its whole window lies inside the recording.
+# Whisper's front end (transformers, WhisperFeatureExtractor) centres 25 ms windows on every 10 ms;
+# two convolutions over three frames each, the second with stride 2, follow. Frame t so sees mel
+# frames 2t - 2 to 2t + 2, which is .0325 s to both sides of its centre at sample 320 t.
+_WHISPER_HOP = 160
+_WHISPER_WINDOW = 400
+
+#: A frame exists where its whole window lies inside the recording.
 WHOLE_WINDOWS = "whole windows"
+#: A frame exists where its centre does, the edges of the recording being filled up with silence.
+CENTRES = "centres"
+RULES = (WHOLE_WINDOWS, CENTRES)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Frame t covers samples `[t * hop, t * hop + window)` at 16 kHz.
+    """Where frames lie, in samples at 16 kHz.
+
+    By the rule `WHOLE_WINDOWS` frame t covers samples `[t * hop, t * hop + window)`, and n samples
+    give `1 + floor((n - window) / hop)` frames, none below one window. By the rule `CENTRES` frame
+    t covers `window` samples around `t * hop`, as far as there are so many, and n samples give
+    `ceil(n / hop)` frames.
 
     Attributes:
         hop: samples from one frame to the next.
         window: samples a frame sees directly (its receptive field below the transformer).
-        rule: how many frames n samples give; `WHOLE_WINDOWS` means
-            `1 + floor((n - window) / hop)`, 0 below one window.
+        rule: one of `RULES`.
 
     Raises:
         ValueError: a size is not positive, or the rule is unknown.
@@ -50,17 +71,48 @@ class Grid:
     def __post_init__(self) -> None:
         if self.hop < 1 or self.window < 1:
             raise ValueError(f"hop and window must be positive, got {self.hop}, {self.window}")
-        if self.rule != WHOLE_WINDOWS:
-            raise ValueError(f"unknown grid rule {self.rule!r}, expected {WHOLE_WINDOWS!r}")
+        if self.rule not in RULES:
+            raise ValueError(f"unknown grid rule {self.rule!r}, expected one of {', '.join(RULES)}")
 
     def frames(self, samples: int) -> int:
-        """Frames that `samples` samples give (0 if there is not one whole window)."""
+        """Frames that `samples` samples give."""
+        if self.rule == CENTRES:
+            return -(-samples // self.hop)
         return 0 if samples < self.window else 1 + (samples - self.window) // self.hop
 
     @property
     def minimum_samples(self) -> int:
         """The fewest samples that give one frame."""
-        return self.window
+        return 1 if self.rule == CENTRES else self.window
+
+    @property
+    def first_centre(self) -> int:
+        """The sample in the middle of frame 0; frame t's is t hops later."""
+        return 0 if self.rule == CENTRES else self.window // 2
+
+    def centres(self, samples: int) -> NDArray[np.int64]:
+        """`[frames]`, the sample in the middle of each frame of a recording."""
+        return np.arange(self.frames(samples), dtype=np.int64) * self.hop + self.first_centre
+
+    def bounds(self, samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`[frames]` twice: where each frame's window starts and stops inside a recording."""
+        starts = self.centres(samples) - self.window // 2
+        return np.maximum(starts, 0), np.minimum(starts + self.window, samples)
+
+    def samples(self, frames: int) -> int:
+        """How many samples so many frames come from, up to a hop."""
+        if self.rule == CENTRES:
+            return frames * self.hop
+        return (frames - 1) * self.hop + self.window if frames else 0
+
+    def to_json(self) -> dict[str, JSON]:
+        """As it stands in recipes."""
+        return {"hop": self.hop, "window": self.window, "rule": self.rule}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Grid:
+        """The inverse of `to_json`."""
+        return cls(int(value["hop"]), int(value["window"]), str(value["rule"]))
 
 
 def fbank_grid(stride: int) -> Grid:
@@ -90,6 +142,16 @@ def convolution_grid(kernels: Sequence[int], strides: Sequence[int]) -> Grid:
     return Grid(hop=hop, window=window)
 
 
+def whisper_grid() -> Grid:
+    """The grid of Whisper's encoder: two centred 10 ms hops a frame, through two convolutions."""
+    mels_seen = 5
+    return Grid(
+        hop=2 * _WHISPER_HOP,
+        window=_WHISPER_WINDOW + (mels_seen - 1) * _WHISPER_HOP,
+        rule=CENTRES,
+    )
+
+
 def read_grid(directory: Path) -> Grid:
     """The grid of the speech encoder in a directory, from its JSON files.
 
@@ -98,7 +160,7 @@ def read_grid(directory: Path) -> Grid:
             encoder's frame grid is not known to Emopool.
     """
     config = read_config(directory, "config.json")
-    front_end = read_config(directory, "preprocessor_config.json")
+    front_end = read_front_end(directory)
     rate = front_end.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
         raise ConfigError(
@@ -112,13 +174,51 @@ def read_grid(directory: Path) -> Grid:
         )
     if config.get("model_type") in FBANK_MODELS:
         return fbank_grid(int(front_end.get("stride", _SEAMLESS_STRIDE)))
+    if config.get("model_type") in WHISPER_MODELS:
+        return whisper_grid()
     if "conv_kernel" in config and "conv_stride" in config:
         return convolution_grid(config["conv_kernel"], config["conv_stride"])
     raise ConfigError(
         f"{directory}/config.json describes a {config.get('model_type', 'model without a type')}; "
-        "expected wav2vec2-bert, or a speech encoder with conv_kernel and conv_stride "
+        "expected wav2vec2-bert, whisper, or a speech encoder with conv_kernel and conv_stride "
         "(wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat)."
     )
+
+
+def read_front_end(directory: Path) -> Mapping[str, Any]:
+    """The settings of a speech encoder's front end: `preprocessor_config.json`.
+
+    transformers 5 writes them into `processor_config.json`, where a whole processor is saved.
+
+    Raises:
+        ConfigError: neither file has them, or one is not a JSON object.
+    """
+    if (directory / PREPROCESSOR).is_file() or not (directory / PROCESSOR).is_file():
+        return read_config(directory, PREPROCESSOR)
+    settings = read_config(directory, PROCESSOR).get("feature_extractor")
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f"{directory} holds no {PREPROCESSOR}, and its {PROCESSOR} names no feature_extractor. "
+            "Copy the front end from the encoder's source."
+        )
+    return settings
+
+
+def encoder_shape(directory: Path) -> tuple[int, int]:
+    """How many layers an encoder has, and how many features its frames.
+
+    Raises:
+        ConfigError: config.json does not say.
+    """
+    config = read_config(directory, "config.json")
+    whisper = config.get("model_type") in WHISPER_MODELS
+    names = ("encoder_layers", "d_model") if whisper else ("num_hidden_layers", "hidden_size")
+    layers, dim = (config.get(name) for name in names)
+    if not isinstance(layers, int) or not isinstance(dim, int):
+        raise ConfigError(
+            f"{directory}/config.json names no {' or no '.join(names)}; choose another encoder."
+        )
+    return layers, dim
 
 
 def read_config(directory: Path, name: str) -> Mapping[str, Any]:

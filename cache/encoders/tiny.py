@@ -9,9 +9,6 @@ words apart but knows no meaning. What they give is a working pipeline, not accu
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,7 +24,7 @@ from transformers import (
 
 from cache.encoders.files import Kind, tiny_folder
 from cache.encoders.hidden_states import quiet
-from corpora.files import fsync_folder
+from corpora.files import new_folder
 
 _SEED = 20_250_817
 _SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -52,22 +49,10 @@ def make_tiny_encoder(work: Path, kind: Kind) -> Path:
     target = tiny_folder(work, kind)
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        # The seed holds here only: a caller's random numbers go on as if nothing had happened.
-        with torch.random.fork_rng(devices=[]), quiet():
-            torch.manual_seed(_SEED)
-            (_save_audio if kind == "audio" else _save_text)(temporary)
-        _make_durable(temporary)
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            if not target.is_dir():  # another process was faster otherwise
-                raise
-        fsync_folder(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    # The seed holds here only: a caller's random numbers go on as if nothing had happened.
+    with new_folder(target) as folder, torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(_SEED)
+        (_save_audio if kind == "audio" else _save_text)(folder)
     return target
 
 
@@ -138,11 +123,3 @@ def _score(piece: str) -> float:
     if len(piece) == 1:
         return _LETTER_SCORE
     return _WORD_SCORE if piece.startswith("▁") else _PART_SCORE
-
-
-def _make_durable(folder: Path) -> None:
-    """Flush every file of a folder, and the folder itself, to disk."""
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    fsync_folder(folder)

@@ -130,7 +130,7 @@ def speech_of_frames(
         rows = detector(tensors)
         firsts = np.cumsum([0, *(len(row) for row in rows[:-1])])
         chunks = [
-            first + (np.arange(grid.frames(len(waveform))) * grid.hop + grid.window // 2) // CHUNK
+            first + grid.centres(len(waveform)) // CHUNK
             for first, waveform in zip(firsts, tensors, strict=True)
         ]
         numbers = torch.from_numpy(np.concatenate(chunks))

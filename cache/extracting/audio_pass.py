@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -9,7 +10,7 @@ from contextlib import closing
 import torch
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.encoders.grid import SAMPLE_RATE, read_config
+from cache.encoders.grid import SAMPLE_RATE, encoder_shape
 from cache.encoders.vad import SpeechDetector, load_detector
 from cache.extracting.decoding import (
     Decoded,
@@ -59,7 +60,8 @@ class AudioPass:
         seconds = plan.config.batch_seconds or BATCH_SECONDS[plan.device]
         self._batch_frames = max(1, round(seconds * SAMPLE_RATE / plan.grid.hop))
         self._stored = getattr(torch, plan.config.stored_dtype)
-        self._dim = int(str(read_config(plan.directories["audio"], "config.json")["hidden_size"]))
+        _, self._dim = encoder_shape(plan.directories["audio"])
+        self._padding = plan.padding
         self._seconds: dict[str, float | str] = {}
         self._encoder: AudioEncoder | None = None
         self._detector: SpeechDetector | None = None
@@ -100,7 +102,7 @@ class AudioPass:
         """
         self._load({target.recipe.kind for item in items for target in item.targets})
         recordings = longest_first(self._usable(items))
-        self._left = audio_batches(recordings, self._grid, self._batch_frames)
+        self._left = audio_batches(recordings, self._encoded_frames, self._batch_frames)
         encoding = Encoding(self._encode, self._too_large, self._tell)
         started, done = time.monotonic(), 0.0
         hours = sum(one.seconds for one in recordings) / 3600
@@ -112,7 +114,11 @@ class AudioPass:
             for planned, batch in stream:
                 given = give()
                 self._left = self._left[1:]
-                kept = [one for one in batch if share_of(one.recording.item.key) not in given]
+                kept = [
+                    one
+                    for one in batch
+                    if share_of(one.recording.item.key) not in given and self._fits(one)
+                ]
                 for encoded in encoding(kept):
                     put(encoded)
                 seconds = sum(one.seconds for one in kept)
@@ -121,6 +127,20 @@ class AudioPass:
                 speed = done / (time.monotonic() - started)
                 bar.set_postfix_str(f"{speed:.0f}× real time", refresh=False)
                 bar.update(sum(one.seconds for one in planned) / 3600)
+
+    def _encoded_frames(self, samples: int) -> int:
+        """Frames that are encoded for a recording, silence behind it included."""
+        padding = self._padding
+        return self._grid.frames(samples if padding is None else padding.padded(samples))
+
+    def _fits(self, one: Decoded) -> bool:
+        """Whether a recording is as short as its header said; else it is a failure."""
+        if self._padding is None or one.recording.windowed:
+            return True
+        if len(one.waveform) <= self._padding.limit:
+            return True
+        self._report.fail(one.recording.item, self._too_long(one.recording.item, one.seconds))
+        return False
 
     def _encode(self, batch: Sequence[Decoded]) -> Encoded:
         return encode_audio(
@@ -139,6 +159,7 @@ class AudioPass:
                 self._plan.directories["audio"],
                 device=self._device,
                 compute_dtype="bf16" if self._plan.compute_dtype == "bf16" else "fp32",
+                padding=self._padding,
             )
         if "speech" in lacking and self._detector is None:
             self._detector = load_detector(self._device)
@@ -164,13 +185,9 @@ class AudioPass:
         if isinstance(seconds, str):
             return seconds
         config, where = self._plan.config, f"{where_of(item.utterance)}: {item.utterance.audio}"
-        found = Recording(item, seconds, windowed=seconds > config.max_seconds)
+        found = Recording(item, seconds, windowed=seconds > self._longest)
         if found.windowed and not self._plan.windowed:
-            return (
-                f"{where}: {seconds:.1f} s long, more than --max-seconds {config.max_seconds:g}. "
-                "Cut it into shorter utterances, raise the limit, or encode it in overlapping "
-                "windows with --long window."
-            )
+            return self._too_long(item, seconds)
         frame_bytes = self._dim * DTYPES[config.stored_dtype].itemsize
         longest = MAX_PART_BYTES // frame_bytes * self._grid.hop / SAMPLE_RATE
         has_frames = any(t.layer is not None and not t.moments for t in item.targets)
@@ -181,6 +198,23 @@ class AudioPass:
                 "shorter utterances."
             )
         return found
+
+    @property
+    def _longest(self) -> float:
+        """Seconds of the longest recording that is encoded whole."""
+        own = math.inf if self._padding is None else self._padding.limit_seconds
+        return min(own, self._plan.config.max_seconds)
+
+    def _too_long(self, item: Item, seconds: float) -> str:
+        where = f"{where_of(item.utterance)}: {item.utterance.audio}"
+        if self._longest == self._plan.config.max_seconds:
+            limit, raised = f"--max-seconds {self._longest:g}", ", raise the limit,"
+        else:
+            limit, raised = f"the {self._longest:g} s that this encoder takes at once", ""
+        return (
+            f"{where}: {seconds:.1f} s long, more than {limit}. Cut it into shorter "
+            f"utterances{raised} or encode it in overlapping windows with --long window."
+        )
 
     def _too_large(self, one: Decoded) -> None:
         utterance = one.recording.item.utterance

@@ -22,6 +22,7 @@ _WORDS = (
     ("tokenizers", "library version: tokenizers"),
     ("decoder", "audio decoder"),
     ("grid", "frame grid"),
+    ("padding", "silence behind recordings"),
     ("compute_dtype", "compute dtype"),
     ("tf32", "TF32"),
     ("stored_dtype", "stored dtype"),

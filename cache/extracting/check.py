@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from cache.audio import load_audio
 from cache.encoders.files import maximum_tokens
 from cache.encoders.grid import SAMPLE_RATE, read_config
 from cache.encoders.hidden_states import quiet
+from cache.encoders.whisper import KEY_MAPPING
 from cache.extracting.check_report import CheckReport, StreamCheck
 from cache.extracting.decoding import where_of
 from cache.extracting.plan import Plan
@@ -141,9 +144,13 @@ def _worse(known: StreamCheck | None, one: StreamCheck) -> StreamCheck:
 
 def _pipeline(kind: str, directory: Path, plan: Plan) -> Pipeline:
     """From an utterance to the hidden states `[T, D]` of all layers, 0 first."""
+    padding = plan.padding if kind == "audio" else None
     with quiet():
-        model: Any = AutoModel.from_pretrained(
-            directory, local_files_only=True, dtype=torch.float32
+        model: Any = (WhisperEncoder if padding else AutoModel).from_pretrained(
+            directory,
+            local_files_only=True,
+            dtype=torch.float32,
+            key_mapping=KEY_MAPPING if padding else None,
         )
         model = model.eval().to(plan.device)
         if kind == "audio":
@@ -168,9 +175,20 @@ def _pipeline(kind: str, directory: Path, plan: Plan) -> Pipeline:
         waveform = load_audio(
             utterance.audio, utterance.start, utterance.end, where=where_of(utterance)
         )
-        inputs = extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        bf16 = plan.compute_dtype == "bf16"
-        return run(inputs, torch.autocast(plan.device, torch.bfloat16, enabled=bf16))
+        bf16 = torch.autocast(plan.device, torch.bfloat16, enabled=plan.compute_dtype == "bf16")
+        if padding is None:
+            return run(extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt"), bf16)
+        inputs = extractor(
+            waveform,
+            sampling_rate=SAMPLE_RATE,
+            max_length=padding.padded(len(waveform)),
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        _cut_positions(model, inputs["input_features"].shape[2] // 2)
+        # Two frames of the mask are one of the encoder's.
+        inputs["attention_mask"] = inputs["attention_mask"][:, ::2]
+        return run(inputs, bf16)
 
     def text(utterance: Utterance) -> list[Array]:
         inputs = tokenizer(
@@ -185,6 +203,14 @@ def _pipeline(kind: str, directory: Path, plan: Plan) -> Pipeline:
         return audio
     limit = min(maximum_tokens(read_config(directory, "config.json")), tokenizer.model_max_length)
     return text
+
+
+def _cut_positions(encoder: Any, frames: int) -> None:  # noqa: ANN401 (untyped library)
+    """Make transformers' Whisper encoder one of fewer positions: it takes no shorter input."""
+    whole = getattr(encoder, "whole_positions", encoder.embed_positions.weight)
+    encoder.whole_positions = whole
+    encoder.config.max_source_positions = frames
+    encoder.embed_positions = nn.Embedding.from_pretrained(whole[:frames])
 
 
 def _tolerance(plan: Plan) -> str:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cache.encoders.padding import PADDINGS, PaddingName
 from corpora.errors import ConfigError
 
 AUDIO_ENCODER = "facebook/w2v-bert-2.0"
@@ -32,6 +33,7 @@ class ExtractConfig:
         long: `refuse` or `window`, for recordings over `max_seconds`.
         batch_seconds: seconds of audio encoded at once, padding included; None lets the device
             decide.
+        padding: `short` or `full`, of encoders without a mask (Whisper).
     """
 
     audio_encoder: str = AUDIO_ENCODER
@@ -44,6 +46,7 @@ class ExtractConfig:
     max_seconds: float = 60.0
     long: str = "refuse"
     batch_seconds: float | None = None
+    padding: PaddingName = "short"
 
     def __post_init__(self) -> None:
         if not self.audio_encoder and not self.text_encoder:
@@ -54,6 +57,8 @@ class ExtractConfig:
             )
         if self.long not in LONG:
             raise ConfigError(f"long must be {' or '.join(LONG)}, got {self.long!r}")
+        if self.padding not in PADDINGS:
+            raise ConfigError(f"padding must be {' or '.join(PADDINGS)}, got {self.padding!r}")
         for name in ("max_seconds", "batch_seconds"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):

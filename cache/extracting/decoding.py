@@ -92,15 +92,20 @@ def longest_first(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def audio_batches(
-    recordings: Sequence[Recording], grid: Grid, frames: int
+    recordings: Sequence[Recording], size: Callable[[int], int], frames: int
 ) -> list[list[Recording]]:
     """Recordings in batches of at most `frames` frames, padding included.
 
     Those encoded in windows go alone: their windows are a batch.
+
+    Args:
+        recordings: longest first.
+        size: from samples to the frames that are encoded for them.
+        frames: see above.
     """
     alone = [[one] for one in recordings if one.windowed]
     whole = [one for one in recordings if not one.windowed]
-    return alone + list(batches(whole, lambda one: grid.frames(one.samples), frames))
+    return alone + list(batches(whole, lambda one: size(one.samples), frames))
 
 
 def batches(items: Iterable[T], size: Callable[[T], int], budget: int) -> Iterator[list[T]]:

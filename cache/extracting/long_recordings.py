@@ -1,8 +1,9 @@
 """Recordings too long to be encoded whole: overlapping windows, stitched.
 
 The front end always sees the whole recording (W2V-BERT normalises log-mels over it, wav2vec 2.0 its
-samples); what is cut into windows are the features. Of each window the middle is kept: every frame
-but those near the recording's own ends has at least `CONTEXT_SECONDS` on both sides.
+samples, Whisper cuts off what is far below its loudest moment); what is cut into windows are the
+features. Of each window the middle is kept: every frame but those near the recording's own ends has
+at least `CONTEXT_SECONDS` on both sides. Whisper's windows are 30 s, all others `WINDOW_SECONDS`.
 """
 
 from __future__ import annotations
@@ -78,12 +79,15 @@ def encode_in_windows(
     samples = torch.as_tensor(waveform, dtype=torch.float32)
     inputs = encoder.inputs([samples])
     length, context = _frames(WINDOW_SECONDS, grid), _frames(CONTEXT_SECONDS, grid)
+    if encoder.front_end.limit is not None:
+        length = min(length, grid.frames(encoder.front_end.limit))
     cuts = windows(grid.frames(len(samples)), length, context)
     at_once = max(1, batch_frames // length)
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for begin in range(0, len(cuts), at_once):
         batch = cuts[begin : begin + at_once]
-        states = encoder.states(_cut(inputs, batch, grid), layers)
+        pieces = encoder.front_end.cut(inputs, [(cut.start, cut.stop) for cut in batch])
+        states = encoder.states(pieces, layers)
         for layer, values in states.items():
             for row, cut in enumerate(batch):
                 parts[layer].append(
@@ -94,20 +98,3 @@ def encode_in_windows(
 
 def _frames(seconds: float, grid: Grid) -> int:
     return round(seconds * SAMPLE_RATE / grid.hop)
-
-
-def _cut(inputs: dict[str, Tensor], batch: list[Window], grid: Grid) -> dict[str, Tensor]:
-    """The model's inputs `[1, T, …]` as `[windows, length, …]`; all windows are of one length."""
-    cut = {}
-    for name, whole in inputs.items():
-        # Masks and waveforms count samples where the encoder takes the waveform, else frames.
-        by_sample = "input_values" in inputs
-        cut[name] = torch.stack(
-            [
-                whole[0, one.start * grid.hop : (one.stop - 1) * grid.hop + grid.window]
-                if by_sample
-                else whole[0, one.start : one.stop]
-                for one in batch
-            ]
-        )
-    return cut

@@ -15,8 +15,9 @@ from cache.audio import decoder_fields, unopenable
 from cache.encoders.device import choose_device
 from cache.encoders.energy import energy_fields
 from cache.encoders.files import Hashes, Kind, encoder_fields
-from cache.encoders.grid import Grid, read_config, read_grid
+from cache.encoders.grid import Grid, encoder_shape, read_grid
 from cache.encoders.names import resolve_encoder
+from cache.encoders.padding import Padding, read_padding, recorded_padding
 from cache.encoders.vad_weights import vad_fields
 from cache.extracting.changes import recipe_changes
 from cache.extracting.config import ExtractConfig, Layers, parse_layers
@@ -72,6 +73,12 @@ class Plan:
     def windowed(self) -> bool:
         """Whether long recordings are encoded in windows."""
         return self.config.long == "window"
+
+    @property
+    def padding(self) -> Padding | None:
+        """Of a speech encoder without a mask."""
+        source = self.extraction.sources.get("audio")
+        return None if source is None else recorded_padding(source.recipe)
 
 
 def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
@@ -136,7 +143,8 @@ def _sources(
             continue
         directory = resolve_encoder(name, cast(Kind, kind), work.root)
         directories[kind] = directory
-        fields = encoder_fields(directory, cast(Kind, kind), hashes)
+        padding = read_padding(directory, config.padding) if kind == "audio" else None
+        fields = encoder_fields(directory, cast(Kind, kind), hashes, padding)
         fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
         if kind == "audio":
             fields["decoder"] = dict(decoder_fields())
@@ -152,7 +160,7 @@ def _sources(
         grid = read_grid(directories["audio"])
         shared: dict[str, JSON] = {
             "decoder": dict(decoder_fields()),
-            "grid": {"hop": grid.hop, "window": grid.window, "rule": grid.rule},
+            "grid": grid.to_json(),
             "stored_dtype": config.stored_dtype,
         }
         sources["energy"] = Source(Recipe("energy", {**energy_fields(), **shared}))
@@ -191,11 +199,7 @@ def _encoder_name(name: str, directory: Path) -> str:
 
 def _layers(kind: str, layers: Layers, directory: Path) -> tuple[int, ...]:
     """The layers asked for, ascending; the last where none was named."""
-    count = read_config(directory, "config.json").get("num_hidden_layers")
-    if not isinstance(count, int):
-        raise ConfigError(
-            f"{directory}/config.json names no num_hidden_layers; choose another {kind} encoder."
-        )
+    count, _ = encoder_shape(directory)
     if layers == "all":
         return tuple(range(count + 1))
     chosen = sorted(set(layers)) or [count]

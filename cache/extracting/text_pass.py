@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from cache.encoders.grid import read_config
+from cache.encoders.grid import encoder_shape
 from cache.encoders.text_encoder import TextEncoder, Tokens, load_text_encoder
 from cache.extracting.decoding import batches, where_of
 from cache.extracting.encoding import Encoded, Encoding, encode_text
@@ -41,7 +41,7 @@ class TextPass:
     ) -> None:
         self.items = plan.text
         self._directory, self._device = plan.directories["text"], device
-        self._dim = int(str(read_config(self._directory, "config.json")["hidden_size"]))
+        _, self._dim = encoder_shape(self._directory)
         self._stored = getattr(torch, plan.config.stored_dtype)
         self._report = report
         self._tell = tell

@@ -66,7 +66,7 @@ def default_cues(waveform: NDArray[np.float32], grid: Grid) -> Floats:
     All but loudness are missing (NaN) in unvoiced frames: a pause has no pitch, and the slope of
     its noise says nothing about a voice.
     """
-    centres = frame_centres(grid, len(waveform))
+    centres = grid.centres(len(waveform))
     frequency, harmonicity = pitch(waveform, centres, grid.hop)
     power = power_spectra(waveform, centres)
     voiced = ~np.isnan(frequency)
@@ -78,11 +78,6 @@ def default_cues(waveform: NDArray[np.float32], grid: Grid) -> Floats:
         harmonicity,
     ]
     return np.stack(columns, axis=1)
-
-
-def frame_centres(grid: Grid, samples: int) -> NDArray[np.int64]:
-    """`[frames]`, the sample in the middle of each frame's window."""
-    return np.arange(grid.frames(samples), dtype=np.int64) * grid.hop + grid.window // 2
 
 
 DEFAULT = CueSet(

@@ -20,7 +20,6 @@ from explain.cues.descriptors import (
     SLOPE,
     Cue,
     CueSet,
-    frame_centres,
 )
 from explain.ragged import Floats
 
@@ -86,12 +85,12 @@ def on_grid(rows: Floats, grid: Grid, samples: int) -> Floats:
         if cue.voiced:
             absent = ~voiced | ((rows[:, column] == 0) & name.endswith("nz"))
             rows[absent, column] = np.nan
-    centres = frame_centres(grid, samples)
+    centres = grid.centres(samples)
     result = np.full((len(centres), rows.shape[1]), np.nan)
     for column, name in enumerate(COLUMNS):
         offset = VOICE_CENTRE if name.endswith("nz") else SPECTRUM_CENTRE
         at = (np.arange(len(rows)) * STEP + offset) * SAMPLE_RATE
-        frame = np.rint((at - grid.window // 2) / grid.hop).astype(np.int64)
+        frame = np.rint((at - grid.first_centre) / grid.hop).astype(np.int64)
         held = (frame >= 0) & (frame < len(centres)) & ~np.isnan(rows[:, column])
         total = np.bincount(frame[held], rows[held, column], minlength=len(centres))
         count = np.bincount(frame[held], minlength=len(centres))

@@ -73,7 +73,7 @@ def cue_recipe(cues: CueSet, grid: Grid) -> Recipe:
             **cues.fields,
             "cues": [cue.name for cue in cues.cues],
             "decoder": dict(decoder_fields()),
-            "grid": {"hop": grid.hop, "window": grid.window, "rule": grid.rule},
+            "grid": grid.to_json(),
             "stored_dtype": "float32",
         },
     )

@@ -121,7 +121,7 @@ def frame_losses(
     assert model.audio_encoder is not None
     grid: Grid = model.audio_encoder.grid
     seconds, fill = kind
-    centres = np.arange(grid.frames(len(waveform))) * grid.hop + grid.window // 2
+    centres = grid.centres(len(waveform))
     size = round(seconds * SAMPLE_RATE)
     if len(waveform) <= size:
         return np.full(len(centres), np.nan)

@@ -64,11 +64,12 @@ def most_attended(
     found = []
     for own in weights.split(frames["audio"].lengths.tolist()):
         values, places = own.topk(min(count, len(own)))
+        starts, stops = grid.bounds(grid.samples(len(own)))
         found.append(
             tuple(
                 AttendedFrame(
-                    start=place * grid.hop / SAMPLE_RATE,
-                    end=(place * grid.hop + grid.window) / SAMPLE_RATE,
+                    start=float(starts[place]) / SAMPLE_RATE,
+                    end=float(stops[place]) / SAMPLE_RATE,
                     weight=value,
                 )
                 for value, place in zip(values.tolist(), places.tolist(), strict=True)

@@ -7,6 +7,7 @@ one likes, and a program that reads the answers need not wait for its end.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.audio import audio_seconds, load_audio
+from cache.encoders.grid import SAMPLE_RATE
 from cache.extracting.config import ExtractConfig
 from cache.extracting.decoding import batches, decode_ahead, where_of
 from corpora.errors import AudioError, ConfigError
@@ -160,12 +162,24 @@ class _Run:
         except AudioError as error:
             return str(error)
         seconds = end - (utterance.start or 0.0)
+        if seconds > self._encoded_at_once:
+            return (
+                f"{_where(utterance)}: {seconds:.1f} s, more than the {self._encoded_at_once:g} s "
+                "that the model's encoder takes at once. Cut it into utterances."
+            )
         if seconds > self.max_seconds:
             return (
                 f"{_where(utterance)}: {seconds:.0f} s, more than {self.max_seconds:g} s. Models "
                 "hear utterances: cut it into such, or give --max-seconds."
             )
         return seconds
+
+    @property
+    def _encoded_at_once(self) -> float:
+        """Seconds of the longest recording that every model's speech encoder takes."""
+        encoders = [model.audio_encoder for model in self.models if model.audio_encoder]
+        limits = [one.front_end.limit for one in encoders if one.front_end.limit is not None]
+        return min(limits, default=math.inf) / SAMPLE_RATE
 
     def _frames(self, job: _Job) -> int:
         """About how many there are: of 20 ms of sound, or else of letters."""

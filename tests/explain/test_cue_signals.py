@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cache.encoders.grid import Grid, convolution_grid, fbank_grid
-from explain.cues.descriptors import DEFAULT, default_cues, frame_centres
+from explain.cues.descriptors import DEFAULT, default_cues
 from explain.cues.egemaps import COLUMNS, on_grid
 from explain.cues.spectrum import alpha_ratio, band_slope, loudness, power_spectra
 
@@ -43,7 +43,7 @@ def test_f0_follows_a_glide() -> None:
     phase = 2 * np.pi * np.cumsum(hertz) / RATE
     wave = np.sum([np.cos(k * phase) / k for k in range(1, 15)], axis=0) / 5
     found = default_cues(wave.astype(np.float32), GRID)[3:-3, F0]
-    at = frame_centres(GRID, RATE)[3:-3]
+    at = GRID.centres(RATE)[3:-3]
     np.testing.assert_allclose(found, 12 * np.log2(hertz[at] / 27.5), atol=0.3)
 
 
@@ -66,7 +66,7 @@ def test_frames_of_a_voice_between_pauses_are_where_it_is() -> None:
     pause = noise(0.5, 1e-4)
     sound = np.concatenate([pause, voice(150, 0.5), pause])
     voiced = ~np.isnan(default_cues(sound, GRID)[:, F0])
-    at = frame_centres(GRID, len(sound)) / RATE
+    at = GRID.centres(len(sound)) / RATE
     inside = (at > 0.53) & (at < 0.97)
     outside = (at < 0.46) | (at > 1.04)
     assert voiced[inside].all()
