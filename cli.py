@@ -19,7 +19,7 @@ from corpora.errors import EmopoolError
 COMMANDS = {
     "prepare": "corpora.commands",
     "transcribe": "cache.transcribing.commands",
-    "extract": "cache.commands",
+    "extract": "heads.commands",
     "search": "heads.commands",
     "compare": "finetune.compare_command",
     "finetune": "finetune.commands",

@@ -22,7 +22,7 @@ from cache.amounts import bytes_text
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.grid import SAMPLE_RATE
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.store.parts import PART_BYTES
 from corpora.manifest import Manifest, write_manifest

@@ -27,7 +27,7 @@ from cache.encoders.grid import SAMPLE_RATE, read_grid
 from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.extracting.audio_pass import BATCH_SECONDS
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.extracting.text_pass import BATCH_TOKENS
 from cache.keys import normalise_text

@@ -10,7 +10,7 @@ import resource
 import sys
 from pathlib import Path
 
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from corpora.manifest import read_manifest
 from corpora.work import Work

@@ -32,7 +32,8 @@ class Collection:
         failed: reasons by id, for the utterances left out.
         extraction: where the frames come from.
         moments: mean and deviation `[n, D]` of each modality's utterances, where they were kept.
-        lower: by modality and layer the frames of lower layers, where several were asked for.
+        others: by modality and layer the frames of further layers, where several were asked for.
+        layers: by modality the number of the layer of `frames`, where it is an encoder's.
     """
 
     utterances: tuple[Utterance, ...]
@@ -40,7 +41,8 @@ class Collection:
     failed: Mapping[str, str]
     extraction: Extraction
     moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    lower: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
+    others: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def all_layers(self) -> dict[str, Frames]:
@@ -48,9 +50,11 @@ class Collection:
         everything = range(len(self.utterances))
         found = {}
         for name, frames in self.frames.items():
-            lower = self.lower.get(name, {})
-            parts = [lower[layer].select(everything) for layer in sorted(lower)]
-            found[name] = Frames.beside([*parts, frames])
+            others = self.others.get(name, {})
+            parts = {layer: one.select(everything) for layer, one in others.items()}
+            if parts:
+                parts[self.layers[name]] = frames
+            found[name] = Frames.beside([parts[n] for n in sorted(parts)] or [frames])
         return found
 
 
@@ -65,7 +69,8 @@ class Holdings:
         failed: reasons by id, for the utterances left out.
         extraction: where the frames come from.
         moments: as in `Collection`.
-        lower: as in `Collection`.
+        others: as in `Collection`.
+        layers: as in `Collection`.
     """
 
     utterances: tuple[Utterance, ...]
@@ -74,11 +79,12 @@ class Holdings:
     failed: Mapping[str, str]
     extraction: Extraction
     moments: Mapping[str, tuple[Tensor, Tensor]]
-    lower: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
+    others: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Of all frames but those of lower layers, as they are stored."""
+        """Of all frames but those of further layers, as they are stored."""
         return sum(
             int(stream.lengths(self.keys[name]).sum()) * stream.dim * stream.dtype.itemsize
             for name, stream in self.streams.items()
@@ -116,8 +122,8 @@ def collect_frames(
         work: the work folder that `extract` filled.
         manifest: whose utterances.
         modalities: `audio` and/or `text`.
-        layers: for a modality another layer than its highest extracted one; or several, of which
-            the highest is loaded and the others are read when they are asked for.
+        layers: for a modality another layer than its usual one; or several, of which the highest
+            is loaded and the others are read when they are asked for.
         speech: whether audio frames get the voice activity detector's probabilities.
 
     Raises:
@@ -127,7 +133,13 @@ def collect_frames(
     found = find_frames(work, manifest, modalities, layers=layers, speech=speech)
     frames = {name: found.load(name) for name in modalities}
     return Collection(
-        found.utterances, frames, found.failed, found.extraction, found.moments, found.lower
+        found.utterances,
+        frames,
+        found.failed,
+        found.extraction,
+        found.moments,
+        found.others,
+        found.layers,
     )
 
 
@@ -137,21 +149,32 @@ def find_frames(
     modalities: Sequence[str],
     *,
     layers: Mapping[str, LayersRead] | None = None,
+    main: Mapping[str, int] | None = None,
     speech: bool = True,
 ) -> Holdings:
-    """Find the frames of a manifest's utterances; `collect_frames` without reading them."""
+    """Find the frames of a manifest's utterances; `collect_frames` without reading them.
+
+    Args:
+        work: see `collect_frames`.
+        manifest: see `collect_frames`.
+        modalities: see `collect_frames`.
+        layers: see `collect_frames`.
+        main: of several layers of a modality the one to be loaded, instead of the highest.
+        speech: see `collect_frames`.
+    """
     extraction = read_extraction(work)
     keys = utterance_keys(work, manifest.utterances)
     read = {name: layer_numbers((layers or {}).get(name, ())) for name in modalities}
-    highest = {name: numbers[-1] for name, numbers in read.items() if numbers}
-    # Of each modality the highest layer (None), and those below it.
+    chosen = {name: numbers[-1] for name, numbers in read.items() if numbers} | dict(main or {})
+    further = {name: [n for n in read[name] if n != chosen.get(name)] for name in modalities}
+    # Of each modality the layer to be loaded (None), and the others.
     wanted: dict[tuple[str, int | None], FrameStream] = {
-        (name, None): _open(work, extraction, name, highest.get(name)) for name in modalities
+        (name, None): _open(work, extraction, name, chosen.get(name)) for name in modalities
     }
     wanted |= {
         (name, layer): _open(work, extraction, name, layer)
         for name in modalities
-        for layer in read[name][:-1]
+        for layer in further[name]
     }
     if speech and "audio" in modalities:
         wanted[SPEECH, None] = _open(work, extraction, SPEECH, None)
@@ -180,23 +203,30 @@ def find_frames(
     moments = {
         name: rows
         for name in modalities
-        if (rows := _kept_moments(work, extraction, name, highest, held[name, None])) is not None
+        if (rows := _kept_moments(work, extraction, name, chosen, held[name, None])) is not None
     }
-    lower = {
+    heard = None
+    if (SPEECH, None) in wanted and further.get("audio"):
+        heard = wanted[SPEECH, None].load(held[SPEECH, None]).values[:, 0].float()
+    others = {
         name: {
-            layer: MappedFrames(wanted[name, layer], tuple(held[name, layer]))
-            for layer in read[name][:-1]
+            layer: MappedFrames(
+                wanted[name, layer],
+                tuple(held[name, layer]),
+                speech=heard if name == "audio" else None,
+            )
+            for layer in further[name]
         }
         for name in modalities
-        if len(read[name]) > 1
+        if further[name]
     }
-    for name, by_layer in lower.items():
+    for name, by_layer in others.items():
         lengths = wanted[name, None].lengths(held[name, None]).tolist()
         wrong = [layer for layer in by_layer if by_layer[layer].lengths.tolist() != lengths]
         if wrong:
             raise CacheError(
                 f"layer {wrong[0]} of the {name} encoder has other numbers of frames than layer "
-                f"{highest[name]}. Run `cache verify`, or extract into another work folder."
+                f"{chosen[name]}. Run `cache verify`, or extract into another work folder."
             )
     return Holdings(
         tuple(kept),
@@ -205,7 +235,12 @@ def find_frames(
         {u.id: known[u.id] for u in missing},
         extraction,
         moments,
-        lower,
+        others,
+        {
+            name: chosen.get(name, extraction.source(name).usual_layer)
+            for name in modalities
+            if extraction.source(name).layers
+        },
     )
 
 
@@ -228,7 +263,7 @@ def _kept_moments(
 ) -> tuple[Tensor, Tensor] | None:
     """Moments of utterances, if all were kept; with their frames in memory no file is needed."""
     source = extraction.source(modality)
-    layer = layers.get(modality, source.layers[-1])
+    layer = layers.get(modality, source.usual_layer)
     path = work.features / source.recipe.folder / moments_name(layer)
     if not path.is_dir():
         return None

@@ -1,14 +1,12 @@
-"""The commands of this floor: extraction, and the upkeep of the cache."""
+"""The commands of this floor: the upkeep of the cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from corpora.command_options import (
-    device_option,
     json_option,
     manifest_option,
     show,
@@ -17,139 +15,6 @@ from corpora.command_options import (
 from corpora.work import Work
 
 File = click.Path(dir_okay=False, path_type=Path)
-
-
-@click.command()
-@click.option(
-    "--audio-encoder",
-    default="facebook/w2v-bert-2.0",
-    show_default=True,
-    metavar="ID|DIR|NAME",
-    help="Speech encoder: hub id, directory, `whisper-tiny.en`, `whisper-base`, or `tiny` (random "
-    "weights); '' leaves audio out.",
-)
-@click.option(
-    "--text-encoder",
-    default="microsoft/deberta-v3-base",
-    show_default=True,
-    metavar="ID|DIR|NAME",
-    help="Text encoder: hub id, directory, `minilm`, or `tiny` (random weights); '' leaves text "
-    "out.",
-)
-@click.option("--audio-layers", help="Layers to keep, such as 12,18,24, or all.  [default: last]")
-@click.option("--text-layers", help="Layers to keep, such as 6,12, or all.  [default: last]")
-@click.option(
-    "--moments-only",
-    is_flag=True,
-    help="Of these layers keep each utterance's mean and deviation, not its frames.",
-)
-@click.option(
-    "--store",
-    type=click.Choice(["float16", "float32"]),
-    default="float16",
-    show_default=True,
-    help="Precision on disk.",
-)
-@device_option
-@click.option(
-    "--max-seconds",
-    default=60.0,
-    show_default=True,
-    help="Longest recording that is encoded whole, in seconds.",
-)
-@click.option(
-    "--long",
-    type=click.Choice(["refuse", "window"]),
-    default="refuse",
-    show_default=True,
-    help="Longer ones: refuse them by name, or encode them in overlapping windows.",
-)
-@click.option(
-    "--batch-seconds",
-    type=float,
-    help="Seconds of audio encoded at once.  [default: 40 on a CPU, 600 on a GPU]",
-)
-@click.option(
-    "--padding",
-    type=click.Choice(["short", "full"]),
-    default="short",
-    show_default=True,
-    help="Of Whisper: the silence behind a recording. short: a second or a little more; full: up "
-    "to the 30 s it was trained on, several times slower.",
-)
-@click.option(
-    "--check",
-    "check_count",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Then compare N random utterances with transformers' own pipeline, one by one.",
-)
-@manifest_option
-@json_option
-@work_option
-def extract(
-    audio_encoder: str,
-    text_encoder: str,
-    audio_layers: str | None,
-    text_layers: str | None,
-    moments_only: bool,
-    store: str,
-    device: str,
-    max_seconds: float,
-    long: str,
-    batch_seconds: float | None,
-    padding: Literal["short", "full"],
-    check_count: int | None,
-    manifest_path: Path | None,
-    as_json: bool,
-    root: Path,
-) -> None:
-    """Run the encoders over what the cache lacks, into WORK/features.zarr.
-
-    Stop it and start it as you like: it goes on with what is missing. Several processes share the
-    work, started one by one or by torchrun (docs/scale.md).
-    """
-    from cache.extracting.plan import ExtractConfig, parse_layers
-    from cache.extracting.run import extract as run
-    from cache.extracting.summary import report_json, report_text
-    from corpora.manifest import read_manifest
-
-    work = Work(root)
-    manifest = read_manifest(manifest_path or work.manifest)
-    config = ExtractConfig(
-        audio_encoder=audio_encoder,
-        text_encoder=text_encoder,
-        audio_layers=parse_layers(audio_layers),
-        text_layers=parse_layers(text_layers),
-        moments_only=moments_only,
-        stored_dtype=store,
-        device=device,
-        max_seconds=max_seconds,
-        long=long,
-        batch_seconds=batch_seconds,
-        padding=padding,
-    )
-    outcome = run(
-        work,
-        manifest,
-        config,
-        tell=None if as_json else lambda line: click.echo(line, err=True),
-        show_progress=not as_json,
-    )
-    if not outcome.leads:
-        return
-    checked = None
-    if check_count:
-        from cache.extracting.check import check
-
-        checked = check(work, manifest, outcome.plan, check_count, show_progress=not as_json)
-    show(
-        report_json(outcome.plan, outcome.report, checked),
-        report_text(work, manifest, outcome.plan, outcome.report, checked),
-        as_json,
-    )
-    if checked is not None:
-        checked.raise_if_beyond()
 
 
 @click.group()

@@ -36,6 +36,7 @@ class Source:
         encoder: hub id, directory or `tiny`, as the user named it; "" where there is none.
         layers: hidden-state numbers whose frames were kept, ascending; empty where there are none.
         moments: those of which only each utterance's mean and deviation were kept.
+        best: the layer that heads read unless they are told otherwise; None for the highest.
         windowed: whether recordings over the limit were encoded in windows; their frames then lie
             under a key of their own (`cache.keys.windowed_key`).
     """
@@ -45,9 +46,15 @@ class Source:
     layers: tuple[int, ...] = ()
     moments: tuple[int, ...] = ()
     windowed: bool = False
+    best: int | None = None
+
+    @property
+    def usual_layer(self) -> int:
+        """The layer that heads read unless they are told otherwise, of those with frames."""
+        return self.best if self.best in self.layers else self.layers[-1]
 
     def stream(self, layer: int | None = None) -> str:
-        """Path of a stream inside the features group; the highest layer by default.
+        """Path of a stream inside the features group; the usual layer's by default.
 
         Raises:
             CacheError: that layer was not extracted.
@@ -61,7 +68,7 @@ class Source:
             )
         if not self.layers:
             return f"{self.recipe.folder}/{VALUES}"
-        chosen = self.layers[-1] if layer is None else layer
+        chosen = self.usual_layer if layer is None else layer
         if chosen not in self.layers:
             raise CacheError(
                 f"layer {chosen} of {self.encoder} was not extracted; there are "
@@ -122,6 +129,7 @@ def write_extraction(work: Work, extraction: Extraction) -> None:
             "encoder": source.encoder,
             "layers": list(source.layers),
             "moments": list(source.moments),
+            "best": source.best,
             "windowed": source.windowed,
             "folder": source.recipe.folder,
             "recipe": dict(source.recipe.fields),
@@ -147,8 +155,10 @@ def extract_command(root: Path) -> str:
         if source.encoder:
             words += [f"--{kind}-encoder", shlex.quote(source.encoder)]
             layers = source.layers or source.moments
-            if len(layers) > 1:
+            if source.best is None or not source.layers:
                 words += [f"--{kind}-layers", ",".join(map(str, layers))]
+            elif len(layers) > 1:  # one is what the data chooses by default
+                words += [f"--{kind}-layers", f"auto:{len(layers)}"]
     held = [source for source in sources.values() if source.encoder]
     if any(source.moments and not source.layers for source in held):
         words.append("--moments-only")
@@ -179,6 +189,7 @@ def read_extraction(work: Work) -> Extraction:
                 tuple(entry["layers"]),
                 tuple(entry.get("moments", ())),
                 bool(entry.get("windowed", False)),
+                entry.get("best"),
             )
             for kind, entry in value["sources"].items()
         }

@@ -148,7 +148,7 @@ class Frames:
         speech = None if self.speech is None else self.speech.to(device=device)
         return Frames(self.values.to(device=device, dtype=dtype), self.offsets, speech)
 
-    def with_speech(self, speech: Tensor) -> Frames:
+    def with_speech(self, speech: Tensor | None) -> Frames:
         """The same batch with a speech probability per frame, `[N]`."""
         return replace(self, speech=speech)
 

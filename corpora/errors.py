@@ -38,6 +38,10 @@ class ConfigError(EmopoolError, ValueError):
     """An option or a configuration file has a value that cannot be used."""
 
 
+class UnreadableLayersError(ConfigError):
+    """An encoder's layers below the last cannot be read."""
+
+
 class MissingStepError(EmopoolError, FileNotFoundError):
     """A command needs the output of an earlier one."""
 

@@ -51,6 +51,11 @@ class Work:
         return self.root / "extraction.json"
 
     @property
+    def layers(self) -> Path:
+        """How the layers of each encoder were ranked by the training data."""
+        return self.root / "layers.json"
+
+    @property
     def failures(self) -> Path:
         """Utterances the last `extract` could not use, with reasons."""
         return self.root / "failures.csv"

@@ -45,7 +45,11 @@ def label_agreement(
         speech=record.head.needs_speech,
     )
     dataset = Dataset(
-        collection.utterances, model.labels, collection.frames, lower=collection.lower
+        collection.utterances,
+        model.labels,
+        collection.frames,
+        others=collection.others,
+        layers=collection.layers,
     )
     store = VectorStore(dataset, device=model.device)
     cached = predict([model.head], store, torch.arange(len(dataset)))[0].argmax(dim=1).cpu()

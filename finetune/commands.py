@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from cache.commands import extract
 from corpora.command_options import (
     json_option,
     show,
@@ -19,7 +18,7 @@ from corpora.commands import read_command
 from corpora.work import Work
 from finetune.evaluate_command import evaluate
 from finetune.finetune_command import finetune
-from heads.commands import search
+from heads.commands import extract, search
 
 
 @click.command()

@@ -35,7 +35,7 @@ from heads.search.identity import refuse_differences
 from heads.search.space import Space, trial_configs
 from heads.search.storage import close, open_file, silence_optuna
 from heads.search.study import PUBLISHED, SEED, STUDY_NAME, final_value
-from heads.search.weighing import LOWER
+from heads.search.weighing import OTHERS
 from heads.targets import soft_targets
 from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig, predict
@@ -84,11 +84,12 @@ def retrain(
         ConfigError: the frames, labels or rows are not those of the search; each difference is
             named.
     """
-    dataset = load_dataset(work, manifest, tuple(record.origin.frames), lower=True)
+    dataset = load_dataset(work, manifest, tuple(record.origin.frames), others=True)
     dataset = dataset.reading(
-        {name: layer_numbers(read)[:-1] for name, read in record.origin.layers.items()}
+        {name: layer_numbers(read) for name, read in record.origin.layers.items()}
     )
-    _check_origin(record.origin.to_json(), read_origin(work, manifest, dataset.frames))
+    origin = origin_of_head(read_origin(work, manifest, dataset.frames), dataset, record.head)
+    _check_origin(record.origin.to_json(), origin)
     training, schedule = record.training, record.schedule
     if learning_rate is not None:
         training = replace(training, learning_rate=learning_rate)
@@ -141,7 +142,7 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
             f"No trial {number} in {study}{trained}. Name one of these, or search first."
         )
     trial = trials[number]
-    dataset = load_dataset(work, manifest, lower=True).reading(notes.get(LOWER, {}))
+    dataset = load_dataset(work, manifest, others=True).reading(notes.get(OTHERS, {}))
     origin = read_origin(work, manifest, dataset.frames)
     _check_origin({name: notes[name] for name in _FRAMES}, origin)
     head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
@@ -152,7 +153,7 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
         head=head,
         training=TrainingConfig.from_json(training.to_json()),
         schedule=Schedule(notes["epochs"], notes["batch_size"], data_seed=notes["seed"]),
-        origin=origin_of_head(origin, dataset.lower, head),
+        origin=origin_of_head(origin, dataset, head),
         study_seed=notes["seed"],
         versions=package_versions(),
         dev_macro_f1=final_value(trial),

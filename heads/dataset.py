@@ -35,8 +35,9 @@ class Dataset:
         moments: for each modality mean and deviation `[n, D]` of all utterances' frames, where the
             cache keeps them; they are computed from the frames otherwise.
         residence: where the frames are kept and why, as a sentence.
-        lower: by modality and layer the frames of cached layers below that of `frames`, for heads
-            that weigh several: read only where such a head needs them.
+        others: by modality and layer the frames of further cached layers, for heads that read
+            another one or weigh several: read only where such a head needs them.
+        layers: by modality the number of the layer of `frames`; the highest where none is given.
     """
 
     utterances: tuple[Utterance, ...]
@@ -44,7 +45,8 @@ class Dataset:
     frames: Mapping[str, Frames | MappedFrames]
     moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     residence: str = ""
-    lower: Mapping[str, Mapping[int, Frames | MappedFrames]] = field(default_factory=dict)
+    others: Mapping[str, Mapping[int, Frames | MappedFrames]] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -54,15 +56,16 @@ class Dataset:
         """Features per frame of each modality."""
         return {name: frames.dim for name, frames in self.frames.items()}
 
-    def reading(self, lower: Mapping[str, Sequence[int]]) -> Dataset:
-        """The same with these lower layers of each modality, and no others.
+    def reading(self, others: Mapping[str, Sequence[int]]) -> Dataset:
+        """The same with these further layers of each modality, and no others.
 
         Raises:
             ConfigError: one of them is not there.
         """
         chosen = {}
-        for name, layers in lower.items():
-            known = self.lower.get(name, {})
+        for name, numbers in others.items():
+            known = self.others.get(name, {})
+            layers = [layer for layer in numbers if layer != self.layers.get(name)]
             missing = [layer for layer in layers if layer not in known]
             if missing:
                 raise ConfigError(
@@ -70,29 +73,62 @@ class Dataset:
                     "did not make it. Extract it again, or search again."
                 )
             chosen[name] = {layer: known[layer] for layer in layers}
-        return replace(self, lower=chosen)
+        return replace(self, others=chosen)
 
-    def select(self, modality: str, rows: Sequence[int], layers: int = 1) -> Frames:
-        """Frames of some utterances: of the layer there is, or of all cached ones.
+    def one_layer(self, modality: str, layer: int | None) -> Frames | MappedFrames:
+        """The frames of a single layer of all utterances; of the usual one for None.
+
+        Raises:
+            ConfigError: that layer is not there.
+        """
+        others = self.others.get(modality, {})
+        if layer is None or layer == self.layers.get(modality):
+            return self.frames[modality]
+        if layer in others:
+            return others[layer]
+        if modality not in self.layers and not others:
+            return self.frames[modality]  # frames of one layer whose number nobody gave
+        raise ConfigError(
+            f"a head reads {modality} layer {layer}, and there are "
+            f"{', '.join(map(str, sorted({*others, *self.numbers(modality)})))}. Extract it again, "
+            "or search again."
+        )
+
+    def numbers(self, modality: str) -> tuple[int, ...]:
+        """The numbers of a modality's cached layers, as far as they are known; ascending."""
+        own = [self.layers[modality]] if modality in self.layers else []
+        return tuple(sorted([*self.others.get(modality, {}), *own]))
+
+    def select(
+        self, modality: str, rows: Sequence[int], layers: int = 1, layer: int | None = None
+    ) -> Frames:
+        """Frames of some utterances: of one layer, or of all cached ones.
 
         Args:
             modality: which.
             rows: utterance numbers.
             layers: 1, or as many as are cached: they lie beside one another, lowest layer first.
+            layer: of one, which; the usual one for None.
 
         Raises:
-            ConfigError: another number of layers than there are.
+            ConfigError: another number of layers than there are, or no such layer.
         """
-        own = self.frames[modality].select(rows)
+        usual = self.frames[modality]
         if layers == 1:
-            return own
-        lower = self.lower.get(modality, {})
-        if layers != len(lower) + 1:
+            one = self.one_layer(modality, layer)
+            found = one.select(rows).to(usual.device)
+            if found.speech is not None or usual.speech is None:
+                return found
+            return found.with_speech(usual.select(rows).speech)
+        others = self.others.get(modality, {})
+        if layers != len(others) + 1:
             raise ConfigError(
-                f"a head weighs {layers} {modality} layers, and there are {len(lower) + 1}."
+                f"a head weighs {layers} {modality} layers, and there are {len(others) + 1}."
             )
-        below = [lower[layer].select(rows).to(own.device) for layer in sorted(lower)]
-        return Frames.beside([*below, own])
+        highest = 1 + max(others)
+        parts = {number: one.select(rows).to(usual.device) for number, one in others.items()}
+        parts[self.layers.get(modality, highest)] = usual.select(rows)
+        return Frames.beside([parts[number] for number in sorted(parts)])
 
     def rows(self, split: str) -> Tensor:
         """`[n]` int64, the labelled utterances of a split."""
@@ -136,15 +172,25 @@ class VectorStore:
         # What one company makes, another one that needs it too waits for.
         self._making = threading.Lock()
 
-    def vectors(self, modality: str, input_norm: str, name: str, layers: int = 1) -> Tensor:
+    def vectors(
+        self,
+        modality: str,
+        input_norm: str,
+        name: str,
+        layers: int = 1,
+        layer: int | None = None,
+    ) -> Tensor:
         """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation.
 
-        Of several layers those of the frames beside one another.
+        Of several layers those of the frames beside one another; of one, which one may be said.
         """
-        return self._kept(modality, (input_norm, layers), [name])[name]
+        return self._kept(modality, (input_norm, layers, layer), [name])[name]
 
     def _kept(self, modality: str, view: ViewKey, names: Sequence[str]) -> Mapping[str, Tensor]:
         """The vectors of a view, these names and those that were asked for before."""
+        norm, layers, layer = view
+        if layer is not None and layer == self.dataset.layers.get(modality):
+            view = norm, layers, None  # the usual one, by its number
         kept = self._vectors.setdefault((modality, view), {})
         if not set(names) <= set(kept):
             with self._making:
@@ -155,8 +201,8 @@ class VectorStore:
         self, modality: str, view: ViewKey, names: Sequence[str], kept: dict[str, Tensor]
     ) -> None:
         """Add the vectors of these names that are missing, in one pass over the frames."""
-        input_norm, layers = view
-        if view == ("none", 1) and modality in self.dataset.moments:
+        input_norm, layers, layer = view
+        if view == ("none", 1, None) and modality in self.dataset.moments:
             mean, deviation = self.dataset.moments[modality]
             # With the floor that poolings put under every deviation.
             floor = VARIANCE_FLOOR**0.5
@@ -170,7 +216,7 @@ class VectorStore:
         lengths = self.dataset.frames[modality].lengths.tolist()
 
         def make(rows: Sequence[int]) -> list[Tensor]:
-            frames = self.dataset.select(modality, rows, layers).to(self.device)
+            frames = self.dataset.select(modality, rows, layers, layer).to(self.device)
             seen = View(_seen(frames, input_norm, layers))
             return [seen.vector(name) for name in missing]
 
@@ -208,7 +254,7 @@ class VectorStore:
                 kept = self._kept(modality, key, wanted)
                 ready = {name: kept[name][there] for name in wanted}
                 if framed:
-                    centred = self._centred(modality, key[0], rows, ready["mean"])
+                    centred = self._centred(modality, key, rows, ready["mean"])
                     lengths = self.dataset.frames[modality].lengths[rows].tolist()
                     views[key] = View.of_centred(centred, lengths, ready)
                 else:
@@ -216,9 +262,10 @@ class VectorStore:
             batch[modality] = Inputs(views)
         return batch
 
-    def _centred(self, modality: str, norm: str, rows: Tensor, means: Tensor) -> Tensor:
+    def _centred(self, modality: str, view: ViewKey, rows: Tensor, means: Tensor) -> Tensor:
         """`[N, D]`, the frames of a batch with these means `[B, D]` taken out."""
-        frames = self.dataset.frames[modality]
+        norm, _, layer = view
+        frames = self.dataset.one_layer(modality, layer)
         if self.device.type == "cuda":
             batch = frames.select(rows).to(self.device)
             seen = View(_seen(batch, norm), {"mean": means})
@@ -227,7 +274,7 @@ class VectorStore:
         total = sum(lengths)
         # In memory that the next batch uses again: the system clears each page of fresh memory,
         # which would cost more than filling it.
-        name = f"{modality} {norm}"
+        name = f"{modality} {norm} {layer}"
         buffer = getattr(self._buffers, name, None)
         if buffer is None or len(buffer) < total:
             buffer = torch.empty(total, frames.dim, dtype=self._half or means.dtype)
@@ -245,7 +292,7 @@ class VectorStore:
         return buffer[:total]
 
     def frame_statistics(
-        self, modality: str, rows: Tensor, layers: int = 1
+        self, modality: str, rows: Tensor, layers: int = 1, layer: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean and deviation `[D]` over all frames of the given utterances.
 
@@ -253,7 +300,7 @@ class VectorStore:
         """
         there = rows.to(self.device)
         lengths = self.dataset.frames[modality].lengths[rows].to(self.device).double()[:, None]
-        kept = self._kept(modality, ("none", layers), ["mean", "deviation"])
+        kept = self._kept(modality, ("none", layers, layer), ["mean", "deviation"])
         mean, deviation = kept["mean"][there].double(), kept["deviation"][there].double()
         total = lengths.sum()
         overall = (lengths * mean).sum(0) / total

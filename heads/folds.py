@@ -7,7 +7,7 @@ heads are compared on all of them together. The test set stays out.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,7 @@ def make_folds(dataset: Dataset, how: str) -> Folds | None:
         numbers = _one_each(utterances, choice)
         unit = choice
     else:
-        numbers = _groups(utterances, _count(choice))
+        numbers = speaker_groups(utterances, _count(choice))
         unit = "group of speakers"
     return Folds(rows, torch.tensor(numbers), unit)
 
@@ -118,7 +118,7 @@ def _one_each(utterances: list[Utterance], unit: str) -> list[int]:
     return [names[key] for key in keys]
 
 
-def _units(utterances: list[Utterance]) -> dict[Hashable, list[int]]:
+def _units(utterances: Sequence[Utterance]) -> dict[Hashable, list[int]]:
     """Positions of what may not be torn apart: a known speaker, or one utterance."""
     units: dict[Hashable, list[int]] = {}
     for position, utterance in enumerate(utterances):
@@ -126,8 +126,12 @@ def _units(utterances: list[Utterance]) -> dict[Hashable, list[int]]:
     return units
 
 
-def _groups(utterances: list[Utterance], count: int) -> list[int]:
-    """The fold of each utterance: speakers are dealt out as in `corpora.folds.deal`."""
+def speaker_groups(utterances: Sequence[Utterance], count: int) -> list[int]:
+    """The fold of each utterance: speakers are dealt out as in `corpora.folds.deal`.
+
+    Raises:
+        ConfigError: there are fewer speakers.
+    """
     units = _units(utterances)
     if len(units) < count:
         raise ConfigError(

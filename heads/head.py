@@ -28,8 +28,9 @@ INPUT_NORMS = ("none", "layernorm", "standardise")
 # the floor that is put under every utterance's deviation.
 CONSTANT_DEVIATION = 2e-5
 
-#: Which view of a modality: normalised how (see `view_name`), and of how many layers.
-ViewKey = tuple[str, int]
+#: Which view of a modality: normalised how (see `view_name`), of how many layers, and of which
+#: single one where it is not the data set's usual one.
+ViewKey = tuple[str, int, int | None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class HeadConfig:
             and deviation of the training frames, kept as buffers).
         mlp_width: hidden units of the classifier; 0 for a linear one.
         dropout: probability, on the hidden units (on the pooled vector of a linear classifier).
+        layer: by modality the hidden state read, where several are cached and it matters which.
     """
 
     labels: tuple[str, ...]
@@ -53,6 +55,7 @@ class HeadConfig:
     input_norm: str = "none"
     mlp_width: int = 256
     dropout: float = 0.1
+    layer: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
@@ -86,7 +89,10 @@ class HeadConfig:
 
     def view(self, modality: str) -> ViewKey:
         """Which view of a modality's frames the head reads."""
-        return view_name(self.input_norm), self.layers(modality)
+        layers = self.layers(modality)
+        # One that weighs layers reads all there are.
+        layer = self.layer.get(modality) if layers == 1 else None
+        return view_name(self.input_norm), layers, layer
 
     @property
     def needs_speech(self) -> bool:
@@ -107,7 +113,7 @@ class Inputs:
     """One modality of a batch, as frames or as ready utterance vectors.
 
     Args:
-        views: what there is, for each normalisation and number of layers.
+        views: what there is.
         frames: what all other views can be made of; those of several layers lie beside one another.
     """
 
@@ -120,12 +126,13 @@ class Inputs:
         """Frames as they come from an encoder or the cache."""
         return cls({}, View(frames))
 
-    def view(self, input_norm: str, layers: int = 1) -> View:
+    def view(self, input_norm: str, layers: int = 1, layer: int | None = None) -> View:
         """The frames as a head with this normalisation reads them; made once a batch.
 
-        `standardise` reads the frames as they are: its affine is folded into the pooling.
+        `standardise` reads the frames as they are: its affine is folded into the pooling. Frames
+        that were given are those of the layer that is asked for.
         """
-        key = view_name(input_norm), layers
+        key = view_name(input_norm), layers, layer
         if key not in self._views:
             given = self._frames
             if given is None or given.frames is None:

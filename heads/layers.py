@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from cache.extraction import layer_name
 from cache.layers import LayersRead, layer_numbers
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.origin import Origin
 from heads.pooling.layer_weights import LayerWeightedPooling
@@ -14,22 +16,25 @@ from heads.pooling.layer_weights import LayerWeightedPooling
 LayerWeights = Mapping[str, tuple[float, ...]]
 
 
-def origin_of_head(
-    origin: Origin, lower: Mapping[str, Collection[int]], head: HeadConfig
-) -> Origin:
+def origin_of_head(origin: Origin, dataset: Dataset, head: HeadConfig) -> Origin:
     """Where a head's frames come from: of all that a study reads, the layers that are its own.
 
     Args:
-        origin: with the highest layer of each modality.
-        lower: by modality the numbers of cached layers below.
-        head: which may weigh them.
+        origin: with the usual layer of each modality.
+        dataset: with the cached layers.
+        head: which may read another one, or weigh them.
     """
-    weighed = {
-        name: (*sorted(lower[name]), *layer_numbers(origin.layers[name]))
-        for name in head.modalities
-        if head.layers(name) > 1
-    }
-    return replace(origin, layers={**origin.layers, **weighed})
+    layers, streams = dict(origin.layers), dict(origin.streams)
+    for name in head.modalities:
+        if head.layers(name) > 1:
+            others = dataset.others[name]
+            layers[name] = tuple(sorted({*others, *layer_numbers(origin.layers[name])}))
+        elif name in head.layer:
+            layers[name] = head.layer[name]
+        if name in layers and name in streams:
+            folder, _, _ = streams[name].rpartition("/")
+            streams[name] = f"{folder}/{layer_name(layer_numbers(layers[name])[-1])}"
+    return replace(origin, layers=layers, streams=streams)
 
 
 def layer_weights(head: Head) -> dict[str, tuple[float, ...]]:

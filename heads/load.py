@@ -34,9 +34,9 @@ def load_dataset(
     modalities: Sequence[str] | None = None,
     device: str = "cpu",
     *,
-    lower: bool = False,
+    others: bool = False,
 ) -> Dataset:
-    """Read the frames of a manifest's utterances, each modality's highest layer.
+    """Read the frames of a manifest's utterances, each modality's usual layer.
 
     They are kept on the device, in memory, or mapped, where they fit: `residence` tells. Utterances
     that failed at extraction are left out.
@@ -46,8 +46,8 @@ def load_dataset(
         manifest: whose utterances.
         modalities: `audio` and/or `text`; all extracted ones by default.
         device: where batches are needed; frames are kept there if they fit.
-        lower: whether the other cached layers are found too, for heads that weigh layers; they
-            are read when they are needed.
+        others: whether the other cached layers are found too, for heads that read one of them or
+            weigh them all; they are read when they are needed.
 
     Raises:
         ConfigError: an unknown modality.
@@ -61,8 +61,15 @@ def load_dataset(
             f"modalities must be {' and/or '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
         )
     sources = read_extraction(work).sources
-    several = {name: _held(work, sources[name]) for name in chosen if lower and name in sources}
-    found = find_frames(work, manifest, chosen, layers=several, speech="speech" in sources)
+    held = {name: sources[name] for name in chosen if others and name in sources}
+    found = find_frames(
+        work,
+        manifest,
+        chosen,
+        layers={name: _held(work, source) for name, source in held.items()},
+        main={name: source.usual_layer for name, source in held.items() if source.layers},
+        speech="speech" in sources,
+    )
     residence = choose_residence(found.nbytes, device)
     home = device if residence.place == "gpu" else "cpu"
     disk = residence.place == "streaming"
@@ -72,14 +79,18 @@ def load_dataset(
         {name: found.mapped(name) if disk else found.load(name, home) for name in chosen},
         found.moments,
         str(residence),
-        found.lower,
+        found.others,
+        found.layers,
     )
 
 
 def _held(work: Work, source: Source) -> LayersRead:
-    """The highest layer, and those below it that were not removed from the cache since."""
-    lower = [n for n in source.layers[:-1] if (work.features / source.stream(n)).is_dir()]
-    return (*lower, *source.layers[-1:])
+    """The usual layer, and the others that were not removed from the cache since."""
+    return tuple(
+        n
+        for n in source.layers
+        if n == source.usual_layer or (work.features / source.stream(n)).is_dir()
+    )
 
 
 def read_origin(
@@ -96,7 +107,7 @@ def read_origin(
         synthetic=manifest.synthetic,
         labels=manifest.labels,
         encoders={name: source.encoder for name, source in sources.items()},
-        layers={name: source.layers[-1] for name, source in sources.items()},
+        layers={name: source.usual_layer for name, source in sources.items()},
         streams=streams,
         frames={name: batch.total for name, batch in frames.items()},
         manifest_sha256=manifest_digest(manifest),

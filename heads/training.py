@@ -242,16 +242,14 @@ def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> 
 def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor) -> None:
     """Give the `standardise` heads among these the mean and deviation of the training frames."""
     readers = [head for head in heads if head.config.input_norm == "standardise"]
-    reads = [
-        (name, head.config.layers(name), head)
-        for head in readers
-        for name in head.config.modalities
-    ]
-    for modality, layers in sorted({(name, layers) for name, layers, _ in reads}):
-        statistics = store.frame_statistics(modality, rows, layers)
-        for name, count, head in reads:
-            if (name, count) == (modality, layers):
-                head.set_input_statistics(modality, *statistics)
+    reads: dict[tuple[str, ViewKey], list[Head]] = {}
+    for head in readers:
+        for name in head.config.modalities:
+            reads.setdefault((name, head.config.view(name)), []).append(head)
+    for (modality, (_, layers, layer)), own in reads.items():
+        statistics = store.frame_statistics(modality, rows, layers, layer)
+        for head in own:
+            head.set_input_statistics(modality, *statistics)
 
 
 def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str, Inputs]:

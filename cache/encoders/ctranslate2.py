@@ -252,7 +252,7 @@ def convert_whisper(
 
 
 def _generation(
-    options: dict[str, Any], tokens: Tokenizer, special: dict[str, int], multilingual: bool
+    options: dict[str, Any], tokens: Tokenizer, special: dict[str, int | None], multilingual: bool
 ) -> GenerationConfig:
     more: dict[str, Any] = {}
     if multilingual:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from cache.encoders.files import weight_files
-from corpora.errors import ConfigError
+from corpora.errors import ConfigError, UnreadableLayersError
 
 # What may be missing from a checkpoint because no hidden state passes through it: sentence poolers,
 # and the vector that masks frames in pre-training.
@@ -86,7 +86,8 @@ def check_layers(wanted: Sequence[int], layers: int, stack: nn.ModuleList | None
     """Check layer numbers against an encoder.
 
     Raises:
-        ConfigError: a number is out of range, or intermediate layers cannot be read.
+        ConfigError: a number is out of range.
+        UnreadableLayersError: intermediate layers cannot be read.
     """
     for layer in wanted:
         if not 0 <= layer <= layers:
@@ -95,7 +96,7 @@ def check_layers(wanted: Sequence[int], layers: int, stack: nn.ModuleList | None
                 f"to {layers} (the last)."
             )
         if layer != layers and stack is None:
-            raise ConfigError(
+            raise UnreadableLayersError(
                 f"layer {layer} cannot be read from this encoder, whose layers are not a plain "
                 f"list. Take the last, {layers}."
             )

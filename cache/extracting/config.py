@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cache.encoders.padding import PADDINGS, PaddingName
@@ -13,8 +14,21 @@ AUDIO_ENCODER = "facebook/w2v-bert-2.0"
 TEXT_ENCODER = "microsoft/deberta-v3-base"
 STORED_DTYPES = ("float16", "float32")
 LONG = ("refuse", "window")
-#: Hidden-state numbers, `all` of them, or none named: the last.
-Layers = tuple[int, ...] | Literal["all"]
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The training data chooses (`heads.extraction`).
+
+    Attributes:
+        keep: of how many of the best layers frames are kept.
+    """
+
+    keep: int = 1
+
+
+#: Hidden-state numbers, `all` of them, what the data chooses, or none named: the last.
+Layers = tuple[int, ...] | Literal["all"] | Auto
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,7 @@ class ExtractConfig:
     Attributes:
         audio_encoder: hub id, directory or `tiny`; "" leaves audio out.
         text_encoder: the same for text.
-        audio_layers: hidden-state numbers or `all`; empty means the last.
+        audio_layers: hidden-state numbers, `all` or `Auto`; empty means the last.
         text_layers: the same for text.
         moments_only: of these layers keep each utterance's mean and deviation, not its frames.
         stored_dtype: `float16`, or `float32` for comparisons to the last digits.
@@ -34,6 +48,8 @@ class ExtractConfig:
         batch_seconds: seconds of audio encoded at once, padding included; None lets the device
             decide.
         padding: `short` or `full`, of encoders without a mask (Whisper).
+        best: by modality the layer that heads read unless they are told otherwise; the highest
+            where none is named.
     """
 
     audio_encoder: str = AUDIO_ENCODER
@@ -47,6 +63,7 @@ class ExtractConfig:
     long: str = "refuse"
     batch_seconds: float | None = None
     padding: PaddingName = "short"
+    best: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.audio_encoder and not self.text_encoder:
@@ -65,18 +82,27 @@ class ExtractConfig:
                 raise ConfigError(f"{name} must be a positive number of seconds, got {value}")
 
 
-def parse_layers(text: str | None) -> Layers:
-    """Layer numbers from a list such as `12,18,24`, or `all`; nothing means the last layer.
+def parse_layers(text: str) -> Layers:
+    """Layers from a list such as `12,18,24`, or `last`, `all`, `auto`, or `auto:3`.
 
     Raises:
-        ConfigError: something in the list is not a whole number.
+        ConfigError: it is none of these.
     """
-    if text and text.strip() == "all":
+    word = text.strip()
+    if word == "last":
+        return ()
+    if word == "all":
         return "all"
+    name, colon, count = word.partition(":")
     try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
+        if name == "auto":
+            keep = int(count) if colon else 1
+            if keep < 1:
+                raise ValueError
+            return Auto(keep)
+        return tuple(int(part) for part in word.split(","))
     except ValueError as error:
         raise ConfigError(
-            "layers must be whole numbers separated by commas, such as 12,18,24, or all; got "
-            f"{text!r}"
+            "layers must be whole numbers separated by commas, such as 12,18,24, or last, all, "
+            f"auto, or auto:N for the N best; got {text!r}"
         ) from error

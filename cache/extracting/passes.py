@@ -95,6 +95,13 @@ def run_plan(
     return report
 
 
+def audio_bytes(plan: Plan) -> int:
+    """Bytes of the audio streams that a plan would add, by the headers of the recordings."""
+    if not plan.audio:
+        return 0
+    return AudioPass(plan, plan.device, ExtractReport(), lambda _: None).estimate().nbytes
+
+
 def _fill(
     work: Work,
     plan: Plan,

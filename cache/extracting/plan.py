@@ -20,9 +20,9 @@ from cache.encoders.names import resolve_encoder
 from cache.encoders.padding import Padding, read_padding, recorded_padding
 from cache.encoders.vad_weights import vad_fields
 from cache.extracting.changes import recipe_changes
-from cache.extracting.config import ExtractConfig, Layers, parse_layers
+from cache.extracting.config import Auto, ExtractConfig, Layers
 from cache.extracting.decoding import where_of
-from cache.extracting.targets import Item, Target, lacking, targets_of
+from cache.extracting.targets import Item, lacking, targets_of
 from cache.extraction import Extraction, Source, read_extraction
 from cache.inputs import utterance_keys
 from cache.recipe import JSON, Recipe
@@ -30,8 +30,6 @@ from cache.sources import SourceIndex
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work
-
-__all__ = ["ExtractConfig", "Item", "Plan", "Target", "make_plan", "parse_layers"]
 
 # Of a recording that is there but could not be read from its first byte to its last.
 UNREAD = "could not be read. Check its disk, then run the same command again."
@@ -154,6 +152,7 @@ def _sources(
             _encoder_name(name, directory),
             layers=() if config.moments_only else chosen,
             moments=chosen if config.moments_only else (),
+            best=config.best.get(kind),
             windowed=kind == "audio" and config.long == "window",
         )
     if "audio" in directories:
@@ -185,7 +184,7 @@ def _with_earlier_frames(
     recipe made: later commands go on reading those.
     """
     return {
-        kind: replace(source, layers=earlier[kind].layers)
+        kind: replace(source, layers=earlier[kind].layers, best=earlier[kind].best)
         if source.moments and kind in earlier and earlier[kind].recipe == source.recipe
         else source
         for kind, source in sources.items()
@@ -200,6 +199,7 @@ def _encoder_name(name: str, directory: Path) -> str:
 def _layers(kind: str, layers: Layers, directory: Path) -> tuple[int, ...]:
     """The layers asked for, ascending; the last where none was named."""
     count, _ = encoder_shape(directory)
+    assert not isinstance(layers, Auto), "chosen by heads.extraction"
     if layers == "all":
         return tuple(range(count + 1))
     chosen = sorted(set(layers)) or [count]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache.extracting.plan import ExtractConfig, Plan, make_plan
+from cache.extracting.config import ExtractConfig
+from cache.extracting.plan import Plan, make_plan
 from cache.extracting.ranks import current_rank
 from cache.extracting.report import ExtractReport
 from cache.extracting.summary import is_complete

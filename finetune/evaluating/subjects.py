@@ -133,7 +133,8 @@ class HeadSubject:
                 collection.utterances,
                 self.source.labels,
                 collection.frames,
-                lower=collection.lower,
+                others=collection.others,
+                layers=collection.layers,
             )
             everything = torch.arange(len(dataset))
             probabilities = predict([self.head], VectorStore(dataset), everything)[0]

@@ -205,7 +205,7 @@ def _save(
         head=head.config,
         training=training,
         schedule=setting.schedule,
-        origin=origin_of_head(setting.origin, setting.store.dataset.lower, head.config),
+        origin=origin_of_head(setting.origin, setting.store.dataset, head.config),
         study_seed=setting.seed,
         versions=package_versions(),
         dev_macro_f1=score,

@@ -37,7 +37,7 @@ from heads.search.space import Space, published_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy, final_value
 from heads.search.summary import SearchReport
-from heads.search.weighing import LOWER, lower_layers, weighing_notes
+from heads.search.weighing import OTHERS, other_layers, weighing_notes
 from heads.targets import count_without_votes
 from heads.threads import suitable_threads, suitable_workers
 from heads.training import Schedule
@@ -75,7 +75,7 @@ def run_search(
     config = config or SearchConfig()
     refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
     device = choose_device(config.device)
-    dataset = load_dataset(work, manifest, config.modalities, device, lower=True)
+    dataset = load_dataset(work, manifest, config.modalities, device, others=True)
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -226,7 +226,7 @@ def _identity(setting: Setting, config: SearchConfig, precision: str) -> dict[st
         "sampler": config.sampler,
         "precision": precision,
         "folds": "off" if folds is None else str(folds),
-        **({LOWER: lower_layers(setting.store.dataset)} if setting.space.weighable else {}),
+        **({OTHERS: other_layers(setting.store.dataset)} if setting.space.layers else {}),
         **{f"axis {name}": values for name, values in setting.space.to_json().items()},
     }
 

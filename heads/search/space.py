@@ -12,7 +12,7 @@ from heads.dataset import Dataset
 from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
 from heads.losses import LossConfig
 from heads.search.axes import Axis, Choice, Range, choices, nearest
-from heads.search.weighing import TOP, WEIGHTED, layer_counts, weighable_kinds
+from heads.search.weighing import TOP, WEIGHTED, layer_axis, weighable_kinds
 from heads.targets import EMO_SUPERB_SMOOTHING, vote_shares
 from heads.training import TrainingConfig
 
@@ -38,7 +38,8 @@ SPEECH_KINDS = ("vad_average", "average+vad_average")
 
 # The axes of pooling; with `--untied` each modality has its own, `audio_queries` and so on.
 # `attentive` is mqmha with Q, H and n of its own: AS, SA and MHA are points of it. Where several
-# layers are cached, `layers` says whether `average` and `statistics` weigh them.
+# layers are cached, `layers` says whether `average` and `statistics` weigh them; which one all
+# others read is an axis of each modality, `audio_layer` and `text_layer`.
 POOLING_AXES: dict[str, Axis] = {
     "pooling": Choice(("average", "max", "statistics", "attentive", *SPEECH_KINDS)),
     "queries": Choice((1, 2, 4)),
@@ -98,7 +99,8 @@ class Space:
         tied: both modalities are pooled in the same way; else each has its own axes,
             `audio_pooling`, `text_pooling` and so on.
         votes: whether there are raters' votes to learn from.
-        layers: by modality how many layers are cached, where they are several.
+        layers: by modality the numbers of the cached layers, where they are several.
+        usual: by modality the layer that published heads read, where there are several.
         weighable: pooling kinds that may weigh them (see `heads.search.weighing`).
         narrowed: axes that are narrower than the data would allow.
     """
@@ -108,7 +110,8 @@ class Space:
     speech: bool
     tied: bool = True
     votes: bool = False
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    usual: Mapping[str, int] = field(default_factory=dict)
     weighable: tuple[str, ...] = ()
     narrowed: Mapping[str, Axis] = field(default_factory=dict)
 
@@ -118,8 +121,19 @@ class Space:
         audio = dataset.frames.get("audio")
         speech = audio is not None and audio.speech is not None
         voted = any(vote_shares(u, dataset.labels) for u in dataset.utterances if u.split)
-        layers, weighable = layer_counts(dataset), weighable_kinds(dataset)
-        return cls(dataset.labels, dataset.dims, speech, tied, voted, layers, weighable)
+        layers = {
+            name: numbers for name in dataset.frames if len(numbers := dataset.numbers(name)) > 1
+        }
+        return cls(
+            dataset.labels,
+            dataset.dims,
+            speech,
+            tied,
+            voted,
+            layers,
+            {name: dataset.layers[name] for name in layers},
+            weighable_kinds(dataset),
+        )
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -139,6 +153,9 @@ class Space:
             axes[f"{prefix}heads"] = Choice(self._dividing())
             if not self.weighs(prefix, present):
                 del axes[f"{prefix}layers"]
+        axes |= {
+            layer_axis(name): Choice(self.layers[name]) for name in present if name in self.layers
+        }
         losses = tuple(name for name, loss in LOSSES.items() if self.votes or not loss.from_votes)
         return {**axes, **OTHER_AXES, "loss": Choice(losses)}
 
@@ -192,8 +209,13 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
         if prefix not in descriptions:
             descriptions[prefix] = _draw_pooling(trial, space, prefix, modalities)
     pooling = {
-        name: _fitting(name, descriptions[space.prefix(name)], space.layers.get(name, 1))
+        name: _fitting(name, descriptions[space.prefix(name)], len(space.layers.get(name, (0,))))
         for name in modalities
+    }
+    layer = {
+        name: space.draw(trial, layer_axis(name))
+        for name in modalities
+        if name in space.layers and "layers" not in pooling[name]
     }
     head = HeadConfig(
         labels=space.labels,
@@ -202,6 +224,7 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
         input_norm=space.draw(trial, "input_norm"),
         mlp_width=space.draw(trial, "mlp_width"),
         dropout=space.draw(trial, "dropout"),
+        layer=layer,
     )
     training = TrainingConfig(
         learning_rate=space.draw(trial, "learning_rate"),
@@ -268,6 +291,8 @@ def published_params(space: Space) -> tuple[dict[str, dict[str, Any]], tuple[str
             params |= {f"{prefix}{axis}": value for axis, value in own.items()}
             if own["pooling"] in space.weighable and f"{prefix}layers" in axes:
                 params[f"{prefix}layers"] = TOP
+            if modality in space.layers:
+                params[layer_axis(modality)] = space.usual[modality]
         if all(nearest(axes[axis], value) == value for axis, value in params.items()):
             chosen[name] = params
         else:

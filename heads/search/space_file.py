@@ -21,9 +21,9 @@ from corpora.errors import ConfigError, MissingStepError, did_you_mean
 from heads.head import MODALITIES
 from heads.search.axes import Axis, Choice, Range
 from heads.search.space import POOLING_AXES, Space
-from heads.search.weighing import MOST_BYTES
+from heads.search.weighing import MOST_BYTES, layer_axis
 
-# Of the axes of poolings only `layers` can be absent.
+# Of the axes of poolings only `layers` can be absent; so can `audio_layer` and `text_layer`.
 _ONE_LAYER = " It needs several cached layers of an encoder: extract them with --audio-layers."
 _TOO_LARGE = (
     " The layers cached here are too large to be weighed: vectors of every utterance would take "
@@ -92,6 +92,8 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
         known = [axis for axis in names if axis in allowed]
         if not known:
             why = did_you_mean(name, allowed)
+            if name in (layer_axis(modality) for modality in MODALITIES):
+                why = _ONE_LAYER
             if name in POOLING_AXES:
                 why = _TOO_LARGE if space.layers and not space.weighable else _ONE_LAYER
             raise ConfigError(

@@ -15,10 +15,11 @@ from cache.layers import LayersRead, layer_numbers, layers_text
 from heads.dataset import Dataset
 from heads.search.axes import Axis, choices
 
-#: Values of the axis `layers`: the highest cached layer, or a learnt weighted sum of all of them.
+#: Values of the axis `layers`: one cached layer, or a learnt weighted sum of all of them. (`top` is
+#: what it was called when the one was always the highest.)
 TOP, WEIGHTED = "top", "weighted"
-#: What a study's notes call `lower_layers`.
-LOWER = "lower layers"
+#: What a study's notes call `other_layers`; the words are those of earlier versions.
+OTHERS = "lower layers"
 #: The pooling kinds that can weigh layers.
 KINDS = ("average", "statistics")
 # Of vectors, all modalities together: 10,000 utterances with 8 layers of 1,024 features, or 49,000
@@ -27,14 +28,14 @@ MOST_BYTES = 4_500_000_000
 _FLOAT = 4
 
 
-def lower_layers(dataset: Dataset) -> dict[str, list[int]]:
-    """By modality the numbers of the cached layers below the highest one, where there are such."""
-    return {name: sorted(lower) for name, lower in dataset.lower.items() if lower}
+def other_layers(dataset: Dataset) -> dict[str, list[int]]:
+    """By modality the numbers of cached layers besides the usual one, where there are such."""
+    return {name: sorted(others) for name, others in dataset.others.items() if others}
 
 
 def layer_counts(dataset: Dataset) -> dict[str, int]:
     """By modality how many layers are cached, where they are several."""
-    return {name: 1 + len(lower) for name, lower in lower_layers(dataset).items()}
+    return {name: 1 + len(others) for name, others in other_layers(dataset).items()}
 
 
 def weighable_kinds(dataset: Dataset) -> tuple[str, ...]:
@@ -45,24 +46,28 @@ def weighable_kinds(dataset: Dataset) -> tuple[str, ...]:
 
 
 def weighing_notes(
-    dataset: Dataset, top: Mapping[str, LayersRead], axes: Mapping[str, Axis]
+    dataset: Dataset, usual: Mapping[str, LayersRead], axes: Mapping[str, Axis]
 ) -> list[str]:
     """What is weighed, and what is not for its size.
 
     Args:
-        dataset: with its lower layers.
-        top: the highest layer of each modality.
+        dataset: with its further layers.
+        usual: the layer of each modality that heads read unless they draw another.
         axes: of the space, as it was narrowed; nothing is said where it weighs nothing.
     """
     kinds = weighable_kinds(dataset)
     read = {
-        name: (*lower, *layer_numbers(top[name])) for name, lower in lower_layers(dataset).items()
+        name: tuple(sorted({*others, *layer_numbers(usual[name])}))
+        for name, others in other_layers(dataset).items()
     }
     offered = {v for name, axis in axes.items() if name.endswith("layers") for v in choices(axis)}
-    if not read or (kinds and WEIGHTED not in offered):
-        return []
     layers = " and ".join(f"{name} {layers_text(numbers)}" for name, numbers in read.items())
+    drawn = [axis for name in read if len(choices(axes[axis := layer_axis(name)])) > 1]
     notes = []
+    if drawn:
+        notes.append(f"Heads read one of {layers} ({' and '.join(f'axis `{a}`' for a in drawn)}).")
+    if not read or (kinds and WEIGHTED not in offered):
+        return notes
     if kinds:
         notes.append(f"Heads of {' and '.join(kinds)} may weigh {layers} (axis `layers`).")
     for kind in KINDS:
@@ -73,6 +78,11 @@ def weighing_notes(
                 f"more than {bytes_text(MOST_BYTES)}. Cache fewer layers to have it."
             )
     return notes
+
+
+def layer_axis(modality: str) -> str:
+    """The axis that says which cached layer of a modality a head reads."""
+    return f"{modality}_layer"
 
 
 def _vector_bytes(dataset: Dataset, kind: str) -> int:

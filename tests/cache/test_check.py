@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from cache.extracting.check import check
-from cache.extracting.plan import ExtractConfig, make_plan
+from cache.extracting.config import ExtractConfig
+from cache.extracting.plan import make_plan
 from cache.extracting.run import extract
 from cache.store.writer import PartWriter
 from cli import main

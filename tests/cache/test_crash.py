@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.extracting.targets import targets_of
 from cache.extraction import read_extraction

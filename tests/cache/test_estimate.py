@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.store.scratch import write_at
 from cache.stream import FrameStream

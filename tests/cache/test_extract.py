@@ -18,8 +18,9 @@ from cache.collect import collect_frames
 from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.energy import energy
 from cache.encoders.names import resolve_encoder
+from cache.extracting.config import Auto, ExtractConfig, parse_layers
 from cache.extracting.encoding import Encoded, encode_audio
-from cache.extracting.plan import ExtractConfig, make_plan, parse_layers
+from cache.extracting.plan import make_plan
 from cache.extracting.run import Outcome, extract
 from cache.extracting.summary import report_text
 from cache.extraction import read_extraction
@@ -286,7 +287,10 @@ def test_what_cannot_be_done_is_refused_with_what_can(
 
 def test_layer_lists_are_read() -> None:
     assert parse_layers("12,18,24") == (12, 18, 24)
-    assert parse_layers(None) == ()
+    assert parse_layers("last") == ()
+    assert parse_layers("all") == "all"
+    assert parse_layers("auto") == Auto(1)
+    assert parse_layers("auto:3") == Auto(3)
     with pytest.raises(ConfigError, match="whole numbers"):
         parse_layers("12;18")
 

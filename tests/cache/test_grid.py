@@ -79,7 +79,7 @@ def test_the_grid_is_read_from_the_files_of_a_convolutional_encoder(tmp_path: Pa
 @pytest.mark.parametrize(
     ("config", "front_end", "message"),
     [
-        ({"model_type": "whisper"}, {}, "describes a whisper"),
+        ({"model_type": "moonshine"}, {}, "describes a moonshine"),
         ({"model_type": "wav2vec2-bert", "add_adapter": True}, {}, "add_adapter"),
         ({"model_type": "wav2vec2-bert"}, {"sampling_rate": 8000}, "8000 Hz"),
         ({"conv_kernel": [3], "conv_stride": [2, 2]}, {}, "the same number"),

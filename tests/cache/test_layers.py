@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cache.collect import collect_frames
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.extraction import layer_name, read_extraction
 from cache.frames import Frames
@@ -66,11 +66,11 @@ def test_of_several_layers_the_highest_is_loaded_and_the_others_are_mapped(
         for layer in (1, 3)
     }
     assert torch.equal(both.frames["audio"].values, alone[3].values)
-    assert isinstance(both.lower["audio"][1], MappedFrames)
+    assert isinstance(both.others["audio"][1], MappedFrames)
     wide = both.all_layers["audio"]
     assert torch.equal(wide.values, torch.cat([alone[1].values, alone[3].values], dim=1))
     assert wide.speech is not None
-    assert collect_frames(work, manifest, ["audio"]).lower == {}
+    assert collect_frames(work, manifest, ["audio"]).others == {}
 
 
 def test_a_layer_that_was_not_extracted_is_named(extracted: tuple[Work, Manifest]) -> None:

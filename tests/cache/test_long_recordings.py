@@ -16,8 +16,8 @@ from cache.audio import load_audio
 from cache.collect import collect_frames
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.names import resolve_encoder
+from cache.extracting.config import ExtractConfig
 from cache.extracting.long_recordings import encode_in_windows, windows
-from cache.extracting.plan import ExtractConfig
 from cache.extracting.run import extract
 from cache.failures import read_failures
 from cache.moments import load_moments

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cache.collect import collect_frames
 from cache.encoders.names import resolve_encoder
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.extraction import read_extraction
 from cache.frames import Frames

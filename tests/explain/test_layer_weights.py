@@ -100,7 +100,7 @@ def test_saliency_finds_planted_frames_of_a_lower_layer() -> None:
         lower = planted.material.frames["audio"]
         top = replace(lower, values=torch.randn(lower.values.shape, generator=generator))
         frames, below = {"audio": top}, {"audio": {1: lower}}
-        return planted, Dataset(planted.material.utterances, LABELS, frames, lower=below)
+        return planted, Dataset(planted.material.utterances, LABELS, frames, others=below)
 
     config = HeadConfig(
         LABELS, {"audio": 2 * DIM}, {"audio": {"kind": "average", "layers": 2}}, mlp_width=16

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from cache.extracting.plan import ExtractConfig
+from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from corpora.manifest import Manifest, Utterance
 from corpora.work import Work

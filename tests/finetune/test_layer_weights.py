@@ -261,7 +261,7 @@ def test_a_trial_of_a_study_without_the_axis_is_trained_again_on_its_layer(
     searched: Searched, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def of_one_layer(*names: Any, **options: Any) -> Dataset:
-        return load_dataset(*names, **{**options, "lower": False})
+        return load_dataset(*names, **{**options, "others": False})
 
     work = copy_work(searched.work, tmp_path / "work")
     monkeypatch.setattr(run, "load_dataset", of_one_layer)

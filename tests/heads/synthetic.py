@@ -59,7 +59,7 @@ def with_lower(dataset: Dataset, layers: tuple[int, ...] = (1, 3), seed: int = 7
         )
         for layer in layers
     }
-    return replace(dataset, lower={"audio": lower})
+    return replace(dataset, others={"audio": lower}, layers={"audio": 1 + max(layers)})
 
 
 def in_memory(dataset: Dataset) -> dict[str, Frames]:

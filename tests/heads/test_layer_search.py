@@ -99,14 +99,15 @@ def test_a_pooling_whose_vectors_are_too_large_does_not_weigh(
     dataset = with_lower(make_dataset(6))
     every = weighing_notes(dataset, TOP, Space.of(dataset).axes)
     assert every == [
-        "Heads of average and statistics may weigh audio layers 1, 3 and 4 (axis `layers`)."
+        "Heads read one of audio layers 1, 3 and 4 (axis `audio_layer`).",
+        "Heads of average and statistics may weigh audio layers 1, 3 and 4 (axis `layers`).",
     ]
     average, statistics = 3 * 3 * DIM * 6 * 4, (3 * 3 + 2 * 6) * DIM * 6 * 4
     monkeypatch.setattr(weighing, "MOST_BYTES", statistics - 1)
     assert Space.of(dataset).weighable == ("average",)
     assert (
         "statistics does not weigh layers here"
-        in weighing_notes(dataset, TOP, Space.of(dataset).axes)[1]
+        in weighing_notes(dataset, TOP, Space.of(dataset).axes)[2]
     )
     monkeypatch.setattr(weighing, "MOST_BYTES", average - 1)
     assert "layers" not in Space.of(dataset).axes
@@ -116,7 +117,7 @@ def test_a_pooling_whose_vectors_are_too_large_does_not_weigh(
 
 def test_nothing_is_said_of_weighing_where_the_space_was_narrowed_to_the_top_layer() -> None:
     dataset = with_lower(make_dataset(6))
-    space = narrow(Space.of(dataset), {"layers": "top"}, "space.toml")
+    space = narrow(Space.of(dataset), {"layers": "top", "audio_layer": 4}, "space.toml")
     assert weighing_notes(dataset, TOP, space.axes) == []
 
 

@@ -62,7 +62,7 @@ def test_pooled_vectors_agree_with_the_equations(kind: str, norm: str) -> None:
     pooling = head.poolings["audio"]
     assert isinstance(pooling, LayerWeightedPooling)
     share = references.softmax(pooling.layer_scores[0].detach().double().numpy())
-    layers = [dataset.lower["audio"][1], dataset.lower["audio"][3], dataset.frames["audio"]]
+    layers = [dataset.others["audio"][1], dataset.others["audio"][3], dataset.frames["audio"]]
     for b in range(12):
         parts = []
         for layer in layers:
@@ -134,7 +134,7 @@ def test_the_layer_that_carries_the_class_gets_the_most_weight(kind: str) -> Non
     assert isinstance(top, Frames)
     noise = replace(top, values=torch.randn(top.values.shape))
     lower = {1: Frames(torch.randn(top.values.shape), top.offsets), 3: top}
-    dataset = replace(plain, frames={**plain.frames, "audio": noise}, lower={"audio": lower})
+    dataset = replace(plain, frames={**plain.frames, "audio": noise}, others={"audio": lower})
     head = Head(config(kind, text=False), 0)
     store = VectorStore(dataset)
     cohort = Cohort([head], [TrainingConfig(1e-2)], store, dataset.rows("train"), Schedule(40, 16))

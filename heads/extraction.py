@@ -1,0 +1,305 @@
+"""`extract` with layers that the training data chooses: ranked once, then only the best are kept.
+
+For a sample of the training utterances all layers are encoded in one pass; their means and
+deviations rank the layers, and the frames of the best go on. Where the sample's frames of all
+layers fit the disk, they stay until the choice is made, so that nothing is encoded twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cache.extracting.config import Auto, ExtractConfig
+from cache.extracting.plan import Plan, make_plan
+from cache.extracting.ranks import current_rank
+from cache.extracting.report import ExtractReport
+from cache.extracting.run import Outcome
+from cache.extracting.run import extract as extract_layers
+from cache.extracting.summary import is_complete
+from cache.extraction import Source, layer_name, moments_name
+from cache.inputs import utterance_keys
+from cache.store.locks import exclusive_lock
+from cache.store.scratch import scratch_folder, withdraw
+from corpora.errors import CacheError, ManifestError, UnreadableLayersError
+from corpora.manifest import Manifest, Utterance
+from corpora.work import Work
+from heads.layer_choice import (
+    LayerChoice,
+    Vectors,
+    draw_sample,
+    rank_layers,
+    read_choices,
+    sample_digest,
+    write_choices,
+)
+
+# Frames of all layers that a sample may take until the choice is made, in bytes, and as a part of
+# what the disk has free: 2,000 utterances of a base-sized encoder, or 600 of W2V-BERT's 25 layers.
+_MOST_BYTES = 8_000_000_000
+_MOST_OF_FREE = 0.25
+# Where they may take no more, the sample is encoded once again for the layers that were chosen: it
+# is then at most this part of the corpus, but as many utterances as a ranking needs.
+_PART_ENCODED_TWICE = 0.25
+_FEWEST = 500
+
+Keys = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """An extraction, and how its layers were chosen.
+
+    Attributes:
+        outcome: what was done.
+        choices: rankings by modality, where the data chose.
+        notes: why it did not, where it could not.
+    """
+
+    outcome: Outcome
+    choices: Mapping[str, LayerChoice] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_text(self) -> str:
+        """The rankings to read; "" where there are none."""
+        sources = self.outcome.plan.extraction.sources
+        blocks = [one.to_text(sources[kind].layers) for kind, one in self.choices.items()]
+        return "\n\n".join([*blocks, *self.notes])
+
+
+def extract(
+    work: Work,
+    manifest: Manifest,
+    config: ExtractConfig,
+    *,
+    foreign: bool = False,
+    tell: Callable[[str], None] | None = None,
+    show_progress: bool = False,
+) -> Extracted:
+    """Bring the cache up to what a manifest and a configuration ask for.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances.
+        config: which streams; `Auto` layers are chosen here.
+        foreign: whether the manifest is another than the work folder's own: layers that were
+            chosen stay as they are then, for what was trained on them reads no others.
+        tell: for lines to be read while it runs.
+        show_progress: bars on standard error.
+
+    Raises:
+        AudioError, CacheError, ConfigError: as `cache.extracting.run.extract`.
+        FormatVersionError: what an earlier choice left is of another version.
+    """
+    asked = {
+        kind: layers
+        for kind, encoder, layers in (
+            ("audio", config.audio_encoder, config.audio_layers),
+            ("text", config.text_encoder, config.text_layers),
+        )
+        if encoder and isinstance(layers, Auto)
+    }
+    choices: dict[str, LayerChoice] = {}
+    notes: tuple[str, ...] = ()
+    first: ExtractReport | None = None
+    temporary: tuple[str, ...] = ()
+    if asked:
+        keys = utterance_keys(work, manifest.utterances)
+        chooser = _Chooser(work, manifest, config, tuple(asked), keys, foreign)
+        choices, notes = chooser.choose(tell, show_progress=show_progress)
+        first, temporary = chooser.report, chooser.temporary
+    chosen = {kind: choices[kind].best(asked[kind].keep) for kind in choices}
+    final = replace(
+        config,
+        audio_layers=chosen.get("audio", ()) if "audio" in asked else config.audio_layers,
+        text_layers=chosen.get("text", ()) if "text" in asked else config.text_layers,
+        best={kind: layers[0] for kind, layers in chosen.items()},
+    )
+    outcome = extract_layers(work, manifest, final, tell=tell, show_progress=show_progress)
+    if outcome.leads and temporary:
+        _remove(work, [path for path in temporary if path not in outcome.plan.streams], tell)
+    if first is not None:
+        outcome = replace(outcome, report=_together(work, first, outcome.report))
+    return Extracted(outcome, choices, notes)
+
+
+class _Chooser:
+    """Ranks the layers of some encoders.
+
+    Attributes:
+        report: of the pass over the sample; None where there was nothing to encode.
+        temporary: streams of frames that were made for it.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        manifest: Manifest,
+        config: ExtractConfig,
+        kinds: Sequence[str],
+        keys: Keys,
+        foreign: bool,
+    ) -> None:
+        self.work = work
+        self.manifest = manifest
+        self.config = config
+        self.kinds = kinds
+        self.keys = keys
+        self.foreign = foreign
+        self.report: ExtractReport | None = None
+        self.temporary: tuple[str, ...] = ()
+
+    def choose(
+        self, tell: Callable[[str], None] | None, *, show_progress: bool
+    ) -> tuple[dict[str, LayerChoice], tuple[str, ...]]:
+        """The rankings by modality, and notes on those that there cannot be."""
+        sample = draw_sample(self.manifest.utterances, self.keys)
+        known = read_choices(self.work)
+        plan = self._plan(sample, self.kinds)
+        recipes = {kind: plan.extraction.source(kind).recipe.folder for kind in self.kinds}
+        digest = sample_digest(sample, self.keys)
+        choices = {
+            kind: known[folder]
+            for kind, folder in recipes.items()
+            if folder in known and (self.foreign or known[folder].sample == digest)
+        }
+        left = [kind for kind in self.kinds if kind not in choices]
+        notes: list[str] = []
+        if left:
+            try:
+                self._encode(sample, left, tell, show_progress=show_progress)
+                for kind in left:
+                    choices[kind] = self._rank(kind, sample, digest)
+            except (ManifestError, UnreadableLayersError) as error:
+                named = " and ".join(kind for kind in left if kind not in choices)
+                notes.append(
+                    f"The data could not choose the {named} layer ({str(error).rstrip('.')}): the "
+                    "last one is taken. --audio-layers and --text-layers name others."
+                )
+            if current_rank().leads and choices:
+                write_choices(self.work, {**known, **{one.recipe: one for one in choices.values()}})
+        return {kind: choices[kind] for kind in self.kinds if kind in choices}, tuple(notes)
+
+    def _plan(
+        self, sample: Sequence[Utterance], kinds: Sequence[str], *, moments_only: bool = True
+    ) -> Plan:
+        """To encode all layers of the sample."""
+        config = replace(
+            self.config,
+            audio_encoder=self.config.audio_encoder if "audio" in kinds else "",
+            text_encoder=self.config.text_encoder if "text" in kinds else "",
+            audio_layers="all",
+            text_layers="all",
+            moments_only=moments_only,
+            # A sample's long recordings are left out; they are used as the user says later.
+            best={},
+        )
+        return make_plan(self.work, replace(self.manifest, utterances=tuple(sample)), config)
+
+    def _encode(
+        self,
+        sample: list[Utterance],
+        kinds: Sequence[str],
+        tell: Callable[[str], None] | None,
+        *,
+        show_progress: bool,
+    ) -> None:
+        """Make the moments of all layers; shortens the sample where it is encoded twice."""
+        if not sample:
+            raise ManifestError("no labelled training utterance can be read")
+        plan = self._plan(sample, kinds)
+        if is_complete(plan):
+            return
+        from cache.extracting.passes import audio_bytes, run_plan  # imports torch
+
+        whole = self._plan(sample, kinds, moments_only=False)
+        self.work.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.work.root).free
+        if audio_bytes(whole) <= min(_MOST_BYTES, _MOST_OF_FREE * free):
+            plan = whole
+            self.temporary = tuple(
+                path
+                for kind in kinds
+                for path in _frame_paths(plan.extraction.source(kind))
+                if not (self.work.features / path).is_dir()
+            )
+        else:
+            most = max(_FEWEST, round(_PART_ENCODED_TWICE * len(self.manifest.utterances)))
+            del sample[most:]
+            plan = self._plan(sample, kinds)
+        if tell is not None and current_rank().leads:
+            tell(
+                f"Choosing the {' and '.join(kinds)} layer: all layers of {len(sample):,} training "
+                "utterances are encoded."
+            )
+        self.report = run_plan(self.work, plan, rank=current_rank(), show_progress=show_progress)
+
+    def _rank(self, kind: str, sample: Sequence[Utterance], digest: str) -> LayerChoice:
+        from cache.moments import moments_of_keys
+        from cache.stream import FrameStream
+
+        source = self._plan(sample, [kind]).extraction.source(kind)
+        layers = source.moments
+        stream = FrameStream.open(
+            self.work.features / source.recipe.folder / moments_name(layers[0])
+        )
+        held = {u.id: source.held_key(stream, self.keys[u.id].get(kind, "")) for u in sample}
+        usable = [u for u in sample if held[u.id] in stream]
+        own = [self.keys[u.id][kind] for u in usable]
+
+        def vectors(layer: int) -> Vectors:
+            mean, deviation = moments_of_keys(self.work, source, layer, own)
+            return np.concatenate([mean.numpy(), deviation.numpy()], axis=1)
+
+        scores, folds, chance = rank_layers(layers, vectors, usable)
+        speakers = {(u.corpus, u.speaker) for u in usable if u.speaker}
+        return LayerChoice(
+            kind=kind,
+            encoder=source.encoder,
+            recipe=source.recipe.folder,
+            sample=digest,
+            utterances=len(usable),
+            speakers=len(speakers),
+            folds=folds,
+            chance=chance,
+            scores=scores,
+        )
+
+
+def _frame_paths(source: Source) -> list[str]:
+    return [f"{source.recipe.folder}/{layer_name(layer)}" for layer in source.layers]
+
+
+def _remove(work: Work, streams: Sequence[str], tell: Callable[[str], None] | None) -> None:
+    """Take frames out of the cache that were kept for the choice alone."""
+    try:
+        with exclusive_lock(work.features):
+            withdraw(
+                [work.features / path for path in streams if (work.features / path).is_dir()],
+                scratch_folder(work.features),
+            )
+    except CacheError:  # somebody is adding
+        if tell is not None:
+            tell(
+                "The cache is in use, so frames of layers that were not chosen stay in it; "
+                "`cache prune --last-only` removes them."
+            )
+
+
+def _together(work: Work, first: ExtractReport, second: ExtractReport | None) -> ExtractReport:
+    """Both passes as one, of the streams that are still there."""
+    later = second or ExtractReport()
+    added = dict(later.added)
+    for path, count in first.added.items():
+        if (work.features / path).is_dir():
+            added[path] = added.get(path, 0) + count
+    return replace(
+        later,
+        added=added,
+        seconds=first.seconds + later.seconds,
+        seconds_of_audio=first.seconds_of_audio + later.seconds_of_audio,
+        failures=later.failures if second is not None else first.failures,
+    )
