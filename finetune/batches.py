@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.audio import load_audio
 from cache.frames import Frames
@@ -45,12 +46,15 @@ class Batch:
         texts: what is said, as in the manifest.
         states: by modality, hidden states from the cache that take the place of recordings or
             texts.
+        lengths: by modality `[B]`, how many of these are the recordings', where they hold the
+            silence behind them too.
     """
 
     rows: tuple[int, ...]
     waveforms: tuple[Waveform, ...] | None
     texts: tuple[str, ...]
     states: Mapping[str, Frames] = field(default_factory=dict)
+    lengths: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def plan_batches(
@@ -120,7 +124,7 @@ def load_batches(
         needs = audio and "audio" not in boundary.streams
         for batch in load_batches(utterances, plan, audio=needs, skipped=skipped):
             members = [utterances[row] for row in batch.rows]
-            yield replace(batch, states=boundary.states(members))
+            yield replace(batch, states=boundary.states(members), lengths=boundary.lengths(members))
         return
     if not audio:
         for rows in plan:

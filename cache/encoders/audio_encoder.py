@@ -109,12 +109,16 @@ class AudioEncoder(nn.Module):
         """Training mode, for an encoder with trainable parameters; else it stays in eval mode."""
         return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
-    def forward(self, waveforms: Sequence[Waveform], layers: Sequence[int]) -> dict[int, Frames]:
+    def forward(
+        self, waveforms: Sequence[Waveform], layers: Sequence[int], *, whole: bool = False
+    ) -> dict[int, Frames]:
         """Frames of a batch.
 
         Args:
             waveforms: `[samples]` float32 at 16 kHz, one an utterance.
             layers: layer numbers, 0 to `self.layers`.
+            whole: with the frames of the silence that the front end puts behind a recording, which
+                all others were computed beside.
 
         Returns:
             Layer number to float32 frames `[grid.frames(samples), dim]` of each utterance, on the
@@ -131,6 +135,8 @@ class AudioEncoder(nn.Module):
         counts = [self.grid.frames(len(waveform)) for waveform in tensors]
         if min(counts, default=0) < 1:
             raise AudioError(self._too_short(tensors))
+        if whole:
+            counts = [self.grid.frames(self.front_end.padded(len(one))) for one in tensors]
         parts: dict[int, list[Tensor]] = {layer: [tensors[0]] * len(tensors) for layer in layers}
         for group in self._groups(tensors):
             inputs = self.inputs([tensors[index] for index in group])

@@ -150,6 +150,7 @@ class AudioPass:
             self._detector,
             stored=self._stored,
             batch_frames=self._batch_frames,
+            whole=self._plan.config.whole,
         )
 
     def _load(self, lacking: set[str]) -> None:

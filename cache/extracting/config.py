@@ -48,6 +48,7 @@ class ExtractConfig:
         batch_seconds: seconds of audio encoded at once, padding included; None lets the device
             decide.
         padding: `short` or `full`, of encoders without a mask (Whisper).
+        whole: with the frames of that silence, which upper layers need to be run from these.
         best: by modality the layer that heads read unless they are told otherwise; the highest
             where none is named.
     """
@@ -63,6 +64,7 @@ class ExtractConfig:
     long: str = "refuse"
     batch_seconds: float | None = None
     padding: PaddingName = "short"
+    whole: bool = False
     best: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -120,6 +120,7 @@ def encode_audio(
     *,
     stored: torch.dtype,
     batch_frames: int,
+    whole: bool = False,
 ) -> Encoded:
     """Frames, moments, energy and speech of decoded recordings, as far as their streams lack them.
 
@@ -130,6 +131,7 @@ def encode_audio(
         detector: None if no speech is lacking.
         stored: dtype of the streams of frames.
         batch_frames: how many frames run at once, for windows.
+        whole: see `AudioEncoder.forward`.
     """
     items = [one.recording.item for one in batch]
     waveforms = [one.waveform for one in batch]
@@ -144,7 +146,7 @@ def encode_audio(
                 )
                 frames = {layer: Frames.from_list([rows]) for layer, rows in states.items()}
             else:
-                frames = encoder(waveforms, layers)
+                frames = encoder(waveforms, layers, whole=whole)
         arrays = _layer_arrays(items, frames, stored)
         if detector is not None:
             probabilities = speech_of_frames(waveforms, grid, detector)[:, None].to(stored)

@@ -143,6 +143,8 @@ def _sources(
         directories[kind] = directory
         padding = read_padding(directory, config.padding) if kind == "audio" else None
         fields = encoder_fields(directory, cast(Kind, kind), hashes, padding)
+        if padding is not None and config.whole:
+            fields["kept"] = "recording and silence"
         fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
         if kind == "audio":
             fields["decoder"] = dict(decoder_fields())

@@ -13,6 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cache.encoders.padding import recorded_padding
 from cache.extracting.config import ExtractConfig
 from cache.extracting.plan import Plan, make_plan
 from cache.extracting.ranks import current_rank
@@ -42,12 +47,22 @@ class Boundary:
         streams: of the hidden states, by modality, in the order of `Upper.given`.
         speech: of the voice activity detector's output, where the head needs it.
         keys: of each utterance by id, as `cache.inputs.utterance_keys` gives them.
+        recordings: a stream of what the head reads, where the hidden states hold the silence behind
+            recordings too: it knows how long these are.
     """
 
     uppers: Mapping[str, Upper]
     streams: Mapping[str, tuple[FrameStream, ...]]
     speech: FrameStream | None
     keys: Mapping[str, Mapping[str, str]]
+    recordings: FrameStream | None = None
+
+    def lengths(self, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+        """`[B]`, frames of each recording, for modalities whose states hold more than these."""
+        if self.recordings is None:
+            return {}
+        found = self.recordings.lengths(self._keys("audio", utterances))
+        return {"audio": torch.as_tensor(found, dtype=torch.int64)}
 
     def states(self, utterances: Sequence[Utterance]) -> dict[str, Frames]:
         """The hidden states of a batch, by modality, beside one another, on the CPU."""
@@ -57,7 +72,13 @@ class Boundary:
         }
         if self.speech is not None and "audio" in found:
             speech = self.speech.load(self._keys("audio", utterances))
-            found["audio"] = found["audio"].with_speech(speech.values[:, 0].float())
+            rows = speech.values[:, 0].float().split(speech.lengths.tolist())
+            # Where the states go on behind the recording there is none.
+            filled = [
+                functional.pad(row, (0, length - len(row)))
+                for row, length in zip(rows, found["audio"].lengths.tolist(), strict=True)
+            ]
+            found["audio"] = found["audio"].with_speech(torch.cat(filled))
         return found
 
     def _keys(self, modality: str, utterances: Sequence[Utterance]) -> list[str]:
@@ -101,6 +122,7 @@ def open_boundary(
     if not uppers:
         return None, told
     extraction = read_extraction(work)
+    padding = recorded_padding(extraction.source("audio").recipe) if "audio" in uppers else None
     config = ExtractConfig(
         audio_encoder=extraction.source("audio").encoder if "audio" in uppers else "",
         text_encoder=extraction.source("text").encoder if "text" in uppers else "",
@@ -109,6 +131,8 @@ def open_boundary(
         stored_dtype=stored_dtype,
         device=device,
         max_seconds=ANY_LENGTH,
+        padding=padding.name if padding is not None else "short",
+        whole=True,
     )
     plan = _boundary_alone(make_plan(work, manifest, config), uppers)
     if not is_complete(plan):
@@ -130,7 +154,10 @@ def open_boundary(
         speech = FrameStream.open(work.features / extraction.source("speech").stream())
     layers = " and ".join(f"{name} {layers_text(upper.given)}" for name, upper in uppers.items())
     told.append(f"Trains from cached hidden states: {layers}, {stored_dtype}.")
-    return Boundary(uppers, streams, speech, keys), told
+    recordings = None
+    if "audio" in uppers and uppers["audio"].reads_silence:
+        recordings = FrameStream.open(work.features / extraction.source("audio").stream())
+    return Boundary(uppers, streams, speech, keys, recordings), told
 
 
 def _boundary_alone(plan: Plan, uppers: Mapping[str, Upper]) -> Plan:

@@ -59,4 +59,5 @@ class Trainee(nn.Module):
             )
         if self._boundary is None:
             raise ConfigError("a batch of cached hidden states needs the layers to run from them.")
-        return self._boundary.uppers[modality](batch.states[modality])
+        upper = self._boundary.uppers[modality]
+        return upper(batch.states[modality], batch.lengths.get(modality))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.encoders.audio_encoder import AudioEncoder
-from cache.encoders.grid import FBANK_MODELS
+from cache.encoders.front_ends import Samples, WhisperMels
 from cache.encoders.text_encoder import TextEncoder, Tokens
 from cache.frames import Frames
 from cache.layers import LayersRead, layer_numbers
@@ -46,11 +46,19 @@ class Upper:
         """The hidden states it has to be given: the wanted ones below `start`, and `start`."""
         return (*(layer for layer in self.layers if layer < self.start), self.start)
 
-    def __call__(self, states: Frames) -> Frames:
+    @property
+    def reads_silence(self) -> bool:
+        """Whether states hold the silence behind a recording too: there is no mask to hide it."""
+        audio = isinstance(self.encoder, AudioEncoder)
+        return audio and isinstance(self.encoder.front_end, WhisperMels)
+
+    def __call__(self, states: Frames, lengths: Tensor | None = None) -> Frames:
         """The wanted hidden states beside one another, float32 on the encoder's device.
 
         Args:
             states: those of `given`, beside one another.
+            lengths: `[B]`, frames of each recording, where `states` hold the silence behind it;
+                what is returned does not.
         """
         states = states.to(self.encoder.device, torch.float32)
         parts = states.values.unflatten(1, (len(self.given), -1)).unbind(dim=1)
@@ -61,14 +69,39 @@ class Upper:
         }
         above = [layer for layer in self.layers if layer > self.start]
         if above:
-            stack = self.encoder.stack
-            assert stack is not None, "upper layers are those of a list"
-            padded, mask = _padded(at_start)
-            substitutes: dict[int, nn.Module] = {n: PassOn(self.outputs) for n in range(self.start)}
-            substitutes[self.start] = StartFrom(stack[self.start], padded)
-            with standing_in(stack, substitutes):
-                found |= self._run(at_start, mask, above)
-        return Frames.beside([found[layer] for layer in self.layers])
+            found |= self._from(at_start, above)
+        together = Frames.beside([found[layer] for layer in self.layers])
+        return together if lengths is None else _beginnings(together, lengths)
+
+    def _from(self, states: Frames, layers: list[int]) -> dict[int, Frames]:
+        """Hidden states above the first, those of one length together where there is no mask."""
+        groups: dict[int, list[int]] = {}
+        for number, length in enumerate(states.lengths.tolist()):
+            groups.setdefault(length if self.reads_silence else 0, []).append(number)
+        if len(groups) == 1:
+            alone = self._together(states, layers)
+            return {n: Frames(one.values, one.offsets, states.speech) for n, one in alone.items()}
+        parts = [self._together(states.select(own), layers) for own in groups.values()]
+        order = torch.tensor([number for own in groups.values() for number in own]).argsort()
+        found = {}
+        for layer in layers:
+            rows = [
+                row
+                for part in parts
+                for row in part[layer].values.split(part[layer].lengths.tolist())
+            ]
+            frames = Frames.from_list([rows[n] for n in order.tolist()])
+            found[layer] = Frames(frames.values, frames.offsets, states.speech)
+        return found
+
+    def _together(self, states: Frames, layers: list[int]) -> dict[int, Frames]:
+        stack = self.encoder.stack
+        assert stack is not None, "upper layers are those of a list"
+        padded, mask = _padded(states)
+        substitutes: dict[int, nn.Module] = {n: PassOn(self.outputs) for n in range(self.start)}
+        substitutes[self.start] = StartFrom(stack[self.start], padded)
+        with standing_in(stack, substitutes):
+            return self._run(states, mask, layers)
 
     def _run(self, states: Frames, mask: Tensor, layers: list[int]) -> dict[int, Frames]:
         """The encoder's own pass on an input of the right shape, which nothing depends on."""
@@ -77,13 +110,16 @@ class Upper:
             read: dict[int, Frames] = self.encoder(blank, layers)
             return read
         config: Any = self.encoder.model.config
-        features = torch.zeros(*mask.shape, int(config.feature_projection_input_dim))
-        inputs = {"input_features": features.to(mask.device), "attention_mask": mask.long()}
-        found = {}
-        for layer, values in self.encoder.states(inputs, layers).items():
-            frames = Frames.from_padded(values, mask).to(dtype=torch.float32)
-            found[layer] = Frames(frames.values, frames.offsets, states.speech)
-        return found
+        if self.reads_silence:
+            mels = torch.zeros(len(mask), int(config.num_mel_bins), 2 * mask.shape[1])
+            inputs = {"input_features": mels.to(mask.device)}
+        else:
+            features = torch.zeros(*mask.shape, int(config.feature_projection_input_dim))
+            inputs = {"input_features": features.to(mask.device), "attention_mask": mask.long()}
+        return {
+            layer: Frames.from_padded(values, mask).to(dtype=torch.float32)
+            for layer, values in self.encoder.states(inputs, layers).items()
+        }
 
 
 def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, read: LayersRead) -> Upper | str:
@@ -99,8 +135,7 @@ def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, read: LayersRe
         return Upper(encoder, start, layers, 0)
     if encoder.stack is None:
         return "its layers are not a plain list"
-    config: Any = encoder.model.config
-    if isinstance(encoder, AudioEncoder) and config.model_type not in FBANK_MODELS:
+    if isinstance(encoder, AudioEncoder) and isinstance(encoder.front_end, Samples):
         return "it reads waveforms through convolutions"
     found = Upper(encoder, start, layers, layer_outputs(encoder))
     with torch.no_grad():
@@ -139,8 +174,21 @@ def _probes(encoder: AudioEncoder | TextEncoder, layers: list[int]) -> dict[int,
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(length, generator=generator) - 0.5 for length in (8_000, 5_000)]
     texts = ["word", "a few more words"]
-    found: dict[int, Frames] = encoder(texts if isinstance(encoder, TextEncoder) else noise, layers)
-    return found
+    if isinstance(encoder, TextEncoder):
+        read: dict[int, Frames] = encoder(texts, layers)
+        return read
+    heard: dict[int, Frames] = encoder(noise, layers, whole=True)
+    return heard
+
+
+def _beginnings(states: Frames, lengths: Tensor) -> Frames:
+    """The first frames of each utterance, so many."""
+    within = torch.cat([torch.arange(length) for length in states.lengths.tolist()])
+    kept = within < lengths.repeat_interleave(states.lengths)
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    there = kept.to(states.values.device)
+    speech = None if states.speech is None else states.speech[there]
+    return Frames(states.values[there], offsets, speech)
 
 
 def _padded(states: Frames) -> tuple[Tensor, Tensor]:

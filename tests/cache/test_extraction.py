@@ -25,7 +25,7 @@ def test_the_command_names_encoders_layers_and_windows_of_the_last_extraction(
     write_extraction(Work(tmp_path), Extraction(sources))
     assert extract_command(tmp_path) == (
         "python cli.py extract --audio-encoder 'a b' --audio-layers 12,18 --text-encoder tiny "
-        f"--long window --work {tmp_path}"
+        f"--text-layers 3 --long window --work {tmp_path}"
     )
 
 

@@ -40,7 +40,7 @@ def test_every_protocol_says_what_it_is_and_where_it_was_published(name: str) ->
     protocol = PROTOCOLS[name]
     assert all((protocol.title, protocol.source, protocol.metrics, protocol.corpora))
     assert set(protocol.metrics) <= set(METRICS)
-    assert set(protocol.defaults) <= {"search", "finetune"}
+    assert set(protocol.defaults) <= {"extract", "search", "finetune"}
     assert name in protocols_text()
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cache.audio import load_audio
+from cache.encoders.front_ends import StackedMels
 from cache.extracting import passes
 from cache.frames import Frames
 from corpora.manifest import Manifest
@@ -124,7 +125,7 @@ def test_with_no_layer_to_train_the_boundary_is_what_the_head_reads(
 def test_an_encoder_whose_upper_layers_need_more_is_run_from_recordings(
     searched: Searched, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upper, "FBANK_MODELS", frozenset())
+    monkeypatch.setattr(upper, "Samples", StackedMels)
     monkeypatch.setattr(upper, "TOLERANCE", {"fp32": -1.0})
     model = make_model(searched.work.encoders)
     found, told = open_boundary(
