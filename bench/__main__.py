@@ -1,4 +1,4 @@
-"""`python -m bench cache`, `search`, `finetune` and `explain`: options in, a table out."""
+"""`python -m bench cache`, `search`, `finetune`, `explain`, `layers`: options in, a table out."""
 
 from __future__ import annotations
 
@@ -74,6 +74,29 @@ def explain_command(rows: str | None, size: float, repeats: int | None, write: b
     from bench.explain import ROWS
 
     _measure("explain", ROWS, rows, size, repeats, write)
+
+
+@main.command("layers")
+@click.option(
+    "--work",
+    "root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A work folder whose extraction has moments of all layers.",
+)
+@click.option("--seeds", default=5, show_default=True, help="Of the folds inside.")
+def layers_command(root: Path, seeds: int) -> None:
+    """What each audio layer knows of emotion, one speaker held out at a time; up to 10 minutes."""
+    from bench.layers import curve_text, layer_curve
+    from corpora.manifest import read_manifest
+    from corpora.work import Work
+
+    work = Work(root)
+    try:
+        lines = layer_curve(work, read_manifest(work.manifest), range(seeds))
+    except EmopoolError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(curve_text(lines))
 
 
 def _measure(

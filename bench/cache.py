@@ -26,6 +26,27 @@ ROWS = (
         extraction.against_encoder,
     ),
     Row(
+        "whisper",
+        "extract, CPU, whisper-tiny.en's shape",
+        "the encoder alone",
+        "at least 0.8×",
+        extraction.whisper_against_encoder,
+    ),
+    Row(
+        "auto",
+        "a layer chosen by 2,000 utterances, tiny",
+        "extract of the last layer",
+        "under 1.3×",
+        extraction.auto_of_tiny,
+    ),
+    Row(
+        "auto-wavlm",
+        "the same, WavLM's shape",
+        "extract of the last layer",
+        "under 1.3×",
+        extraction.auto_of_wavlm,
+    ),
+    Row(
         "no-op",
         "extract with nothing to do",
         "10,000 utterances in 2,000 parts",

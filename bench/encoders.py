@@ -12,6 +12,12 @@ from transformers import (
     SeamlessM4TFeatureExtractor,
     Wav2Vec2BertConfig,
     Wav2Vec2BertModel,
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
 )
 
 from cache.encoders.hidden_states import quiet
@@ -36,6 +42,51 @@ def save_audio_encoder(folder: Path, *, layers: int = 24, dim: int = 1024, heads
         torch.manual_seed(_SEED)
         Wav2Vec2BertModel(config).save_pretrained(folder)
     SeamlessM4TFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def save_whisper_encoder(folder: Path) -> Path:
+    """Of the shape of `openai/whisper-tiny.en` (8 M parameters)."""
+    config = WhisperConfig(
+        d_model=384,
+        encoder_layers=4,
+        decoder_layers=1,
+        encoder_attention_heads=6,
+        decoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+        decoder_ffn_dim=384,
+        vocab_size=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+    )
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(_SEED)
+        WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def save_wavlm_encoder(folder: Path) -> Path:
+    """WavLM's architecture, 6 layers of 192 on convolutions of 64."""
+    config = WavLMConfig(
+        hidden_size=192,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=768,
+        conv_dim=(64,) * 7,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=32,
+        num_conv_pos_embedding_groups=4,
+    )
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(_SEED)
+        WavLMModel(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
     return folder
 
 

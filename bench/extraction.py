@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 import cache.store.writer
-from bench.encoders import save_audio_encoder
+from bench.encoders import save_audio_encoder, save_wavlm_encoder, save_whisper_encoder
 from bench.measure import compare, seconds
 from bench.recordings import make_manifest
 from bench.table import Outcome, Settings, seconds_outcome
@@ -22,11 +23,12 @@ from cache.amounts import bytes_text
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.grid import SAMPLE_RATE
-from cache.extracting.config import ExtractConfig
+from cache.extracting.config import Auto, ExtractConfig
 from cache.extracting.run import extract
 from cache.store.parts import PART_BYTES
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
+from heads.extraction import extract as extract_chosen
 
 ROOT = Path(__file__).parents[1]
 BATCH_SECONDS = 40.0
@@ -38,6 +40,10 @@ ENCODED, ENCODED_SHORTEST, ENCODED_LONGEST = 120, 2.0, 8.0
 # All of one length, so that a part of `PER_PART` utterances can be made to close at a size.
 CACHED, PER_PART, CACHED_SECONDS = 10_000, 5, 0.2
 MOST_SECONDS = 3.0
+
+# Utterances as EMO-DB has them, and as many as layers are ranked by.
+SPOKEN_SHORTEST, SPOKEN_LONGEST = 1.2, 4.5
+CHOSEN_FROM = 2_000
 
 FEW, MANY = 200, 2_000
 MEMORY_SHORTEST, MEMORY_LONGEST = 2.0, 6.0
@@ -72,6 +78,74 @@ def against_encoder(settings: Settings) -> Outcome:
     found = compare(ours, lambda: encode(encoder, batches), settings.times(3), warm_up=False)
     shutil.rmtree(folder)
     return seconds_outcome(found, 0.87)
+
+
+def whisper_against_encoder(settings: Settings) -> Outcome:
+    """The same with an encoder of the shape of whisper-tiny.en, as short as the batches are."""
+    folder = settings.folder / "whisper"
+    encoder_folder = save_whisper_encoder(folder / "encoder")
+    random = np.random.default_rng(0)
+    count = settings.scaled(ENCODED, 6)
+    manifest = make_manifest(
+        folder / "audio", random.uniform(SPOKEN_SHORTEST, SPOKEN_LONGEST, count).tolist()
+    )
+    config = ExtractConfig(
+        audio_encoder=str(encoder_folder),
+        text_encoder="",
+        device="cpu",
+        batch_seconds=BATCH_SECONDS,
+    )
+    encoder = load_audio_encoder(encoder_folder)
+    batches = length_sorted_batches(manifest, BATCH_SECONDS)
+    hours = sum(len(one) for batch in batches for one in batch) / SAMPLE_RATE
+
+    def ours() -> None:
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        (folder / "work").mkdir()
+        outcome = extract(Work(folder / "work"), manifest, config)
+        assert outcome.report is not None
+        assert not outcome.report.failures
+
+    found = compare(ours, lambda: encode(encoder, batches), settings.times(3), warm_up=False)
+    shutil.rmtree(folder)
+    outcome = seconds_outcome(found, 0.8)
+    return replace(outcome, here=f"{outcome.here}, {hours / found.ours:.0f}× real time")
+
+
+def auto_of_tiny(settings: Settings) -> Outcome:
+    """A layer chosen by the data against the last layer, with the tiny encoder."""
+    return _auto(settings, "tiny")
+
+
+def auto_of_wavlm(settings: Settings) -> Outcome:
+    """The same with an encoder of WavLM's shape, in small."""
+    return _auto(settings, str(save_wavlm_encoder(settings.folder / "wavlm")))
+
+
+def _auto(settings: Settings, encoder: str) -> Outcome:
+    """All utterances are training ones: none is encoded for the frames alone."""
+    folder = settings.folder / "auto"
+    random = np.random.default_rng(0)
+    count = settings.scaled(CHOSEN_FROM, 24)
+    made = make_manifest(
+        folder / "audio", random.uniform(SPOKEN_SHORTEST, SPOKEN_LONGEST, count).tolist()
+    )
+    manifest = replace(made, utterances=tuple(replace(u, split="train") for u in made.utterances))
+    one = ExtractConfig(audio_encoder=encoder, text_encoder="", device="cpu")
+
+    def run(config: ExtractConfig) -> None:
+        shutil.rmtree(folder / "work" / "features.zarr", ignore_errors=True)
+        (folder / "work" / "layers.json").unlink(missing_ok=True)
+        (folder / "work").mkdir(exist_ok=True)
+        found = extract_chosen(Work(folder / "work"), manifest, config)
+        assert bool(found.choices) == isinstance(config.audio_layers, Auto)
+
+    found = compare(
+        lambda: run(replace(one, audio_layers=Auto())), lambda: run(one), settings.times(3)
+    )
+    shutil.rmtree(folder)
+    share = found.ours / found.theirs
+    return Outcome(f"{found.ours:.1f} s", f"{found.theirs:.1f} s", f"{share:.2f}×", share < 1.3)
 
 
 def length_sorted_batches(
@@ -117,6 +191,7 @@ def nothing_to_do(settings: Settings) -> Outcome:
     parts = _audio_parts(work)
     command = [sys.executable, str(ROOT / "cli.py"), "extract", "--work", str(work.root)]
     command += ["--audio-encoder", "tiny", "--text-encoder", "tiny", "--device", "cpu"]
+    command += ["--audio-layers", "last", "--text-layers", "last"]
 
     def run() -> None:
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
