@@ -15,6 +15,7 @@ from corpora.command_options import (
     show,
 )
 from corpora.commands import read_command
+from corpora.errors import EmopoolError
 from corpora.work import Work
 from finetune.evaluate_command import evaluate
 from finetune.finetune_command import finetune
@@ -38,7 +39,9 @@ from heads.commands import extract, search
 def demo(
     ctx: click.Context, trials: int, utterances: int, seed: int, root: Path, as_json: bool
 ) -> None:
-    """Do all of it on the embedded sample corpus of synthetic speech, with tiny encoders.
+    """Do all of it on the embedded sample corpus of synthetic speech, with small encoders.
+
+    These are whisper-tiny.en and minilm; random ones (tiny) where those cannot be had.
 
     With --json the results alone go to standard output, and what the steps say to standard error.
     """
@@ -72,11 +75,12 @@ def _demo_steps(ctx: click.Context, work: Work, trials: int, utterances: int, se
         folder=corpus,
         seed=seed,
     )
+    audio, text = _demo_encoders(work)
     step(
         extract,
-        "extract --audio-encoder tiny --text-encoder tiny",
-        audio_encoder="tiny",
-        text_encoder="tiny",
+        f"extract --audio-encoder {audio} --text-encoder {text}",
+        audio_encoder=audio,
+        text_encoder=text,
     )
     # Folds cost as many heads a trial as there are speakers; the demo shows the way in minutes.
     step(
@@ -89,3 +93,17 @@ def _demo_steps(ctx: click.Context, work: Work, trials: int, utterances: int, se
     )
     step(finetune, f"finetune --best --seed {seed}", best=True, seed=seed)
     step(evaluate, "evaluate")
+
+
+def _demo_encoders(work: Work) -> tuple[str, str]:
+    """The small pretrained pair; where it cannot be had the random one, with the reason."""
+    from cache.encoders.names import resolve_encoder
+
+    pair = ("whisper-tiny.en", "minilm")
+    try:
+        resolve_encoder(pair[0], "audio", work.root)
+        resolve_encoder(pair[1], "text", work.root)
+    except EmopoolError as error:
+        click.echo(f"Small pretrained encoders cannot be had: {error}\nRandom ones are used.")
+        return "tiny", "tiny"
+    return pair

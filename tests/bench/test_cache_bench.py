@@ -21,7 +21,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["flat", "hdf5", "zarr", "whole", "front-end", "extract", "whisper", "auto"])
+@pytest.mark.parametrize(
+    "name", ["flat", "hdf5", "zarr", "whole", "front-end", "extract", "whisper", "auto"]
+)
 def test_a_row_is_measured_and_leaves_nothing_behind(scratch: Path, name: str) -> None:
     ((row, outcome),) = run(choose(ROWS, [name]), size=0.001, repeats=1)
     assert row.name == name
