@@ -25,8 +25,8 @@ from heads.layer_choice import rank_layers
 from heads.metrics import Report, classification_report
 from heads.reference import fit_logistic
 
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-INNER_FOLDS = 5
+STRENGTHS = (0.01, 0.1, 1.0)
+INNER_FOLDS = 3
 
 Vectors = NDArray[np.float32]
 

@@ -91,7 +91,8 @@ def _demo_steps(ctx: click.Context, work: Work, trials: int, utterances: int, se
         folds="off",
         fresh=True,
     )
-    step(finetune, f"finetune --best --seed {seed}", best=True, seed=seed)
+    # Three passes a phase: the demo shows the way, and more take minutes.
+    step(finetune, f"finetune --best --epochs 3 --seed {seed}", best=True, epochs=3, seed=seed)
     step(evaluate, "evaluate")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,13 +23,22 @@ from transformers import (
     WhisperProcessor,
 )
 
+from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import encoder_fields
 from cache.encoders.grid import CENTRES, SAMPLE_RATE, Grid, read_grid
 from cache.encoders.names import resolve_encoder
 from cache.encoders.padding import Padding, read_padding
+from cache.encoders.small import is_packaged
+from cache.extracting.config import ExtractConfig
 from cache.extracting.long_recordings import encode_in_windows
+from cache.extracting.run import extract
+from cache.extraction import read_extraction
+from cache.inputs import utterance_keys
+from cache.stream import FrameStream
 from corpora.errors import AudioError, ConfigError
+from corpora.manifest import Manifest, Utterance
+from corpora.work import Work
 from tests.cache.whispers import save_whisper
 
 LAYERS = 3
@@ -75,10 +85,12 @@ def waveforms(*lengths: int) -> list[NDArray[np.float32]]:
     return [(rng.standard_normal(length) * 0.1).astype(np.float32) for length in lengths]
 
 
-def reference(folder: Path, waveform: NDArray[np.float32], padded: int) -> list[torch.Tensor]:
+def reference(
+    folder: Path, waveform: NDArray[np.float32], padded: int, layers: int = LAYERS
+) -> list[torch.Tensor]:
     """All hidden states by transformers' own encoder, its positions cut to the input's length."""
-    model: Any = WhisperForConditionalGeneration.from_pretrained(folder).eval()
-    encoder = model.model.encoder
+    model: Any = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    encoder = model.eval().model.encoder
     frames = padded // 320
     encoder.config.max_source_positions = frames
     encoder.embed_positions = nn.Embedding.from_pretrained(encoder.embed_positions.weight[:frames])
@@ -87,7 +99,7 @@ def reference(folder: Path, waveform: NDArray[np.float32], padded: int) -> list[
     )
     with torch.inference_mode():
         output = encoder(inputs["input_features"], output_hidden_states=True)
-    states = [*output.hidden_states[:LAYERS], output.last_hidden_state]
+    states = [*output.hidden_states[:layers], output.last_hidden_state]
     return [state[0, : -(-len(waveform) // 320)] for state in states]
 
 
@@ -255,3 +267,54 @@ def test_a_converted_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"lang_ids": []}')
     with pytest.raises(ConfigError, match=r"CTranslate2.*openai/whisper-base"):
         resolve_encoder(str(tmp_path), "audio", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stored", "near"), [("float32", 1e-4), ("float16", 2e-2)])
+@pytest.mark.parametrize("name", ["small", "whisper-tiny.en"])
+def test_fifty_recordings_through_extract_are_what_transformers_makes_of_them(
+    name: str, stored: str, near: float, tmp_path: Path
+) -> None:
+    """All layers, .2 to 29 s, in batches as extraction makes them."""
+    if name != "small" and not is_packaged(name):
+        pytest.skip(f"the packages of {name} are not installed")
+    work = Work(tmp_path / "work")
+    work.root.mkdir()
+    directory = (
+        save_small(tmp_path / "small")
+        if name == "small"
+        else resolve_encoder(name, "audio", work.root)
+    )
+    rng = np.random.default_rng(0)
+    utterances = []
+    for number, seconds in enumerate(np.geomspace(0.2, 29.0, 50)):
+        path = tmp_path / f"{number}.wav"
+        time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        voice = np.sin(2 * np.pi * rng.uniform(90, 300) * time) * np.sin(2 * np.pi * 3 * time) ** 2
+        soundfile.write(path, 0.3 * voice + 0.01 * rng.standard_normal(len(time)), SAMPLE_RATE)
+        utterances.append(Utterance(id=str(number), audio=path, label="one"))
+    manifest = Manifest(tuple(utterances), ("one",), corpus="made up")
+    config = ExtractConfig(
+        audio_encoder=str(directory),
+        text_encoder="",
+        audio_layers="all",
+        stored_dtype=stored,
+        device="cpu",
+    )
+    extract(work, manifest, config)
+    source = read_extraction(work).source("audio")
+    keys = utterance_keys(work, manifest.utterances)
+    streams = [FrameStream.open(work.features / source.stream(layer)) for layer in source.layers]
+    padding = read_padding(directory)
+    assert padding is not None
+    largest = 0.0
+    for u in manifest.utterances:
+        waveform = load_audio(u.audio)
+        expected = reference(directory, waveform, padding.padded(len(waveform)), len(streams) - 1)
+        for stream, states in zip(streams, expected, strict=True):
+            found = torch.from_numpy(np.array(stream.read(keys[u.id]["audio"]))).float()
+            assert found.shape == states.shape
+            # Of what a value can be rounded to where they are stored: a part of the largest.
+            scale = max(1.0, float(states.abs().max()) / 16)
+            largest = max(largest, float((found - states).abs().max()) / scale)
+    assert largest < near
