@@ -8,7 +8,7 @@ layers fit the disk, they stay until the choice is made, so that nothing is enco
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -110,7 +110,7 @@ def extract(
         keys = utterance_keys(work, manifest.utterances)
         chooser = _Chooser(work, manifest, config, tuple(asked), keys, foreign)
         choices, notes = chooser.choose(tell, show_progress=show_progress)
-        first, temporary = chooser.report, chooser.temporary
+        first, temporary = chooser.report, read_choices(work).temporary
     chosen = {kind: choices[kind].best(asked[kind].keep) for kind in choices}
     final = replace(
         config,
@@ -119,8 +119,10 @@ def extract(
         best={kind: layers[0] for kind, layers in chosen.items()},
     )
     outcome = extract_layers(work, manifest, final, tell=tell, show_progress=show_progress)
-    if outcome.leads and temporary:
-        _remove(work, [path for path in temporary if path not in outcome.plan.streams], tell)
+    if outcome.leads:
+        unwanted = [path for path in temporary if path not in outcome.plan.streams]
+        if not unwanted or _remove(work, unwanted, tell):
+            write_choices(work, replace(read_choices(work), temporary=()))
     if first is not None:
         outcome = replace(outcome, report=_together(work, first, outcome.report))
     return Extracted(outcome, choices, notes)
@@ -131,7 +133,6 @@ class _Chooser:
 
     Attributes:
         report: of the pass over the sample; None where there was nothing to encode.
-        temporary: streams of frames that were made for it.
     """
 
     def __init__(
@@ -150,14 +151,13 @@ class _Chooser:
         self.keys = keys
         self.foreign = foreign
         self.report: ExtractReport | None = None
-        self.temporary: tuple[str, ...] = ()
 
     def choose(
         self, tell: Callable[[str], None] | None, *, show_progress: bool
     ) -> tuple[dict[str, LayerChoice], tuple[str, ...]]:
         """The rankings by modality, and notes on those that there cannot be."""
         sample = draw_sample(self.manifest.utterances, self.keys)
-        known = read_choices(self.work)
+        known = read_choices(self.work).rankings
         plan = self._plan(sample, self.kinds)
         recipes = {kind: plan.extraction.source(kind).recipe.folder for kind in self.kinds}
         digest = sample_digest(sample, self.keys)
@@ -166,21 +166,23 @@ class _Chooser:
             for kind, folder in recipes.items()
             if folder in known and (self.foreign or known[folder].sample == digest)
         }
-        left = [kind for kind in self.kinds if kind not in choices]
         notes: list[str] = []
-        if left:
+        for kind in self.kinds:
+            if kind in choices:
+                continue
             try:
-                self._encode(sample, left, tell, show_progress=show_progress)
-                for kind in left:
-                    choices[kind] = self._rank(kind, sample, digest)
+                self._encode(sample, kind, tell, show_progress=show_progress)
+                title = f"ranking {kind} layers" if show_progress else ""
+                choices[kind] = self._rank(kind, sample, digest, title)
             except (ManifestError, UnreadableLayersError) as error:
-                named = " and ".join(kind for kind in left if kind not in choices)
                 notes.append(
-                    f"The data could not choose the {named} layer ({str(error).rstrip('.')}): the "
-                    "last one is taken. --audio-layers and --text-layers name others."
+                    f"The data could not choose the {kind} layer ({str(error).rstrip('.')}): the "
+                    f"last one is taken. --{kind}-layers names others."
                 )
-            if current_rank().leads and choices:
-                write_choices(self.work, {**known, **{one.recipe: one for one in choices.values()}})
+        if current_rank().leads and choices:
+            found = {one.recipe: one for one in choices.values()}
+            before = read_choices(self.work)
+            write_choices(self.work, replace(before, rankings={**known, **found}))
         return {kind: choices[kind] for kind in self.kinds if kind in choices}, tuple(notes)
 
     def _plan(
@@ -202,7 +204,7 @@ class _Chooser:
     def _encode(
         self,
         sample: list[Utterance],
-        kinds: Sequence[str],
+        kind: str,
         tell: Callable[[str], None] | None,
         *,
         show_progress: bool,
@@ -210,34 +212,41 @@ class _Chooser:
         """Make the moments of all layers; shortens the sample where it is encoded twice."""
         if not sample:
             raise ManifestError("no labelled training utterance can be read")
-        plan = self._plan(sample, kinds)
+        plan = self._plan(sample, [kind])
         if is_complete(plan):
             return
         from cache.extracting.passes import audio_bytes, run_plan  # imports torch
 
-        whole = self._plan(sample, kinds, moments_only=False)
+        whole = self._plan(sample, [kind], moments_only=False)
         self.work.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.work.root).free
         if audio_bytes(whole) <= min(_MOST_BYTES, _MOST_OF_FREE * free):
             plan = whole
-            self.temporary = tuple(
+            self._note_temporary(
                 path
-                for kind in kinds
                 for path in _frame_paths(plan.extraction.source(kind))
                 if not (self.work.features / path).is_dir()
             )
         else:
             most = max(_FEWEST, round(_PART_ENCODED_TWICE * len(self.manifest.utterances)))
             del sample[most:]
-            plan = self._plan(sample, kinds)
+            plan = self._plan(sample, [kind])
         if tell is not None and current_rank().leads:
             tell(
-                f"Choosing the {' and '.join(kinds)} layer: all layers of {len(sample):,} training "
-                "utterances are encoded."
+                f"Choosing the {kind} layer: all layers of {len(sample):,} training utterances are "
+                "encoded."
             )
-        self.report = run_plan(self.work, plan, rank=current_rank(), show_progress=show_progress)
+        report = run_plan(self.work, plan, rank=current_rank(), show_progress=show_progress)
+        self.report = report if self.report is None else _together(self.work, self.report, report)
 
-    def _rank(self, kind: str, sample: Sequence[Utterance], digest: str) -> LayerChoice:
+    def _note_temporary(self, streams: Iterable[str]) -> None:
+        """Write down what is to be removed, before it is there: a run may be killed."""
+        if current_rank().leads:
+            before = read_choices(self.work)
+            together = tuple(sorted({*before.temporary, *streams}))
+            write_choices(self.work, replace(before, temporary=together))
+
+    def _rank(self, kind: str, sample: Sequence[Utterance], digest: str, title: str) -> LayerChoice:
         from cache.moments import moments_of_keys
         from cache.stream import FrameStream
 
@@ -254,7 +263,7 @@ class _Chooser:
             mean, deviation = moments_of_keys(self.work, source, layer, own)
             return np.concatenate([mean.numpy(), deviation.numpy()], axis=1)
 
-        scores, folds, chance = rank_layers(layers, vectors, usable)
+        scores, folds, chance = rank_layers(layers, vectors, usable, title=title)
         speakers = {(u.corpus, u.speaker) for u in usable if u.speaker}
         return LayerChoice(
             kind=kind,
@@ -273,8 +282,8 @@ def _frame_paths(source: Source) -> list[str]:
     return [f"{source.recipe.folder}/{layer_name(layer)}" for layer in source.layers]
 
 
-def _remove(work: Work, streams: Sequence[str], tell: Callable[[str], None] | None) -> None:
-    """Take frames out of the cache that were kept for the choice alone."""
+def _remove(work: Work, streams: Sequence[str], tell: Callable[[str], None] | None) -> bool:
+    """Take frames out of the cache that were kept for the choice alone; whether that was done."""
     try:
         with exclusive_lock(work.features):
             withdraw(
@@ -284,9 +293,11 @@ def _remove(work: Work, streams: Sequence[str], tell: Callable[[str], None] | No
     except CacheError:  # somebody is adding
         if tell is not None:
             tell(
-                "The cache is in use, so frames of layers that were not chosen stay in it; "
-                "`cache prune --last-only` removes them."
+                "The cache is in use, so frames of layers that were not chosen stay in it until "
+                "the next extract."
             )
+        return False
+    return True
 
 
 def _together(work: Work, first: ExtractReport, second: ExtractReport | None) -> ExtractReport:

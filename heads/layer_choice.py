@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from corpora.errors import ManifestError
 from corpora.files import read_json, write_json
 from corpora.manifest import Utterance, speaker_key
+from corpora.progress import progress_bar
 from corpora.text_table import aligned
 from corpora.work import Work
 
@@ -150,6 +151,8 @@ def rank_layers(
     layers: Sequence[int],
     vectors: Callable[[int], Vectors],
     sample: Sequence[Utterance],
+    *,
+    title: str = "",
 ) -> tuple[tuple[LayerScore, ...], int, float]:
     """Score every layer by utterances whose speakers were held out.
 
@@ -157,12 +160,14 @@ def rank_layers(
         layers: hidden-state numbers.
         vectors: from a number to `[n, 2 D]`, mean and deviation of each utterance.
         sample: the utterances.
+        title: of the progress bar; "" for none.
 
     Returns:
         The scores, the number of folds, and macro-F1 of guessing.
 
     Raises:
-        ManifestError: fewer than two labels or two speakers: there is nothing to rank by.
+        ManifestError: fewer than two labels or two speakers, or where one is held out: there is
+            nothing to rank by.
     """
     from heads.folds import GROUPED, speaker_groups
     from heads.metrics import classification_report
@@ -179,36 +184,62 @@ def rank_layers(
         )
     folds = min(GROUPED, units)
     numbers = np.array(speaker_groups(sample, folds))
+    if any(len(set(gold[numbers != fold])) < 2 for fold in range(folds)):
+        raise ManifestError(
+            f"without the speakers of one fold, {len(sample)} labelled training utterances of "
+            f"{units} speakers have one label left"
+        )
     speakers = ["" if key is None else "/".join(key) for key in keys]
     scores = []
-    for layer in layers:
-        x = vectors(layer)
-        predicted = np.empty(len(gold), dtype=np.int64)
-        for fold in range(folds):
-            out = numbers == fold
-            model, _ = fit_logistic(x[~out], gold[~out], _STRENGTH, scale=True)
-            predicted[out] = model.predict(x[out])
-        report = classification_report(gold, predicted, labels, speakers)
-        found = None if report.intervals is None else report.intervals["macro_f1"]
-        scores.append(LayerScore(layer, report.macro_f1, found and (found.low, found.high)))
+    with progress_bar(title, len(layers) * folds, "fit", show=bool(title)) as bar:
+        for layer in layers:
+            x = vectors(layer)
+            predicted = np.empty(len(gold), dtype=np.int64)
+            for fold in range(folds):
+                out = numbers == fold
+                model, _ = fit_logistic(x[~out], gold[~out], _STRENGTH, scale=True)
+                predicted[out] = model.predict(x[out])
+                bar.update()
+            report = classification_report(gold, predicted, labels, speakers)
+            found = None if report.intervals is None else report.intervals["macro_f1"]
+            scores.append(LayerScore(layer, report.macro_f1, found and (found.low, found.high)))
     shares = np.bincount(gold) / len(gold)
     majority = 2 * shares.max() / (1 + shares.max()) / len(labels)
     return tuple(scores), folds, float(max(majority, 1 / len(labels)))
 
 
-def read_choices(work: Work) -> dict[str, LayerChoice]:
-    """The rankings that a work folder holds, by kind and recipe; empty where there are none.
+@dataclass(frozen=True)
+class Choices:
+    """What `WORK/layers.json` holds.
+
+    Attributes:
+        rankings: by the folder of the recipe.
+        temporary: streams of frames that were made for a ranking, and are to be removed after it.
+    """
+
+    rankings: Mapping[str, LayerChoice]
+    temporary: tuple[str, ...] = ()
+
+
+def read_choices(work: Work) -> Choices:
+    """Read `WORK/layers.json`; empty where there is none.
 
     Raises:
         FormatVersionError: the file is of another version, or damaged.
     """
     if not work.layers.is_file():
-        return {}
+        return Choices({})
     value = read_json(work.layers, kind=FORMAT, version=VERSION)
-    return {name: LayerChoice.from_json(one) for name, one in value["choices"].items()}
+    return Choices(
+        {name: LayerChoice.from_json(one) for name, one in value["choices"].items()},
+        tuple(value["temporary"]),
+    )
 
 
-def write_choices(work: Work, choices: Mapping[str, LayerChoice]) -> None:
-    """Write `WORK/layers.json`."""
-    value = {name: one.to_json() for name, one in choices.items()}
-    write_json(work.layers, {"format": FORMAT, "version": VERSION, "choices": value})
+def write_choices(work: Work, choices: Choices) -> None:
+    """Write `WORK/layers.json`, unless it says all that already."""
+    if choices == read_choices(work):
+        return
+    rankings = {name: one.to_json() for name, one in choices.rankings.items()}
+    value = {"choices": rankings, "temporary": list(choices.temporary)}
+    write_json(work.layers, {"format": FORMAT, "version": VERSION, **value})

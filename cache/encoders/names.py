@@ -61,8 +61,9 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
             name, f"{kind} encoder", lambda folder: _is_complete(folder, kind), ", or use tiny"
         )
         if found is None:
+            what = "a file" if path.is_file() else "no such directory, and not a hub id"
             raise ConfigError(
-                f"{kind} encoder {name}: no such directory, and not a hub id. Expected a "
+                f"{kind} encoder {name}: {what}. Expected a "
                 "directory, an id such as facebook/w2v-bert-2.0, "
                 f"{', '.join(n for n, one in SMALL.items() if one.kind == kind)}, or tiny."
             )

@@ -116,6 +116,12 @@ def test_of_equals_the_lower_layer_is_better() -> None:
     assert LayerChoice("audio", "it", "r", "", 9, 3, 3, 0.3, scores).best(2) == (0, 1)
 
 
+def test_a_fold_that_leaves_one_label_is_nothing_to_rank_by() -> None:
+    sample = [replace(u, label="ab"[u.speaker == "s0"]) for u in people(9, 3)]
+    with pytest.raises(ManifestError, match="have one label left"):
+        rank_layers((0,), lambda _: np.zeros((9, 4), np.float32), sample)
+
+
 @pytest.mark.parametrize("sample", [people(9, 1), people(9, 3, labels=1), []])
 def test_without_two_speakers_and_two_labels_there_is_nothing_to_rank_by(
     sample: list[Utterance],
@@ -190,7 +196,7 @@ def test_a_choice_stays_until_the_training_rows_change(work: Work, manifest: Man
     assert again.choices["audio"] == first
     fewer = replace(manifest, utterances=manifest.utterances[6:])
     assert run(work, fewer).choices["audio"].sample != first.sample
-    assert read_choices(work)[first.recipe].sample != first.sample
+    assert read_choices(work).rankings[first.recipe].sample != first.sample
 
 
 def test_another_manifest_reads_the_layers_that_were_chosen(work: Work, manifest: Manifest) -> None:
@@ -221,6 +227,39 @@ def test_layers_that_were_there_before_stay(work: Work, manifest: Manifest) -> N
     assert kept == {"layer_0", "layer_3", f"layer_{found.choices['audio'].best()[0]}"}
 
 
+def test_frames_of_a_ranking_that_was_killed_go_with_the_next_run(
+    work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "rank_layers", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(work, manifest)
+    assert len(list(work.features.glob("audio-*/layer_*"))) == 4
+    found = run(work, manifest)
+    assert [path.name for path in work.features.glob("audio-*/layer_*")] == [
+        f"layer_{found.choices['audio'].best()[0]}"
+    ]
+    assert read_choices(work).temporary == ()
+
+
+def test_frames_that_were_asked_for_since_stay(
+    work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "rank_layers", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(work, manifest)
+    run(work, manifest, replace(TINY, audio_layers="all"))
+    run(work, manifest)
+    assert len(list(work.features.glob("audio-*/layer_*"))) == 4
+
+
 def test_where_frames_of_all_layers_do_not_fit_moments_do(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +274,7 @@ def test_where_frames_of_all_layers_do_not_fit_moments_do(
     assert [p.name for p in folder.glob("layer_*")] == [f"layer_{expected.best()[0]}"]
 
 
-def test_both_encoders_are_ranked_in_one_pass(work: Work, manifest: Manifest) -> None:
+def test_both_encoders_are_ranked(work: Work, manifest: Manifest) -> None:
     both = replace(TINY, text_encoder="tiny", text_layers=Auto())
     found = run(work, manifest, both)
     assert list(found.choices) == ["audio", "text"]
@@ -258,13 +297,14 @@ def test_where_nothing_can_be_chosen_the_last_is_taken_and_it_says_so(
 def test_an_encoder_whose_layers_cannot_be_read_gives_its_last(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(layers: object, count: int, stack: object) -> None:
+    def refuse(layers: object, count: int, stack: object) -> None:  # of the audio encoder
         if list(layers) != [count]:  # type: ignore[call-overload]
             raise UnreadableLayersError("its layers are no list")
 
     monkeypatch.setattr("cache.encoders.audio_encoder.check_layers", refuse)
-    found = run(work, manifest)
+    found = run(work, manifest, replace(TINY, text_encoder="tiny", text_layers=Auto()))
     assert "its layers are no list" in found.to_text()
+    assert list(found.choices) == ["text"]
     assert read_extraction(work).source("audio").layers == (3,)
 
 
