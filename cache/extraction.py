@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.encoders.padding import recorded_padding
 from cache.keys import windowed_key
 from cache.recipe import Recipe
 from corpora.errors import CacheError, MissingStepError
@@ -164,6 +165,9 @@ def extract_command(root: Path) -> str:
         words.append("--moments-only")
     if any(source.windowed for source in held):
         words += ["--long", "window"]
+    paddings = [recorded_padding(source.recipe) for source in held]
+    if any(padding is not None and padding.name == "full" for padding in paddings):
+        words += ["--padding", "full"]
     return command_line(" ".join(words), root)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cache.extraction import Extraction, Source, extract_command, write_extraction
-from cache.recipe import Recipe
+from cache.recipe import JSON, Recipe
 from corpora.work import Work
 
 
@@ -26,6 +28,16 @@ def test_the_command_names_encoders_layers_and_windows_of_the_last_extraction(
     assert extract_command(tmp_path) == (
         "python cli.py extract --audio-encoder 'a b' --audio-layers 12,18 --text-encoder tiny "
         f"--text-layers 3 --long window --work {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(("tail", "words"), [(16_000, ""), (0, "--padding full ")])
+def test_the_command_keeps_the_padding(tail: int, words: str, tmp_path: Path) -> None:
+    padding: JSON = {"tail": tail, "step": 8_000, "limit": 480_000}
+    sources = {"audio": Source(Recipe("audio", {"padding": padding}), "it", (2,), best=2)}
+    write_extraction(Work(tmp_path), Extraction(sources))
+    assert extract_command(tmp_path) == (
+        f"python cli.py extract --audio-encoder it {words}--work {tmp_path}"
     )
 
 
