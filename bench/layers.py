@@ -21,7 +21,7 @@ from cache.moments import load_moments
 from corpora.manifest import Manifest, Utterance, speaker_key
 from corpora.text_table import aligned
 from corpora.work import Work
-from heads.layer_choice import rank_layers
+from heads.layer_choice import STRENGTH, rank_layers
 from heads.metrics import Report, classification_report
 from heads.reference import fit_logistic
 
@@ -78,7 +78,16 @@ def layer_curve(work: Work, manifest: Manifest, seeds: Sequence[int]) -> list[Li
     counts = ", ".join(
         f"layer {n} for {list(chosen.values()).count(n)}" for n in sorted(set(chosen.values()))
     )
-    return [*lines, _line(f"auto ({counts})", automatic, gold, manifest, speakers)]
+    plain = np.empty(len(gold), dtype=np.int64)
+    for speaker, layer in chosen.items():
+        own = speakers == speaker
+        model, _ = fit_logistic(found[layer][~own], gold[~own], STRENGTH, scale=True)
+        plain[own] = model.predict(found[layer][own])
+    return [
+        *lines,
+        _line(f"auto ({counts})", automatic, gold, manifest, speakers),
+        _line(f"auto, C = {STRENGTH} as in extract", [plain], gold, manifest, speakers),
+    ]
 
 
 def curve_text(lines: Sequence[Line]) -> str:

@@ -29,10 +29,10 @@ FORMAT, VERSION = "emopool-layers", 1
 SAMPLE = 2_000
 # Groups of speakers, each held out once; fewer where there are not so many speakers.
 _FOLDS = 5
-# Inverse strength of the L2 penalty on standardised vectors. Of .001, .01, .1 and 1 on both
-# Whispers, EMO-DB and RAVDESS, the layer it ranks first is within .01 of the best one at any
-# strength; and it converges in a tenth of the steps that 1 takes.
-_STRENGTH = 0.01
+#: Inverse strength of the L2 penalty on standardised vectors. Of .001, .01, .1 and 1 on both
+#: Whispers, EMO-DB and RAVDESS, the layer it ranks first is within .01 of the best one at any
+#: strength; and it converges in a tenth of the steps that 1 takes.
+STRENGTH = 0.01
 
 Vectors = NDArray[np.float32]
 
@@ -197,7 +197,7 @@ def rank_layers(
             predicted = np.empty(len(gold), dtype=np.int64)
             for fold in range(folds):
                 out = numbers == fold
-                model, _ = fit_logistic(x[~out], gold[~out], _STRENGTH, scale=True)
+                model, _ = fit_logistic(x[~out], gold[~out], STRENGTH, scale=True)
                 predicted[out] = model.predict(x[out])
                 bar.update()
             report = classification_report(gold, predicted, labels, speakers)
