@@ -54,7 +54,8 @@ def test_a_mistake_is_one_message_and_status_1(
 def test_the_readme_names_only_commands_and_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = set(re.findall(r"cli\.py (\w+)", text)) | set(re.findall(r"^\| `(\w+)", text, re.M))
-    known = {*COMMANDS, "manifest", "failures", "search", "model", "evaluation", "features"}
+    files = {"manifest", "layers", "failures", "search", "model", "evaluation", "features"}
+    known = {*COMMANDS, *files}
     assert commands <= known
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert (ROOT / target).exists(), target
