@@ -43,7 +43,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
 @main.command("cache")
 @_options
 def cache_command(rows: str | None, size: float, repeats: int | None, write: bool) -> None:
-    """The frame cache against other ways of doing the same; takes about 5 minutes."""
+    """The frame cache against other ways of doing the same; takes about 20 minutes."""
     from bench.cache import ROWS
 
     _measure("cache", ROWS, rows, size, repeats, write)
