@@ -105,6 +105,7 @@ def _demo_encoders(work: Work) -> tuple[str, str]:
         resolve_encoder(pair[0], "audio", work.root)
         resolve_encoder(pair[1], "text", work.root)
     except EmopoolError as error:
-        click.echo(f"Small pretrained encoders cannot be had: {error}\nRandom ones are used.")
+        reason = str(error).partition(". ")[0]
+        click.echo(f"Random encoders are used, for small pretrained ones cannot be had: {reason}.")
         return "tiny", "tiny"
     return pair

@@ -11,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from cli import COMMANDS, main
+from corpora.errors import EmopoolError
+from corpora.work import Work
+from finetune.commands import _demo_encoders
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,3 +69,16 @@ def test_the_demo_does_not_replace_a_manifest_of_ones_own(tmp_path: Path) -> Non
     result = CliRunner().invoke(main, ["demo", "--work", str(tmp_path)])
     assert result.exit_code == 1
     assert "which the demo would replace" in result.output
+
+
+def test_the_demo_takes_random_encoders_where_small_ones_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(name: str, kind: str, work: Path) -> Path:
+        raise EmopoolError(f"{name} could not be downloaded (no network). Connect to one.")
+
+    monkeypatch.setattr("cache.encoders.names.resolve_encoder", refuse)
+    assert _demo_encoders(Work(tmp_path)) == ("tiny", "tiny")
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "whisper-tiny.en could not be downloaded (no network)." in said
