@@ -16,7 +16,7 @@ import torch
 
 import cache.store.writer
 from bench.encoders import save_audio_encoder, save_wavlm_encoder, save_whisper_encoder
-from bench.measure import compare, seconds
+from bench.measure import Comparison, compare, seconds
 from bench.recordings import make_manifest
 from bench.table import Outcome, Settings, seconds_outcome
 from cache.amounts import bytes_text
@@ -52,44 +52,28 @@ MEMORY_SHORTEST, MEMORY_LONGEST = 2.0, 6.0
 
 def against_encoder(settings: Settings) -> Outcome:
     """`extract` of audio, energy and speech against the encoder on samples already decoded."""
-    folder = settings.folder / "encoded"
     scaled = SCALED if settings.size >= 0.1 else {"layers": 2, "dim": 64, "heads": 2}
-    encoder_folder = save_audio_encoder(folder / "encoder", **scaled)
-    random = np.random.default_rng(0)
-    count = settings.scaled(ENCODED, 6)
-    manifest = make_manifest(
-        folder / "audio", random.uniform(ENCODED_SHORTEST, ENCODED_LONGEST, count).tolist()
-    )
-    config = ExtractConfig(
-        audio_encoder=str(encoder_folder),
-        text_encoder="",
-        device="cpu",
-        batch_seconds=BATCH_SECONDS,
-    )
-    encoder = load_audio_encoder(encoder_folder)
-    batches = length_sorted_batches(manifest, BATCH_SECONDS)
-
-    def ours() -> None:
-        shutil.rmtree(folder / "work", ignore_errors=True)
-        (folder / "work").mkdir()
-        outcome = extract(Work(folder / "work"), manifest, config)
-        assert outcome.report is not None
-        assert not outcome.report.failures
-
-    found = compare(ours, lambda: encode(encoder, batches), settings.times(3), warm_up=False)
-    shutil.rmtree(folder)
+    encoder = save_audio_encoder(settings.folder / "encoded" / "encoder", **scaled)
+    count, bounds = settings.scaled(ENCODED, 6), (ENCODED_SHORTEST, ENCODED_LONGEST)
+    found, _ = _against(settings.folder / "encoded", encoder, count, bounds, settings.times(3))
     return seconds_outcome(found, 0.87)
 
 
 def whisper_against_encoder(settings: Settings) -> Outcome:
     """The same with an encoder of the shape of whisper-tiny.en, on as much as EMO-DB's subset."""
-    folder = settings.folder / "whisper"
-    encoder_folder = save_whisper_encoder(folder / "encoder")
+    encoder = save_whisper_encoder(settings.folder / "whisper" / "encoder")
+    count, bounds = settings.scaled(SPOKEN, 6), (SPOKEN_SHORTEST, SPOKEN_LONGEST)
+    found, spoken = _against(settings.folder / "whisper", encoder, count, bounds, settings.times(3))
+    outcome = seconds_outcome(found, 0.8)
+    return replace(outcome, here=f"{outcome.here}, {spoken / found.ours:.0f}× real time")
+
+
+def _against(
+    folder: Path, encoder_folder: Path, count: int, bounds: tuple[float, float], repeats: int
+) -> tuple[Comparison, float]:
+    """An extraction against its encoder alone, and how many seconds of sound there were."""
     random = np.random.default_rng(0)
-    count = settings.scaled(SPOKEN, 6)
-    manifest = make_manifest(
-        folder / "audio", random.uniform(SPOKEN_SHORTEST, SPOKEN_LONGEST, count).tolist()
-    )
+    manifest = make_manifest(folder / "audio", random.uniform(*bounds, count).tolist())
     config = ExtractConfig(
         audio_encoder=str(encoder_folder),
         text_encoder="",
@@ -107,10 +91,9 @@ def whisper_against_encoder(settings: Settings) -> Outcome:
         assert outcome.report is not None
         assert not outcome.report.failures
 
-    found = compare(ours, lambda: encode(encoder, batches), settings.times(3), warm_up=False)
+    found = compare(ours, lambda: encode(encoder, batches), repeats, warm_up=False)
     shutil.rmtree(folder)
-    outcome = seconds_outcome(found, 0.8)
-    return replace(outcome, here=f"{outcome.here}, {spoken / found.ours:.0f}× real time")
+    return found, spoken
 
 
 def auto_of_tiny(settings: Settings) -> Outcome:

@@ -22,7 +22,8 @@ from bench.gpu_report import Figures
 from bench.measure import seconds
 from bench.recordings import make_manifest
 from cache.encoders.audio_encoder import load_audio_encoder
-from cache.encoders.fbank import FbankSettings, log_mels
+from cache.encoders.fbank import log_mels
+from cache.encoders.front_ends import StackedMels
 from cache.encoders.grid import SAMPLE_RATE, read_grid
 from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.vad import load_detector, speech
@@ -123,7 +124,8 @@ def _alone(figures: Figures, manifest: Manifest, config: ExtractConfig, hours: f
     )
     detector = load_detector(config.device)
     texts = load_text_encoder(Path(config.text_encoder), device=config.device)
-    known = FbankSettings.from_extractor(encoder.front_end)
+    assert isinstance(encoder.front_end, StackedMels), "the benchmark is of W2V-BERT"
+    known = encoder.front_end.settings
     grid = read_grid(directory)
     batches = length_sorted_batches(manifest, BATCH_SECONDS[config.device])
     tokens = sorted(
