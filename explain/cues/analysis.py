@@ -15,7 +15,7 @@ from explain.cues.directions import NEUTRAL, Directions, Expected
 from explain.cues.levels import Levels, present_means, relative_levels
 from explain.cues.stream import CueFrames
 from explain.cues.windows import WindowScores, window_scores
-from explain.cues.within import contrasts, shift_p
+from explain.cues.within import contrasts, exchange_p
 from explain.intervals import Mean, speaker_means
 from explain.ragged import Bools, Floats, Ints, attended_frames, floats, ints, segment_sum
 from explain.subject import Subject, frame_attention
@@ -33,7 +33,8 @@ class Effect:
 
     Attributes:
         mean: attended less other frames, in deviations within an utterance.
-        p: from circular shifts; NaN where no utterance has an effect.
+        p: from the attention of other utterances; NaN where no utterance has an effect, or there
+            are too few others.
         corrected: by Holm, for all tests of the report.
         without: utterances of the group with too few frames on a side.
     """
@@ -120,7 +121,7 @@ def analyse(
         frames: their cues.
         directions: what research expects.
         share: of the attention that attended frames hold (see `attended_frames`).
-        seed: of shifts and bootstraps.
+        seed: of exchanged attention and bootstraps.
     """
     offsets = ints(subject.frames["audio"].offsets)
     attention = floats(frame_attention(subject, "audio"))
@@ -188,12 +189,15 @@ def _effects(
     groups: dict[tuple[str, str], Ints],
     seed: int,
 ) -> dict[tuple[str, str, str], Effect]:
-    found = contrasts(frames.values, attended, usable, offsets)
+    # A head may attend early in one emotion and late in another: exchanged between emotions, that
+    # alone would make any cue that declines over utterances differ.
+    predicted = ints(subject.predicted)
+    found = contrasts(frames.values, attended, usable, offsets, predicted, seed=seed)
     means: dict[tuple[str, str, str], Mean] = {}
     p: dict[tuple[str, str, str], float] = {}
     for group, rows in groups.items():
         by_cue = _means(found.observed, rows, subject.speakers)
-        tested = shift_p(found, rows.tolist(), seed=seed)
+        tested = exchange_p(found, rows.tolist(), seed=seed)
         for cue, mean, value in zip(frames.cues, by_cue, tested, strict=True):
             means[(*group, cue.name)] = mean
             p[(*group, cue.name)] = float(value)

@@ -20,7 +20,7 @@ from explain.cues.tables import (
     score_table,
 )
 from explain.cues.windows import TOP
-from explain.cues.within import FEWEST_FRAMES
+from explain.cues.within import FEWEST_DONORS, FEWEST_FRAMES
 from explain.intervals import interval_note
 from explain.ragged import ints
 from explain.section import Figure, Section, Table
@@ -40,7 +40,7 @@ class CueConfig:
     Attributes:
         cues: `default`, or `egemaps` (openSMILE, in the extra `cues`).
         share: of the attention that attended frames hold; None: the top frame alone.
-        seed: of shifts and bootstraps.
+        seed: of exchanged attention and bootstraps.
         progress: whether to show a bar while cues are computed.
     """
 
@@ -145,6 +145,16 @@ def _missing(subject: Subject, found: CueAnalysis, directions: Directions) -> li
             f"Utterances with fewer than {FEWEST_FRAMES} frames that have the cue on a side, or "
             f"where it does not vary, are left out of the comparison within: {', '.join(few)}."
         )
+    untold = dict.fromkeys(
+        f"{label} ({outcome})"
+        for (label, outcome, _), effect in found.effects.items()
+        if effect.mean.count and np.isnan(effect.p)
+    )
+    if untold:
+        lines.append(
+            f"Fewer than {FEWEST_DONORS} other utterances have the same prediction, so that what "
+            f"chance gives cannot be told: {', '.join(untold)}."
+        )
     if found.relative is None:
         lines.append(
             "Levels against neutral speech: no utterance here is labelled neutral, so there is "
@@ -186,8 +196,10 @@ def _within_text(found: CueAnalysis) -> list[str]:
     more = f", and {len(sure) - NAMED} more in the table" if len(sure) > NAMED else ""
     return [
         f"(a) Within an utterance, {len(sure)} of {len(tests)} differences are larger than "
-        f"shifted attention gives (p < {SIGNIFICANT:g} after Holm's correction)"
+        f"exchanged attention gives (p < {SIGNIFICANT:g} after Holm's correction)"
         + (f"; the largest, in deviations: {'; '.join(named)}{more}." if named else ".")
+        + " Exchanged attention is that of another utterance with the same prediction, at the same "
+        "relative place within speech."
     ]
 
 

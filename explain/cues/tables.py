@@ -37,7 +37,7 @@ def effect_table(found: CueAnalysis) -> Table:
         )  # fmt: skip
     columns = (
         "predicted", "prediction", "cue", "utterances", "with too few frames",
-        "effect (deviations)", "low", "high", "p (shifts)", "p (Holm)",
+        "effect (deviations)", "low", "high", "p (exchange)", "p (Holm)",
     )  # fmt: skip
     title = "Within an utterance: cues at attended frames less those at its other speech frames"
     return Table("cues-within", columns, rows, title, digits=4)

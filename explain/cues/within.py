@@ -1,8 +1,9 @@
 """Within an utterance: are cues different where the model attends?
 
 The effect is the difference of means, attended less other frames, in standard deviations of the
-cue within the utterance. The same attention moved in a circle, by every possible number of frames,
-tells what differences arise by chance between two curves that are both smooth in time.
+cue within the utterance. The attention of other utterances in its place (`explain.exchange`) tells
+what differences arise by chance between two curves that are both smooth in time, and from where in
+an utterance attention lies.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from explain.exchange import same_place, usable_counts
 from explain.ragged import Bools, Floats, Ints
 
 # With fewer frames on one side a difference of means says little.
 FEWEST_FRAMES = 3
+# With fewer other utterances there is no telling what chance gives.
+FEWEST_DONORS = 3
+# More donors an utterance would change p little, and take as much longer.
+MOST_DONORS = 200
 # p cannot be smaller than 1 / (DRAWS + 1); enough to survive a correction for 100 tests.
 DRAWS = 9_999
 # Draws summed together: bounds the memory to about 0.1 GB for thousands of utterances.
@@ -28,19 +34,27 @@ _CONSTANT = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Contrasts:
-    """Effects of B utterances and K cues, as observed and under shifts.
+    """Effects of B utterances and K cues, as observed and with the attention of others.
 
     Attributes:
         observed: `[B, K]`, NaN where there are too few frames on a side.
-        shifted: for each utterance `[T, K]`, the effect after a shift by each number of frames,
-            the first row being the observed one; NaN where there are too few frames on a side.
+        exchanged: for each utterance `[1 + M, K]`, the effect with its own attention and with that
+            of each of M donors; NaN where there are too few frames on a side.
     """
 
     observed: Floats
-    shifted: tuple[NDArray[np.float32], ...]
+    exchanged: tuple[NDArray[np.float32], ...]
 
 
-def contrasts(values: Floats, attended: Bools, usable: Bools, offsets: Ints) -> Contrasts:
+def contrasts(
+    values: Floats,
+    attended: Bools,
+    usable: Bools,
+    offsets: Ints,
+    sets: Ints | None = None,
+    *,
+    seed: int = 0,
+) -> Contrasts:
     """Effects in every utterance.
 
     Args:
@@ -48,56 +62,73 @@ def contrasts(values: Floats, attended: Bools, usable: Bools, offsets: Ints) -> 
         attended: `[N]`, whether a frame is attended.
         usable: `[N]`, frames that take part, such as those with speech.
         offsets: `[B+1]`.
+        sets: `[B]`, utterances get attention from those with the same number; by default from all.
+        seed: of the choice of donors, where there are more than enough.
     """
-    shifted = tuple(
-        _all_shifts(values[start:end], attended[start:end], usable[start:end])
-        for start, end in pairwise(offsets.tolist())
-    )
-    observed = np.stack([table[0] for table in shifted]).astype(np.float64)
-    return Contrasts(observed, shifted)
+    random = np.random.default_rng(seed)
+    marked = attended[usable]
+    counts = usable_counts(usable, offsets)
+    starts = counts.cumsum() - counts
+    if sets is None:
+        sets = np.zeros(len(counts), dtype=np.int64)
+    tables = []
+    for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+        others = np.flatnonzero((sets == sets[row]) & (counts > 0))
+        others = others[others != row]
+        if len(others) > MOST_DONORS:
+            others = random.choice(others, MOST_DONORS, replace=False)
+        # Its own attention, read at the same place, is the observed one.
+        donors = np.append(row, others)
+        place = same_place(np.arange(counts[row]), counts[row], counts[donors][:, None])
+        own = usable[start:end]
+        tables.append(_effects(values[start:end][own], marked[starts[donors][:, None] + place]))
+    observed = np.stack([table[0] for table in tables]).astype(np.float64)
+    return Contrasts(observed, tuple(tables))
 
 
-def _all_shifts(values: Floats, attended: Bools, usable: Bools) -> NDArray[np.float32]:
-    """`[T, K]`, the effect for attention moved by 0, 1, … T - 1 frames."""
-    frames = len(values)
-    there = usable[:, None] & ~np.isnan(values)
+def _effects(values: Floats, attended: Bools) -> NDArray[np.float32]:
+    """`[M, K]`, the effects in values `[T, K]` of M ways to attend, `[M, T]`."""
+    there = ~np.isnan(values)
     count = there.sum(axis=0)
-    filled = np.where(there, values, 0.0)
-    mean = filled.sum(axis=0) / np.maximum(count, 1)
+    mean = np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1)
     centred = np.where(there, values - mean, 0.0)
     deviation = np.sqrt(np.square(centred).sum(axis=0) / np.maximum(count, 1))
     varies = deviation > _CONSTANT * np.maximum(np.abs(mean), 1)
-    # Σ_t a[t - s] x[t] for all s at once: a circular correlation.
-    moved = np.conj(np.fft.rfft(attended.astype(np.float64)))[:, None]
-    inside_sum = np.fft.irfft(moved * np.fft.rfft(centred, axis=0), frames, axis=0)
-    spectrum = np.fft.rfft(there.astype(np.float64), axis=0)
-    inside = np.rint(np.fft.irfft(moved * spectrum, frames, axis=0))
+    scaled = (centred / np.where(varies, deviation, 1.0)).astype(np.float32)
+    weights = attended.astype(np.float32)
+    inside_sum = weights @ scaled
+    inside = weights @ there.astype(np.float32)
     outside = count - inside
     enough = (inside >= FEWEST_FRAMES) & (outside >= FEWEST_FRAMES) & varies
     # Centred values sum to 0, so what lies outside is the negative of what lies inside.
     difference = inside_sum / np.maximum(inside, 1) + inside_sum / np.maximum(outside, 1)
-    scaled = difference / np.where(varies, deviation, 1.0)
-    return np.where(enough, scaled, np.nan).astype(np.float32)
+    return np.where(enough, difference, np.nan).astype(np.float32)
 
 
-def shift_p(found: Contrasts, rows: Sequence[int], *, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """Two-sided p `[K]` of the mean effect over some utterances; NaN where none has an effect.
+def exchange_p(
+    found: Contrasts, rows: Sequence[int], *, draws: int = DRAWS, seed: int = 0
+) -> Floats:
+    """Two-sided p `[K]` of the mean effect over some utterances.
 
-    In each draw every utterance's attention is moved by a number of frames of its own.
+    In each draw every utterance gets an attention of its table: a donor's, or its own. Were its own
+    left out, few donors would seem to tell all that chance gives: p would be too small.
 
     Args:
         found: the effects.
         rows: numbers of the utterances.
-        draws: of shifts.
+        draws: of attention.
         seed: equal seeds give equal p.
+
+    Returns:
+        NaN where no utterance has an effect, or there are too few others.
     """
     random = np.random.default_rng(seed)
     result = np.full(found.observed.shape[1], np.nan)
     for cue in range(len(result)):
         tables = [
-            found.shifted[row][:, cue] for row in rows if not np.isnan(found.observed[row, cue])
+            found.exchanged[row][:, cue] for row in rows if not np.isnan(found.observed[row, cue])
         ]
-        if not tables:
+        if not tables or min(len(table) for table in tables) <= FEWEST_DONORS:
             continue
         valid = [table[~np.isnan(table)] for table in tables]
         observed = float(np.mean([table[0] for table in tables]))
@@ -109,7 +140,7 @@ def shift_p(found: Contrasts, rows: Sequence[int], *, draws: int = DRAWS, seed: 
             several = null[at : at + _AT_ONCE]
             steps = (random.random((len(several), len(counts))) * counts).astype(np.int64)
             several[:] = pool[starts + steps].mean(axis=1, dtype=np.float64)
-        # Shifts do not always average to 0: frames at the edges differ from those within.
+        # Donors' effects do not average to 0: where attention lies, cues may differ anyway.
         centre = float(np.mean([table.mean(dtype=np.float64) for table in valid]))
         further = int((np.abs(null - centre) >= abs(observed - centre) - 1e-12).sum())
         result[cue] = (1 + further) / (1 + draws)

@@ -16,7 +16,7 @@ from explain.ragged import Floats, Ints
 
 # Dense where attention is: the published head holds 80 % of it in 15 % of the frames.
 SHARES = (0.05, 0.1, 0.2, 0.35, 0.6, 0.9)
-ATTENTION, SHIFTED, RANDOM = "attention", "shifted attention", "random"
+ATTENTION, EXCHANGED, RANDOM = "attention", "exchanged attention", "random"
 ENERGY, UNTRAINED, GRADIENTS = "energy", "untrained head", "integrated gradients"
 
 
@@ -25,7 +25,7 @@ class CurveConfig:
     """How curves are made.
 
     Attributes:
-        draws: random orders and random shifts of attention: of each utterance as many as give
+        draws: random orders and random exchanges of attention: of each utterance as many as give
             this many in all, and at least one.
         seed: of these and of the untrained head.
         plain_limit: utterances, drawn at random, for heads that learn no weights: their frames

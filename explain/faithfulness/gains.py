@@ -12,9 +12,9 @@ import numpy as np
 from explain.faithfulness.curves import (
     ATTENTION,
     ENERGY,
+    EXCHANGED,
     GRADIENTS,
     RANDOM,
-    SHIFTED,
     UNTRAINED,
     Curves,
 )
@@ -26,7 +26,7 @@ NOTABLE = 0.001
 # Of probability, in float32: what differs by less does not differ.
 ROUNDING = 1e-6
 #: In the order of tables and legends.
-ORDERS = (ATTENTION, GRADIENTS, ENERGY, UNTRAINED, SHIFTED, RANDOM)
+ORDERS = (ATTENTION, GRADIENTS, ENERGY, UNTRAINED, EXCHANGED, RANDOM)
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Gain:
 
 def shown(order: str, method: str) -> str:
     """An order's name for a reader, where gradient saliency may stand for attention."""
-    return {ATTENTION: method, SHIFTED: f"shifted {method}"}.get(order, order)
+    return {ATTENTION: method, EXCHANGED: f"exchanged {method}"}.get(order, order)
 
 
 def find_gains(curves: Curves, speakers: Sequence[str]) -> list[Gain]:
-    """Attention against each rival, shifted attention first; then the untrained head's order."""
-    rivals = [SHIFTED, *(name for name in ORDERS if name in curves.deletion)]
+    """Attention against each rival, exchanged attention first; then the untrained head's order."""
+    rivals = [EXCHANGED, *(name for name in ORDERS if name in curves.deletion)]
     pairs = [(ATTENTION, name) for name in dict.fromkeys(rivals) if name != ATTENTION]
-    pairs.append((UNTRAINED, SHIFTED))
+    pairs.append((UNTRAINED, EXCHANGED))
     found = []
     for order, rival in pairs:
         advantage = curves.advantage(order, rival)
@@ -97,10 +97,10 @@ def _share_above(values: Floats) -> float:
 
 
 def verdict(gain: Gain, method: str = ATTENTION, reason: str = "") -> str:
-    """Whether attention beats shifted attention, and by how much, in a sentence or two.
+    """Whether attention beats exchanged attention, and by how much, in a sentence or two.
 
     Args:
-        gain: of attention over its shifted self.
+        gain: of attention over exchanged attention.
         method: what stands for attention.
         reason: why there is no interval, where there is none.
     """
@@ -115,22 +115,23 @@ def verdict(gain: Gain, method: str = ATTENTION, reason: str = "") -> str:
     )
     wins = f" It is better in {better}, counting those in which the two differ." if better else ""
     means = (gain.deletion, gain.insertion)
+    rival = shown(EXCHANGED, method)
     if any(mean.interval is None for mean in means):
         why = f" ({reason})" if reason else ""
         return (
-            f"Whether {method} beats its shifted self cannot be said with so few speakers{why}. In "
+            f"Whether {method} beats {rival} cannot be said with so few speakers{why}. In "
             f"these {gain.deletion.count:,} utterances {sizes}).{wins}"
         )
     subject = method[0].upper() + method[1:]
-    claim = f"{subject} does not measurably beat its shifted self"
+    claim = f"{subject} does not measurably beat {rival}"
     if any(abs(mean.value) >= NOTABLE for mean in means):
         if all(mean.above for mean in means):
-            claim = f"{subject} beats its shifted self"
+            claim = f"{subject} beats {rival}"
         elif any(mean.below for mean in means):
-            claim = f"{subject} does NOT point to what decides; its shifted self does better"
+            claim = f"{subject} does NOT point to what decides; {rival} does better"
         elif any(mean.above for mean in means):
             one = "deletion" if gain.deletion.above else "insertion"
-            claim = f"{subject} beats its shifted self under {one} alone"
+            claim = f"{subject} beats {rival} under {one} alone"
     return f"{claim}: {sizes}, 95 % interval over speakers).{wins}"
 
 

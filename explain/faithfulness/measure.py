@@ -10,19 +10,26 @@ import torch
 from torch import Tensor
 
 from corpora.progress import progress_bar
+from explain.cues.analysis import speech_frames
 from explain.faithfulness.curves import (
     ATTENTION,
     ENERGY,
+    EXCHANGED,
     GRADIENTS,
     RANDOM,
     SHARES,
-    SHIFTED,
     UNTRAINED,
     CurveConfig,
     Curves,
 )
 from explain.faithfulness.dropping import Known, probabilities_of_kept
-from explain.faithfulness.orders import importance, places, random_head, shifted
+from explain.faithfulness.orders import (
+    exchanged_attention,
+    importance,
+    places,
+    random_head,
+    tie_order,
+)
 from explain.pooled import frame_view, is_attentive, runs
 from explain.ragged import Bools, Floats, Ints, correlations, floats, ints, ranks_within
 from explain.saliency import has_captum, integrated_gradients
@@ -53,6 +60,7 @@ class _Drawn:
         rows: `[m]`, their numbers in the subject.
         offsets: `[m+1]`, of their frames end to end.
         frames: `[N]`, the numbers of these frames in the subject.
+        ties: `[N]`, which of equal frames comes first in all orders (see `tie_order`).
     """
 
     subject: Subject
@@ -60,20 +68,36 @@ class _Drawn:
     rows: Ints
     offsets: Ints
     frames: Tensor
+    ties: Ints
 
     @classmethod
-    def of(cls, subject: Subject, modality: str, rows: Ints) -> _Drawn:
+    def of(cls, subject: Subject, modality: str, rows: Ints, random: np.random.Generator) -> _Drawn:
         """Lay the frames of these utterances end to end."""
         bounds = ints(subject.frames[modality].offsets)
         counts = np.diff(bounds)[rows]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         moved = np.repeat(bounds[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return cls(subject, modality, rows, offsets, torch.from_numpy(moved))
+        ties = tie_order(offsets, random)
+        return cls(subject, modality, rows, offsets, torch.from_numpy(moved), ties)
 
     @property
     def attended(self) -> Floats:
         """`[N]`."""
         return floats(frame_attention(self.subject, self.modality)[self.frames])
+
+    @property
+    def usable(self) -> Bools:
+        """`[N]`, the frames among which attention is exchanged: speech, or all tokens."""
+        if self.modality != "audio":
+            return np.ones(len(self.frames), dtype=np.bool_)
+        chosen: Bools = speech_frames(self.subject)[self.frames.numpy()]
+        return chosen
+
+    def ties_of(self, run: tuple[int, int]) -> Ints:
+        """`ties` of some of the utterances, counted from the first of their frames."""
+        start, end = self.offsets[list(run)]
+        own: Ints = self.ties[start:end] - start
+        return own
 
 
 def frame_curves(
@@ -96,7 +120,7 @@ def frame_curves(
     rows = random.permutation(len(subject)).astype(np.int64)
     if not is_attentive(subject.head, modality):
         rows = rows[: config.plain_limit]
-    drawn = _Drawn.of(subject, modality, rows)
+    drawn = _Drawn.of(subject, modality, rows, random)
     orders = _orders(drawn, min(max(1, round(config.draws / len(rows))), MOST_DRAWS), random)
     untrained = random_head(subject.head, config.seed)
     shape = (len(rows), 2, len(SHARES))
@@ -116,8 +140,9 @@ def frame_curves(
         if row not in attributions:
             attributions[row] = _attributed(subject, row, config.gradient_steps)
         values = floats(attributions[row][modality])
-        own = {GRADIENTS: [places(values, np.array([0, len(values)]))]}
-        found[GRADIENTS][place] = _curves(drawn, (place, place + 1), own)[GRADIENTS][0]
+        run = place, place + 1
+        own = {GRADIENTS: [places(values, np.array([0, len(values)]), drawn.ties_of(run))]}
+        found[GRADIENTS][place] = _curves(drawn, run, own)[GRADIENTS][0]
 
     with (
         progress_bar(f"Curves ({modality})", len(rows), "utterance", show=config.progress) as bar,
@@ -153,15 +178,18 @@ def _runs(drawn: _Drawn, first: int) -> list[tuple[int, int]]:
 
 def _orders(drawn: _Drawn, draws: int, random: np.random.Generator) -> Orders:
     """All orders that need no head."""
-    offsets, attended = drawn.offsets, drawn.attended
+    offsets, attended, usable = drawn.offsets, drawn.attended, drawn.usable
     values = {
         ATTENTION: [attended],
-        SHIFTED: [shifted(attended, offsets, random) for _ in range(draws)],
+        EXCHANGED: [exchanged_attention(attended, offsets, usable, random) for _ in range(draws)],
         RANDOM: [random.random(len(attended)) for _ in range(draws)],
     }
     if drawn.modality == "audio" and drawn.subject.energy is not None:
         values[ENERGY] = [floats(drawn.subject.energy[drawn.frames])]
-    return {name: [places(one, offsets) for one in several] for name, several in values.items()}
+    return {
+        name: [places(one, offsets, drawn.ties) for one in several]
+        for name, several in values.items()
+    }
 
 
 def _curves(
@@ -193,7 +221,7 @@ def _curves(
         attended = floats(frame_attention(subject, modality)[here])
         ranks = ranks_within(attended, offsets), ranks_within(fresh, offsets)
         result[AGREEMENT] = correlations(*ranks, offsets)
-        orders = {**orders, UNTRAINED: [places(fresh, offsets)]}
+        orders = {**orders, UNTRAINED: [places(fresh, offsets, drawn.ties_of(run))]}
     choices = [np.ones((1, int(offsets[-1])), dtype=np.bool_)]
     choices += [_choices(one, np.diff(offsets)) for several in orders.values() for one in several]
     kept = torch.from_numpy(np.concatenate(choices))

@@ -2,50 +2,76 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from explain.exchange import draw_donors, exchanged, usable_counts
 from explain.pooled import is_attentive, scores, weights_of
-from explain.ragged import Floats, Ints, floats, order_within, positions
+from explain.ragged import Bools, Floats, Ints, floats, order_within, positions, segment_sum
 from explain.saliency import as_importance, gradient_saliency
 from explain.subject import Subject
 from heads.head import Head
 from heads.pooling.view import View
 
 
-def places(values: Floats, offsets: Ints) -> Ints:
+def places(values: Floats, offsets: Ints, ties: Ints) -> Ints:
     """`[N]`, each frame's place in its utterance's order, 0 for the largest value.
 
-    Of equal values the earlier frame comes first.
+    Attention that learnt nothing is even, and gradients are often 0: taking equal frames from the
+    start of an utterance on would make an order by time of them, which can seem to know something.
+
+    Args:
+        values: `[N]`.
+        offsets: `[B+1]`.
+        ties: `[N]`, from `tie_order`: of equal values, the frame that comes first in it is first.
     """
     result = np.empty(len(values), dtype=np.int64)
-    result[order_within(values, offsets)] = positions(offsets)
+    result[ties[order_within(values[ties], offsets)]] = positions(offsets)
     return result
 
 
-def shifted(values: Floats, offsets: Ints, random: np.random.Generator) -> Floats:
-    """Each utterance's values, moved in a circle by a number of frames of its own, never 0.
+def tie_order(offsets: Ints, random: np.random.Generator) -> Ints:
+    """`[N]` frame numbers, utterance after utterance, those of each in a random order."""
+    return order_within(random.random(int(offsets[-1])), offsets)
 
-    Shifts keep how values follow one another in time, which random orders do not; an utterance of
-    one frame stays as it is.
+
+def exchanged_attention(
+    values: Floats, offsets: Ints, usable: Bools, random: np.random.Generator
+) -> Floats:
+    """`[N]`, each utterance with the values of another one, drawn at random (`explain.exchange`).
+
+    Relative to the mean over usable frames: attention sums to 1, so that a longer donor's would
+    otherwise fall below what the utterance's own attention is in silence.
     """
-    counts = np.diff(offsets)
-    steps = np.where(counts > 1, random.integers(1, np.maximum(counts, 2)), 0)
-    source = (positions(offsets) + np.repeat(steps, counts)) % np.repeat(counts, counts)
-    moved: Floats = values[np.repeat(offsets[:-1], counts) + source]
-    return moved
+    counts = usable_counts(usable, offsets)
+    mean = segment_sum(np.where(usable, values, 0.0), offsets) / np.maximum(counts, 1)
+    relative = values / np.repeat(np.where(mean > 0, mean, 1.0), np.diff(offsets))
+    return exchanged(relative, offsets, usable, draw_donors(len(counts), random))
 
 
 # Added to a seed: a trained head keeps much of what it was drawn as, maybe from that seed.
 UNTRAINED_SEED = 1_000_003
+# Another one: the layers of a scorer are not to be made of the same numbers.
+SCORER_SEED = 2_000_003
 
 
 def random_head(head: Head, seed: int) -> Head:
-    """A head of the same shape whose parameters were never trained; input statistics are kept."""
+    """A head of the same shape whose parameters were never trained; input statistics are kept.
+
+    It attends to arbitrary frames: scorers begin at 0, which is even attention and no order at all,
+    so parameters that are 0 are drawn as `torch.nn.Linear` draws its weights.
+    """
     fresh = Head(head.config, UNTRAINED_SEED + seed)
+    generator = torch.Generator().manual_seed(SCORER_SEED + seed)
+    with torch.no_grad():
+        for parameter in fresh.scorer_parameters():
+            if not parameter.any():
+                bound = 1 / math.sqrt(parameter.shape[-1])
+                parameter.uniform_(-bound, bound, generator=generator)
     for name, kept in head.named_buffers():
         fresh.get_buffer(name).copy_(kept)
     return fresh.eval().requires_grad_(False)

@@ -9,10 +9,10 @@ import numpy as np
 from explain.faithfulness.curves import (
     ATTENTION,
     ENERGY,
+    EXCHANGED,
     GRADIENTS,
     RANDOM,
     SHARES,
-    SHIFTED,
     UNTRAINED,
     CurveConfig,
     Curves,
@@ -36,15 +36,16 @@ LOOKS = {
     GRADIENTS: (PURPLE, "-"),
     ENERGY: (ORANGE, "-"),
     UNTRAINED: (GREEN, "--"),
-    SHIFTED: (RED, "--"),
+    EXCHANGED: (RED, "--"),
     RANDOM: (GREY, ":"),
 }
 INTRODUCTION = (
     "Deletion drops the frames that an order puts first and watches the probability of the "
     "predicted class; insertion keeps only those. The area is the mean probability along the "
-    "curve: good orders have a low one under deletion and a high one under insertion. Shifted "
-    "attention is the same curve moved in a circle to a random place of the same utterance: it "
-    "keeps how attention follows itself in time and loses what it points to."
+    "curve: good orders have a low one under deletion and a high one under insertion. Exchanged "
+    "attention is that of another utterance, drawn at random, at the same relative place within "
+    "speech: it keeps how attention follows itself in time and where in an utterance it lies, and "
+    "loses what it points to."
 )
 
 
@@ -126,7 +127,7 @@ def _sentences(subject: Subject, curves: Curves, gains: list[Gain], note: str) -
     lines.append(
         f"{name}, parameter randomisation (Adebayo et al. 2018): the order of a head that was "
         f"never trained has a rank correlation of {rank} with the trained one's, and its gain "
-        f"over {shown(SHIFTED, method)} is {fresh.deletion} under deletion, {fresh.insertion} "
+        f"over {shown(EXCHANGED, method)} is {fresh.deletion} under deletion, {fresh.insertion} "
         "under insertion; one that is clearly above 0 would mean that such a gain says nothing "
         "about what was learnt."
     )

@@ -71,7 +71,9 @@ def trained_head(planted: Planted, pooling: dict[str, object], epochs: int = 12)
     dataset = Dataset(material.utterances, LABELS, dict(material.frames))
     rows = torch.arange(len(dataset))
     schedule = Schedule(epochs=epochs, batch_size=24)
-    cohort = Cohort([head], [TrainingConfig(1e-2)], VectorStore(dataset), rows, schedule)
+    # Attention starts even: at its usual rate it would not be on the planted frames that soon.
+    training = TrainingConfig(1e-2, scorer_rate=1.0)
+    cohort = Cohort([head], [training], VectorStore(dataset), rows, schedule)
     for _ in range(epochs):
         cohort.run_epoch()
     return head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,18 @@ from explain.cues.levels import present_means, relative_levels
 from explain.cues.section import CueConfig, cue_frames_section, cues_section
 from explain.cues.stream import CueFrames, cue_set, load_cues
 from explain.cues.windows import window_scores
-from explain.cues.within import contrasts, shift_p
+from explain.cues.within import contrasts, exchange_p
 from explain.load import Material, build_subject
-from explain.ragged import Floats, floats, ints
+from explain.ragged import (
+    Bools,
+    Floats,
+    Ints,
+    attended_frames,
+    floats,
+    ints,
+    positions,
+    segment_sum,
+)
 from explain.style import render
 from explain.subject import Subject, frame_attention
 from heads.dataset import Dataset, VectorStore
@@ -37,36 +47,56 @@ from tests.cache.recordings import make_manifest
 from tests.explain.planted import LABELS, Planted, planted_subject
 
 GRID = fbank_grid(2)
-FEW = 499  # draws of shifts
+FEW = 499  # draws of exchanged attention
 
 
 # Within an utterance.
 
 
-def plain_effect(values: Floats, attended: np.ndarray, usable: np.ndarray, shift: int) -> float:
-    """The effect from its definition."""
-    moved = np.roll(attended, shift)
-    there = usable & ~np.isnan(values)
-    inside, outside = values[there & moved], values[there & ~moved]
+def plain_effect(values: Floats, attended: Bools) -> float:
+    """The effect from its definition; `attended` is of the frames that have a value."""
+    inside, outside = values[attended], values[~attended]
     if min(len(inside), len(outside)) < 3:
         return float("nan")
-    return float((inside.mean() - outside.mean()) / values[there].std())
+    return float((inside.mean() - outside.mean()) / values.std())
 
 
-def test_effects_of_all_shifts_follow_from_their_definition() -> None:
+def test_effects_with_the_attention_of_others_follow_from_their_definition() -> None:
     random = np.random.default_rng(0)
-    offsets = np.array([0, 17, 40])
-    values = random.standard_normal((40, 2)) * 3 + 50
-    values[random.random((40, 2)) < 0.3] = np.nan
-    attended, usable = random.random(40) < 0.4, random.random(40) < 0.8
-    found = contrasts(values, attended, usable, offsets)
-    for number, (start, end) in enumerate(((0, 17), (17, 40))):
-        for cue in range(2):
-            expected = [
-                plain_effect(values[start:end, cue], attended[start:end], usable[start:end], s)
-                for s in range(end - start)
-            ]
-            np.testing.assert_allclose(found.shifted[number][:, cue], expected, atol=1e-5)
+    bounds = [0, 17, 40, 52, 85, 99]
+    values = random.standard_normal((99, 2)) * 3 + 50
+    values[random.random((99, 2)) < 0.3] = np.nan
+    attended, usable = random.random(99) < 0.4, random.random(99) < 0.8
+    usable[40:52] = False  # no donor
+    parts = [slice(start, end) for start, end in pairwise(bounds)]
+    found = contrasts(values, attended, usable, np.array(bounds))
+    for row in (0, 1, 3, 4):
+        own = values[parts[row]][usable[parts[row]]]
+        for number, donor in enumerate([row, *(n for n in (0, 1, 3, 4) if n != row)]):
+            theirs = attended[parts[donor]][usable[parts[donor]]]
+            taken = np.array(
+                [theirs[int((j + 0.5) / len(own) * len(theirs))] for j in range(len(own))]
+            )
+            for cue in range(2):
+                there = ~np.isnan(own[:, cue])
+                expected = plain_effect(own[there, cue], taken[there])
+                got = found.exchanged[row][number, cue]
+                np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert np.isnan(found.exchanged[2]).all()
+
+
+def test_attention_is_exchanged_within_sets_and_with_enough_others() -> None:
+    random = np.random.default_rng(4)
+    offsets = np.arange(0, 281, 40)
+    values, attended = random.standard_normal((280, 1)), random.random(280) < 0.4
+    sets = np.array([0, 0, 0, 0, 1, 1, 1])
+    found = contrasts(values, attended, np.ones(280, np.bool_), offsets, sets)
+    assert [len(table) for table in found.exchanged] == [4, 4, 4, 4, 3, 3, 3]
+    assert np.isfinite(found.observed).all()
+    assert np.isfinite(exchange_p(found, [0, 1], draws=FEW)).all()
+    assert np.isnan(exchange_p(found, [4, 5, 6], draws=FEW)).all()
+    # Of one utterance and three donors the p of a rank: what is furthest of four.
+    assert exchange_p(found, [0], draws=FEW)[0] > 0.15
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
@@ -76,7 +106,7 @@ def test_too_few_frames_on_a_side_have_no_effect(length: int) -> None:
     attended[0] = True
     found = contrasts(values, attended, np.ones(length, np.bool_), np.array([0, length]))
     assert np.isnan(found.observed).all()
-    assert np.isnan(shift_p(found, [0], draws=FEW)).all()
+    assert np.isnan(exchange_p(found, [0], draws=FEW)).all()
 
 
 def test_a_constant_cue_has_no_effect() -> None:
@@ -90,7 +120,7 @@ def smooth(random: np.random.Generator, length: int) -> Floats:
     return np.convolve(random.standard_normal(length + 20), np.ones(9), "valid")[:length]
 
 
-def test_shifts_keep_false_findings_at_the_level_for_smooth_curves() -> None:
+def test_false_findings_stay_at_the_level_for_smooth_curves() -> None:
     random = np.random.default_rng(1)
     p = []
     for _ in range(150):
@@ -98,22 +128,94 @@ def test_shifts_keep_false_findings_at_the_level_for_smooth_curves() -> None:
         attended = np.concatenate([smooth(random, 60) for _ in range(4)]) > 0.8
         offsets = np.arange(0, 241, 60)
         found = contrasts(values, attended, np.ones(240, np.bool_), offsets)
-        p.append(shift_p(found, range(4), draws=199)[0])
+        p.append(exchange_p(found, range(4), draws=199)[0])
     false = np.mean(np.array(p) < 0.05)
     assert false < 0.11  # .05, give or take what 150 tests allow
 
 
-def test_a_planted_difference_is_found() -> None:
+def in_a_circle(
+    values: Floats, attended: Bools, offsets: Ints, random: np.random.Generator
+) -> float:
+    """p of the former control, from its definition: attention moved around each utterance."""
+    tables = []
+    for start, end in pairwise(offsets.tolist()):
+        own, mask = values[start:end], attended[start:end]
+        tables.append([plain_effect(own, np.roll(mask, by)) for by in range(end - start)])
+    null = np.mean([random.choice(table, 199) for table in tables], axis=0)
+    centre = np.mean([np.mean(table) for table in tables])
+    observed = np.mean([table[0] for table in tables])
+    further = (np.abs(null - centre) >= abs(observed - centre)).sum()
+    return float((1 + further) / 200)
+
+
+def early(random: np.random.Generator, count: int) -> tuple[Floats, Bools, Ints]:
+    """Attention early in every utterance, and a cue that declines; no more joins the two."""
+    values, attention, offsets = [], [], [0]
+    for length in random.integers(40, 90, count).tolist():
+        time = np.arange(length) / length
+        weights = np.exp(smooth(random, length) / 3 - 3 * time)
+        attention.append(weights / weights.sum())
+        values.append(smooth(random, length) / 3 - 3 * time)
+        offsets.append(offsets[-1] + length)
+    bounds = np.array(offsets)
+    attended = attended_frames(np.concatenate(attention), bounds, 0.5)
+    return np.concatenate(values), attended, bounds
+
+
+@pytest.mark.parametrize("count", [4, 12, 40])
+def test_attention_that_is_early_does_not_find_a_cue_that_declines(count: int) -> None:
+    random = np.random.default_rng(6)
+    p = []
+    for _ in range(150):
+        values, attended, offsets = early(random, count)
+        found = contrasts(values[:, None], attended, np.ones(len(values), np.bool_), offsets)
+        p.append(exchange_p(found, range(count), draws=199)[0])
+    # .05 at most; 150 sets say it give or take a standard error of .018.
+    assert np.mean(np.array(p) < 0.05) <= 0.08
+
+
+def test_attention_moved_in_a_circle_would_find_it() -> None:
+    random = np.random.default_rng(6)
+    sets = [early(random, 12) for _ in range(30)]
+    assert np.mean([in_a_circle(*one, random) < 0.05 for one in sets]) > 0.8
+
+
+@pytest.mark.parametrize("decline", [0.0, 2.0])
+def test_a_planted_difference_is_found(decline: float) -> None:
     random = np.random.default_rng(2)
     attended = np.zeros(600, dtype=np.bool_)
     for start in range(0, 600, 60):
         at = start + int(random.integers(0, 45))
         attended[at : at + 12] = True
-    values = (random.standard_normal(600) + 0.8 * attended)[:, None]
+    time = np.tile(np.arange(60) / 60, 10)
+    values = (random.standard_normal(600) + 0.8 * attended - decline * time)[:, None]
     offsets = np.arange(0, 601, 60)
     found = contrasts(values, attended, np.ones(600, np.bool_), offsets)
-    assert shift_p(found, range(10), draws=FEW)[0] < 0.01
+    assert exchange_p(found, range(10), draws=FEW)[0] < 0.01
     assert 0.4 < float(found.observed.mean()) < 1.1
+
+
+def test_emotions_attended_to_early_and_late_do_not_lend_each_other_attention(
+    planted: tuple[Subject, Planted],
+) -> None:
+    subject, _ = planted
+    random = np.random.default_rng(8)
+    offsets = ints(subject.frames["audio"].offsets)
+    lengths = np.diff(offsets)
+    time = positions(offsets) / np.repeat(lengths, lengths)
+    curves = np.concatenate([smooth(random, n) for n in lengths.tolist()]) / 3
+    # Early in the first emotion, late in the second.
+    slope = np.array([-4.0, 4.0, 0.0])[ints(subject.predicted)]
+    weights = np.exp(curves + np.repeat(slope, lengths) * time)
+    weights /= np.repeat(segment_sum(weights, offsets), lengths)
+    noise = np.concatenate([smooth(random, n) for n in lengths.tolist()]) / 3
+    cues = CueFrames((LOUDNESS,), (noise - 3 * time)[:, None], offsets, {})
+    changed = replace(subject, importance={"audio": torch.from_numpy(weights)})
+    found = analyse(changed, cues, read_directions(), share=0.5)
+    for label, sign in zip(LABELS[:2], (1, -1), strict=True):
+        effect = found.effects[label, CORRECT, "loudness"]
+        assert effect.mean.value * sign > 0.5
+        assert effect.p > 0.05
 
 
 # Against neutral.

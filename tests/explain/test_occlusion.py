@@ -20,6 +20,7 @@ from explain.faithfulness.occlusion import (
     frame_losses,
     occlude,
 )
+from explain.faithfulness.orders import random_head
 from explain.faithfulness.section import faithfulness_section
 from explain.load import Material, build_subject
 from explain.recordings import model_material
@@ -90,6 +91,7 @@ def test_a_recording_no_longer_than_a_window_is_not_known() -> None:
 @pytest.fixture(scope="module")
 def listening(explained: Explained) -> tuple[Subject, EmotionModel]:
     model = make_model(explained.work.encoders)
+    model.head = random_head(model.head, 0)  # a fresh one attends evenly
     rows = explained.manifest.in_split("test")
     return build_subject(model.head, model_material(model, rows), split="test"), model
 
