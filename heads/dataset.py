@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +25,33 @@ from heads.sharing import Place, share_utterances, side_by_side
 # Frames that are held at once while utterance vectors are made: on a CPU so few that they stay in
 # its cache (8 MB at 1024-d), which is nearly three times as fast as 32,768; on a GPU many.
 CHUNK_FRAMES = {"cpu": 2_048, "cuda": 131_072}
+# Centred frames up to this are kept between batches, where training is on a CPU.
+KEPT_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """Which frames of long utterances a training step reads: evenly spaced ones.
+
+    Neighbouring frames say nearly the same. Of an utterance of T frames every s-th one is read,
+    s = ceil(T / most), from a start that is drawn anew in each step.
+
+    Attributes:
+        most: frames of an utterance.
+        seed: of the starts.
+    """
+
+    most: int
+    seed: int
+
+    def slices(self, lengths: Sequence[int]) -> list[slice]:
+        """The frames of each utterance of a batch."""
+        drawn = np.random.default_rng(self.seed).random(len(lengths))
+        strides = [math.ceil(length / self.most) for length in lengths]
+        return [
+            slice(int(share * stride), None, stride)
+            for share, stride in zip(drawn, strides, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +104,22 @@ class Dataset:
                 )
             chosen[name] = {layer: known[layer] for layer in layers}
         return replace(self, others=chosen)
+
+    def with_layers(self, layers: Mapping[str, int]) -> Dataset:
+        """The same where these are the usual layers, and there are no others.
+
+        Raises:
+            ConfigError: one of them is not there.
+        """
+        frames = dict(self.frames)
+        for name, layer in layers.items():
+            one = self.one_layer(name, layer)
+            speech = one.speech if one.speech is not None else self.frames[name].speech
+            frames[name] = replace(one, speech=speech)
+        kept = {n: own for n, own in self.moments.items() if layers.get(n) == self.layers.get(n)}
+        return replace(
+            self, frames=frames, moments=kept, others={}, layers={**self.layers, **layers}
+        )
 
     def one_layer(self, modality: str, layer: int | None) -> Frames | MappedFrames:
         """The frames of a single layer of all utterances; of the usual one for None.
@@ -167,6 +213,7 @@ class VectorStore:
         self.device = torch.device(device)
         self._half = torch.bfloat16 if precision == "bf16" else None
         self._vectors: dict[tuple[str, ViewKey], dict[str, Tensor]] = {}
+        self._centred_frames: dict[str, list[Tensor]] = {}
         # One set a thread: companies are trained beside one another.
         self._buffers = threading.local()
         # What one company makes, another one that needs it too waits for.
@@ -235,6 +282,7 @@ class VectorStore:
         needs: Mapping[str, Mapping[ViewKey, Sequence[str]]],
         *,
         with_frames: Collection[tuple[str, ViewKey]],
+        thinning: Thinning | None = None,
     ) -> dict[str, Inputs]:
         """A batch.
 
@@ -243,6 +291,7 @@ class VectorStore:
             needs: modality → normalisation (`none` or `layernorm`) and number of layers → names of
                 vectors.
             with_frames: modalities and views of one layer of which frames are needed besides.
+            thinning: which of an utterance's frames are read; None: all. Vectors are of all.
         """
         batch = {}
         there = rows.to(self.device)
@@ -254,23 +303,55 @@ class VectorStore:
                 kept = self._kept(modality, key, wanted)
                 ready = {name: kept[name][there] for name in wanted}
                 if framed:
-                    centred = self._centred(modality, key, rows, ready["mean"])
                     lengths = self.dataset.frames[modality].lengths[rows].tolist()
+                    read = None if thinning is None else thinning.slices(lengths)
+                    if read is not None:
+                        lengths = [
+                            len(range(length)[own])
+                            for length, own in zip(lengths, read, strict=True)
+                        ]
+                    centred = self._centred(modality, key, rows, ready["mean"], lengths, read)
                     views[key] = View.of_centred(centred, lengths, ready)
                 else:
                     views[key] = View(None, ready)
             batch[modality] = Inputs(views)
         return batch
 
-    def _centred(self, modality: str, view: ViewKey, rows: Tensor, means: Tensor) -> Tensor:
-        """`[N, D]`, the frames of a batch with these means `[B, D]` taken out."""
+    def _centred(
+        self,
+        modality: str,
+        view: ViewKey,
+        rows: Tensor,
+        means: Tensor,
+        lengths: Sequence[int],
+        read: Sequence[slice] | None,
+    ) -> Tensor:
+        """`[N, D]`, the frames of a batch with these means `[B, D]` taken out.
+
+        Args:
+            modality: which.
+            view: how they are seen.
+            rows: `[B]` utterance numbers.
+            means: of all frames of each.
+            lengths: frames of each that are read.
+            read: which these are; None: all.
+        """
         norm, _, layer = view
         frames = self.dataset.one_layer(modality, layer)
+        chosen = rows.tolist()
+        every = [slice(None)] * len(chosen) if read is None else read
         if self.device.type == "cuda":
             batch = frames.select(rows).to(self.device)
-            seen = View(_seen(batch, norm), {"mean": means})
-            return seen.centred.to(self._half or means.dtype)
-        lengths = frames.lengths[rows].tolist()
+            seen = View(_seen(batch, norm), {"mean": means}).centred
+            if read is not None:
+                kept = [
+                    torch.arange(start, end)[own]
+                    for (start, end), own in zip(
+                        pairwise(batch.offsets.tolist()), read, strict=True
+                    )
+                ]
+                seen = seen[torch.cat(kept).to(self.device)]
+            return seen.to(self._half or means.dtype)
         total = sum(lengths)
         # In memory that the next batch uses again: the system clears each page of fresh memory,
         # which would cost more than filling it.
@@ -279,17 +360,42 @@ class VectorStore:
         if buffer is None or len(buffer) < total:
             buffer = torch.empty(total, frames.dim, dtype=self._half or means.dtype)
             setattr(self._buffers, name, buffer)
+        ready = self._all_centred(modality, view, frames, means.dtype)
 
         def centre(run: Sequence[Place]) -> None:
             for at, own in run:
-                values = frames.utterance(chosen[at]).to(means.dtype)
+                if ready is not None:
+                    buffer[own] = ready[chosen[at]][every[at]]
+                    continue
+                values = frames.utterance(chosen[at])[every[at]].to(means.dtype)
                 if norm == "layernorm":
                     values = F.layer_norm(values, (frames.dim,))
                 torch.sub(values, means[at], out=buffer[own])
 
-        chosen = rows.tolist()
         share_utterances(centre, lengths)
         return buffer[:total]
+
+    def _all_centred(
+        self, modality: str, view: ViewKey, frames: Frames | MappedFrames, dtype: torch.dtype
+    ) -> list[Tensor] | None:
+        """By utterance its centred frames, kept where they are few; None where they are not."""
+        norm, _, layer = view
+        size = (self._half or dtype).itemsize
+        if frames.total * frames.dim * size > KEPT_BYTES:
+            return None
+        name = f"{modality} {norm} {layer}"
+        if name not in self._centred_frames:
+            means = self._kept(modality, view, ["mean"])["mean"]
+            with self._making:
+                if name not in self._centred_frames:
+                    found = []
+                    for number in range(len(self.dataset)):
+                        values = frames.utterance(number).to(dtype)
+                        if norm == "layernorm":
+                            values = F.layer_norm(values, (frames.dim,))
+                        found.append((values - means[number]).to(self._half or dtype))
+                    self._centred_frames[name] = found
+        return self._centred_frames[name]
 
     def frame_statistics(
         self, modality: str, rows: Tensor, layers: int = 1, layer: int | None = None

@@ -202,6 +202,15 @@ class Head(nn.Module):
         """The pooling module of a modality."""
         return cast(Pooling, self.poolings[modality])
 
+    def scorer_parameters(self) -> list[nn.Parameter]:
+        """The parameters that decide which frames count, of all modalities."""
+        return [
+            parameter
+            for module in self.poolings.values()
+            if cast(Pooling, module).learns_weights
+            for parameter in module.parameters()
+        ]
+
     def affine(self, modality: str) -> Affine | None:
         """The input normalisation of a modality, where it is one by training statistics."""
         if self.config.input_norm != "standardise":

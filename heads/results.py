@@ -5,11 +5,13 @@
 | `study.db` | the Optuna study (`heads.search.study`), unless it is kept in a database |
 | `study.json` | which study the files belong to |
 | `best.json`, `head.safetensors` | the best head: configuration, origin and scores; its weights |
-| `trials/00012.json`, `.safetensors` | the ten best, without scores |
-| `selection/00012.safetensors` | what each completed trial said about the rows it was chosen by |
+| `trials/00012.json`, `.safetensors` | the ten best, without scores; with folds the chosen one |
+| `selection/00012.safetensors` | what each trial said in the end about the rows it is compared by |
 | `trials.csv`, `predictions.csv` | every trial; the best head's probabilities |
 | `fold_predictions.csv` | with folds, of each utterance by the head it was held out from |
 | `ensemble.json`, `ensemble_predictions.csv` | with `--ensemble`: its scores and probabilities |
+| `test_folds.json`, `test_fold_predictions.csv` | with `--test-folds`: all folds together |
+| `test_folds/` | with `--test-folds`: a search's folder for each |
 | `plots/` | with `--plots`: the study as pictures |
 | `reference.json` | scores of the logistic regression (`heads.reference`) |
 """
@@ -42,6 +44,8 @@ BEST, WEIGHTS = "best.json", "head.safetensors"
 TRIALS, PREDICTIONS, REFERENCE = "trials.csv", "predictions.csv", "reference.json"
 FOLD_PREDICTIONS = "fold_predictions.csv"
 ENSEMBLE, ENSEMBLE_PREDICTIONS = "ensemble.json", "ensemble_predictions.csv"
+TEST_FOLDS, TEST_FOLD_PREDICTIONS = "test_folds.json", "test_fold_predictions.csv"
+TEST_FOLDS_FOLDER = "test_folds"
 TRIALS_FOLDER, SELECTION_FOLDER, PLOTS_FOLDER = "trials", "selection", "plots"
 # Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
 KEPT = 10
@@ -53,7 +57,7 @@ class HeadRecord:
 
     Attributes:
         trial: its number in the study.
-        published: the name of the published configuration it is; "" for a sampled one.
+        start: the name of the starting configuration it is; "" for a sampled one.
         params: the values of the search's axes.
         head: its shape.
         training: how it was trained.
@@ -65,12 +69,13 @@ class HeadRecord:
         scores: reports by split (dev, test where there is one, and folds where it was selected on
             them); for the best head only.
         selected_on: the rows behind `dev_macro_f1`, in words.
+        trained_on: the splits that it learnt from, `train` or `train+dev`.
         layer_weights: by modality the weight of each layer, lowest first, where several are weighed
             (their numbers are the origin's); `save_head` writes them down.
     """
 
     trial: int
-    published: str
+    start: str
     params: Mapping[str, Any]
     head: HeadConfig
     training: TrainingConfig
@@ -81,6 +86,7 @@ class HeadRecord:
     dev_macro_f1: float
     scores: Mapping[str, Report] = field(default_factory=dict)
     selected_on: str = "dev"
+    trained_on: str = "train"
     layer_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def with_scores(self, scores: Mapping[str, Report]) -> HeadRecord:
@@ -91,7 +97,7 @@ class HeadRecord:
         """Plain JSON values."""
         return {
             "trial": self.trial,
-            "published": self.published,
+            "start": self.start,
             "params": dict(self.params),
             "head": self.head.to_json(),
             "training": self.training.to_json(),
@@ -101,6 +107,7 @@ class HeadRecord:
             "versions": dict(self.versions),
             "dev_macro_f1": self.dev_macro_f1,
             "selected_on": self.selected_on,
+            "trained_on": self.trained_on,
             "layer_weights": {name: list(shares) for name, shares in self.layer_weights.items()},
             "scores": {split: report.to_json() for split, report in self.scores.items()},
         }
@@ -108,14 +115,16 @@ class HeadRecord:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> HeadRecord:
         """The inverse of `to_json`; raises KeyError, TypeError or ConfigError if it is none."""
-        plain = ("trial", "published", "params", "study_seed", "versions", "dev_macro_f1")
+        plain = ("trial", "params", "study_seed", "versions", "dev_macro_f1")
         return cls(
             **{name: value[name] for name in plain},
+            start=value.get("start", value.get("published", "")),
             selected_on=value.get("selected_on", "dev"),
+            trained_on=value.get("trained_on", "train"),
             layer_weights={n: tuple(w) for n, w in value.get("layer_weights", {}).items()},
             head=HeadConfig.from_json(value["head"]),
             training=TrainingConfig.from_json(value["training"]),
-            schedule=Schedule(**value["schedule"]),
+            schedule=Schedule.from_json(value["schedule"]),
             origin=Origin.from_json(value),
             scores={split: report_from_json(entry) for split, entry in value["scores"].items()},
         )
@@ -211,7 +220,7 @@ def best_numbers(values: Mapping[int, float]) -> list[int]:
 
 
 def selection_file(folder: Path, number: int) -> Path:
-    """What a completed trial said about the rows that it was selected by."""
+    """What a trial said about the rows that it is compared by, when it left."""
     return folder / SELECTION_FOLDER / f"{number:05}.safetensors"
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from corpora.errors import ConfigError
-from heads.dataset import VectorStore
+from heads.dataset import Thinning, VectorStore
 from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
 from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.pooling.fixed import FixedPooling
@@ -30,6 +30,13 @@ from heads.targets import soft_targets
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
 EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919
+# Attention has to move slower than the classifier that reads what it pools (docs/results.md).
+SCORER_RATE = 0.05
+# About a quarter of the steps to the first rung of a search: heads are compared at their own rate.
+WARMUP = 0.03
+# On EMO-DB and RAVDESS heads that read every fourth frame (about 30 of an utterance) score as those
+# that read all (docs/results.md), for less than half of the work.
+TRAINED_FRAMES = 48
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,14 @@ class TrainingConfig:
     Attributes:
         learning_rate: the peak of its schedule.
         weight_decay: of AdamW.
+        scorer_rate: learning rate of what scores frames (attention), relative to `learning_rate`.
         loss: its loss.
         seed: for its first parameters and its dropout.
     """
 
     learning_rate: float
     weight_decay: float = 0.01
+    scorer_rate: float = SCORER_RATE
     loss: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
 
@@ -55,7 +64,8 @@ class TrainingConfig:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingConfig:
         """The inverse of `to_json`."""
-        return cls(**{**value, "loss": LossConfig(**value["loss"])})
+        # Heads of earlier versions had one rate for all their parameters.
+        return cls(**{"scorer_rate": 1.0, **value, "loss": LossConfig(**value["loss"])})
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,20 @@ class Schedule:
         warmup: share of all steps with a linearly rising learning rate; a cosine to 0 follows.
         clip: largest gradient norm of a head.
         data_seed: for the order of batches.
+        frames: of an utterance that a step reads at most (see `Thinning`); None: all.
     """
 
     epochs: int
     batch_size: int = 64
-    warmup: float = 0.1
+    warmup: float = WARMUP
     clip: float = 1.0
     data_seed: int = 0
+    frames: int | None = TRAINED_FRAMES
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Schedule:
+        """Read one back; heads of earlier versions were trained on all frames."""
+        return cls(**{"frames": None, **value})
 
     def factor(self, step: int, steps: int) -> float:
         """The learning rate's factor at a step (from 0) of `steps` in all."""
@@ -137,10 +154,7 @@ class Cohort:
         self._targets = [target.to(store.device) for target in targets]
         self._optimisers = [
             torch.optim.AdamW(
-                head.parameters(),
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-                fused=True,
+                parameter_groups(head, config), weight_decay=config.weight_decay, fused=True
             )
             for head, config in zip(heads, configs, strict=True)
         ]
@@ -164,7 +178,11 @@ class Cohort:
 
     def run_step(self, positions: Tensor) -> None:
         """One optimiser step of every head on one batch."""
-        batch = gather(self.store, self.heads, self.rows[positions])
+        thinning = None
+        if self.schedule.frames is not None:
+            seed = self.schedule.data_seed * EPOCH_PRIME + self.step * STEP_PRIME
+            thinning = Thinning(self.schedule.frames, seed)
+        batch = gather(self.store, self.heads, self.rows[positions], thinning)
         factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
         positions = positions.to(self.store.device)
         seeds = [config.seed * EPOCH_PRIME + self.step * STEP_PRIME for config in self.configs]
@@ -190,9 +208,10 @@ class Cohort:
 
         def move(members: Sequence[int]) -> None:
             for k in members:
-                group = self._optimisers[k].param_groups[0]
-                clip_gradients(group["params"], self.schedule.clip)
-                group["lr"] = self.configs[k].learning_rate * factor
+                groups = self._optimisers[k].param_groups
+                clip_gradients([p for group in groups for p in group["params"]], self.schedule.clip)
+                for group in groups:
+                    group["lr"] = group["peak"] * factor
                 self._optimisers[k].step()
 
         hands = self._hands()
@@ -218,6 +237,18 @@ class Cohort:
         self._targets = [self._targets[k] for k in positions]
         if self._row_weights is not None:
             self._row_weights = self._row_weights[list(positions)]
+
+
+def parameter_groups(head: Head, config: TrainingConfig) -> list[dict[str, Any]]:
+    """A head's parameters for an optimiser, with the `peak` of each group's learning rate.
+
+    What scores frames has a rate of its own, relative to the head's.
+    """
+    scorers = head.scorer_parameters()
+    own = {id(parameter) for parameter in scorers}
+    rest = [parameter for parameter in head.parameters() if id(parameter) not in own]
+    rates = ((rest, config.learning_rate), (scorers, config.learning_rate * config.scorer_rate))
+    return [{"params": group, "lr": rate, "peak": rate} for group, rate in rates if group]
 
 
 def clip_gradients(parameters: Sequence[Tensor], largest: float) -> None:
@@ -252,7 +283,9 @@ def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor
             head.set_input_statistics(modality, *statistics)
 
 
-def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str, Inputs]:
+def gather(
+    store: VectorStore, heads: Sequence[Head], rows: Tensor, thinning: Thinning | None = None
+) -> dict[str, Inputs]:
     """The inputs of one batch that these heads need, and no more."""
     needs: dict[str, dict[ViewKey, list[str]]] = {}
     with_frames: set[tuple[str, ViewKey]] = set()
@@ -265,7 +298,7 @@ def gather(store: VectorStore, heads: Sequence[Head], rows: Tensor) -> dict[str,
                 wanted.extend(name for name in module.names if name not in wanted)
             else:
                 with_frames.add((modality, view))
-    return store.inputs(rows, needs, with_frames=with_frames)
+    return store.inputs(rows, needs, with_frames=with_frames, thinning=thinning)
 
 
 def predict(

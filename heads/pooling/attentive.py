@@ -75,6 +75,8 @@ class AttentivePooling(nn.Module):
     The arithmetic is in `attend`, which serves any number of such modules in one pass.
     """
 
+    learns_weights: ClassVar[bool] = True
+
     def __init__(self, config: Attentive, dim: int, stack: int) -> None:
         super().__init__()
         config.out_dim(dim)
@@ -93,14 +95,19 @@ class AttentivePooling(nn.Module):
         self.reset(None)
 
     def reset(self, generator: torch.Generator | None) -> None:
-        """Draw uniformly within ±1/sqrt(inputs), as `torch.nn.Linear` does."""
+        """Output weights of scorers are 0, hidden units drawn as `torch.nn.Linear` does.
+
+        All scores are then equal: attention starts uniform, and the head as `statistics`. With
+        output weights drawn too, attention starts arbitrary and moves faster than the classifier
+        can follow it (EMO-DB, Whisper: AS .57 instead of .89; docs/results.md).
+        """
+        bound = 1 / math.sqrt(self.dim // self.config.heads)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                fan_in = self.dim // self.config.heads
-                if name == "weight" and self.config.scorer_layers == 2:
-                    fan_in = self.config.hidden
-                bound = 1 / math.sqrt(fan_in)
-                parameter.uniform_(-bound, bound, generator=generator)
+                if name == "weight":
+                    parameter.zero_()
+                else:
+                    parameter.uniform_(-bound, bound, generator=generator)
 
     def forward(self, frames: Frames | View) -> Tensor:
         """`[stack, B, 2·Q·K]`."""

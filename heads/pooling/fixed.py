@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class FixedPooling(nn.Module):
         stack: leading size of the output.
         weights: gives `[N, columns]`, the share of each frame, for kinds that are weighted means.
     """
+
+    learns_weights: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -11,6 +11,8 @@ between layers, and heads train on these. Frames were centred for them: nothing 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,8 @@ class LayerWeightedPooling(nn.Module):
     first: Tensor
     second: Tensor
     times: Tensor
+
+    learns_weights: ClassVar[bool] = False
 
     def __init__(
         self, config: PoolingConfig, layers: int, dim: int, stack: int, *, deviation: bool

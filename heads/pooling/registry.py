@@ -29,9 +29,15 @@ class PoolingConfig(Protocol):
 
 
 class Pooling(Protocol):
-    """What a pooling module offers besides being an `nn.Module`."""
+    """What a pooling module offers besides being an `nn.Module`.
+
+    Attributes:
+        config: what it was built from.
+        learns_weights: whether its parameters decide which frames count.
+    """
 
     config: PoolingConfig
+    learns_weights: ClassVar[bool]
 
     def pool(self, view: View, affine: Affine | None = None) -> Tensor:
         """`[stack, B, out_dim]` from frames seen through an optional input affine."""
