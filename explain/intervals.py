@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from explain.ragged import Bools, Floats
-from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.bootstrap import Interval, bootstrap, t_interval
 from heads.statistics.clusters import cluster_numbers, judge_clusters, known_speakers
 
 DRAWS = 2000
@@ -87,4 +87,4 @@ def _mean(column: Floats, speakers: Sequence[str], seed: int) -> Mean:
     clusters = cluster_numbers(known)
     tables = np.stack([np.bincount(clusters, column[held]), np.bincount(clusters)], axis=1)
     drawn = bootstrap(tables, lambda sums: sums[:, 0] / sums[:, 1], draws=DRAWS, seed=seed)
-    return Mean(value, count, percentile_interval(drawn))
+    return Mean(value, count, t_interval(value, drawn, len(tables)))

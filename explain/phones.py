@@ -6,13 +6,14 @@ tokens against frames would make long vowels salient by their duration alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from explain.ragged import Bools, Floats, Ints
-from heads.statistics.bootstrap import bootstrap
+from heads.statistics.bootstrap import bootstrap, t_interval
 from heads.statistics.clusters import cluster_numbers, judge_clusters, known_speakers
 
 # One second of a sound on the 20 ms grid: fewer frames say little, whoever spoke them.
@@ -95,12 +96,15 @@ def likelihood_ratios(
     values = _ratios(total[None].astype(np.float64))[0]
     in_use = sorted({known[i] or f"?{i}" for i in np.unique(speaker_of[used]).tolist()})
     note, worth = judge_clusters([name for name in known if name in in_use or not name])
-    low = high = np.full(size, np.nan)
+    low, high = np.full((2, size), np.nan)
     if worth:
         drawn = bootstrap(tables, _ratios, draws=draws)
-        # A phone that is missing from a resample says nothing in it.
-        absent = np.isnan(drawn).all(axis=0)
-        low, high = np.nanquantile(np.where(absent, 1.0, drawn), [0.025, 0.975], axis=0)
+        for k in range(size):
+            # A phone that is missing from a resample says nothing in it.
+            if not np.isnan(drawn[:, k]).all():
+                low[k], high[k] = t_interval(
+                    float(values[k]), drawn[:, k], len(tables), bounds=(0, math.inf)
+                )
     found = [
         Ratio(
             names[k],

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from corpora.errors import ConfigError
-from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.bootstrap import Interval, bootstrap, t_interval
 from heads.statistics.clusters import (
     cluster_numbers,
     confusion_by_cluster,
@@ -72,6 +72,11 @@ class Report:
         return tuple(score.label for score in self.per_class)
 
     @property
+    def weighted_f1(self) -> float:
+        """Mean F1 of the classes, each weighted by its gold utterances."""
+        return sum(score.f1 * score.support for score in self.per_class) / self.n
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Labels without a gold utterance: not part of the macro-averages."""
         return tuple(score.label for score in self.per_class if score.support == 0)
@@ -86,6 +91,7 @@ class Report:
             "intervals": intervals and {name: list(pair) for name, pair in intervals.items()},
             "labels": list(self.labels),
             "absent": list(self.absent),
+            "weighted_f1": self.weighted_f1,
         }
 
 
@@ -136,15 +142,18 @@ def classification_report(
     reason, usable = judge_clusters(known)
     intervals = None
     if usable:
+        tables = confusion_by_cluster(gold_index, index, cluster_numbers(known), len(names))
         values = bootstrap(
-            confusion_by_cluster(gold_index, index, cluster_numbers(known), len(names)),
+            tables,
             lambda tables: np.stack([score(tables) for score in HEADLINE.values()], axis=-1),
             draws=draws,
             seed=seed,
         )
         intervals = {
-            name: percentile_interval(values[:, column], confidence)
-            for column, name in enumerate(HEADLINE)
+            name: t_interval(
+                float(score(confusion)), values[:, column], len(tables), confidence, bounds=(0, 1)
+            )
+            for column, (name, score) in enumerate(HEADLINE.items())
         }
     columns = (*class_scores(confusion), confusion.sum(axis=1))
     return Report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from explain.probing.ridge import (
     ridge,
 )
 from explain.ragged import Floats, Ints
-from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.bootstrap import Interval, bootstrap, t_interval
 from heads.statistics.clusters import cluster_numbers, judge_clusters, known_speakers
 from heads.statistics.confusion import confusion_matrix, uar
 
@@ -121,6 +122,10 @@ def _intervals(targets: Targets, predicted: Floats, seed: int) -> tuple[Interval
         return (None,) * len(targets.cues)
     sums = error_sums(targets.values, predicted, cluster_numbers(known))
     drawn = bootstrap(sums, explained_from, draws=DRAWS, seed=seed)
+    values = explained_from(sums.sum(axis=0)[None])[0]
     return tuple(
-        None if np.isnan(column).any() else percentile_interval(column) for column in drawn.T
+        None
+        if np.isnan(column).any()
+        else t_interval(float(value), column, len(sums), bounds=(-math.inf, 1))
+        for value, column in zip(values, drawn.T, strict=True)
     )

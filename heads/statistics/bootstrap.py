@@ -7,12 +7,14 @@ resample of speakers is a weighted sum of them, and thousands of resamples are o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
 from corpora.errors import ConfigError
 
@@ -80,14 +82,55 @@ def bootstrap(
     return np.concatenate(values)
 
 
-def percentile_interval(values: Floats, confidence: float = 0.95) -> Interval:
-    """The central `confidence` share of bootstrap values `[draws]` (percentile method).
+def t_interval(
+    value: float,
+    drawn: Floats,
+    clusters: int,
+    confidence: float = 0.95,
+    *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
+    """An interval for a statistic: Student's t with the standard error of its resamples.
+
+    Percentiles of the resamples are too narrow where clusters are few: with 8 speakers 95 % of them
+    cover .88 to .91 of the time, and BCa's (Efron 1987) do no better. The t form, with S − 1
+    degrees of freedom and the error times √(S / (S − 1)), covers .93 to .97 with 8 to 100 speakers
+    (simulated in `tests/heads/test_coverage.py`).
+
+    Args:
+        value: of the statistic on all clusters.
+        drawn: `[draws]` its values over resamples; those that are not a number do not count.
+        clusters: S, how many there are.
+        confidence: coverage that is aimed at.
+        bounds: values that the statistic cannot go beyond.
+
+    Raises:
+        ConfigError: confidence is not between 0 and 1.
+    """
+    reach = standard_error(drawn, clusters) * critical(confidence, clusters - 1)
+    low, high = bounds
+    return Interval(max(low, float(value - reach)), min(high, float(value + reach)))
+
+
+def standard_error(drawn: Floats, clusters: int) -> Any:  # noqa: ANN401 - a number, or one a column
+    """Of a statistic with resamples `[draws]` (or `[draws, k]`, for each column), S clusters.
+
+    A resample of S from S clusters varies less than S new ones would, by √((S − 1) / S).
+    """
+    return np.nanstd(drawn, axis=0) * np.sqrt(clusters / (clusters - 1))
+
+
+def two_sided(t: float, freedom: int) -> float:
+    """The probability that Student's t is further from 0 than this."""
+    return float(2 * stdtr(freedom, -abs(t)))
+
+
+def critical(confidence: float, freedom: int) -> float:
+    """The t that Student's t is nearer to 0 than with this probability.
 
     Raises:
         ConfigError: confidence is not between 0 and 1.
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"Confidence is {confidence}, expected a share between 0 and 1.")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return float(stdtrit(freedom, (1 + confidence) / 2))

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.statistics.bootstrap import Interval, bootstrap
+from heads.statistics.bootstrap import (
+    Interval,
+    bootstrap,
+    critical,
+    standard_error,
+    two_sided,
+)
 from heads.statistics.clusters import (
     cluster_numbers,
     confusion_by_cluster,
@@ -28,8 +34,6 @@ from heads.statistics.confusion import Counts, Floats, confusion_matrix, macro_f
 
 DRAWS = 2000
 CONFIDENCE = 0.95
-# Points of the integral over Student's density; p is then right to six digits.
-GRID = 20_001
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Difference:
     Attributes:
         value: the difference on all utterances.
         interval: 95 %, of the difference.
+        error: its standard error.
         p: probability of a difference at least as large, in either direction, if there were none;
             corrected for the number of comparisons.
     """
@@ -46,6 +51,7 @@ class Difference:
     value: float
     interval: Interval
     p: float
+    error: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -95,7 +101,7 @@ def paired_differences(
     drawn = bootstrap(tables, differences, draws=DRAWS, seed=seed)
     values = differences(confusion_matrix(gold, predicted, classes))
     count = len(tables)
-    error = drawn.std(axis=0) * np.sqrt(count / (count - 1))
+    error = np.atleast_1d(standard_error(drawn, count))
     corrected = holm(
         np.array(
             [two_sided(v / e, count - 1) if e else 1.0 for v, e in zip(values, error, strict=True)]
@@ -103,32 +109,10 @@ def paired_differences(
     )
     reach = error * critical(CONFIDENCE, count - 1)
     found = [
-        Difference(float(value), Interval(float(value - r), float(value + r)), float(p))
-        for value, r, p in zip(values, reach, corrected, strict=True)
+        Difference(float(value), Interval(float(value - r), float(value + r)), float(p), float(e))
+        for value, r, p, e in zip(values, reach, corrected, error, strict=True)
     ]
     return found, reason
-
-
-def two_sided(t: float, freedom: int) -> float:
-    """The probability that Student's t is further from 0 than this."""
-    angles, outside = _student(freedom)
-    return float(np.interp(np.arctan(abs(t) / np.sqrt(freedom)), angles, outside))
-
-
-def critical(confidence: float, freedom: int) -> float:
-    """The t that Student's t is nearer to 0 than with this probability."""
-    angles, outside = _student(freedom)
-    angle = np.interp(1 - confidence, outside[::-1], angles[::-1])
-    return float(np.tan(angle) * np.sqrt(freedom))
-
-
-def _student(freedom: int) -> tuple[Floats, Floats]:
-    """Angles θ from 0 to π/2, and the probability that |t| > √ν tan θ: ∫ cos^(ν−1) beyond θ."""
-    angles = np.linspace(0, np.pi / 2, GRID)
-    density = np.cos(angles) ** (freedom - 1)
-    steps = (density[1:] + density[:-1]) / 2
-    beyond = np.append(steps[::-1].cumsum()[::-1], 0.0)
-    return angles, beyond / beyond[0]
 
 
 def holm(p: Floats) -> Floats:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from corpora.errors import ConfigError
-from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.bootstrap import (
+    Interval,
+    bootstrap,
+    critical,
+    standard_error,
+    t_interval,
+    two_sided,
+)
 
 
 def share_right(tables: NDArray[Any]) -> NDArray[np.float64]:
@@ -75,14 +84,71 @@ def test_a_statistic_may_have_several_values() -> None:
     np.testing.assert_allclose(values.sum(axis=1), 1)
 
 
-def test_the_interval_cuts_equal_tails() -> None:
-    assert percentile_interval(np.arange(101.0), 0.5) == Interval(25.0, 75.0)
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("clusters", [2, 8, 100])
+def test_the_interval_of_a_mean_is_that_of_student(clusters: int, confidence: float) -> None:
+    """Of a mean over clusters the exact interval is known, and its resamples' deviation too."""
+    values = np.random.default_rng(clusters).normal(3, 2, clusters)
+    drawn = np.array([-1.0, 1.0]) * values.std() / np.sqrt(clusters)  # deviation of all resamples
+    low, high = stats.t.interval(
+        confidence,
+        clusters - 1,
+        values.mean(),
+        stats.sem(values),  # with S - 1
+    )
+    found = t_interval(values.mean(), drawn, clusters, confidence)
+    assert found == pytest.approx((low, high))
+    assert isinstance(found, Interval)
+
+
+def test_the_interval_of_a_bootstrapped_mean_is_that_of_student() -> None:
+    values = np.random.default_rng(1).integers(0, 30, 12)
+    drawn = bootstrap(values[:, None], lambda t: t[:, 0] / 12, draws=20_000)
+    expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    assert t_interval(values.mean(), drawn, 12) == pytest.approx(expected, rel=0.02)
+
+
+def test_an_interval_does_not_go_beyond_what_the_statistic_can_be() -> None:
+    drawn = np.array([-1.0, 1.0])
+    whole = t_interval(0.5, drawn, 8)
+    assert whole.low < 0
+    assert whole.high > 1
+    assert t_interval(0.5, drawn, 8, bounds=(0, 1)) == (0, 1)
+    assert t_interval(0.5, drawn, 8, bounds=(0, math.inf)) == (0, whole.high)
+    assert t_interval(0.5, drawn, 8, bounds=(-math.inf, 1)) == (whole.low, 1)
+
+
+def test_resamples_without_a_value_do_not_count() -> None:
+    drawn = np.array([1.0, math.nan, 3.0])
+    assert standard_error(drawn, 4) == standard_error(np.array([1.0, 3.0]), 4)
+    assert t_interval(2.0, drawn, 4) == t_interval(2.0, np.array([1.0, 3.0]), 4)
+
+
+def test_the_standard_error_is_that_of_each_column() -> None:
+    drawn = np.random.default_rng(0).normal(size=(50, 3))
+    found = standard_error(drawn, 9)
+    assert found == pytest.approx(drawn.std(axis=0) * np.sqrt(9 / 8))
+    assert [standard_error(column, 9) for column in drawn.T] == pytest.approx(found)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 7, 23, 500])
+def test_student_s_t_is_that_of_its_integral(freedom: int) -> None:
+    quantile = {1: 12.7062, 2: 4.30265, 7: 2.36462, 23: 2.06866, 500: 1.96472}[freedom]
+    assert critical(0.95, freedom) == pytest.approx(quantile, rel=1e-5)
+    assert critical(0.95, freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
+    assert two_sided(quantile, freedom) == pytest.approx(0.05, rel=1e-4)
+    assert two_sided(-quantile, freedom) == two_sided(quantile, freedom)
+    assert two_sided(0.0, freedom) == 1.0
+    for t in (0.1, 1.0, 3.0):
+        assert two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom))
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
 def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        percentile_interval(np.zeros(3), confidence)
+        t_interval(0.0, np.zeros(3), 8, confidence)
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        critical(confidence, 7)
 
 
 def test_nothing_to_resample_is_refused() -> None:

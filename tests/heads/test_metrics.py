@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as reference
 
 from corpora.errors import ConfigError
@@ -47,6 +48,8 @@ def test_scores_equal_scikit_learn_over_the_classes_that_occur(
     assert report.accuracy == pytest.approx(reference.accuracy_score(gold, predicted))
     expected = reference.confusion_matrix(gold, predicted, labels=range(4))
     assert np.array_equal(report.confusion, expected)
+    weighted = reference.f1_score(gold, predicted, average="weighted", zero_division=0)
+    assert report.weighted_f1 == pytest.approx(weighted)
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,10 +127,15 @@ def test_intervals_equal_a_plain_loop_over_resampled_speakers() -> None:
                 reference.accuracy_score(gold[rows], predicted[rows]),
             )
         )
-    expected = np.quantile(values, [0.025, 0.975], axis=0)
+    # With S - 1 degrees of freedom, and the error that S new speakers would have.
+    reach = np.std(values, axis=0) * np.sqrt(12 / 11) * stats.t.ppf(0.975, 11)
     assert report.intervals is not None
     for column, name in enumerate(("macro_f1", "uar", "accuracy")):
-        np.testing.assert_allclose(report.intervals[name], expected[:, column], atol=0.012)
+        low, high = report.intervals[name]
+        value = getattr(report, name)
+        assert ((low + high) / 2, (high - low) / 2) == pytest.approx(
+            (value, reach[column]), abs=0.006
+        )
 
 
 def test_intervals_widen_when_utterances_of_a_speaker_agree() -> None:
@@ -138,8 +146,11 @@ def test_intervals_widen_when_utterances_of_a_speaker_agree() -> None:
     apart = classification_report(gold, 1 - right, LABELS).intervals
     assert together is not None
     assert apart is not None
-    ratio = np.ptp(together["accuracy"]) / np.ptp(apart["accuracy"])
-    assert ratio == pytest.approx(np.sqrt(10), rel=0.1)
+    reaches = [np.ptp(found["accuracy"]) / 2 for found in (together, apart)]
+    # Both in their own degrees of freedom, of 20 speakers and of 200.
+    errors = [r / stats.t.ppf(0.975, s - 1) for r, s in zip(reaches, (20, 200), strict=True)]
+    expected = [np.sqrt(0.25 / (s - 1)) for s in (20, 200)]  # of a share of one half
+    assert errors == pytest.approx(expected, rel=0.1)
 
 
 def test_a_class_that_one_speaker_alone_has_keeps_the_intervals_finite() -> None:
@@ -147,6 +158,21 @@ def test_a_class_that_one_speaker_alone_has_keeps_the_intervals_finite() -> None
     report = classification_report(gold, gold, LABELS, [f"s{i}" for i in range(10)])
     assert report.intervals is not None
     assert report.intervals["macro_f1"] == (1.0, 1.0)
+
+
+def test_intervals_end_where_scores_do() -> None:
+    gold = np.arange(160) % 4
+    wrong = np.where(np.arange(160) < 3, (gold + 1) % 4, gold)  # all of one of eight speakers
+    speakers = [f"s{n // 20}" for n in range(160)]
+    high = classification_report(gold, wrong, LABELS, speakers).intervals
+    low = classification_report(
+        gold, np.where(wrong == gold, (gold + 1) % 4, gold), LABELS, speakers
+    )
+    assert high is not None
+    assert low.intervals is not None
+    for name in ("macro_f1", "uar", "accuracy"):
+        assert 0.9 < high[name].low < high[name].high == 1.0
+        assert 0.0 == low.intervals[name].low < low.intervals[name].high < 0.1
 
 
 def test_equal_seeds_give_equal_reports_whatever_the_order_of_rows() -> None:
@@ -226,6 +252,7 @@ def test_the_report_as_json_holds_every_number() -> None:
     assert value["confusion"] == [list(row) for row in report.confusion]
     assert [entry["label"] for entry in value["per_class"]] == list(LABELS) == value["labels"]
     assert value["macro_f1"] == report.macro_f1
+    assert value["weighted_f1"] == report.weighted_f1
     assert few(["a"]).to_json()["intervals"] is None
 
 
