@@ -1,4 +1,4 @@
-"""`python -m bench cache`, `search`, `finetune`, `explain`, `layers`: options in, a table out."""
+"""`python -m bench cache`, `search`, `finetune`, `explain`, `layers`, `planted`: a table each."""
 
 from __future__ import annotations
 
@@ -97,6 +97,30 @@ def layers_command(root: Path, seeds: int) -> None:
     except EmopoolError as error:
         raise click.ClickException(str(error)) from error
     click.echo(curve_text(lines))
+
+
+@main.command("planted")
+@click.option(
+    "--work",
+    "root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A work folder with audio frames.",
+)
+@click.option("--label", default="neutral", show_default=True, help="Of the speech planted in.")
+@click.option("--seeds", default=5, show_default=True, help="Of what is planted, and of heads.")
+def planted_command(root: Path, label: str, seeds: int) -> None:
+    """Whether attention finds a class that a tenth of real frames carries; a few minutes."""
+    from bench.planted import planted_lines, planted_text
+    from corpora.manifest import read_manifest
+    from corpora.work import Work
+
+    work = Work(root)
+    try:
+        lines = planted_lines(work, read_manifest(work.manifest), label, range(seeds))
+    except EmopoolError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(planted_text(lines))
 
 
 def _measure(

@@ -191,7 +191,7 @@ def _add_head(work: Work, manifest: Manifest) -> None:
                 parameter.mul_(SPREAD)
     record = HeadRecord(
         trial=0,
-        published="",
+        start="",
         params={},
         head=config,
         training=TrainingConfig(1e-3),

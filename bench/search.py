@@ -18,7 +18,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.search.candidates import Candidates, Selection, selection_scores
 from heads.search.halving import rungs, survivors
-from heads.search.space import Space, published_params, trial_configs
+from heads.search.space import PUBLISHED, Space, start_params, trial_configs
 from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig
 
@@ -59,7 +59,7 @@ def epoch(
 ) -> Outcome:
     """An epoch of some heads side by side, against one head after the other."""
     dataset = generated(settings.scaled(256, 64), DIM)
-    schedule, rows = Schedule(9), dataset.rows("train")
+    schedule, rows = Schedule(9, frames=None), dataset.rows("train")
     plain = items(dataset, rows)
     configs = make()
     others = [PlainTraining(*config, plain, schedule, {}) for config in configs]
@@ -83,7 +83,7 @@ def whole_space(settings: Settings, *, least: float) -> Outcome:
     """100 trials of the default space with halving; the same heads in both, and their scores."""
     dataset = generated(settings.scaled(320, 128), DIM)
     trials = settings.scaled(100, 8)
-    schedule, selection = Schedule(9), Selection.of(dataset, folds=None)
+    schedule, selection = Schedule(9, frames=None), Selection.of(dataset, folds=None)
     configs = drawn(dataset, trials)
     plain_rows = [items(dataset, rows) for rows in (selection.trained, selection.scored)]
     statistics = _input_statistics(dataset, selection.trained)
@@ -146,7 +146,7 @@ def drawn(dataset: Dataset, count: int) -> Configs:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = Space.of(dataset)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for params in published_params(space)[0].values():
+    for params in start_params(space, PUBLISHED)[0].values():
         study.enqueue_trial(params)
     return [trial_configs(study.ask(), space, seed) for seed in range(count)]
 

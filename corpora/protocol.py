@@ -59,6 +59,7 @@ class Protocol:
             are.
         balanced_dev: the development set has as many rows of each class.
         shared_speakers: the published splits share speakers.
+        refit: a head that was chosen by cross-validation is trained on train and dev.
         notes: what differs from the publication, or has to be known.
         defaults: by command, values that stand where the user gives none.
     """
@@ -71,6 +72,7 @@ class Protocol:
     max_imbalance: float | None = None
     balanced_dev: bool = False
     shared_speakers: bool = False
+    refit: bool = False
     notes: tuple[str, ...] = ()
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -117,6 +119,12 @@ def defaults(manifest: Manifest, command: str) -> Mapping[str, Any]:
     """
     protocol = all_protocols().get(manifest.protocol)
     return {} if protocol is None else protocol.defaults.get(command, {})
+
+
+def allows_refit(manifest: Manifest) -> bool:
+    """Whether a head may be trained on dev too, once it is chosen: where no protocol forbids it."""
+    protocol = all_protocols().get(manifest.protocol)
+    return protocol is None or protocol.refit
 
 
 def protocol_sentence(manifest: Manifest) -> str:
@@ -170,6 +178,7 @@ def _protocol(name: str, entry: Mapping[str, Any]) -> Protocol:
         max_imbalance=entry.get("max_imbalance"),
         balanced_dev=entry.get("balanced_dev", False),
         shared_speakers=entry.get("shared_speakers", False),
+        refit=entry.get("refit", False),
         notes=tuple(entry.get("notes", ())),
         defaults=entry.get("defaults", {}),
     )

@@ -217,6 +217,18 @@ def extract(
     "auto: where dev has fewer than 20 speakers and the corpus fewer than 3,000 utterances.",
 )
 @click.option(
+    "--test-folds",
+    default="",
+    metavar="speaker|session|protocol|K",
+    help="Repeat the whole search with every fold as the test set, and score all predictions "
+    "together.",
+)
+@click.option(
+    "--no-refit",
+    is_flag=True,
+    help="Chosen by folds, train the head on train alone and not on train and dev.",
+)
+@click.option(
     "--ensemble",
     default=0,
     show_default=True,
@@ -256,6 +268,8 @@ def search(
     space: Path | None,
     sampler: str,
     folds: str,
+    test_folds: str,
+    no_refit: bool,
     ensemble: int,
     storage: str,
     study_name: str,
@@ -269,9 +283,11 @@ def search(
 ) -> None:
     """Search pooling heads on the cached frames with Optuna, into WORK/search."""
     from corpora.manifest import read_manifest
-    from corpora.protocol import defaults
+    from corpora.protocol import allows_refit, defaults
     from heads.search.config import SearchConfig
     from heads.search.run import run_search
+    from heads.search.summary import SearchReport
+    from heads.search.test_folds import TestFoldsReport, search_test_folds
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
@@ -291,6 +307,7 @@ def search(
         fixed_by=protocol,
         sampler=sampler,
         folds=folds,
+        refit=not no_refit and allows_refit(manifest),
         ensemble=ensemble,
         storage=storage,
         study_name=study_name,
@@ -298,11 +315,11 @@ def search(
         device=device,
         plots=plots,
     )
-    report = run_search(
-        work,
-        manifest,
-        config,
-        fresh=fresh,
-        show_progress=not as_json,
-    )
-    show(report.to_json(), report.to_text(), as_json)
+    found: SearchReport | TestFoldsReport
+    if test_folds:
+        found = search_test_folds(
+            work, manifest, test_folds, config, fresh=fresh, show_progress=not as_json
+        )
+    else:
+        found = run_search(work, manifest, config, fresh=fresh, show_progress=not as_json)
+    show(found.to_json(), found.to_text(), as_json)

@@ -1,14 +1,15 @@
 """An outside reference for a head: logistic regression on mean and deviation vectors.
 
-The same frames, rows and input normalisation as the head's; its one free choice, the strength of
-the regularisation, is made on the development set, or on folds, as the head's were.
+The simplest thing that a reviewer would try, tried well: layer, modalities, scaling and the
+strength of the regularisation are chosen on the development set, or on the folds, as heads are.
+The winner of the search has no part in it. Trained on the rows that the winner is trained on.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,21 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from corpora.files import read_json, write_json
-from heads.dataset import VectorStore
+from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
-from heads.head import MODALITIES, view_name
+from heads.head import MODALITIES
 from heads.metrics import Report, classification_report
 from heads.origin import Origin
 from heads.results import report_from_json
+from heads.statistics.confusion import confusion_matrix, macro_f1
 
-FORMAT, VERSION = "emopool-reference", 2
+FORMAT, VERSION = "emopool-reference", 3
 # Inverse strengths of the L2 penalty that are tried.
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+# Larger ones are left out after so many in a row that brought nothing: scores rise and fall once.
+PATIENCE = 2
+# By which the layer of each modality is chosen, on scaled vectors.
+LAYER_STRENGTH = 0.01
 # More does not move the scores; it bounds the time on unscaled vectors, which converge slowly.
 MAX_ITERATIONS = 1000
 # Values from which a fit gains from more threads than one.
@@ -46,58 +52,61 @@ class Reference:
     """Scores of the logistic regression.
 
     Attributes:
-        modalities: whose vectors, one after the other.
-        input_norm: as in `HeadConfig`; `standardise` scales each column by the training rows.
-        strength: C, chosen by macro-F1 on the development set, or on folds.
+        layers: by modality whose vectors it reads, the number of the layer; None where it is not
+            known.
+        scaled: whether each column is scaled to mean 0 and deviation 1 over the training rows.
+        strength: C.
         converged: whether the solver came to its end.
-        dev: on the development set.
-        test: on the test set, where there is one.
-        folds: on the folds of train and dev, where C was chosen on them.
-        predicted: classes by split (dev, test, folds), for comparisons.
+        trained_on: the splits that it learnt from, `train` or `train+dev`.
+        scores: reports by split: folds where it was chosen on them, else dev; test where there is
+            one.
+        predicted: classes by split, for comparisons.
+        candidates: how many combinations of modalities, scaling and C it was chosen from.
     """
 
-    modalities: tuple[str, ...]
-    input_norm: str
+    layers: Mapping[str, int | None]
+    scaled: bool
     strength: float
     converged: bool
-    dev: Report
-    test: Report | None
-    folds: Report | None = None
+    trained_on: str
+    scores: Mapping[str, Report]
     predicted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    candidates: int = 0
 
     @property
-    def scores(self) -> dict[str, Report]:
-        """Reports by split, those there are."""
-        found = {"folds": self.folds, "dev": self.dev, "test": self.test}
-        return {split: report for split, report in found.items() if report is not None}
+    def modalities(self) -> tuple[str, ...]:
+        """Whose vectors it reads, one after the other."""
+        return tuple(self.layers)
+
+    def to_text(self) -> str:
+        """What was chosen, in a sentence."""
+        read = " + ".join(
+            name if layer is None else f"{name} layer {layer}"
+            for name, layer in self.layers.items()
+        )
+        where = "the folds" if "folds" in self.scores else "dev"
+        return (
+            f"Reference: scikit-learn logistic regression on mean and deviation of the frames "
+            f"({read}; {'scaled' if self.scaled else 'as they are'}; C = {self.strength:g}), the "
+            f"best of {self.candidates} on {where}, trained on {self.trained_on}"
+            f"{'' if self.converged else '; it stopped before it converged'}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        reports = {
-            split: report and report.to_json()
-            for split, report in (("dev", self.dev), ("test", self.test), ("folds", self.folds))
-        }
-        predicted = {split: list(classes) for split, classes in self.predicted.items()}
         return {
             **asdict(self),
-            "modalities": list(self.modalities),
-            **reports,
-            "predicted": predicted,
+            "scores": {split: report.to_json() for split, report in self.scores.items()},
+            "predicted": {split: list(classes) for split, classes in self.predicted.items()},
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reference:
         """The inverse of `to_json`; other entries are left alone."""
-        return cls(
-            modalities=tuple(value["modalities"]),
-            input_norm=value["input_norm"],
-            strength=value["strength"],
-            converged=value["converged"],
-            dev=report_from_json(value["dev"]),
-            test=value["test"] and report_from_json(value["test"]),
-            folds=value["folds"] and report_from_json(value["folds"]),
-            predicted={split: tuple(classes) for split, classes in value["predicted"].items()},
-        )
+        known = {name: value[name] for name in cls.__dataclass_fields__}
+        known["scores"] = {s: report_from_json(entry) for s, entry in value["scores"].items()}
+        known["predicted"] = {s: tuple(classes) for s, classes in value["predicted"].items()}
+        return cls(**known)
 
 
 def write_reference(path: Path, reference: Reference, origin: Origin) -> None:
@@ -120,75 +129,198 @@ def read_reference(path: Path, origin: Origin | None = None) -> Reference | None
     return Reference.from_json(value)
 
 
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Modalities, scaling and C, and what a regression with them said of the judged rows."""
+
+    modalities: tuple[str, ...]
+    scaled: bool
+    strength: float
+    predicted: NDArray[np.int64]
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Judges:
+    """The rows that regressions are chosen by.
+
+    Attributes:
+        dataset: the utterances.
+        scored: `[m]` utterance numbers.
+        parts: for each part of them who is trained on, and which positions of `scored` they are.
+    """
+
+    dataset: Dataset
+    scored: Tensor
+    parts: Sequence[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, dataset: Dataset, folds: Folds | None) -> _Judges:
+        """The development set, or each fold by those who were not in it."""
+        if folds is None:
+            dev = dataset.rows("dev")
+            return cls(dataset, dev, [(dataset.rows("train"), torch.arange(len(dev)))])
+        outside = [folds.numbers == fold for fold in range(folds.count)]
+        parts = [(folds.rows[~out], out.nonzero()[:, 0]) for out in outside]
+        return cls(dataset, folds.rows, parts)
+
+    def path(self, columns: Tensor, strengths: Sequence[float], *, scaled: bool) -> list[_Judged]:
+        """What a path of rising strengths says, as far as it is worth following."""
+        gold = self.dataset.targets(self.scored).numpy()
+        paths = [
+            _Path(columns[own].numpy(), self.dataset.targets(own).numpy(), scaled=scaled)
+            for own, _ in self.parts
+        ]
+        found: list[_Judged] = []
+        for strength in strengths:
+            predicted = np.empty(len(self.scored), dtype=np.int64)
+            for path, (_, at) in zip(paths, self.parts, strict=True):
+                path.fit(strength)
+                predicted[at.numpy()] = path.predict(columns[self.scored[at]].numpy())
+            confusion = confusion_matrix(gold, predicted, len(self.dataset.labels))
+            found.append(_Judged((), scaled, strength, predicted, float(macro_f1(confusion))))
+            best = max(range(len(found)), key=lambda k: found[k].score)
+            if len(found) - 1 - best >= PATIENCE:
+                break
+        return found
+
+
+def best_layers(store: VectorStore, folds: Folds | None = None) -> dict[str, int]:
+    """By modality the cached layer that a regression on scaled vectors does best with.
+
+    Args:
+        store: the data; a modality whose layers have no numbers is left out.
+        folds: what it is chosen on instead of the development set.
+    """
+    found = _best_layers(store, _Judges.of(store.dataset, folds))
+    return {name: layer for name, layer in found.items() if layer is not None}
+
+
+def _best_layers(store: VectorStore, judges: _Judges) -> dict[str, int | None]:
+    def score(name: str, layer: int | None) -> float:
+        columns = _columns(store, name, layer)
+        return judges.path(columns, [LAYER_STRENGTH], scaled=True)[0].score
+
+    found: dict[str, int | None] = {}
+    for name in MODALITIES:
+        if name in store.dataset.frames:
+            numbers: tuple[int | None, ...] = store.dataset.numbers(name) or (None,)
+            several = len(numbers) > 1
+            found[name] = max(numbers, key=lambda n: score(name, n)) if several else numbers[0]
+    return found
+
+
 def logistic_reference(
     store: VectorStore,
-    modalities: Sequence[str],
-    input_norm: str = "none",
     folds: Folds | None = None,
+    *,
+    refit: bool = False,
+    modalities: Sequence[str] | None = None,
 ) -> Reference:
-    """Fit on the training rows, with classes weighted inversely to their frequency.
+    """Choose a regression, and fit it with classes weighted inversely to their frequency.
+
+    First the layer of each modality is chosen with one strength, then which modalities, whether
+    scaled, and C.
 
     Args:
         store: the data.
-        modalities: which of its modalities.
-        input_norm: `none`, `layernorm` (of the frames), or `standardise`.
-        folds: what C is chosen on instead of the development set.
+        folds: what it is chosen on instead of the development set.
+        refit: with folds, it is trained on train and dev; else on train alone.
+        modalities: which it has to read; None: it may read any.
     """
     dataset = store.dataset
-    names = tuple(name for name in MODALITIES if name in modalities)
     rows = {split: dataset.rows(split) for split in ("train", "dev", "test")}
-    columns = torch.cat(
-        [
-            store.vectors(modality, view_name(input_norm), name)
-            for modality in names
-            for name in ("mean", "deviation")
-        ],
-        dim=1,
-    ).cpu()
-    scale = input_norm == "standardise"
-
-    def fit(numbers: Tensor, strength: float) -> tuple[Pipeline, bool]:
-        targets = dataset.targets(numbers).numpy()
-        return fit_logistic(columns[numbers].numpy(), targets, strength, scale=scale)
-
-    def chosen_by(strength: float) -> tuple[Tensor, NDArray[np.int64]]:
-        """The rows that a strength is judged by, and the classes they get."""
-        if folds is None:
-            model = fit(rows["train"], strength)[0]
-            return rows["dev"], model.predict(columns[rows["dev"]].numpy())
-        predicted = np.empty(len(folds.rows), dtype=np.int64)
-        for fold in range(folds.count):
-            out = folds.numbers == fold
-            model = fit(folds.rows[~out], strength)[0]
-            predicted[out.numpy()] = model.predict(columns[folds.rows[out]].numpy())
-        return folds.rows, predicted
-
-    def report(numbers: Tensor, predicted: NDArray[np.int64]) -> Report:
-        gold, speakers = dataset.targets(numbers).numpy(), dataset.speakers(numbers)
-        return classification_report(gold, predicted, dataset.labels, speakers)
-
-    judged = [(strength, *chosen_by(strength)) for strength in STRENGTHS]
-    # The first of equals is the most strongly regularised.
-    strength, scored, said = max(judged, key=lambda entry: report(*entry[1:]).macro_f1)
-    model, converged = fit(rows["train"], strength)
-    answers = {
-        split: model.predict(columns[rows[split]].numpy())
-        for split in ("dev", "test")
-        if len(rows[split])
-    }
-    reports = {split: report(rows[split], found) for split, found in answers.items()}
-    if folds is not None:
-        answers["folds"], reports["folds"] = said, report(scored, said)
+    every = [name for name in MODALITIES if name in dataset.frames]
+    judges = _Judges.of(dataset, folds)
+    layers = _best_layers(store, judges)
+    vectors = {name: _columns(store, name, layers[name]) for name in every}
+    combinations = [tuple(every), *((name,) for name in every)] if len(every) > 1 else [(*every,)]
+    if modalities is not None:
+        combinations = [tuple(name for name in every if name in modalities)]
+    judged = [
+        replace(one, modalities=names)
+        for names in combinations
+        for scaled in (True, False)
+        for one in judges.path(
+            torch.cat([vectors[name] for name in names], dim=1), STRENGTHS, scaled=scaled
+        )
+    ]
+    # The first of equals is scaled, and the most strongly regularised.
+    best = max(judged, key=lambda one: one.score)
+    columns = torch.cat([vectors[name] for name in best.modalities], dim=1)
+    whole = folds is not None and refit
+    own = folds.rows if folds is not None and refit else rows["train"]
+    path = _Path(columns[own].numpy(), dataset.targets(own).numpy(), scaled=best.scaled)
+    for strength in STRENGTHS[: STRENGTHS.index(best.strength) + 1]:
+        path.fit(strength)
+    answers = {"dev" if folds is None else "folds": (judges.scored, best.predicted)}
+    for split in ("test",) if whole or folds is None else ("dev", "test"):
+        if len(rows[split]):
+            answers[split] = (rows[split], path.predict(columns[rows[split]].numpy()))
     return Reference(
-        names,
-        input_norm,
-        strength,
-        converged,
-        reports["dev"],
-        reports.get("test"),
-        reports.get("folds"),
-        {split: tuple(found.tolist()) for split, found in answers.items()},
+        {name: layers[name] for name in best.modalities},
+        best.scaled,
+        best.strength,
+        path.converged,
+        "train+dev" if whole else "train",
+        {
+            split: classification_report(
+                dataset.targets(numbers).numpy(), said, dataset.labels, dataset.speakers(numbers)
+            )
+            for split, (numbers, said) in answers.items()
+        },
+        {split: tuple(said.tolist()) for split, (_, said) in answers.items()},
+        len(judged),
     )
+
+
+def _columns(store: VectorStore, modality: str, layer: int | None) -> Tensor:
+    """`[n, 2·D]`, mean and deviation of a layer's frames."""
+    names = ("mean", "deviation")
+    found = [store.vectors(modality, "none", name, layer=layer).cpu() for name in names]
+    return torch.cat(found, dim=1)
+
+
+class _Path:
+    """Logistic regressions on the same rows with rising C, each from the one before.
+
+    With fewer rows than columns the columns are turned into the space that the rows span, which
+    changes nothing but the time: the penalty does not see a rotation, and a weight outside that
+    space would only cost.
+
+    Args:
+        x: `[n, D]`.
+        target: `[n]` class indices.
+        scaled: whether each column is scaled by these rows.
+    """
+
+    def __init__(self, x: Vectors, target: NDArray[np.int64], *, scaled: bool) -> None:
+        self._shift = x.mean(axis=0, dtype=np.float64)
+        deviation = x.std(axis=0, dtype=np.float64)
+        self._scale = np.where(deviation > 0, deviation, 1.0) if scaled else np.ones(x.shape[1])
+        seen = (x - self._shift) / self._scale
+        self._turn: NDArray[np.float64] | None = None
+        if len(seen) < seen.shape[1]:
+            self._turn = np.linalg.svd(seen, full_matrices=False)[2].T
+            seen = seen @ self._turn
+        self._x, self._target = seen, target
+        self._model = LogisticRegression(
+            class_weight="balanced", max_iter=MAX_ITERATIONS, warm_start=True
+        )
+        self.converged = True
+
+    def fit(self, strength: float) -> None:
+        """With this C, which is not below the one before."""
+        self._model.set_params(C=strength)
+        self.converged = _fitted(self._model, self._x, self._target)
+
+    def predict(self, x: Vectors) -> NDArray[np.int64]:
+        """`[m]` classes of `[m, D]`."""
+        seen = (x - self._shift) / self._scale
+        found: NDArray[np.int64] = self._model.predict(
+            seen if self._turn is None else seen @ self._turn
+        )
+        return found
 
 
 def fit_logistic(
@@ -207,11 +339,15 @@ def fit_logistic(
     """
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=MAX_ITERATIONS)
     pipeline = make_pipeline(*([StandardScaler()] * scale), model)
+    return pipeline, _fitted(pipeline, x, target)
+
+
+def _fitted(model: Any, x: NDArray[Any], target: NDArray[np.int64]) -> bool:  # noqa: ANN401 - scikit-learn's own types
+    """Fit a model; whether its solver came to its end."""
     # Products of small matrices take longer on two threads than on one, many times longer where the
     # other core is busy.
     threads = 1 if x.size < _SHARED_FROM else None
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(threads):
         warnings.simplefilter("always", ConvergenceWarning)
-        pipeline.fit(x, target)
-    converged = not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
-    return pipeline, converged
+        model.fit(x, target)
+    return not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)

@@ -7,15 +7,15 @@ two-layer scorer, MHA and MQMHA a linear one. The grid has every pair of Q and H
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from corpora.errors import ConfigError, did_you_mean
-from heads.comparing.config import CompareConfig
+from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.published import MODALITIES, POOLINGS, Figures
 from heads.head import HeadConfig
 from heads.search.axes import Choice, choices
-from heads.search.space import PUBLISHED, Space, published_params
+from heads.search.space import PUBLISHED, Space, start_params
 
 #: The published hidden size of a two-layer scorer.
 HIDDEN = 256
@@ -33,8 +33,8 @@ class Row:
 
     Attributes:
         key: names its files; equal keys are equal heads.
-        params: values of the search's axes, but for the learning rate.
-        head: its shape.
+        params: values of the search's axes, but for those that are tuned.
+        head: its shape, but for the normalisation.
     """
 
     key: str
@@ -90,12 +90,12 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
 
     Args:
         space: of the data set (modalities, dimensions, whether there is a speech detector).
-        config: which tables, which poolings, which normalisation.
+        config: which tables, which poolings.
 
     Raises:
         ConfigError: an unknown name of a pooling, or nothing is left to compare.
     """
-    published, notes = published_params(space)
+    published, notes = start_params(space, PUBLISHED)
     modalities = space.axes["modalities"]
     assert isinstance(modalities, Choice)
     rest = config.shared
@@ -177,7 +177,7 @@ def make_row(space: Space, params: Mapping[str, Any], prefix: str = "") -> Row:
 
     Args:
         space: the data set's.
-        params: values of the axes, a learning rate among them.
+        params: values of the axes, those that are tuned among them.
         prefix: put before the key, where several data sets have the same axes.
     """
     from optuna.trial import FixedTrial
@@ -188,7 +188,8 @@ def make_row(space: Space, params: Mapping[str, Any], prefix: str = "") -> Row:
     parts = [str(params["modalities"]), str(params["pooling"])]
     for axis, letter in (("queries", "q"), ("heads", "h"), ("scorer_layers", "n")):
         parts += [f"{letter}{params[axis]}"] if axis in params else []
-    own = {name: value for name, value in params.items() if name != "learning_rate"}
+    tuned = [field.name for field in fields(Tuning)]
+    own = {name: value for name, value in params.items() if name not in tuned}
     return Row(prefix + "-".join(parts), own, head)
 
 

@@ -49,7 +49,7 @@ def run_layers(
     Args:
         work: the work folder that `extract` filled.
         manifest: the utterances, with their splits or folds.
-        config: seeds, rates, epochs, normalisation; its tables and poolings do not count.
+        config: seeds, epochs, what is tuned; its tables and poolings do not count.
         fresh: remove an earlier sweep first.
         show_progress: whether to draw a progress bar.
 
@@ -59,7 +59,7 @@ def run_layers(
         ManifestError, CacheError, MissingExtraError: as in `run_compare`.
     """
     config = config or CompareConfig()
-    if config.input_norm == "layernorm":
+    if "layernorm" in config.input_norms:
         raise ConfigError(
             "The sweep over layers reads means and deviations; layer normalisation needs frames. "
             "Use --input-norm none or standardise."

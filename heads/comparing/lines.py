@@ -1,19 +1,22 @@
-"""The lines of the tables: each row at its rate, beside the best one of its table."""
+"""The lines of the tables: each row with its tuning, beside the best one of its table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.grid import Entry, Plan, Row, TablePlan
-from heads.comparing.outcomes import Classes, Outcome, Scorer, choose_rate, classes_of
+from heads.comparing.outcomes import Classes, Outcome, Scorer, choose_tuning, classes_of
+from heads.comparing.passes import is_attentive
 from heads.comparing.published import Figures
 from heads.comparing.references import Answered
 from heads.comparing.units import Kept, Unit
+from heads.statistics.comparison import Difference
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,11 @@ class Line:
     Attributes:
         title: its name in the table.
         key: of its row, or of the reference.
-        rates: chosen on dev, one in each part (with folds each fold has its own); empty of the
+        tunings: chosen on dev, one in each part (with folds each fold has its own); empty of the
             reference.
-        at_edge: in every part it is the lowest or highest of several: a better one may lie beyond.
-        selection: for each rate the mean over seeds of macro-F1 on dev, all parts together.
+        at_edge: in every part the rate is the lowest or highest of several: a better one may lie
+            beyond.
+        selection: for each tuning macro-F1 of the first seed on dev, all parts together.
         outcomes: by split; on dev the score is one of selection.
         published: figures of the same configuration, from another corpus and protocol.
         params: values of the search's axes; empty of the reference.
@@ -36,9 +40,9 @@ class Line:
 
     title: str
     key: str
-    rates: tuple[float, ...]
+    tunings: tuple[Tuning, ...]
     at_edge: bool
-    selection: Mapping[float, float]
+    selection: Mapping[Tuning, float]
     outcomes: Mapping[str, Outcome]
     published: Figures | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +52,7 @@ class Line:
     @property
     def is_reference(self) -> bool:
         """Whether it is the logistic regression."""
-        return not self.rates
+        return not self.tunings
 
 
 @dataclass(frozen=True)
@@ -59,56 +63,61 @@ class Table:
         name: `poolings`, `modalities`, `grid` or `layers`.
         title: in words.
         lines: in the plan's order.
-        best: title of the line with the best selection score on dev, which the others are compared
-            with.
+        best: title of the line with the best score on dev, perhaps the reference's, which the
+            others are compared with.
+        best_head: title of the best that is a head.
     """
 
     name: str
     title: str
     lines: tuple[Line, ...]
     best: str
+    best_head: str
 
 
 # By key: the line without its outcome, and by split the classes [R, n] said.
 Said = Mapping[str, tuple[Line, Mapping[str, Classes]]]
 
 
-def chosen_line(
-    row: Row, kept: Kept, scorer: Scorer, rates: tuple[float, ...], seeds: int
-) -> tuple[Line, dict[str, Classes]]:
-    """A row at the rate that is best on dev, over all seeds; the test set has no part in it.
+def chosen_tuning(row: Row, kept: Kept, scorer: Scorer, config: CompareConfig, part: int) -> Tuning:
+    """A row's tuning in a part, the best on dev of the first seed; the test set has no part in it.
 
     Of folds each has a choice of its own: the others' development sets hold what it is scored on.
     """
-    found = {
-        rate: [kept.answers(Unit(row.key, rate, seed)) for seed in range(seeds)] for rate in rates
-    }
-    said = {
-        split: {
-            rate: torch.stack([own[split] for own in answers]) for rate, answers in found.items()
-        }
-        for split in scorer.division.splits
-    }
-    chosen = tuple(
-        choose_rate({rate: scorer.selection("dev", own, part) for rate, own in said["dev"].items()})
-        for part in range(len(scorer.division.parts))
-    )
+    selection = {}
+    for tuning in config.tunings(attentive=is_attentive(row)):
+        said = kept.answers(Unit(row.key, tuning, 0, part))["dev"]
+        (selection[tuning],) = scorer.selection("dev", said[None], part)
+    return choose_tuning(selection)
+
+
+def chosen_line(
+    row: Row, kept: Kept, scorer: Scorer, config: CompareConfig
+) -> tuple[Line, dict[str, Classes]]:
+    """A row with the tuning that is best on dev in each part, and what all seeds of it say."""
+    parts = range(len(scorer.division.parts))
+    chosen = tuple(chosen_tuning(row, kept, scorer, config, part) for part in parts)
+    said = [
+        [kept.answers(Unit(row.key, tuning, seed, part)) for seed in range(config.seeds)]
+        for part, tuning in enumerate(chosen)
+    ]
     classes = {
         split: np.concatenate(
-            [
-                classes_of(own[rate][:, place])
-                for rate, place in zip(chosen, scorer.places(split), strict=True)
-            ],
-            axis=1,
+            [classes_of(torch.stack([seed[split] for seed in own])) for own in said], axis=1
         )
-        for split, own in said.items()
+        for split in scorer.division.splits
     }
+    selection = {}
+    for tuning in config.tunings(attentive=is_attentive(row)):
+        own = [kept.answers(Unit(row.key, tuning, 0, part))["dev"] for part in parts]
+        (selection[tuning],) = scorer.selection("dev", torch.cat(own)[None])
+    rates = config.learning_rates
     line = Line(
         row.key,
         row.key,
         chosen,
-        len(rates) > 1 and all(rate in (min(rates), max(rates)) for rate in chosen),
-        {rate: float(np.mean(scorer.selection("dev", own))) for rate, own in said["dev"].items()},
+        len(rates) > 1 and all(t.learning_rate in (min(rates), max(rates)) for t in chosen),
+        selection,
         {},
         params=row.params,
     )
@@ -136,20 +145,46 @@ def _table(plan: TablePlan, said: Said, scorer: Scorer) -> Table:
         return lines[title].outcomes["dev"].scores["macro_f1"].mean
 
     heads = [title for title, line in lines.items() if not line.is_reference]
-    best = max(heads, key=on_dev)
+    best = max(lines, key=on_dev)
     others = [title for title in lines if title != best]
+    references = [title for title, line in lines.items() if line.is_reference]
     for split in scorer.division.splits:
-        if not others:
-            break
-        own = said[keys[best]][1][split]
-        # One run of the reference counts in each comparison like every run of it.
-        rows = [np.broadcast_to(said[keys[title]][1][split], own.shape) for title in others]
-        found, _ = scorer.differences(split, rows, own)
-        for title, difference in zip(others, found or [], strict=False):
-            line = lines[title]
-            outcome = replace(line.outcomes[split], difference=difference)
-            lines[title] = replace(line, outcomes={**line.outcomes, split: outcome})
-    return Table(plan.name, plan.title, tuple(lines.values()), best)
+        for title, found in _compared(others, best, split, keys, said, scorer).items():
+            outcome = replace(lines[title].outcomes[split], difference=found)
+            lines[title] = replace(lines[title], outcomes={**lines[title].outcomes, split: outcome})
+        for reference in references:
+            read = _modalities(keys[reference])
+            own = [title for title in heads if lines[title].params["modalities"] == read]
+            for title, found in _compared(own, reference, split, keys, said, scorer).items():
+                outcome = replace(lines[title].outcomes[split], to_reference=found)
+                lines[title] = replace(
+                    lines[title], outcomes={**lines[title].outcomes, split: outcome}
+                )
+    return Table(plan.name, plan.title, tuple(lines.values()), best, max(heads, key=on_dev))
+
+
+def _modalities(reference: str) -> str:
+    """Of the key of a regression, what it reads."""
+    return reference.rpartition("reference-")[2]
+
+
+def _compared(
+    titles: Sequence[str],
+    other: str,
+    split: str,
+    keys: Mapping[str, str],
+    said: Said,
+    scorer: Scorer,
+) -> dict[str, Difference]:
+    """By title the difference from another line, where a bootstrap can say."""
+    runs = {title: said[keys[title]][1][split] for title in (*titles, other)}
+    most = max(len(own) for own in runs.values())
+    # One run of the reference counts in each comparison like every run of it.
+    same = {t: np.broadcast_to(own, (most, own.shape[1])) for t, own in runs.items()}
+    if not titles:
+        return {}
+    found, _ = scorer.differences(split, [same[title] for title in titles], same[other])
+    return dict(zip(titles, found, strict=True)) if found else {}
 
 
 def _scored(entry: Entry, line: Line, classes: Mapping[str, Classes], *, scorer: Scorer) -> Line:

@@ -1,4 +1,4 @@
-"""From the runs of a row to its line in a table: the rate chosen on dev, then scores and intervals.
+"""From the runs of a row to its line in a table: its tuning chosen on dev, scores and intervals.
 
 A score is the mean over seeds. Its interval comes from a bootstrap over speakers of that mean: it
 says how it could differ with other speakers, the deviation how it does with other seeds.
@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from heads.comparing.config import Tuning
 from heads.comparing.division import Division
 from heads.dataset import Dataset
 from heads.metrics import HEADLINE
 from heads.search.candidates import selection_scores
-from heads.statistics.bootstrap import Interval, bootstrap, percentile_interval
+from heads.statistics.bootstrap import Interval, bootstrap, t_interval
 from heads.statistics.clusters import (
     cluster_numbers,
     confusion_by_cluster,
@@ -69,16 +70,25 @@ class Outcome:
         scores: macro_f1, uar and accuracy.
         difference: of macro-F1 to the table's best row; None for that row, and where a bootstrap
             says nothing.
+        to_reference: of macro-F1 to the table's regression on the same modalities, likewise.
     """
 
     scores: Mapping[str, Score]
     difference: Difference | None = None
+    to_reference: Difference | None = None
+
+    @property
+    def under_trained(self) -> bool:
+        """Below the regression, which its head could be, by more than its interval."""
+        return self.to_reference is not None and self.to_reference.interval.high < 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             **{name: score.to_json() for name, score in self.scores.items()},
             "difference": self.difference and self.difference.to_json(),
+            "to_reference": self.to_reference and self.to_reference.to_json(),
+            "under_trained": self.under_trained,
         }
 
 
@@ -106,10 +116,9 @@ class Scorer:
         return len(set(known_speakers(self._speakers[split])) - {""})
 
     def selection(self, split: str, probabilities: Tensor, part: int | None = None) -> list[float]:
-        """Macro-F1 of runs `[R, n, C]`, on one part or all; 0 for one whose numbers overflowed."""
-        gold = torch.from_numpy(self.gold[split])
+        """Macro-F1 of runs `[R, n, C]`, of one part or all; 0 for one whose numbers overflowed."""
         own = slice(None) if part is None else self.places(split)[part]
-        return selection_scores(probabilities[:, own], gold[own])
+        return selection_scores(probabilities, torch.from_numpy(self.gold[split][own]))
 
     def places(self, split: str) -> list[slice]:
         """Where each part's rows stand among those of a split."""
@@ -122,6 +131,7 @@ class Scorer:
         confusion = confusion_matrix(gold, predicted, classes)
         known = known_speakers(self._speakers[split])
         drawn: Floats | None = None
+        count = 0
         if judge_clusters(known)[1]:
 
             def means(tables: Counts) -> Floats:
@@ -129,7 +139,7 @@ class Scorer:
                 return np.stack(found, axis=-1)
 
             tables = confusion_by_cluster(gold, predicted, cluster_numbers(known), classes)
-            drawn = bootstrap(tables, means)
+            drawn, count = bootstrap(tables, means), len(tables)
         by_fold = self._by_fold(split, predicted)
         scores = {}
         for column, (name, score) in enumerate(HEADLINE.items()):
@@ -137,7 +147,11 @@ class Scorer:
             scores[name] = Score(
                 float(values.mean()),
                 float(values.std(ddof=1)) if len(values) > 1 else None,
-                None if drawn is None else percentile_interval(drawn[:, column], CONFIDENCE),
+                None
+                if drawn is None
+                else t_interval(
+                    float(values.mean()), drawn[:, column], count, CONFIDENCE, bounds=(0, 1)
+                ),
                 tuple(values.tolist()),
                 by_fold.get(name),
             )
@@ -176,11 +190,10 @@ def classes_of(probabilities: Tensor) -> Classes:
     return found
 
 
-def choose_rate(selection: Mapping[float, Sequence[float]]) -> float:
-    """The rate with the best mean over seeds on dev; of equals the lowest.
+def choose_tuning(selection: Mapping[Tuning, float]) -> Tuning:
+    """The best on dev; of equals the first, with the lowest rate.
 
     Args:
-        selection: for each rate the macro-F1 on dev of each seed.
+        selection: for each tuning macro-F1 on dev.
     """
-    means = {rate: float(np.mean(scores)) for rate, scores in selection.items()}
-    return max(sorted(means), key=lambda rate: means[rate])
+    return min(selection, key=lambda tuning: (-selection[tuning], tuning))

@@ -1,6 +1,6 @@
-"""Training the runs of a comparison: side by side, one pass a seed, what is finished is kept.
+"""Training the runs of a comparison: side by side, what is finished is kept.
 
-All rows and rates of a seed see the same batches in the same order; they are divided into
+All runs of a seed and a part see the same batches in the same order; they are divided into
 companies only to bound memory. A company is written when it is through: a stopped comparison loses
 the one in hand. Nothing is halved: every run has the whole schedule.
 """
@@ -8,17 +8,17 @@ the one in hand. Nothing is halved: every run has the whole schedule.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from heads.comparing.config import Tuning
 from heads.comparing.division import Division, Part
 from heads.comparing.grid import Row
 from heads.comparing.units import Kept, Unit
 from heads.dataset import VectorStore
-from heads.head import Head
+from heads.head import Head, HeadConfig
 from heads.pooling.attentive import Attentive
 from heads.pooling.registry import pooling_config
 from heads.search.space import LOSSES, seed_from
@@ -48,15 +48,21 @@ class Job:
     references: Mapping[str, tuple[str, ...]]
 
 
-def units_of(rows: Sequence[str], rates: Sequence[float], seeds: int) -> list[Unit]:
-    """Every run, a seed after the other."""
-    return [Unit(row, rate, seed) for seed in range(seeds) for row in rows for rate in rates]
+def is_attentive(row: Row) -> bool:
+    """Whether a row has scorers, whose rate is tuned."""
+    return bool(Head(row.head).scorer_parameters())
 
 
-def training_config(row: Row, rate: float, seed: int, part: int) -> TrainingConfig:
-    """How a run is trained. All rows and rates of a seed start from the same one."""
+def head_config(row: Row, tuning: Tuning) -> HeadConfig:
+    """A row's head with a tuning's normalisation."""
+    return replace(row.head, input_norm=tuning.input_norm)
+
+
+def training_config(row: Row, tuning: Tuning, seed: int, part: int) -> TrainingConfig:
+    """How a run is trained. All rows and tunings of a seed start from the same one."""
     return TrainingConfig(
-        learning_rate=rate,
+        learning_rate=tuning.learning_rate,
+        scorer_rate=tuning.scorer_rate,
         weight_decay=row.params["weight_decay"],
         loss=LOSSES[row.params["loss"]],
         seed=seed_from(seed, _COMPARE_DOMAIN, part),
@@ -76,7 +82,7 @@ def train_missing(
 
     Args:
         job: rows and data.
-        units: of these rows, all that there are to be.
+        units: of these rows.
         kept: the finished ones.
         division: what is trained on and scored.
         epochs: of each run.
@@ -90,46 +96,25 @@ def train_missing(
     if not missing:
         return 0
     store = job.load()
-    for seed in dict.fromkeys(unit.seed for unit in missing):
-        schedule = Schedule(epochs, batch_size, data_seed=seed)
-        own = [unit for unit in missing if unit.seed == seed]
+    for seed, number in dict.fromkeys((unit.seed, unit.part) for unit in missing):
+        schedule, part = Schedule(epochs, batch_size, data_seed=seed), division.parts[number]
+        own = [unit for unit in missing if (unit.seed, unit.part) == (seed, number)]
         for company in companies(own, job.rows, store, batch_size):
-            rows = [job.rows[unit.row] for unit in company]
-            rates = [unit.rate for unit in company]
-            answers: list[list[dict[str, Tensor]]] = []
-            heads: list[Head] = []
-            for number, part in enumerate(division.parts):
-                training = [
-                    training_config(row, rate, seed, number)
-                    for row, rate in zip(rows, rates, strict=True)
-                ]
-                heads = _train(rows, training, store, part, schedule, bar)
-                answers.append(_answers(heads, store, part))
-            for position, unit in enumerate(company):
-                said = {
-                    split: torch.cat([part[position][split] for part in answers])
-                    for split in division.splits
-                }
+            shapes = [head_config(job.rows[unit.row], unit.tuning) for unit in company]
+            training = [
+                training_config(job.rows[unit.row], unit.tuning, seed, number) for unit in company
+            ]
+            heads = [Head(shape, one.seed) for shape, one in zip(shapes, training, strict=True)]
+            cohort = Cohort(heads, training, store, part.rows["train"], schedule)
+            for _ in range(schedule.epochs):
+                cohort.run_epoch()
+                bar.update(len(heads))
+            answers = _answers(heads, store, part)
+            for unit, said, head in zip(company, answers, heads, strict=True):
                 # Heads of folds are not kept: there is no one head of a row then.
                 keep = unit.seed == 0 and not division.folded
-                kept.save(unit, said, heads[position] if keep else None)
+                kept.save(unit, said, head if keep else None)
     return len(missing)
-
-
-def _train(
-    rows: Sequence[Row],
-    training: Sequence[TrainingConfig],
-    store: VectorStore,
-    part: Part,
-    schedule: Schedule,
-    bar: Any,  # noqa: ANN401 - tqdm
-) -> list[Head]:
-    heads = [Head(row.head, own.seed) for row, own in zip(rows, training, strict=True)]
-    cohort = Cohort(heads, training, store, part.rows["train"], schedule)
-    for _ in range(schedule.epochs):
-        cohort.run_epoch()
-        bar.update(len(heads))
-    return list(cohort.heads)
 
 
 def _answers(heads: Sequence[Head], store: VectorStore, part: Part) -> list[dict[str, Tensor]]:

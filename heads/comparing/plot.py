@@ -115,7 +115,7 @@ def _kinds(bars: set[tuple[str, str]], split: str) -> str:
 
 def _named(report: CompareReport, split: str) -> str:
     if split == "dev":
-        return "dev (rate chosen by it)"
+        return "dev (tuning chosen by it)"
     return "folds" if report.folded else "test"
 
 

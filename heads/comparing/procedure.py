@@ -1,37 +1,32 @@
-"""Carrying a comparison out: train what is missing, choose rates on dev, score, write."""
+"""Carrying a comparison out: train what is missing, choose tunings on dev, score, write."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cache.store.locks import exclusive_lock
 from corpora.errors import ManifestError
 from corpora.progress import progress_bar
-from heads.comparing.config import CompareConfig
+from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.division import Division
 from heads.comparing.grid import Plan
-from heads.comparing.lines import Line, chosen_line, make_tables, reference_line
+from heads.comparing.lines import Line, chosen_line, chosen_tuning, make_tables, reference_line
 from heads.comparing.outcomes import Classes, Scorer
-from heads.comparing.passes import Job, train_missing, units_of
+from heads.comparing.passes import Job, is_attentive, train_missing
 from heads.comparing.references import fit_reference, kept_reference
 from heads.comparing.report import CompareReport
 from heads.comparing.saved_heads import save_heads
-from heads.comparing.units import Kept
+from heads.comparing.units import Kept, Unit
 from heads.comparing.writing import clear_reports, write_report
 from heads.dataset import Dataset, VectorStore
 from heads.origin import Origin
 from heads.search.halving import default_epochs
 from heads.search.run import check_rows
 from heads.threads import suitable_threads
-
-# Half of a search's: nothing is halved early, and the rate is chosen for this number of steps.
-# On EMO-DB with tiny encoders 200 and 400 steps gave the same dev scores, but for the noise of
-# three seeds.
-FEWEST_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +70,7 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
     division = Division.of(comparison.dataset, folds=config.folds)
     found = _check(comparison.dataset, division)
     steps = math.ceil(min(len(part.rows["train"]) for part in division.parts) / config.batch_size)
-    epochs = config.epochs or default_epochs(steps, FEWEST_STEPS)
+    epochs = config.epochs or default_epochs(steps)
     comparison.folder.mkdir(parents=True, exist_ok=True)
     threads = suitable_threads(comparison.dataset, config.batch_size)
     with exclusive_lock(comparison.folder), threads:
@@ -83,9 +78,9 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
             kept.clear()
             clear_reports(comparison.folder, comparison.name)
         kept.claim(_identity(comparison, division, epochs))
-        _train(comparison, division, epochs, show_progress=show_progress)
         scorer = Scorer(comparison.dataset, division)
-        said = _said(comparison, division, scorer)
+        _train(comparison, scorer, epochs, show_progress=show_progress)
+        said = _said(comparison, scorer)
         tables = make_tables(comparison.plan, said, scorer)
         lines = {key: line for key, (line, _) in said.items()}
         heads: dict[str, Path] = {}
@@ -100,11 +95,8 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
             tables=tables,
             division=str(division),
             folded=division.folded,
-            seeds=config.seeds,
-            rates=config.learning_rates,
+            config=config,
             epochs=epochs,
-            batch_size=config.batch_size,
-            input_norm=config.input_norm,
             sizes={s: (len(scorer.gold[s]), scorer.speakers(s)) for s in division.splits},
             reasons={split: scorer.reason(split) for split in division.splits},
             heads=heads,
@@ -132,7 +124,8 @@ def _check(dataset: Dataset, division: Division) -> list[str]:
 def _identity(comparison: Comparison, division: Division, epochs: int) -> dict[str, Any]:
     """All that makes two runs comparable; rows, rates and seeds may grow."""
     config, origin = comparison.config, comparison.origin
-    shared = {name: value for name, value in config.shared.items() if name != "learning_rate"}
+    tuned = [field.name for field in fields(Tuning)]
+    shared = {name: value for name, value in config.shared.items() if name not in tuned}
     return {
         "labels": list(origin.labels),
         "manifest_sha256": origin.manifest_sha256,
@@ -144,23 +137,38 @@ def _identity(comparison: Comparison, division: Division, epochs: int) -> dict[s
     }
 
 
-def _train(comparison: Comparison, division: Division, epochs: int, *, show_progress: bool) -> None:
-    config, kept = comparison.config, comparison.kept
-    units = {
-        number: units_of(list(job.rows), config.learning_rates, config.seeds)
+def _train(comparison: Comparison, scorer: Scorer, epochs: int, *, show_progress: bool) -> None:
+    """The first seed with every tuning, then the others with the best of each part."""
+    config, kept, division = comparison.config, comparison.kept, scorer.division
+    parts = range(len(division.parts))
+    first = {
+        number: [
+            Unit(key, tuning, 0, part)
+            for part in parts
+            for key, row in job.rows.items()
+            for tuning in config.tunings(attentive=is_attentive(row))
+        ]
         for number, job in enumerate(comparison.jobs)
     }
-    missing = sum(unit not in kept for own in units.values() for unit in own)
-    total = missing * epochs * len(division.parts)
-    with progress_bar("Compare", total, "head-epoch", show=show_progress) as bar:
+    missing = sum(unit not in kept for own in first.values() for unit in own)
+    rows = sum(len(job.rows) for job in comparison.jobs)
+    total = missing + rows * len(parts) * (config.seeds - 1)
+    with progress_bar("Compare", total * epochs, "head-epoch", show=show_progress) as bar:
         for number, job in enumerate(comparison.jobs):
-            load = _once(job.load)
-            own = replace(job, load=load)
-            train_missing(own, units[number], kept, division, epochs, config.batch_size, bar)
+            own = replace(job, load=_once(job.load))
+            train_missing(own, first[number], kept, division, epochs, config.batch_size, bar)
+            rest = [
+                Unit(key, chosen_tuning(row, kept, scorer, config, part), seed, part)
+                for part in parts
+                for key, row in job.rows.items()
+                for seed in range(1, config.seeds)
+            ]
+            bar.update(sum(unit in kept for unit in rest) * epochs)
+            train_missing(own, rest, kept, division, epochs, config.batch_size, bar)
             for key, modalities in job.references.items():
                 if kept_reference(kept, key) is None:
                     bar.set_postfix_str("logistic regression")
-                    fit_reference(kept, key, load(), modalities, config.input_norm, division)
+                    fit_reference(kept, key, own.load(), modalities, division)
                     bar.set_postfix_str("", refresh=False)
 
 
@@ -176,13 +184,10 @@ def _once(load: Callable[[], VectorStore]) -> Callable[[], VectorStore]:
     return loaded
 
 
-def _said(
-    comparison: Comparison, division: Division, scorer: Scorer
-) -> dict[str, tuple[Line, Mapping[str, Classes]]]:
+def _said(comparison: Comparison, scorer: Scorer) -> dict[str, tuple[Line, Mapping[str, Classes]]]:
     config, kept = comparison.config, comparison.kept
     said: dict[str, tuple[Line, Mapping[str, Classes]]] = {
-        key: chosen_line(row, kept, scorer, config.learning_rates, config.seeds)
-        for key, row in comparison.plan.rows.items()
+        key: chosen_line(row, kept, scorer, config) for key, row in comparison.plan.rows.items()
     }
     for key in comparison.plan.references:
         answered = kept_reference(kept, key)

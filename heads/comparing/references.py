@@ -9,7 +9,6 @@ from typing import Any
 from heads.comparing.division import Division, as_splits
 from heads.comparing.units import Kept
 from heads.dataset import Dataset, VectorStore
-from heads.head import view_name
 from heads.reference import logistic_reference
 
 
@@ -48,7 +47,6 @@ def fit_reference(
     key: str,
     store: VectorStore,
     modalities: tuple[str, ...],
-    input_norm: str,
     division: Division,
 ) -> Answered:
     """Fit a reference in every part, and keep what it says.
@@ -58,14 +56,11 @@ def fit_reference(
         key: its name there.
         store: the data.
         modalities: which of its modalities.
-        input_norm: that of the heads.
         division: the parts.
     """
     found = [
         logistic_reference(
-            VectorStore(as_splits(_with_moments(store, modalities, input_norm), part)),
-            modalities,
-            input_norm,
+            VectorStore(as_splits(_with_moments(store, modalities), part)), modalities=modalities
         )
         for part in division.parts
     ]
@@ -87,10 +82,8 @@ def kept_reference(kept: Kept, key: str) -> Answered | None:
     return None if value is None else Answered.from_json(value)
 
 
-def _with_moments(store: VectorStore, modalities: tuple[str, ...], input_norm: str) -> Dataset:
+def _with_moments(store: VectorStore, modalities: tuple[str, ...]) -> Dataset:
     """The data set with its means and deviations, so that no part computes them again."""
-    if view_name(input_norm) != "none":
-        return store.dataset
     moments = {
         name: (
             store.vectors(name, "none", "mean").cpu(),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from heads.comparing.config import CompareConfig
 from heads.comparing.lines import Line, Table
 from heads.comparing.published import CAVEAT, SOURCE
 from heads.metrics import Report
@@ -59,11 +60,8 @@ class CompareReport:
         tables: with all lines.
         division: what is trained on and scored, in words.
         folded: scored on the folds of a protocol.
-        seeds: runs of each row and rate.
-        rates: tried for every row.
+        config: seeds, and what was tuned.
         epochs: of every run.
-        batch_size: utterances a step.
-        input_norm: of heads and reference.
         sizes: by scored split, utterances and known speakers.
         reasons: by split why there are no intervals, or what makes them too narrow; "" otherwise.
         heads: JSON file of each row's head, by its key, where one is kept.
@@ -78,11 +76,8 @@ class CompareReport:
     tables: tuple[Table, ...]
     division: str
     folded: bool
-    seeds: int
-    rates: tuple[float, ...]
+    config: CompareConfig
     epochs: int
-    batch_size: int
-    input_norm: str
     sizes: Mapping[str, tuple[int, int]]
     reasons: Mapping[str, str]
     heads: Mapping[str, Path]
@@ -100,11 +95,15 @@ class CompareReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        plain = ("name", "division", "folded", "seeds", "epochs", "batch_size", "input_norm")
+        config = self.config
         return {
-            **{name: getattr(self, name) for name in plain},
+            **{name: getattr(self, name) for name in ("name", "division", "folded", "epochs")},
+            "seeds": config.seeds,
+            "batch_size": config.batch_size,
+            "scorer_rates": list(config.scorer_rates),
+            "input_norms": list(config.input_norms),
             "folder": str(self.folder),
-            "learning_rates": list(self.rates),
+            "learning_rates": list(config.learning_rates),
             "origin": self.origin.to_json(),
             "sizes": {
                 split: {"utterances": utterances, "speakers": speakers}
@@ -117,6 +116,7 @@ class CompareReport:
                     "name": table.name,
                     "title": table.title,
                     "best_on_dev": table.best,
+                    "best_head_on_dev": table.best_head,
                     "lines": [_line_json(line) for line in table.lines],
                 }
                 for table in self.tables
@@ -140,13 +140,16 @@ class CompareReport:
             f"{split} {utterances:,} utterances of {speakers} speakers"
             for split, (utterances, speakers) in self.sizes.items()
         )
-        rates = ", ".join(f"{rate:g}" for rate in self.rates)
+        config = self.config
+        rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
+        scorers = ", ".join(f"{rate:g}" for rate in config.scorer_rates)
         lines = [
             f"Heads on frozen frames (phase 1) of {corpus}; encoders: {encoders}.",
             f"Scored: {sizes}. {self.division[0].upper()}{self.division[1:]}.",
-            f"{self.seeds} seeds (parameters, dropout, batch order), {self.epochs} epochs, batches "
-            f"of {self.batch_size}, input normalisation {self.input_norm}; learning rates {rates} "
-            "for every row, the best on dev over all seeds is taken.",
+            f"{config.seeds} seeds (parameters, dropout, batch order), {self.epochs} epochs, "
+            f"batches of {config.batch_size}. Tuned for every row alike, with the first seed on "
+            f"dev: learning rate {rates}; relative rate of scorers, where there are any, "
+            f"{scorers}; input normalisation {', '.join(config.input_norms)}.",
         ]
         if "tiny" in origin.encoders.values():
             lines.append(
@@ -161,9 +164,9 @@ def _line_json(line: Line) -> dict[str, Any]:
         "key": line.key,
         "layer": line.layer,
         "params": dict(line.params),
-        "learning_rates": list(line.rates),
+        "tunings": [tuning.to_json() for tuning in line.tunings],
         "rate_at_edge": line.at_edge,
-        "selection": {f"{rate:g}": score for rate, score in line.selection.items()},
+        "selection": {tuning.key: score for tuning, score in line.selection.items()},
         "reference_strengths": list(line.strengths),
         "published": line.published and asdict(line.published),
         **{split: outcome.to_json() for split, outcome in line.outcomes.items()},

@@ -12,7 +12,7 @@ from heads.comparing.config import CompareConfig
 from heads.comparing.grid import Plan
 from heads.comparing.lines import Line
 from heads.comparing.outcomes import Scorer
-from heads.comparing.passes import training_config
+from heads.comparing.passes import head_config, training_config
 from heads.comparing.units import HEAD, HEAD_WEIGHTS, Kept, Unit
 from heads.head import Head
 from heads.origin import Origin
@@ -29,7 +29,7 @@ def save_heads(
     lines: Mapping[str, Line],
     epochs: int,
 ) -> dict[str, Path]:
-    """Write the first seed's head of each row at its chosen rate.
+    """Write the first seed's head of each row with its chosen tuning.
 
     Args:
         plan: the rows.
@@ -37,7 +37,7 @@ def save_heads(
         origin: what they were trained on.
         config: of the comparison.
         scorer: for the score on dev.
-        lines: by key, with the rate.
+        lines: by key, with the tuning.
         epochs: of every run.
 
     Returns:
@@ -46,16 +46,16 @@ def save_heads(
     titles = {entry.key: entry.title for table in plan.tables for entry in table.entries}
     found = {}
     for number, (key, row) in enumerate(plan.rows.items()):
-        (rate,) = lines[key].rates  # of the one part that splits make
-        unit = Unit(key, rate, 0)
-        head = Head(row.head)
+        (tuning,) = lines[key].tunings  # of the one part that splits make
+        unit, shape = Unit(key, tuning, 0), head_config(row, tuning)
+        head = Head(shape)
         head.load_state_dict(kept.weights(unit))
         record = HeadRecord(
             trial=number,
-            published=titles[key],
-            params={**row.params, "learning_rate": rate},
-            head=row.head,
-            training=training_config(row, rate, 0, 0),
+            start=titles[key],
+            params={**row.params, **tuning.to_json()},
+            head=shape,
+            training=training_config(row, tuning, 0, 0),
             schedule=Schedule(epochs, config.batch_size, data_seed=0),
             origin=origin,
             study_seed=0,

@@ -15,29 +15,32 @@ from heads.comparing.report import CompareReport
 from heads.metrics import HEADLINE, score_cells
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
+TUNED = ("learning_rate", "scorer_rate", "input_norm")
 
 
 def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
     """Header and lines of a table.
 
-    On dev there is the score that the rate was chosen by; the result stands under test.
+    On dev there is the score that the tuning was chosen by; the result stands under test.
     """
     scored = "test" in report.sizes
     where = "test" if scored else "dev"
     published = any(line.published for line in table.lines)
     name = "layer" if report.name == "layers" else "row"
     shaped = any("queries" in line.params for line in table.lines)
-    header = [name, *["Q/H/n/p"] * shaped, "rate", "dev macro-F1 (rate chosen by it)"]
+    header = [name, *["Q/H/n/p"] * shaped, "rate × scorers, norm", "dev macro-F1 (chosen by it)"]
     if scored:
         of = "folds" if report.folded else "test"
         header += [f"{of} macro-F1", f"{of} UA", f"{of} WA"]
         header += ["UA, folds", "WA, folds"] * report.folded
     compared = any(line.outcomes[where].difference for line in table.lines)
     header += [f"to {table.best}" + " on dev" * (not scored)] * compared
+    marked = any(line.outcomes[where].under_trained for line in table.lines)
+    header += ["note"] * marked
     header += ["published dev (test)*"] * published
     rows = [tuple(header)]
     for line in table.lines:
-        row = [line.title, *[_shape(line)] * shaped, _rate(line)]
+        row = [line.title, *[_shape(line)] * shaped, _tuning(line)]
         row.append(_score(line.outcomes["dev"], "macro_f1"))
         if scored:
             row += [_score(line.outcomes["test"], score) for score in HEADLINE]
@@ -47,6 +50,7 @@ def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
                 if report.folded
             ]
         row += [_difference(line.outcomes[where], line.title == table.best)] * compared
+        row += ["under-trained, not worse" * line.outcomes[where].under_trained or "-"] * marked
         row += [str(line.published or "-")] * published
         rows.append(tuple(row))
     return rows
@@ -54,20 +58,20 @@ def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
 
 def right_columns(rows: Sequence[Sequence[str]]) -> tuple[int, ...]:
     """Columns of plain numbers."""
-    return tuple(i for i, title in enumerate(rows[0]) if title == "rate")
+    return tuple(i for i, title in enumerate(rows[0]) if title == "utterances")
 
 
 def notes_of(report: CompareReport) -> list[str]:
     """How to read the tables."""
     lines = []
-    if report.seeds > 1:
-        lines.append(f"± is the standard deviation over {report.seeds} seeds.")
+    if report.config.seeds > 1:
+        lines.append(f"± is the standard deviation over {report.config.seeds} seeds.")
     if report.folded:
         lines.append(
             "Folds: out-of-fold predictions of all utterances, counted together; the columns "
             "`UA, folds` and `WA, folds` are mean ± deviation over the folds, as the field "
-            "reports them. A rate is chosen in every fold by itself, on the next one (in brackets: "
-            "by how many folds)."
+            "reports them. A tuning is chosen in every fold by itself, on the next one (in "
+            "brackets: by how many folds)."
         )
     bounded = [split for split in report.sizes if _has_intervals(report, split)]
     if bounded:
@@ -85,7 +89,7 @@ def notes_of(report: CompareReport) -> list[str]:
             "different."
         )
     lines.append(
-        "The dev score is what a row's rate was chosen by: it is no result."
+        "The dev score is what a row's tuning was chosen by: it is no result."
         + ("" if "test" in report.sizes else " There is no test split, so this table has none.")
     )
     edges = [line.title for line in _lines(report) if line.at_edge]
@@ -96,8 +100,13 @@ def notes_of(report: CompareReport) -> list[str]:
         )
     if any(line.is_reference for line in _lines(report)):
         lines.append(
-            "Logistic regression: scikit-learn, on mean and deviation of the frames, the same "
-            "input normalisation, its C chosen on dev."
+            "Logistic regression: scikit-learn, on mean and deviation of the frames, scaling and C "
+            "chosen on dev."
+        )
+    if any(o.under_trained for line in _lines(report) for o in line.outcomes.values()):
+        lines.append(
+            "Under-trained, not worse: below the regression by more than its 95 % interval, though "
+            "its head could do what the regression does. More --epochs or other rates may mend it."
         )
     if any(line.published for line in _lines(report)):
         lines.append(f"* {CAVEAT}: {SOURCE}.")
@@ -141,12 +150,13 @@ def markdown(report: CompareReport, picture: str = "") -> str:
 
 def csv_text(report: CompareReport) -> str:
     """One line a row of a table and split, all numbers unrounded."""
-    columns = ["table", "row", "key", "layer", "modalities", "pooling", *AXES, "learning_rate"]
+    columns = ["table", "row", "key", "layer", "modalities", "pooling", *AXES, *TUNED]
     columns += ["split", "is_selection_score", "utterances", "speakers", "seeds"]
     for name in HEADLINE:
         columns += [name, f"{name}_deviation", f"{name}_low", f"{name}_high"]
         columns += [f"{name}_folds_mean", f"{name}_folds_deviation"]
     columns += ["difference_to", "difference", "difference_low", "difference_high", "p"]
+    columns += ["to_reference", "to_reference_low", "to_reference_high", "under_trained"]
     columns += ["published_dev", "published_test", "published_from"]
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -167,7 +177,7 @@ def _record(
         "key": line.key,
         "layer": line.layer,
         **{name: line.params.get(name) for name in ("modalities", "pooling", *AXES)},
-        "learning_rate": " ".join(f"{rate:g}" for rate in dict.fromkeys(line.rates)),
+        **{name: _values(line, name) for name in TUNED},
         "split": split,
         "is_selection_score": split == "dev",
         "utterances": report.sizes[split][0],
@@ -184,6 +194,10 @@ def _record(
         low, high = outcome.difference.interval
         own |= {"difference_to": table.best, "difference": outcome.difference.value}
         own |= {"difference_low": low, "difference_high": high, "p": outcome.difference.p}
+    if outcome.to_reference is not None:
+        low, high = outcome.to_reference.interval
+        own |= {"to_reference": outcome.to_reference.value, "under_trained": outcome.under_trained}
+        own |= {"to_reference_low": low, "to_reference_high": high}
     if line.published is not None:
         own |= {"published_dev": line.published.dev, "published_test": line.published.test}
         own["published_from"] = CAVEAT
@@ -205,12 +219,23 @@ def _shape(line: Line) -> str:
     return "/".join(str(line.params.get(axis, "-")) for axis in AXES)
 
 
-def _rate(line: Line) -> str:
-    """The rate, or with folds how many of them chose which."""
-    counts = Counter(line.rates)
+def _tuning(line: Line) -> str:
+    """The tuning, or with folds how many of them chose which."""
+    attentive = "queries" in line.params
+    texts = [
+        f"{t.learning_rate:g}{f' × {t.scorer_rate:g}' if attentive else ''}, {t.input_norm}"
+        for t in line.tunings
+    ]
+    counts = Counter(texts)
     if len(counts) < 2:
-        return "".join(f"{rate:g}" for rate in counts) or "-"
-    return ", ".join(f"{rate:g} ({count})" for rate, count in sorted(counts.items()))
+        return "".join(counts) or "-"
+    return "; ".join(f"{text} ({count})" for text, count in counts.most_common())
+
+
+def _values(line: Line, name: str) -> str:
+    """The values of one tuned axis that were chosen."""
+    found = dict.fromkeys(getattr(tuning, name) for tuning in line.tunings)
+    return " ".join(f"{value:g}" if isinstance(value, float) else value for value in found)
 
 
 def _score(outcome: Outcome, name: str) -> str:

@@ -35,7 +35,7 @@ def _next(report: CompareReport) -> list[str]:
             "   (every Q, H and depth n, un-mixed)"
         )
     if report.heads:
-        key = report.tables[0].best
+        key = report.tables[0].best_head
         lines.append(
             f"{'  or' if lines else 'Next'}: python cli.py compare --finetune "
             f"{shlex.quote(key)} --work {work}"

@@ -1,8 +1,9 @@
-"""What a comparison keeps of each run, so that a stopped one goes on: a file a row, rate and seed.
+"""What a comparison keeps of each run, so that a stopped one goes on: a file for each.
 
-`rows/<row>/<rate>-seed<k>.safetensors` holds the probabilities `[n, C]` of every scored split, in
-the order of `Division.scored`, and of the first seed the head's weights too. `rows/identity.json`
-says what they all come from: runs over other data or settings are never mixed with them.
+`rows/<row>/<tuning>-seed<k>-part<p>.safetensors` holds the probabilities `[n, C]` of every scored
+split of a part of the division, and without folds of the first seed the head's weights too.
+`rows/identity.json` says what they all come from: runs over other data or settings are never mixed
+with them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from corpora.errors import CacheError
 from corpora.files import read_json, write_bytes, write_json
+from heads.comparing.config import Tuning
 from heads.head import Head
 from heads.search.identity import refuse_differences
 
-FORMAT, VERSION = "emopool-compare", 1
+FORMAT, VERSION = "emopool-compare", 2
 IDENTITY = "identity.json"
 HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
 REMEDY = "Compare with --fresh, which removes it, use another --work, or go back to these settings."
@@ -34,13 +36,15 @@ class Unit:
 
     Attributes:
         row: key of the row.
-        rate: its learning rate.
+        tuning: its rates and normalisation.
         seed: of first parameters, dropout and batch order.
+        part: number of the part of the division.
     """
 
     row: str
-    rate: float
+    tuning: Tuning
     seed: int
+    part: int = 0
 
 
 class Kept:
@@ -68,7 +72,8 @@ class Kept:
 
     def path(self, unit: Unit) -> Path:
         """The file of a run."""
-        return self.folder / unit.row / f"{unit.rate:g}-seed{unit.seed}.safetensors"
+        name = f"{unit.tuning.key}-seed{unit.seed}-part{unit.part}.safetensors"
+        return self.folder / unit.row / name
 
     def __contains__(self, unit: object) -> bool:
         return isinstance(unit, Unit) and self.path(unit).is_file()

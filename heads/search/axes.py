@@ -15,11 +15,29 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """An axis of numbers from `low` to `high`, drawn evenly, or evenly in their logarithm."""
+    """An axis of numbers from `low` to `high`, drawn evenly, or evenly in their logarithm.
+
+    Attributes:
+        low: the smallest that is drawn.
+        high: the largest.
+        log: whether in the logarithm.
+        least: the smallest that a space file or a protocol may name; None: `low`.
+        most: the largest; None: `high`.
+    """
 
     low: float
     high: float
     log: bool = False
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What a space file or a protocol may name."""
+        return (
+            self.low if self.least is None else self.least,
+            self.high if self.most is None else self.most,
+        )
 
 
 Axis = Choice | Range

@@ -42,18 +42,29 @@ class Selection:
         trained: `[n]` utterance numbers that are trained on (with folds, each held out once).
         scored: `[m]` utterance numbers that heads are compared on.
         folds: where there are.
+        refit: whether the chosen head is trained on train and dev, and not on train alone.
     """
 
     trained: Tensor
     scored: Tensor
     folds: Folds | None = None
+    refit: bool = False
 
     @classmethod
-    def of(cls, dataset: Dataset, folds: Folds | None) -> Selection:
+    def of(cls, dataset: Dataset, folds: Folds | None, *, refit: bool = False) -> Selection:
         """Train and dev, or the folds of both."""
         if folds is None:
             return cls(dataset.rows("train"), dataset.rows("dev"))
-        return cls(folds.rows, folds.rows, folds)
+        return cls(folds.rows, folds.rows, folds, refit)
+
+    def kept(self, dataset: Dataset) -> Tensor:
+        """`[n]` utterance numbers that the kept head is trained on."""
+        return self.trained if self.refit else dataset.rows("train")
+
+    @property
+    def trained_on(self) -> str:
+        """The splits of `kept`."""
+        return "train+dev" if self.refit else "train"
 
     @property
     def heads(self) -> int:

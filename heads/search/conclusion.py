@@ -25,16 +25,15 @@ from heads.results import (
     TRIALS_FOLDER,
     WEIGHTS,
     load_head,
-    load_probabilities,
     save_head,
-    selection_file,
     trial_file,
 )
+from heads.search.choice import answers, choose
 from heads.search.ensemble import Ensemble, average, write_ensemble
 from heads.search.rounds import Setting, train_missing
-from heads.search.study import PUBLISHED, HeadStudy, final_value
+from heads.search.study import START, HeadStudy, final_value
 from heads.search.summary import SearchReport, TrialLine
-from heads.search.tables import write_predictions, write_trials
+from heads.search.tables import drawn_shares, write_predictions, write_trials
 from heads.statistics.comparison import Difference, paired_differences
 from heads.statistics.optimism import Optimism, optimism
 from heads.training import predict
@@ -67,20 +66,21 @@ def conclude(
         CacheError: they are not those that were written.
     """
     store, folder = setting.store, setting.folder
-    missing = train_missing(setting, study)
     trials, ranked = study.trials, study.ranked
-    said = _said_in_selection(setting, ranked)
-    head, record = load_head(trial_file(folder, ranked[0].number))
-    answers = _answers(setting, ranked[0].number, said)
-    record = record.with_scores(_scores(setting, answers))
+    choice = choose(setting, ranked)
+    members = [trial.number for trial in ranked[:ensemble]]
+    missing = train_missing(setting, study, [choice.trial.number, *members])
+    said = answers(setting, trials)
+    head, record = load_head(trial_file(folder, choice.trial.number))
+    found = _answers(setting, choice.trial.number, said)
+    record = record.with_scores(_scores(setting, found))
     write_trials(folder / TRIALS, trials)
     names = [BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE, TRIALS_FOLDER, SELECTION_FOLDER]
     names += [] if study.shared else [STUDY_FILE]
-    names += _write_answers(setting, answers, PREDICTIONS)
-    reference = _reference(setting, record.head.modalities, record.head.input_norm)
+    names += _write_answers(setting, found, PREDICTIONS)
+    reference = _reference(setting)
     team = None
     if ensemble:
-        members = [trial.number for trial in ranked[:ensemble]]
         team, averaged = _ensemble(setting, members, said)
         write_ensemble(folder / ENSEMBLE, team)
         write_predictions(folder / ENSEMBLE_PREDICTIONS, store.dataset, _split(averaged))
@@ -97,6 +97,7 @@ def conclude(
             f"Trained again here, because another machine has them: trials "
             f"{', '.join(str(number) for number in missing)}."
         )
+    sentence = choice.to_text()
     return SearchReport(
         folder=folder,
         completed=len(ranked),
@@ -106,24 +107,25 @@ def conclude(
         best=record,
         top=tuple(_line(trial, differences.get(trial.number)) for trial in ranked[:KEPT]),
         reference=reference,
-        notes=(*notes, *other_notes),
+        notes=(*notes, *other_notes, *drawn_shares(trials), *([sentence] if sentence else [])),
         files=tuple(folder / name for name in dict.fromkeys(names)),
         selected_on=setting.selection.name,
         not_compared=reason,
-        ahead=_ahead_of_reference(setting, answers, reference),
-        optimism=_optimism(setting, ranked, said),
-        fold_scores=_fold_scores(setting, answers),
+        ahead=_ahead_of_reference(setting, found, reference),
+        optimism=_optimism(setting, choice.trial.number, said),
+        fold_scores=_fold_scores(setting, found),
         ensemble=team,
     )
 
 
-def _said_in_selection(setting: Setting, ranked: Sequence[FrozenTrial]) -> dict[int, Tensor]:
-    """By trial, its probabilities for the rows that trials are compared by, where they are here."""
-    found = {
-        trial.number: load_probabilities(selection_file(setting.folder, trial.number))
-        for trial in ranked
-    }
-    return {number: said for number, said in found.items() if said is not None}
+def keep_chosen(setting: Setting, study: HeadStudy) -> None:
+    """Write the head that would be taken now, without scores: a stopped search leaves it."""
+    number = choose(setting, study.ranked).trial.number
+    if (setting.folder / BEST).is_file() and load_head(setting.folder)[1].trial == number:
+        return
+    train_missing(setting, study, [number])
+    head, record = load_head(trial_file(setting.folder, number))
+    save_head(setting.folder / BEST, setting.folder / WEIGHTS, head, record)
 
 
 def _answers(setting: Setting, number: int, said: Mapping[int, Tensor]) -> Answers:
@@ -133,7 +135,7 @@ def _answers(setting: Setting, number: int, said: Mapping[int, Tensor]) -> Answe
     answers = {}
     if setting.selection.folds is not None and number in said:
         answers["folds"] = (setting.selection.scored, said[number])
-    for split in ("dev", "test"):
+    for split in ("test",) if setting.selection.refit else ("dev", "test"):
         rows = dataset.rows(split)
         if len(rows):
             answers[split] = (rows, predict([head], setting.store, rows)[0])
@@ -221,16 +223,14 @@ def _ahead_of_reference(
     return ahead
 
 
-def _optimism(
-    setting: Setting, ranked: Sequence[FrozenTrial], said: Mapping[int, Tensor]
-) -> Optimism | None:
-    numbers = [trial.number for trial in ranked if trial.number in said]
-    if ranked[0].number not in said:
+def _optimism(setting: Setting, chosen: int, said: Mapping[int, Tensor]) -> Optimism | None:
+    """Of the best of all trials that were compared, halved ones included."""
+    if chosen not in said:
         return None
     dataset, scored = setting.store.dataset, setting.selection.scored
     return optimism(
         setting.gold.numpy(),
-        _classes(setting, said, numbers).numpy(),
+        _classes(setting, said, sorted(said)).numpy(),
         len(dataset.labels),
         dataset.speakers(scored),
     )
@@ -252,21 +252,19 @@ def _fold_scores(setting: Setting, answers: Answers) -> tuple[Report, ...]:
 def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
     return TrialLine(
         trial.number,
-        trial.user_attrs.get(PUBLISHED, ""),
+        trial.user_attrs.get(START, ""),
         trial.params,
         final_value(trial),
         difference,
     )
 
 
-def _reference(setting: Setting, modalities: Sequence[str], input_norm: str) -> Reference:
-    """The logistic regression beside the best head; fitted anew only if another one is needed."""
+def _reference(setting: Setting) -> Reference:
+    """The logistic regression beside the best head; fitted once for a study."""
     path = setting.folder / REFERENCE
-    folds = setting.selection.folds
-    kept = read_reference(path, setting.origin)
-    wanted = (tuple(modalities), input_norm, folds is not None)
-    if kept and (kept.modalities, kept.input_norm, kept.folds is not None) == wanted:
-        return kept
-    reference = logistic_reference(setting.store, modalities, input_norm, folds)
-    write_reference(path, reference, setting.origin)
-    return reference
+    kept, selection = read_reference(path, setting.origin), setting.selection
+    wanted = ("dev" if selection.folds is None else "folds", selection.trained_on)
+    if kept is None or kept.trained_on != wanted[1] or wanted[0] not in kept.scores:
+        kept = logistic_reference(setting.store, selection.folds, refit=selection.refit)
+        write_reference(path, kept, setting.origin)
+    return kept

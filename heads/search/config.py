@@ -34,6 +34,7 @@ class SearchConfig:
         fixed_by: who says so, for messages.
         sampler: `tpe`, which learns from earlier trials, or `random`, as a control.
         folds: `auto`, `off`, `speaker`, `session`, or a number (`heads.folds`).
+        refit: with folds, train the chosen head on train and dev; else on train alone.
         ensemble: how many of the best trials are averaged and scored; 0 for none.
         storage: database URL of a study that several machines share; "" for a file of its own.
         study_name: of a shared study.
@@ -58,6 +59,7 @@ class SearchConfig:
     fixed_by: str = ""
     sampler: str = "tpe"
     folds: str = "auto"
+    refit: bool = True
     ensemble: int = 0
     storage: str = ""
     study_name: str = STUDY_NAME

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from corpora.errors import MissingExtraError
 from corpora.files import atomic_path
-from heads.search.study import PUBLISHED, final_value
+from heads.search.study import START, final_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,8 +82,8 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
     halved = [trial for trial in trials if trial.state == TrialState.PRUNED]
     for title, group, colour in (
         ("halved (score when it left)", halved, "0.7"),
-        ("completed", [t for t in complete if PUBLISHED not in t.user_attrs], "tab:blue"),
-        ("completed, published", [t for t in complete if PUBLISHED in t.user_attrs], "tab:orange"),
+        ("completed", [t for t in complete if START not in t.user_attrs], "tab:blue"),
+        ("completed, starts", [t for t in complete if START in t.user_attrs], "tab:orange"),
     ):
         if group:
             scores = [final_value(trial) for trial in group]

@@ -6,6 +6,7 @@ training set; in a shared study, those that another machine trained.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,9 +33,9 @@ from heads.results import (
 )
 from heads.search.candidates import Candidates, Selection, head_cost, selection_scores
 from heads.search.halving import rungs, survivors
-from heads.search.space import Space, trial_configs
-from heads.search.study import PUBLISHED, SEED, HeadStudy, final_value
-from heads.training import Schedule, TrainingConfig, predict
+from heads.search.space import PROBES, Space, trial_configs
+from heads.search.study import SEED, START, HeadStudy, final_value
+from heads.training import Schedule, TrainingConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,18 +75,21 @@ class _Member:
     trial: Trial
     head: HeadConfig
     training: TrainingConfig
-    published: str
+    start: str
 
 
 def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: Any) -> int:  # noqa: ANN401 - tqdm
     """Draw a cohort, train it with halving, keep what is worth keeping, tell the results.
+
+    Each rung is in the study as soon as it is reached: what was halved stays so if a run is
+    stopped.
 
     Args:
         setting: the search.
         study: asked and told.
         count: trials of the cohort.
         total: trials in all, see `HeadStudy.ask`.
-        bar: counts trained heads × epochs.
+        bar: counts trained heads × epochs, and shows the best score so far.
 
     Returns:
         How many trials there were to take.
@@ -93,43 +97,50 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
 
     def draw(trial: Trial, seed: int) -> _Member:
         configs = trial_configs(trial, setting.space, seed)
-        return _Member(trial, *configs, trial.user_attrs.get(PUBLISHED, ""))
+        return _Member(trial, *configs, trial.user_attrs.get(START, ""))
 
     members = study.ask(count, draw, total=total)
     if not members:
         return 0
     taken = len(members)
+    before = max((final_value(trial) for trial in study.ranked), default=0.0)
+    seconds = dict.fromkeys((member.trial.number for member in members), 0.0)
     configs = [(member.head, member.training) for member in members]
     candidates = Candidates(
         configs, setting.store, setting.schedule, setting.selection, setting.workers
     )
     for rung in rungs(setting.schedule.epochs):
+        begun = time.monotonic()
         while candidates.epoch < rung:
             candidates.run_epoch()
             bar.update(len(members) * setting.selection.heads)
         probabilities = candidates.probabilities()
         scores = selection_scores(probabilities, setting.gold)
+        costs = [head_cost(member.head) for member in members]
+        for member, cost in zip(members, costs, strict=True):
+            share = cost / sum(costs) * (time.monotonic() - begun)
+            seconds[member.trial.number] += share
         for member, score in zip(members, scores, strict=True):
             study.report(member.trial, score, rung)
+        bar.set_postfix_str(
+            f"{study.finished} trials, best macro-F1 {max(before, *scores):.3f} (epoch {rung})"
+        )
+        stay = list(range(len(members)))
         if rung < setting.schedule.epochs:
-            safe = [bool(member.published) for member in members]
-            stay = survivors(scores, safe, [head_cost(member.head) for member in members])
-            for k in set(range(len(members))) - set(stay):
-                study.prune(members[k].trial)
-            candidates.keep(stay)
-            members = [members[k] for k in stay]
-    for member, said in zip(members, probabilities, strict=True):
-        save_probabilities(selection_file(setting.folder, member.trial.number), said)
+            stay = survivors(scores, [member.start in PROBES for member in members], costs)
+        for k, member in enumerate(members):
+            if rung == setting.schedule.epochs or k not in stay:
+                study.note_seconds(member.trial, seconds[member.trial.number])
+                path = selection_file(setting.folder, member.trial.number)
+                save_probabilities(path, probabilities[k])
+            if k not in stay:
+                study.prune(member.trial)
+        candidates.keep(stay)
+        members = [members[k] for k in stay]
     with _kept_weights(setting, study, members, candidates.heads, scores):
         for member, score in zip(members, scores, strict=True):
             study.complete(member.trial, score)
     return taken
-
-
-def dev_scores(heads: Sequence[Head], store: VectorStore) -> list[float]:
-    """Macro-F1 of each head on the whole development set; 0 for one whose numbers overflowed."""
-    rows = store.dataset.rows("dev")
-    return selection_scores(predict(heads, store, rows), store.dataset.targets(rows))
 
 
 @contextmanager
@@ -157,23 +168,28 @@ def _kept_weights(
     _remove_behind(setting, study)
 
 
-def train_missing(setting: Setting, study: HeadStudy) -> list[int]:
-    """Train the best trials whose heads are not here, on the training set; return their numbers.
+def train_missing(setting: Setting, study: HeadStudy, numbers: Sequence[int]) -> list[int]:
+    """Train those of these trials whose heads are not here; return their numbers.
 
-    A head is the same alone or in any company, and follows from its trial's values and seed.
+    With folds no trial's head is: it is trained on train and dev, or on train alone (see
+    `Selection.kept`). Nothing is chosen here: the epochs are those of the search.
     """
-    missing = [t for t in study.ranked[:KEPT] if not trial_file(setting.folder, t.number).is_file()]
+    trials = {trial.number: trial for trial in study.ranked}
+    missing = [
+        trials[number]
+        for number in numbers
+        if number in trials and not trial_file(setting.folder, number).is_file()
+    ]
     if not missing:
         return []
-    dataset = setting.store.dataset
     configs = [trial_configs(t, setting.space, t.user_attrs[SEED]) for t in missing]
-    alone = Selection.of(dataset, folds=None)
+    rows = setting.selection.kept(setting.store.dataset)
+    alone = Selection(rows, rows)
     candidates = Candidates(configs, setting.store, setting.schedule, alone, setting.workers)
     while candidates.epoch < setting.schedule.epochs:
         candidates.run_epoch()
     for trial, head, (_, training) in zip(missing, candidates.heads, configs, strict=True):
         _save(setting, trial.number, trial, head, training, final_value(trial))
-    _remove_behind(setting, study)
     return [trial.number for trial in missing]
 
 
@@ -200,7 +216,7 @@ def _save(
     folds = setting.selection.folds
     record = HeadRecord(
         trial=number,
-        published=trial.user_attrs.get(PUBLISHED, ""),
+        start=trial.user_attrs.get(START, ""),
         params=trial.params,
         head=head.config,
         training=training,
@@ -210,6 +226,7 @@ def _save(
         versions=package_versions(),
         dev_macro_f1=score,
         selected_on="dev" if folds is None else str(folds),
+        trained_on=setting.selection.trained_on,
     )
     path = trial_file(setting.folder, number)
     save_head(path, path.with_suffix(".safetensors"), head, record)

@@ -1,7 +1,7 @@
 """The search: pooling heads on the frames of a corpus, in an Optuna study that resumes.
 
-Published configurations come first and are trained to the end. Each cohort is drawn from what all
-earlier ones gave. The test set has no part in it until the best head is chosen.
+Probes come first, then published poolings. Each cohort is drawn from what all earlier ones gave.
+The test set has no part in it until the best head is chosen.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from heads.leakage import refuse_shared_recordings, shared_sentences
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin
 from heads.precision import choose_precision
-from heads.results import BEST, claim_folder, clear
+from heads.results import BEST, TRIALS, claim_folder, clear
 from heads.search.candidates import Selection
-from heads.search.conclusion import conclude
+from heads.search.conclusion import conclude, keep_chosen
 from heads.search.config import SearchConfig
 from heads.search.halving import default_epochs, head_epochs
 from heads.search.rounds import Setting, run_cohort
-from heads.search.space import Space, published_params
+from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
-from heads.search.study import HeadStudy, final_value
+from heads.search.study import HeadStudy
 from heads.search.summary import SearchReport
+from heads.search.tables import write_trials
 from heads.search.weighing import OTHERS, other_layers, weighing_notes
 from heads.targets import count_without_votes
 from heads.threads import suitable_threads, suitable_workers
@@ -103,6 +104,7 @@ def search_heads(
     fresh: bool = False,
     notes: Sequence[str] = (),
     show_progress: bool = False,
+    title: str = "Search",
 ) -> SearchReport:
     """Search pooling heads on a data set in memory: `run_search` without the cache.
 
@@ -114,6 +116,7 @@ def search_heads(
         fresh: remove an earlier search's files first.
         notes: for the report.
         show_progress: whether to draw a progress bar.
+        title: of the progress bar.
     """
     found = check_rows(dataset)
     if config.plots:
@@ -125,7 +128,7 @@ def search_heads(
     )
     device = choose_device(config.device)
     precision = choose_precision(config.precision, dataset, config.batch_size, device)
-    selection = Selection.of(dataset, make_folds(dataset, config.folds))
+    selection = Selection.of(dataset, make_folds(dataset, config.folds), refit=config.refit)
     steps = math.ceil(len(selection.trained) / config.batch_size)
     epochs = config.epochs or default_epochs(steps)
     setting = Setting(
@@ -138,7 +141,7 @@ def search_heads(
         config.seed,
         suitable_workers(dataset, config.batch_size) if device == "cpu" else 1,
     )
-    published, skipped = published_params(space)
+    starts, skipped = start_params(space)
     folder.mkdir(parents=True, exist_ok=True)
     # Processes of one study may share a folder: their files have different names.
     lock = shared_lock if config.shared else exclusive_lock
@@ -149,12 +152,12 @@ def search_heads(
             folder,
             _identity(setting, config, precision),
             config.seed,
-            published,
+            starts,
             sampler=config.sampler,
             shared=config.shared,
         ) as study:
             claim_folder(folder, study.id)
-            added = _run_cohorts(setting, study, config, show_progress=show_progress)
+            added = _run_cohorts(setting, study, config, title if show_progress else "")
             with _alone(folder / BEST) if config.shared else nullcontext():
                 return conclude(
                     setting,
@@ -226,34 +229,43 @@ def _identity(setting: Setting, config: SearchConfig, precision: str) -> dict[st
         "sampler": config.sampler,
         "precision": precision,
         "folds": "off" if folds is None else str(folds),
+        "frames_a_step": setting.schedule.frames,
         **({OTHERS: other_layers(setting.store.dataset)} if setting.space.layers else {}),
         **{f"axis {name}": values for name, values in setting.space.to_json().items()},
     }
 
 
-def _run_cohorts(
-    setting: Setting, study: HeadStudy, config: SearchConfig, *, show_progress: bool
-) -> int:
-    """Train cohorts until there are enough trials, and one of them completed; return how many."""
+def _run_cohorts(setting: Setting, study: HeadStudy, config: SearchConfig, title: str) -> int:
+    """Train cohorts until there are enough trials, and one of them completed; return how many.
+
+    The first one is of probes alone, which take seconds: from then on there is a head to use.
+    """
     trials, epochs, added = config.trials, setting.schedule.epochs, 0
-    left, waiting, total = trials - study.finished, study.queued_published, 0
+
+    def size(left: int, probes: int) -> int:
+        return min(probes or config.cohort, left)
+
+    left, waiting, total = trials - study.finished, study.queued_probes, 0
     while left > 0:
-        size = min(config.cohort, left)
-        total += head_epochs(size, min(size, waiting), epochs) * setting.selection.heads
-        left, waiting = left - size, max(0, waiting - size)
-    with progress_bar("Search", total, "head-epoch", show=show_progress) as bar:
+        count = size(left, waiting)
+        total += head_epochs(count, min(count, waiting), epochs) * setting.selection.heads
+        left, waiting = left - count, 0
+    with progress_bar(title, total, "head-epoch", show=bool(title)) as bar:
         while study.finished < trials or not study.ranked:
             most = trials
             if study.finished >= trials and study.taken == study.finished:
                 most = study.finished + 1  # all that there are were halved
-            taken = run_cohort(setting, study, min(config.cohort, most - study.finished), most, bar)
+            try:
+                count = size(most - study.finished, study.queued_probes)
+                taken = run_cohort(setting, study, count, most, bar)
+            finally:  # also when it was interrupted
+                write_trials(setting.folder / TRIALS, study.trials)
             added += taken
+            if taken and study.ranked and not study.shared:
+                keep_chosen(setting, study)
             if not taken:
+                bar.set_postfix_str("the rest is in other processes' hands")
                 study.wait()
-            ranked = study.ranked
-            best = f", best macro-F1 {final_value(ranked[0]):.3f}" if ranked else ""
-            others = "" if taken else " (the rest is in other processes' hands)"
-            bar.set_postfix_str(f"{study.finished}/{trials} trials{best}{others}")
     return added
 
 

@@ -22,6 +22,7 @@ def score_table(
     fold_scores: Sequence[Report] = (),
     ahead: Mapping[str, Difference],
     optimism: Optimism | None = None,
+    trained_on: str = "train",
 ) -> list[str]:
     """Best head, ensemble and reference on every split, and how to read them.
 
@@ -32,6 +33,7 @@ def score_table(
         fold_scores: of the best trial, on each fold by itself.
         ahead: by split, how far the best head is ahead of the reference.
         optimism: how much of the winner's score is the luck of being chosen.
+        trained_on: the splits that the best head learnt from.
     """
     folded = "folds" in scores
     titles = {
@@ -55,9 +57,34 @@ def score_table(
         *(_interval_note(split, own) for split, own in scores.items()),
         *_fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),
-        _reference_note(reference, folded=folded),
+        reference.to_text(),
         *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
-        *_worth(optimism, folded=folded, tested="test" in scores),
+        *_worth(optimism, trained_on, folded=folded, tested="test" in scores),
+    ]
+
+
+def verdict(difference: Difference | None, lead: float, where: str) -> list[str]:
+    """What comes first where the reference is better than the head; nothing where it is not.
+
+    Args:
+        difference: head minus reference, where a bootstrap can say.
+        lead: the same as a number.
+        where: the rows.
+    """
+    if lead >= 0:
+        return []
+    by = f"{lead:+.3f}, too few speakers for an interval" if difference is None else str(difference)
+    clear = difference is not None and difference.interval.high < 0
+    return [
+        f"The reference, a logistic regression, is {'better' if clear else 'ahead'} on {where}: "
+        f"head minus reference {by}. "
+        + (
+            "Use the reference, or search on: more --trials, or another layer (extract "
+            "--audio-layers auto:3)."
+            if clear
+            else "Do not claim a gain for the head: they cannot be told apart here."
+        ),
+        "",
     ]
 
 
@@ -85,23 +112,14 @@ def _ensemble_note(trials: Sequence[int]) -> str:
     return f"Ensemble: the mean of the probabilities of trials {members}."
 
 
-def _reference_note(reference: Reference, *, folded: bool) -> str:
-    return (
-        f"Reference: scikit-learn logistic regression on mean and deviation of the frames "
-        f"({'+'.join(reference.modalities)}, normalisation {reference.input_norm}), "
-        f"C = {reference.strength:g} chosen on {'the same folds' if folded else 'dev'}"
-        f"{'' if reference.converged else ', stopped before it converged'}."
-    )
-
-
-def _worth(optimism: Optimism | None, *, folded: bool, tested: bool) -> list[str]:
+def _worth(optimism: Optimism | None, trained_on: str, *, folded: bool, tested: bool) -> list[str]:
     """What the score of selection is worth, and which score is a result."""
     where = "folds" if folded else "dev"
     text = []
     if folded:
         text.append(
-            "The winner was chosen by its score on the folds. The head itself is then trained on "
-            "train alone; its dev score is no result either, for dev was part of the folds."
+            "The winner was chosen by its score on the folds, each said by a head trained without "
+            f"it. The head that is kept was then trained on {trained_on}, for as many epochs."
         )
     if optimism is not None:
         text += optimism_lines(optimism, where)
@@ -126,7 +144,7 @@ def optimism_lines(optimism: Optimism, where: str) -> list[str]:
         else "so no luck of being chosen shows in it"
     )
     return [
-        f"Best of {optimism.candidates} completed trials on {where}: macro-F1 "
+        f"Best of {optimism.candidates} trials on {where}: macro-F1 "
         f"{optimism.selected:.3f}; nested estimate {optimism.nested:.3f}; {luck}.",
         f"(Nested: chosen on resampled {optimism.unit}s, scored on those left out{few}.)",
     ]

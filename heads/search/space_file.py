@@ -106,7 +106,7 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
 
 def _narrowed(axis: Axis, value: Any, where: str) -> Axis:  # noqa: ANN401 - what TOML holds
     if isinstance(axis, Range):
-        low, high = _bounds(value, axis.low, axis.high, where)
+        low, high = _bounds(value, *axis.limits, where)
         return Range(low, high, axis.log)
     numeric = all(isinstance(entry, int) for entry in axis.values)
     if isinstance(value, dict):

@@ -15,7 +15,8 @@ from heads.metrics import Report
 from heads.reference import Reference
 from heads.results import HeadRecord
 from heads.search.ensemble import Ensemble
-from heads.search.score_table import score_table
+from heads.search.score_table import score_table, verdict
+from heads.search.space import PUBLISHED
 from heads.search.weighing import WEIGHTED
 from heads.statistics.comparison import Difference
 from heads.statistics.optimism import Optimism
@@ -27,14 +28,14 @@ class TrialLine:
 
     Attributes:
         number: in the study.
-        published: name of the published configuration it is; "" for a sampled one.
+        start: name of the starting configuration it is; "" for a sampled one.
         params: the values of the search's axes.
         dev_macro_f1: what it was selected on; with folds their pooled macro-F1.
         difference: from the best trial, where a bootstrap can say; None for the best one.
     """
 
     number: int
-    published: str
+    start: str
     params: Mapping[str, Any]
     dev_macro_f1: float
     difference: Difference | None = None
@@ -93,7 +94,7 @@ class SearchReport:
             "top": [
                 {
                     "number": line.number,
-                    "published": line.published,
+                    "start": line.start,
                     "params": dict(line.params),
                     "dev_macro_f1": line.dev_macro_f1,
                     "difference": line.difference and line.difference.to_json(),
@@ -124,8 +125,12 @@ class SearchReport:
         weights = layer_weights_text(best.layer_weights, origin.layers)
         work = self.folder.parent
         added = f"{self.added} of them now" if self.added else "nothing was left to do"
+        # On test where there is one, and else on what the head was chosen by.
+        where = "test" if "test" in best.scores else self.selected_on
+        lead = best.scores[where].macro_f1 - self.reference.scores[where].macro_f1
         return "\n".join(
             [
+                *verdict(self.ahead.get(where), lead, where),
                 f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
                 f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
                 *([f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev")),
@@ -134,7 +139,7 @@ class SearchReport:
                 *_trial_table(self.top, self.selected_on),
                 *_comparison_notes(self),
                 "",
-                f"Best: trial {best.trial}{_named(best.published)}. Encoders: {encoders}.",
+                f"Best: trial {best.trial}{_named(best.start)}. Encoders: {encoders}.",
                 *([f"Layer weights: {weights}."] if weights else []),
                 *score_table(
                     best.scores,
@@ -143,6 +148,7 @@ class SearchReport:
                     fold_scores=self.fold_scores,
                     ahead=self.ahead,
                     optimism=self.optimism,
+                    trained_on=best.trained_on,
                 ),
                 "",
                 "Wrote:",
@@ -160,7 +166,7 @@ def _trial_table(lines: Sequence[TrialLine], selected_on: str) -> list[str]:
     rows = [
         (
             str(line.number),
-            _pooling(line),
+            trial_title(line.start, line.params),
             _shape(line.params),
             str(line.params["modalities"]),
             str(line.params["input_norm"]),
@@ -196,16 +202,16 @@ def _comparison_notes(report: SearchReport) -> list[str]:
     return []
 
 
-def _pooling(line: TrialLine) -> str:
+def trial_title(start: str, params: Mapping[str, Any]) -> str:
+    """What a trial is called: the start that it is, or its pooling kinds."""
+    if start:
+        return f"{start} (published)" if start in PUBLISHED else start
     own = {
-        name.removesuffix("pooling").rstrip("_"): f"{value}{_weighing(line.params, name)}"
-        for name, value in line.params.items()
+        name.removesuffix("pooling").rstrip("_"): f"{value}{_weighing(params, name)}"
+        for name, value in params.items()
         if name.endswith("pooling")
     }
-    kinds = ", ".join(f"{name} {kind}".strip() for name, kind in own.items())
-    if not line.published or line.published == kinds:
-        return f"{kinds}{' (published)' * bool(line.published)}"
-    return f"{line.published} (published)"
+    return ", ".join(f"{name} {kind}".strip() for name, kind in own.items())
 
 
 def _weighing(params: Mapping[str, Any], pooling: str) -> str:
@@ -225,5 +231,7 @@ def _shape(params: Mapping[str, Any]) -> str:
     return ", ".join(shapes) or "-"
 
 
-def _named(published: str) -> str:
-    return f" ({published}, a published configuration)" if published else ""
+def _named(start: str) -> str:
+    if start in PUBLISHED:
+        return f" ({start}, a published pooling)"
+    return f" ({start})" if start else ""

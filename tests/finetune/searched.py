@@ -40,7 +40,7 @@ def add_search(
         cohort.run_epoch()
     record = HeadRecord(
         trial=4,
-        published="",
+        start="",
         params={},
         head=head.config,
         training=training,

@@ -139,4 +139,4 @@ def test_layer_normalisation_of_moments_is_refused(
     compared: tuple[Work, CompareReport], manifest: Manifest
 ) -> None:
     with pytest.raises(ConfigError, match="needs frames"):
-        run_layers(compared[0], manifest, replace(SMALL, input_norm="layernorm"))
+        run_layers(compared[0], manifest, replace(SMALL, input_norms=("layernorm",)))

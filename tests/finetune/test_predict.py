@@ -29,13 +29,16 @@ from tests.cache.whispers import save_whisper
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, make_head, make_model
 from tests.finetune.searched import copy_work
+from tests.scorers import draw_scorers
 
 HOP, WINDOW, RATE = 320, 560, 16_000  # the tiny speech encoder's grid
 
 
 @pytest.fixture(scope="module")
 def model(encoders: Path) -> EmotionModel:
-    return make_model(encoders)
+    made = make_model(encoders)
+    draw_scorers(made.head)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def searched_work(root: Path, folder: Path, manifest: Manifest, padding: Padding
         cohort.run_epoch()
     record = HeadRecord(
         trial=4,
-        published="",
+        start="",
         params={},
         head=shape,
         training=training,

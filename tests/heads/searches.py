@@ -13,12 +13,18 @@ from heads.dataset import Dataset
 from heads.origin import Origin
 from heads.search.config import SearchConfig
 from heads.search.run import search_heads
-from heads.search.study import STUDY_NAME
+from heads.search.space import PROBES, PUBLISHED
+from heads.search.study import SECONDS, STUDY_NAME
 from heads.search.summary import SearchReport
 from tests.heads.synthetic import LABELS, make_dataset
 
 COHORT = 16
 EPOCHS = 9
+# The first cohort is of the probes alone, the second one of the published poolings and sampled
+# trials; of as many as this there is a third one of eight.
+TWO_COHORTS = len(PROBES) + COHORT
+TRIALS = TWO_COHORTS + 8
+STARTED = len(PROBES) + len(PUBLISHED)
 
 
 def make_origin(**changes: Any) -> Origin:
@@ -84,5 +90,10 @@ def finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def essence(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     """What a trial is and gave, without times."""
     return [
-        (t.number, t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in trials
+        (t.number, t.state, t.value, t.params, t.intermediate_values, untimed(t)) for t in trials
     ]
+
+
+def untimed(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's notes, without the seconds that it took."""
+    return {name: value for name, value in trial.user_attrs.items() if name != SECONDS}

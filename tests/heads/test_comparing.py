@@ -16,10 +16,10 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 import heads.training
 from corpora.errors import CacheError, ConfigError, ManifestError
-from heads.comparing.config import CompareConfig, parse_rates
+from heads.comparing.config import NORMS, SCORER_RATES, CompareConfig, Tuning, parse_rates
 from heads.comparing.division import Division, refuse_torn_speakers
 from heads.comparing.lines import Line
-from heads.comparing.outcomes import choose_rate
+from heads.comparing.outcomes import choose_tuning
 from heads.comparing.published import CAVEAT
 from heads.comparing.report import CompareReport
 from heads.comparing.run import ROWS
@@ -40,6 +40,8 @@ from tests.heads.comparisons import (
 )
 from tests.heads.searches import make_origin, relabelled, small_dataset
 
+SCORERS = SCORER_RATES
+FIRST = Tuning(RATES[0], SCORERS[0], NORMS[0])
 LABELLED = ("macro_f1", "uar", "accuracy")
 
 
@@ -70,25 +72,19 @@ def essence(report: CompareReport) -> dict[str, Any]:
     return {name: value[name] for name in ("tables", "sizes", "reasons", "notes")}
 
 
-def kept_classes(
-    folder: Path, line: Line, split: str, division: Division | None = None
-) -> np.ndarray[Any, Any]:
-    """`[seeds, n]` at the rate of each part, read as any other program would."""
+def kept_classes(folder: Path, line: Line, split: str) -> np.ndarray[Any, Any]:
+    """`[seeds, n]` as tuned in each part, read as any other program would."""
     classes = []
     for seed in range(SEEDS):
-        said = {
-            rate: safetensors.torch.load(
-                (folder / ROWS / line.key / f"{rate:g}-seed{seed}.safetensors").read_bytes()
+        own = [
+            safetensors.torch.load(
+                (
+                    folder / ROWS / line.key / f"{tuning.key}-seed{seed}-part{part}.safetensors"
+                ).read_bytes()
             )[split]
-            for rate in line.rates
-        }
-        sizes = [len(part.rows[split]) for part in division.parts] if division else [None]
-        start, own = 0, []
-        for rate, size in zip(line.rates, sizes, strict=True):
-            end = None if size is None else start + size
-            own.append(said[rate][start:end].argmax(-1).numpy())
-            start = end or 0
-        classes.append(np.concatenate(own))
+            for part, tuning in enumerate(line.tunings)
+        ]
+        classes.append(np.concatenate([said.argmax(-1).numpy() for said in own]))
     return np.stack(classes)
 
 
@@ -117,19 +113,40 @@ def test_scores_are_those_of_the_kept_predictions_by_scikit_learn(
             assert score.deviation == pytest.approx(np.std(values, ddof=1))
 
 
-def test_every_row_has_the_same_rates_and_takes_its_best_on_dev(
+def test_every_row_has_the_same_grid_and_takes_its_best_on_dev(
     done: tuple[CompareReport, Path],
 ) -> None:
     for line in heads_of(done[0]):
-        assert tuple(line.selection) == RATES
-        assert line.rates == (max(RATES, key=lambda rate: line.selection[rate]),)
-        dev = line.outcomes["dev"].scores["macro_f1"].mean
-        assert dev == pytest.approx(max(line.selection.values()))
+        scorers = SCORERS if "queries" in line.params else SCORERS[:1]
+        assert list(line.selection) == [
+            Tuning(rate, scorer, norm) for rate in RATES for scorer in scorers for norm in NORMS
+        ]
+        best = max(line.selection.values())
+        assert line.selection[line.tunings[0]] == best
+        assert line.outcomes["dev"].scores["macro_f1"].seeds[0] == pytest.approx(best)
 
 
-def test_the_rate_is_the_best_mean_over_seeds_and_of_equals_the_lowest() -> None:
-    assert choose_rate({1e-3: [0.1, 0.9], 1e-4: [0.6, 0.6]}) == 1e-4
-    assert choose_rate({1e-2: [0.5], 1e-3: [0.5]}) == 1e-3
+def test_of_equal_tunings_the_one_with_the_lowest_rate_is_taken() -> None:
+    low, high = Tuning(1e-3, 0.3, "none"), Tuning(1e-2, 0.05, "none")
+    assert choose_tuning({high: 0.5, low: 0.5}) == low
+    assert choose_tuning({low: 0.5, high: 0.6}) == high
+
+
+def test_a_row_clearly_below_the_regression_is_under_trained_and_not_the_best(
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {"poolings": ("average", "max"), "tables": ("poolings",)}
+    report = small_comparison(tmp_path / "c", learning_rates=(1e-6,), seeds=1, epochs=1, **options)
+    (table,) = report.tables
+    lines = {line.title: line for line in table.lines}
+    assert table.best == "logistic regression"
+    assert table.best_head in ("average", "max")
+    for name in ("average", "max"):
+        outcome = lines[name].outcomes["test"]
+        assert outcome.to_reference is not None
+        assert outcome.to_reference.interval.high < 0
+        assert outcome.under_trained
+    assert "under-trained, not worse" in terminal_text(report)
 
 
 def test_labels_of_the_test_set_change_no_choice(
@@ -137,7 +154,7 @@ def test_labels_of_the_test_set_change_no_choice(
 ) -> None:
     other = small_comparison(tmp_path / "c", dataset=relabelled(many_speakers(), "test"))
     for before, after in zip(lines_of(done[0]), lines_of(other), strict=True):
-        assert (before.rates, before.strengths) == (after.rates, after.strengths)
+        assert (before.tunings, before.strengths) == (after.tunings, after.strengths)
         scores = [line.outcomes["dev"].scores for line in (before, after)]
         assert scores[0] == scores[1]
     assert [table.best for table in other.tables] == [table.best for table in done[0].tables]
@@ -160,10 +177,10 @@ class Stopped:
 
 # Of the first seed the four rows without attention are trained first, then MHA.
 @pytest.mark.parametrize(
-    ("at", "rows"), [(0, 0), (EPOCHS, 4), (2 * EPOCHS - 1, 4), (2 * EPOCHS, 5)]
+    ("at", "runs"), [(0, 0), (EPOCHS, 16), (2 * EPOCHS - 1, 16), (2 * EPOCHS, 24)]
 )
 def test_a_stopped_comparison_goes_on_to_the_same_numbers(
-    at: int, rows: int, done: tuple[CompareReport, Path], tmp_path: Path
+    at: int, runs: int, done: tuple[CompareReport, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "compare"
     stopped = Stopped(at)
@@ -171,7 +188,7 @@ def test_a_stopped_comparison_goes_on_to_the_same_numbers(
         patch.setattr(heads.training.Cohort, "run_epoch", lambda cohort: stopped(cohort))
         with pytest.raises(KeyboardInterrupt):
             small_comparison(folder)
-    assert len(list((folder / ROWS).glob("*/*-seed*.safetensors"))) == rows * len(RATES)
+    assert len(list((folder / ROWS).glob("*/*-seed*.safetensors"))) == runs
     assert essence(small_comparison(folder)) == essence(done[0])
 
 
@@ -187,10 +204,11 @@ def test_more_seeds_rates_and_rows_add_to_what_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "compare"
     small_comparison(folder, seeds=1, poolings=("average",), tables=("poolings",))
     first = {p: p.read_bytes() for p in (folder / ROWS).glob("*/*-seed*.safetensors")}
-    assert len(first) == len(RATES)
+    assert len(first) == len(RATES) * len(NORMS)
     report = small_comparison(folder, learning_rates=(*RATES, 3e-3), poolings=("average", "max"))
     assert all(path.read_bytes() == data for path, data in first.items())
-    assert tuple(report.tables[0].lines[0].selection) == (1e-3, 3e-3, 1e-2)
+    rates = [tuning.learning_rate for tuning in report.tables[0].lines[0].selection]
+    assert list(dict.fromkeys(rates)) == [1e-3, 3e-3, 1e-2]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +218,7 @@ def test_more_seeds_rates_and_rows_add_to_what_is_there(tmp_path: Path) -> None:
         ({"origin": make_origin(streams={"audio": "audio-1/layer_4"})}, "streams"),
         ({"epochs": EPOCHS + 1}, f"epochs: {EPOCHS} -> {EPOCHS + 1}"),
         ({"batch_size": 8}, "batch_size"),
-        ({"input_norm": "standardise"}, "input_norm"),
+        ({"fixed": {"weight_decay": 0.3}}, "weight_decay"),
         ({"dataset": in_folds(many_speakers())}, "rows_sha256"),
     ],
 )
@@ -219,7 +237,9 @@ def test_a_fresh_comparison_removes_the_old_one_and_nothing_else(tmp_path: Path)
     options: dict[str, Any] = {"tables": ("poolings",), "poolings": ("max",), "epochs": 1}
     small_comparison(folder, fresh=True, **options)
     assert {path.name for path in (folder / ROWS).glob("*/*-seed0*")} == {
-        f"{rate:g}-seed0.safetensors" for rate in RATES
+        f"{rate:g}-{SCORERS[0]:g}-{norm}-seed0-part0.safetensors"
+        for rate in RATES
+        for norm in NORMS
     }
     assert not list((folder / ROWS / "audio+text-average").glob("*"))
     assert (folder / "notes.txt").read_text() == "mine"
@@ -229,7 +249,7 @@ def test_a_damaged_run_is_named_with_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "compare"
     options: dict[str, Any] = {"tables": ("poolings",), "poolings": ("average",), "seeds": 1}
     small_comparison(folder, **options)
-    path = Kept(folder / ROWS).path(Unit("audio+text-average", RATES[0], 0))
+    path = Kept(folder / ROWS).path(Unit("audio+text-average", FIRST, 0))
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(CacheError, match="Delete it"):
         small_comparison(folder, **options)
@@ -338,10 +358,13 @@ def test_the_head_of_a_row_is_kept_as_one_that_can_be_fine_tuned(
     dataset = many_speakers()
     for line in heads_of(report):
         head, record = load_head(report.heads[line.key])
-        assert (record.training.learning_rate,) == line.rates
+        assert (record.training.learning_rate,) == tuple(t.learning_rate for t in line.tunings)
+        assert (record.head.input_norm,) == tuple(t.input_norm for t in line.tunings)
         said = predict([head], VectorStore(dataset), dataset.rows("test"))[0]
         kept = safetensors.torch.load(
-            (folder / ROWS / line.key / f"{line.rates[0]:g}-seed0.safetensors").read_bytes()
+            (
+                folder / ROWS / line.key / f"{line.tunings[0].key}-seed0-part0.safetensors"
+            ).read_bytes()
         )["test"]
         torch.testing.assert_close(said, kept)
         assert record.dev_macro_f1 == line.outcomes["dev"].scores["macro_f1"].seeds[0]
@@ -374,7 +397,7 @@ def test_folds_score_every_utterance_once_out_of_fold(
         assert {dataset.utterances[i].fold for i in held[2]} == {part.name}
     gold = dataset.targets(division.scored("test")).numpy()
     for line in heads_of(report):
-        classes = kept_classes(folder, line, "test", division)
+        classes = kept_classes(folder, line, "test")
         found = [by_sklearn(gold, own) for own in classes]
         for name in HEADLINE:
             score = line.outcomes["test"].scores[name]
@@ -388,7 +411,7 @@ def test_folds_are_averaged_as_the_field_reports_them(
     dataset = in_folds(many_speakers())
     division = Division.of(dataset)
     line = heads_of(report)[0]
-    classes = kept_classes(folder, line, "test", division)
+    classes = kept_classes(folder, line, "test")
     start, values = 0, []
     for part in division.parts:
         own = part.rows["test"]
@@ -411,15 +434,14 @@ def test_labels_of_a_fold_change_no_choice_for_its_own_head(tmp_path: Path) -> N
         for i, u in enumerate(dataset.utterances)
     )
     options: dict[str, Any] = {"poolings": ("average",), "tables": ("poolings",), "seeds": 1}
-    size = len(changed)
     said, rates = [], []
     for number, own in enumerate((dataset, replace(dataset, utterances=utterances))):
         folder = tmp_path / str(number)
         rates.append(
-            [line.rates[0] for line in heads_of(small_comparison(folder, dataset=own, **options))]
+            [line.tunings[0] for line in heads_of(small_comparison(folder, dataset=own, **options))]
         )
         kept = Kept(folder / ROWS)
-        said.append(kept.answers(Unit("audio+text-average", RATES[0], 0))["test"][:size])
+        said.append(kept.answers(Unit("audio+text-average", FIRST, 0))["test"])
     torch.testing.assert_close(said[0], said[1], rtol=0, atol=0)
     assert rates[0] == rates[1]
 
@@ -467,7 +489,8 @@ def test_folds_that_share_a_speaker_are_refused() -> None:
         ({"seeds": 0}, "seeds must be"),
         ({"learning_rates": (0.0,)}, "between 0 and 1"),
         ({"epochs": 0}, "at least 1"),
-        ({"input_norm": "batch"}, "none, layernorm, standardise"),
+        ({"input_norms": ("batch",)}, "none, layernorm, standardise"),
+        ({"scorer_rates": (0.0,)}, "scorer rates"),
         ({"precision": "fp8"}, "auto, fp32, bf16"),
         ({"fixed": {"loss": "votes"}}, "votes"),
     ],
@@ -484,15 +507,19 @@ def test_what_a_protocol_sets_beside_the_pooling_holds_for_every_row(tmp_path: P
     fixed = {"loss": "cross_entropy", "learning_rate": 1e-5, "pooling": ["max"]}
     report = small_comparison(tmp_path / "c", fixed=fixed, seeds=1, epochs=1)
     assert {line.params["loss"] for line in heads_of(report)} == {"cross_entropy"}
-    assert {tuple(line.selection) for line in heads_of(report)} == {RATES}
-    with pytest.raises(ConfigError, match='loss: "cross_entropy" -> "focal"'):
+    for line in heads_of(report):
+        assert {tuning.learning_rate for tuning in line.selection} == set(RATES)
+    with pytest.raises(ConfigError, match='loss: "cross_entropy" -> "weighted_cross_entropy"'):
         small_comparison(tmp_path / "c", seeds=1, epochs=1)
 
 
 def test_rates_are_read_and_sorted() -> None:
-    assert CompareConfig(learning_rates=parse_rates("1e-3, 3e-4")).learning_rates == (3e-4, 1e-3)
-    with pytest.raises(ConfigError, match="fast"):
-        parse_rates("1e-3,fast")
+    assert CompareConfig(learning_rates=parse_rates("1e-3, 3e-4", "--rates")).learning_rates == (
+        3e-4,
+        1e-3,
+    )
+    with pytest.raises(ConfigError, match="--rates 1e-3,fast"):
+        parse_rates("1e-3,fast", "--rates")
 
 
 def test_what_the_data_has_not_is_left_out_and_said(tmp_path: Path) -> None:

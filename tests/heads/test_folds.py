@@ -15,7 +15,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, automatic, make_folds
 from heads.head import HeadConfig
 from heads.losses import LossConfig
-from heads.results import load_head, trial_file
+from heads.results import load_head
 from heads.search.candidates import Candidates, Selection, selection_scores
 from heads.search.config import SearchConfig
 from heads.search.run import search_heads
@@ -211,49 +211,55 @@ def test_the_score_is_macro_f1_over_all_rows_together() -> None:
     assert selection_scores(said, gold) == expected
 
 
-def test_a_search_on_folds_selects_by_them_and_trains_the_best_on_train(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_search_on_folds_selects_by_them_and_trains_the_best_on_both(
+    refit: bool, tmp_path: Path
+) -> None:
     folder = tmp_path / "search"
-    report = small_search(folder, 13, folds="3", ensemble=2)
+    report = small_search(folder, 13, folds="3", ensemble=2, refit=refit)
     best = report.best
     assert report.selected_on == "folds"
     assert best.selected_on == "3 folds of train and dev, each one group of speakers"
-    assert set(best.scores) == {"folds", "dev", "test"}
+    # A head that learnt from dev has no score there.
+    splits = {"folds", "test"} if refit else {"folds", "dev", "test"}
+    assert set(best.scores) == set(report.reference.scores) == splits
+    assert best.trained_on == report.reference.trained_on == ("train+dev" if refit else "train")
     assert best.scores["folds"].n == 48
     assert best.dev_macro_f1 == pytest.approx(best.scores["folds"].macro_f1)
-    assert report.reference.folds is not None
     assert report.ensemble is not None
-    assert set(report.ensemble.scores) == {"folds", "dev", "test"}
+    assert set(report.ensemble.scores) == splits
     assert len(report.fold_scores) == 3
     text = report.to_text()
     for part in (
         "3 folds",
         "over 3 folds: UA",
-        "part of the folds",
-        "on train alone",
-        "the same folds",
+        f"then trained on {best.trained_on},",
+        f"on the folds, trained on {best.trained_on}",
     ):
         assert part in text
-    # The kept head is the one that its record describes, trained on the training set.
+    # The kept head is the one that its record describes, trained on these rows.
     dataset = small_dataset()
     head, record = load_head(folder)
+    rows = torch.cat([dataset.rows(name) for name in best.trained_on.split("+")]).sort().values
     candidates = Candidates(
         [(record.head, record.training)],
         VectorStore(dataset),
         record.schedule,
-        Selection.of(dataset, None),
+        Selection(rows, rows),
     )
     for _ in range(record.schedule.epochs):
         candidates.run_epoch()
     for name, value in candidates.heads[0].state_dict().items():
         torch.testing.assert_close(head.state_dict()[name], value, atol=1e-4, rtol=1e-3)
-    assert all(trial_file(folder, line.number).is_file() for line in report.top)
+    kept = {path.stem for path in (folder / "trials").glob("*.json")}
+    assert kept == {f"{number:05}" for number in {record.trial, *report.ensemble.trials}}
 
 
 def test_a_search_on_folds_resumes_and_never_sees_the_test_set(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"folds": "2", "epochs": 3, "cohort": 11}
-    small_search(tmp_path / "one", 13, **options)
-    small_search(tmp_path / "two", 11, **options)
-    small_search(tmp_path / "two", 13, dataset=relabelled(small_dataset(), "test"), **options)
+    options: dict[str, Any] = {"folds": "2", "epochs": 3, "cohort": 6}
+    small_search(tmp_path / "one", 16, **options)
+    small_search(tmp_path / "two", 14, **options)
+    small_search(tmp_path / "two", 16, dataset=relabelled(small_dataset(), "test"), **options)
     assert essence(stored_trials(tmp_path / "one")) == essence(stored_trials(tmp_path / "two"))
 
 

@@ -15,7 +15,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.layers import origin_of_head
 from heads.results import load_head
-from heads.search.space import Space, published_params, trial_configs
+from heads.search.space import Space, start_params, trial_configs
 from heads.search.space_file import narrow
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 from tests.heads.searches import make_origin, small_dataset, small_search
@@ -83,7 +83,7 @@ def test_every_kind_draws_its_layer_and_those_that_weigh_do_not() -> None:
     space = Space.of(several(make_dataset()))
     assert space.axes["audio_layer"].values == (1, 2, 3)  # type: ignore[union-attr]
     assert "text_layer" not in space.axes
-    published, _ = published_params(space)
+    published, _ = start_params(space)
     for name, params in published.items():
         assert params["audio_layer"] == 2, name
         head, _ = trial_configs(FixedTrial({**params, "audio_layer": 3}), space, 0)

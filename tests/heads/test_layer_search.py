@@ -16,7 +16,7 @@ from heads.origin import Origin
 from heads.results import load_head, trial_file
 from heads.search import weighing
 from heads.search.axes import Choice
-from heads.search.space import PUBLISHED, Space, published_params, trial_configs
+from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
 from heads.search.space_file import narrow
 from heads.search.weighing import weighing_notes
 from heads.training import predict
@@ -30,7 +30,7 @@ TOP = {"audio": 4, "text": 2}
 
 def test_a_modality_with_one_layer_is_read_as_ever_beside_one_that_is_weighed() -> None:
     space = Space.of(with_lower(make_dataset(6)))
-    params = {**published_params(space)[0]["statistics"], "layers": "weighted"}
+    params = {**start_params(space)[0]["statistics"], "layers": "weighted"}
     head, _ = trial_configs(optuna.trial.FixedTrial(params), space, seed=0)
     assert head.pooling["audio"] == {"kind": "statistics", "layers": 3}
     assert head.pooling["text"] == {"kind": "statistics"}
@@ -70,10 +70,10 @@ def test_only_average_and_statistics_of_such_a_modality_weigh_layers(tied: bool)
     assert {("audio", kind, layers) for kind in KINDS for layers in (1, 3)} <= seen
 
 
-def test_published_configurations_read_the_highest_layer() -> None:
+def test_starts_read_the_highest_layer() -> None:
     space = Space.of(with_lower(make_dataset(6)))
-    params, notes = published_params(space)
-    assert list(params) == list(PUBLISHED)
+    params, notes = start_params(space)
+    assert list(params) == list(STARTS)
     assert notes == ()
     for values in params.values():
         head, _ = trial_configs(optuna.trial.FixedTrial(values), space, seed=0)
@@ -83,9 +83,10 @@ def test_published_configurations_read_the_highest_layer() -> None:
 def test_a_space_fixed_to_weighing_leaves_published_poolings_of_one_layer_out() -> None:
     space = narrow(Space.of(with_lower(make_dataset(6))), {"layers": "weighted"}, "space.toml")
     assert space.axes["layers"] == Choice(("weighted",))
-    params, notes = published_params(space)
-    assert set(PUBLISHED) - set(params) == set(KINDS)
-    assert notes == ("Published configurations outside the narrowed space: average, statistics.",)
+    params, notes = start_params(space)
+    left_out = [*PROBES, *KINDS]
+    assert list(params) == [name for name in PUBLISHED if name not in KINDS]
+    assert notes == (f"Starting configurations outside the narrowed space: {', '.join(left_out)}.",)
 
 
 def test_the_axis_of_a_space_without_layers_to_weigh_is_refused_with_what_to_do() -> None:
@@ -170,7 +171,7 @@ def test_a_search_goes_on_over_the_same_layers_alone(searched: Path) -> None:
 def test_heads_of_one_layer_in_the_same_search_say_so(tmp_path: Path) -> None:
     small_search(tmp_path, 2, dataset=with_lower(small_dataset()), epochs=1)
     record = load_head(trial_file(tmp_path, 0))[1]
-    assert record.published == "average"
+    assert record.start == "linear average standardise decay 0.01"
     assert record.params["layers"] == "top"
     assert record.origin.layers == make_origin().layers
     assert record.layer_weights == {}

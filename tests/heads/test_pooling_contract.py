@@ -13,6 +13,7 @@ import heads.pooling.segments
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.pooling import build_pooling, pooling_kinds
+from heads.pooling.attentive import AttentivePooling
 from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.pooling.view import Affine, View
 from tests.heads import references
@@ -43,6 +44,9 @@ LAYERED: list[dict[str, Any]] = [
 ]
 KINDS = ATTENTIVE + FIXED + LAYERED
 NAMES = ["-".join(str(value) for value in kind.values()) for kind in KINDS]
+every_attentive_kind = pytest.mark.parametrize(
+    "description", ATTENTIVE, ids=NAMES[: len(ATTENTIVE)]
+)
 every_kind = pytest.mark.parametrize("description", KINDS, ids=NAMES)
 
 
@@ -66,8 +70,10 @@ def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frame
 
 
 def build(description: dict[str, Any], dim: int, stack: int = 1) -> nn.Module:
-    """A pooling whose layers, where it weighs several, do not all count the same."""
+    """A pooling whose frames, and layers where it weighs several, do not all count the same."""
     module = build_pooling(description, dim, stack)
+    if isinstance(module, AttentivePooling):
+        nn.init.uniform_(module.weight, -0.25, 0.25)
     if isinstance(module, LayerWeightedPooling):
         nn.init.normal_(module.layer_scores, std=0.1)
     return module
@@ -204,7 +210,7 @@ def test_attention_sums_to_one_over_each_utterance(description: dict[str, Any]) 
         torch.testing.assert_close(total, torch.ones_like(total))
 
 
-@pytest.mark.parametrize("description", ATTENTIVE, ids=NAMES[: len(ATTENTIVE)])
+@every_attentive_kind
 def test_attention_agrees_with_the_equations(description: dict[str, Any]) -> None:
     module: Any = build(description, DIM, 2)
     sharpen(module)
@@ -229,6 +235,49 @@ def test_attention_agrees_with_the_equations(description: dict[str, Any]) -> Non
             ]
         )
         np.testing.assert_allclose(weights[s].detach().numpy(), expected, atol=1e-4)
+
+
+@every_attentive_kind
+@pytest.mark.parametrize("drawn", ["by torch", "from a seed"])
+def test_a_fresh_attentive_pooling_is_uniform_and_pools_as_statistics(
+    drawn: str, description: dict[str, Any]
+) -> None:
+    module: Any = build_pooling(description, DIM, 2)
+    if drawn == "from a seed":
+        module.reset(torch.Generator().manual_seed(3))
+    assert not module.weight.any()
+    frames = make_frames([7, 1, 30])
+    shares = 1 / frames.lengths.repeat_interleave(frames.lengths).float()
+    attention = module.attention(frames)
+    torch.testing.assert_close(attention, shares[None, :, None].expand_as(attention))
+    mean, deviation = build_pooling({"kind": "statistics"}, DIM)(frames)[0].chunk(2, dim=1)
+    queries, heads_ = module.config.queries, module.config.heads
+    parts = torch.stack([mean.unflatten(1, (heads_, -1)), deviation.unflatten(1, (heads_, -1))], 2)
+    expected = parts.flatten(1).repeat(1, queries)
+    for pooled in module(frames):
+        torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
+
+
+@every_attentive_kind
+def test_every_parameter_of_a_fresh_attentive_pooling_comes_to_be_learnt(
+    description: dict[str, Any],
+) -> None:
+    """Output weights have a gradient at once, hidden units as soon as these are not 0."""
+    module: Any = build_pooling(description, DIM, 2)
+    frames = make_frames([7, 30], centre=0.0)
+    aim = torch.randn(2, 2, module.config.out_dim(DIM))
+    for step in range(2):
+        module.zero_grad()
+        (module(frames) - aim).square().sum().backward()
+        for name, parameter in module.named_parameters():
+            assert parameter.grad.any() == (name == "weight" or step > 0), name
+        with torch.no_grad():
+            module.weight -= 0.1 * module.weight.grad
+
+
+@every_kind
+def test_what_decides_which_frames_count_is_declared(description: dict[str, Any]) -> None:
+    assert build_pooling(description, DIM).learns_weights == (description in ATTENTIVE)
 
 
 @every_kind

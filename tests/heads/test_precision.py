@@ -14,6 +14,7 @@ from heads.head import Head, HeadConfig, stack_logits
 from heads.precision import choose_precision
 from heads.training import Cohort, Schedule, TrainingConfig, gather, predict
 from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset
+from tests.scorers import draw_scorers
 
 
 def half_precision(dataset: Dataset, centre: float = 0.0, spread: float = 1.0) -> Dataset:
@@ -46,7 +47,7 @@ def test_deviations_of_frames_far_from_zero_are_kept(pooling: dict[str, object])
 def test_logits_are_those_of_full_precision_to_its_resolution() -> None:
     plain = half_precision(make_dataset(60))
     rows = torch.arange(60)
-    heads = [Head(config, k) for k, config in enumerate(make_configs())]
+    heads = [draw_scorers(Head(config, k), k) for k, config in enumerate(make_configs())]
     expected = stack_logits(heads, gather(VectorStore(plain), heads, rows)).detach()
     store = VectorStore(plain, "bf16")
     found = stack_logits(heads, gather(store, heads, rows)).detach()
@@ -59,11 +60,11 @@ def test_a_trial_alone_equals_the_trial_in_a_cohort() -> None:
 
     def trained(members: list[int]) -> torch.Tensor:
         cohort = Cohort(
-            [Head(configs[k], k) for k in members],
+            [draw_scorers(Head(configs[k], k), k) for k in members],
             [TrainingConfig(1e-3, seed=k) for k in members],
             store,
             rows,
-            Schedule(10, 10),
+            Schedule(10, 10, frames=5),
         )
         for _ in range(10):
             cohort.run_epoch()

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from corpora.errors import CacheError, ConfigError, MissingExtraError
 from heads.results import load_head, trial_file
 from heads.search.config import SearchConfig
-from heads.search.space import PUBLISHED, Space, trial_configs
+from heads.search.space import PROBES, STARTS, Space, trial_configs
 from heads.search.storage import close
 from heads.search.study import STUDY_NAME, HeadStudy, SharedStudy
-from tests.heads.searches import finished, small_dataset, small_search
+from tests.heads.searches import finished, small_dataset, small_search, untimed
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,8 +50,8 @@ def check_all_done(trials: list[FrozenTrial], count: int) -> None:
         TrialState.PRUNED,
         TrialState.FAIL,
     }
-    names = Counter(trial.user_attrs.get("published") for trial in done)
-    assert {name: names[name] for name in PUBLISHED} == dict.fromkeys(PUBLISHED, 1)
+    names = Counter(trial.user_attrs.get("start") for trial in done)
+    assert {name: names[name] for name in STARTS} == dict.fromkeys(STARTS, 1)
     drawn = {tuple(sorted(trial.params.items())) for trial in done}
     assert len(drawn) == count
     # What was given up was run again.
@@ -73,13 +73,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_make_n_trials_in_all(same_folder: bool, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     folders = [tmp_path / "one" / "search", tmp_path / ("one" if same_folder else "two") / "search"]
-    processes = [start(url, folder, 23) for folder in folders]
+    processes = [start(url, folder, 27) for folder in folders]
     said = [process.communicate(timeout=300)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     trials = trials_at(url)
-    check_all_done(trials, 23)
-    assert sum(int(added) for added, _, _ in said) == 23
-    assert {total for _, total, _ in said} == {"23"}
+    check_all_done(trials, 27)
+    assert sum(int(added) for added, _, _ in said) == 27
+    assert {total for _, total, _ in said} == {"27"}
     # Both end with the same winner, whoever trained it, and have its weights.
     assert len({best for _, _, best in said}) == 1
     for folder in folders:
@@ -90,24 +90,24 @@ def test_two_processes_make_n_trials_in_all(same_folder: bool, tmp_path: Path) -
 @pytest.mark.usefixtures("quick")
 def test_trials_of_a_killed_process_are_run_by_another(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    process = start(url, tmp_path / "killed", 15, hang_after=2)
+    process = start(url, tmp_path / "killed", 23, hang_after=2)
     sign = tmp_path / "killed.hangs"
     end = time.monotonic() + 120
     while not sign.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.1)
     assert sign.exists()
     running = [trial for trial in trials_at(url) if trial.state == TrialState.RUNNING]
-    assert len(running) == 5
+    assert len(running) == len(PROBES)
     process.kill()
     process.communicate()
-    report = small_search(tmp_path / "alive", 15, storage=url, cohort=5, epochs=3)
-    assert report.added == report.completed + report.halved == 15
+    report = small_search(tmp_path / "alive", 23, storage=url, cohort=5, epochs=3)
+    assert report.added == report.completed + report.halved == 23
     trials = trials_at(url)
-    check_all_done(trials, 15)
+    check_all_done(trials, 23)
     again = {tuple(sorted(trial.params.items())): trial for trial in finished(trials)}
     for trial in running:
         same = again[tuple(sorted(trial.params.items()))]
-        assert same.user_attrs == trial.user_attrs
+        assert untimed(same) == untimed(trial)
 
 
 def take(study: HeadStudy, count: int, total: int) -> list[int]:

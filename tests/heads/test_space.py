@@ -10,14 +10,20 @@ import pytest
 
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
+from heads.search.axes import Choice, Range
 from heads.search.space import (
+    PROBES,
+    PUBLISHED,
+    PUBLISHED_REST,
     SPEECH_KINDS,
+    STARTS,
     Space,
-    published_params,
     seed_from,
+    start_params,
     trial_configs,
     trial_seed,
 )
+from heads.training import SCORER_RATE
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
@@ -44,23 +50,93 @@ def draws(space: Space, count: int = 100) -> list[HeadConfig]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_published_configuration_is_the_preset_of_that_name(name: str) -> None:
-    params = published_params(SPACE)[0][name]
+    params = start_params(SPACE)[0][name]
     head, training = trial_configs(optuna.trial.FixedTrial(params), SPACE, seed=5)
     assert pooling_config(head.pooling["audio"]) == pooling_config(PRESETS[name])
     assert head.modalities == ("audio", "text")
-    assert (head.input_norm, training.loss.kind, training.loss.gamma) == ("none", "focal", 2.0)
-    assert (training.loss.class_weight, training.weight_decay, training.seed) == (True, 0.01, 5)
+    assert (head.input_norm, head.mlp_width, head.dropout) == ("standardise", 256, 0.1)
+    assert (training.loss.kind, training.loss.class_weight) == ("cross_entropy", True)
+    assert (training.learning_rate, training.scorer_rate) == (3e-3, SCORER_RATE)
+    assert (training.weight_decay, training.seed) == (0.01, 5)
+    assert all(params[axis] == value for axis, value in PUBLISHED_REST.items())
 
 
-def test_every_published_configuration_is_there() -> None:
-    params, notes = published_params(SPACE)
-    assert list(params) == list(PRESETS)
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_is_a_linear_classifier_of_a_fixed_pooling(name: str) -> None:
+    params = start_params(SPACE)[0][name]
+    head, training = trial_configs(optuna.trial.FixedTrial(params), SPACE, seed=5)
+    assert head.mlp_width == 0
+    assert {pooling["kind"] for pooling in head.pooling.values()} <= {"average", "statistics"}
+    assert not Head(head).scorer_parameters()
+    own = {name: getattr(training, name) for name in ("learning_rate", "weight_decay")}
+    assert own == {axis: PROBES[name][axis] for axis in own}
+    assert head.input_norm == PROBES[name]["input_norm"]
+    assert params["loss"] == PUBLISHED_REST["loss"]
+
+
+def test_probes_come_first_then_published_configurations() -> None:
+    params, notes = start_params(SPACE)
+    assert list(params) == [*PROBES, *PRESETS] == list(STARTS)
     assert notes == ()
+    assert list(PUBLISHED) == list(PRESETS)
+    assert list(start_params(SPACE, PUBLISHED)[0]) == list(PRESETS)
+
+
+def test_starts_lie_within_what_is_drawn() -> None:
+    for params in start_params(SPACE)[0].values():
+        for name, value in params.items():
+            axis = SPACE.axes[name]
+            if isinstance(axis, Range):
+                assert axis.low <= value <= axis.high
+            else:
+                assert value in axis.values
+
+
+def test_axes_of_training_are_those_that_frozen_features_need() -> None:
+    axes = SPACE.axes
+    assert axes["mlp_width"] == Choice((0, 64, 256))
+    drawn = {
+        name: (axis.low, axis.high, axis.log)
+        for name, axis in axes.items()
+        if isinstance(axis, Range)
+    }
+    assert drawn["learning_rate"] == (3e-4, 3e-2, True)
+    assert drawn["weight_decay"] == (1e-3, 3.0, True)
+    assert drawn["scorer_rate"] == (1e-2, 1.0, True)
+    assert drawn["dropout"] == (0.0, 0.5, False)
+
+
+def test_only_heads_with_attention_draw_a_rate_of_scorers() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(60):
+        trial = study.ask()
+        head, training = trial_configs(trial, SPACE, seed=0)
+        kind = head.pooling[head.modalities[0]]["kind"]
+        assert ("scorer_rate" in trial.params) == (kind == "mqmha")
+        assert training.scorer_rate == trial.params.get("scorer_rate", SCORER_RATE)
+        seen.add(kind)
+    assert len(seen) > 3
+
+
+@pytest.mark.parametrize(
+    ("axis", "limits"),
+    [
+        (Range(0.0, 0.5), (0.0, 0.5)),
+        (Range(0.1, 0.5, least=0.0), (0.0, 0.5)),
+        (Range(0.1, 0.5, most=2.0), (0.1, 2.0)),
+        (Range(0.1, 0.5, least=0.05, most=2.0), (0.05, 2.0)),
+    ],
+)
+def test_limits_of_an_axis_are_its_range_unless_they_are_said(
+    axis: Range, limits: tuple[float, float]
+) -> None:
+    assert axis.limits == limits
 
 
 def test_published_heads_that_do_not_divide_the_features_are_left_out_with_a_note() -> None:
-    params, notes = published_params(replace(SPACE, dims={"audio": 32, "text": 6}))
-    assert set(PRESETS) - set(params) == {"MQMHA 2/4", "MQMHA 4/4"}
+    params, notes = start_params(replace(SPACE, dims={"audio": 32, "text": 6}))
+    assert set(STARTS) - set(params) == {"MQMHA 2/4", "MQMHA 4/4"}
     assert len(notes) == 2
     assert "do not divide 32 and 6" in notes[0]
 
@@ -73,13 +149,13 @@ def test_heads_that_do_not_divide_the_features_are_never_drawn() -> None:
 def test_kinds_that_need_speech_are_left_out_without_it() -> None:
     space = replace(SPACE, speech=False)
     assert not {head.pooling[head.modalities[0]]["kind"] for head in draws(space)} & {*SPEECH_KINDS}
-    params, notes = published_params(space)
-    assert set(PRESETS) - set(params) == {*SPEECH_KINDS}
+    params, notes = start_params(space)
+    assert set(STARTS) - set(params) == {*SPEECH_KINDS}
     assert len(notes) == 2
 
 
 def test_text_has_no_silence_so_speech_kinds_average_it() -> None:
-    params = published_params(SPACE)[0]["vad_average"]
+    params = start_params(SPACE)[0]["vad_average"]
     head, _ = trial_configs(optuna.trial.FixedTrial(params), SPACE, seed=0)
     assert head.pooling["text"] == {"kind": "average"}
 
@@ -98,8 +174,8 @@ def test_untied_modalities_are_also_pooled_in_different_ways() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_published_configurations_pool_both_modalities_tied_or_not(tied: bool) -> None:
-    for params in published_params(replace(SPACE, tied=tied))[0].values():
+def test_starts_pool_both_modalities_tied_or_not(tied: bool) -> None:
+    for params in start_params(replace(SPACE, tied=tied))[0].values():
         head, _ = trial_configs(optuna.trial.FixedTrial(params), replace(SPACE, tied=tied), seed=0)
         kinds = {name: pooling["kind"] for name, pooling in head.pooling.items()}
         assert kinds["text"] in (kinds["audio"], "average")
@@ -109,7 +185,7 @@ def test_published_configurations_pool_both_modalities_tied_or_not(tied: bool) -
 def test_one_modality_is_searched_alone(modality: str) -> None:
     space = Space(LABELS, {modality: 32}, speech=modality == "audio")
     assert {head.modalities for head in draws(space, 20)} == {(modality,)}
-    params, _ = published_params(space)
+    params, _ = start_params(space)
     assert {p["modalities"] for p in params.values()} == {modality}
 
 

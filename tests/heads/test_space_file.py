@@ -12,7 +12,7 @@ import pytest
 from corpora.errors import ConfigError, MissingStepError
 from corpora.protocol import all_protocols
 from heads.search.axes import Choice, Range
-from heads.search.space import PUBLISHED, Space, published_params, trial_configs
+from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
 from heads.search.space_file import narrow, narrowed, read_space
 from tests.heads.synthetic import LABELS
 
@@ -73,7 +73,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ({"dropout": 0.9}, "expected a part of 0 to 0.5"),
         ({"dropout": [0.1, 0.2]}, "expected a number or"),
         ({"dropout": "low"}, "expected a number or"),
-        ({"learning_rate": {"low": 1e-3, "hgih": 1e-4}}, "low = 1e-05, high = 0.003"),
+        ({"learning_rate": {"low": 1e-3, "hgih": 1e-4}}, "low = 1e-06, high = 1"),
         ({"learning_rate": {"low": 1e-3, "high": 1e-4}}, "expected a part of"),
         ({"audio_pooling": "max"}, "there is no axis"),
         ({"loss": "votes"}, "Values: focal"),
@@ -111,21 +111,71 @@ def test_losses_from_votes_are_there_where_votes_are() -> None:
     assert voted.axes["loss"] == Choice(("votes",))
 
 
-def test_published_configurations_outside_the_file_are_left_out_with_a_note() -> None:
-    chosen, notes = published_params(narrow(SPACE, {"pooling": ["max", "statistics"]}, ""))
-    assert list(chosen) == ["max", "statistics"]
+def test_starts_outside_the_file_are_left_out_with_a_note() -> None:
+    chosen, notes = start_params(narrow(SPACE, {"pooling": ["max", "statistics"]}, ""))
+    probes = [name for name, start in PROBES.items() if start["pooling"] == "statistics"]
+    assert list(chosen) == [*probes, "max", "statistics"]
     assert len(notes) == 1
-    assert all(name in notes[0] for name in PUBLISHED if name not in chosen)
+    assert all(name in notes[0] for name in STARTS if name not in chosen)
 
 
-def test_published_configurations_take_what_the_file_fixes_beside_the_pooling() -> None:
-    chosen, notes = published_params(narrow(SPACE, {"learning_rate": 1e-4, "dropout": 0.1}, ""))
-    assert list(chosen) == list(PUBLISHED)
+def test_starts_take_what_the_file_fixes_beside_the_pooling() -> None:
+    chosen, notes = start_params(narrow(SPACE, {"learning_rate": 1e-4, "dropout": 0.1}, ""))
+    # With one rate probes of one pooling and decay differ in their normalisation alone.
+    assert list(chosen) == list(STARTS)
     assert {params["learning_rate"] for params in chosen.values()} == {1e-4}
     assert notes == (
-        "Published configurations take learning_rate = 0.0001 from the narrowed space, "
-        "instead of 0.001.",
+        "Published poolings take learning_rate = 0.0001 from the narrowed space, instead of 0.003.",
     )
+
+
+def test_probes_that_a_file_makes_the_same_are_tried_once() -> None:
+    fixed = {"weight_decay": 0.01, "input_norm": "none"}
+    chosen, _ = start_params(narrow(SPACE, fixed, ""), PROBES)
+    assert [params["pooling"] for params in chosen.values()] == ["average", "statistics"]
+    assert {params["input_norm"] for params in chosen.values()} == {"none"}
+
+
+def test_a_file_without_linear_classifiers_leaves_the_probes_out() -> None:
+    chosen, notes = start_params(narrow(SPACE, {"mlp_width": [64, 256]}, ""))
+    assert list(chosen) == list(PUBLISHED)
+    assert len(notes) == 1
+    assert all(name in notes[0] for name in PROBES)
+
+
+@pytest.mark.parametrize(
+    ("axis", "value"),
+    [
+        ("learning_rate", 1e-5),
+        ("learning_rate", 0.1),
+        ("weight_decay", 0.0),
+        ("scorer_rate", 2.0),
+        ("scorer_rate", 0.0),
+    ],
+)
+def test_a_number_may_be_fixed_beyond_the_range_that_is_drawn(axis: str, value: float) -> None:
+    plain = SPACE.axes[axis]
+    assert isinstance(plain, Range)
+    assert not plain.low <= value <= plain.high
+    space = narrow(SPACE, {axis: value}, "")
+    for params in drawn(space):
+        assert params.get(axis, value) == value
+    starts, _ = start_params(space)
+    assert {params[axis] for params in starts.values()} == {value}
+
+
+def test_a_range_may_reach_beyond_what_is_drawn() -> None:
+    space = narrow(SPACE, {"learning_rate": {"low": 1e-6, "high": 1e-4}}, "")
+    assert space.axes["learning_rate"] == Range(1e-6, 1e-4, log=True)
+    assert all(1e-6 <= params["learning_rate"] <= 1e-4 for params in drawn(space))
+
+
+@pytest.mark.parametrize(
+    ("axis", "value"), [("learning_rate", 1e-7), ("weight_decay", 11), ("dropout", 0.6)]
+)
+def test_what_lies_beyond_the_limits_is_refused(axis: str, value: float) -> None:
+    with pytest.raises(ConfigError, match="expected a part of"):
+        narrow(SPACE, {axis: value}, "")
 
 
 def test_somebody_elses_settings_hold_where_the_file_says_nothing(tmp_path: Path) -> None:

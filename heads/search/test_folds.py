@@ -1,0 +1,343 @@
+"""Every fold a test set: the whole search repeated inside each, and the predictions pooled.
+
+In each repetition one fold is tested on. The layer, the head and the reference are chosen on the
+others alone, trained on them, and say what the left-out utterances are: each is scored once, by a
+head that had no part of it. The searches lie in folders of their own, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.encoders.device import choose_device
+from cache.inputs import utterance_keys
+from cache.layers import layers_text
+from corpora.errors import ConfigError, ManifestError
+from corpora.files import write_json
+from corpora.folds import UNITS, Division, divide, folds_by, folds_of_count
+from corpora.manifest import Manifest
+from corpora.text_table import aligned, wrapped
+from corpora.work import Work, command_line
+from heads.dataset import Dataset, VectorStore
+from heads.folds import MOST_FOLDS, make_folds
+from heads.leakage import refuse_shared_recordings
+from heads.load import load_dataset, read_origin
+from heads.metrics import Report, classification_report, score_cells
+from heads.reference import best_layers
+from heads.results import TEST_FOLD_PREDICTIONS, TEST_FOLDS, TEST_FOLDS_FOLDER, load_head
+from heads.search.config import SearchConfig
+from heads.search.run import search_heads
+from heads.search.score_table import verdict
+from heads.search.summary import SearchReport, trial_title
+from heads.search.tables import write_predictions
+from heads.statistics.comparison import Difference, paired_differences
+from heads.training import predict
+
+FORMAT, VERSION = "emopool-test-folds", 1
+CHOICES = "speaker, session, protocol, or a number of folds from 3 on"
+
+
+@dataclass(frozen=True)
+class TestFold:
+    """One repetition.
+
+    Attributes:
+        name: of the fold that was tested on.
+        head: what was chosen, in words.
+        layers: by modality the layers that the head reads.
+        reference: what the regression is, in words.
+        report: of the head on the fold.
+        reference_report: of the regression on it.
+    """
+
+    # pytest would take the class for tests.
+    __test__ = False
+
+    name: str
+    head: str
+    layers: str
+    reference: str
+    report: Report
+    reference_report: Report
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **{name: getattr(self, name) for name in ("name", "head", "layers", "reference")},
+            "report": self.report.to_json(),
+            "reference_report": self.reference_report.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class TestFoldsReport:
+    """What all repetitions found.
+
+    Attributes:
+        unit: what a fold is, in words.
+        report: of the heads on all folds together.
+        reference: of the regressions on them.
+        difference: head minus reference; None where speakers are too few to say.
+        reason: why there is none; "" otherwise.
+        folds: each by itself.
+        notes: what the user should know.
+        files: what was written.
+        work: the work folder.
+    """
+
+    __test__ = False
+
+    unit: str
+    report: Report
+    reference: Report
+    difference: Difference | None
+    reason: str
+    folds: tuple[TestFold, ...]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+    work: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "unit": self.unit,
+            "report": self.report.to_json(),
+            "reference": self.reference.to_json(),
+            "difference": self.difference and self.difference.to_json(),
+            "reason": self.reason,
+            "folds": [fold.to_json() for fold in self.folds],
+            "notes": list(self.notes),
+            "files": [str(path) for path in self.files],
+        }
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        rows = [("test fold", "head", "macro-F1", "reference", "utterances")]
+        rows += [
+            (
+                fold.name,
+                f"{fold.head}, {fold.layers}",
+                f"{fold.report.macro_f1:.3f}",
+                f"{fold.reference_report.macro_f1:.3f}",
+                f"{fold.report.n:,}",
+            )
+            for fold in self.folds
+        ]
+        scores: list[tuple[str, ...]] = [("", "macro-F1", "UA", "WA", "utterances", "weighted F1")]
+        for title, report in (("search", self.report), ("reference", self.reference)):
+            scores.append((title, *score_cells(report), f"{report.weighted_f1:.3f}"))
+        own = [fold.report for fold in self.folds]
+        reason = self.report.interval_reason
+        intervals = (
+            f"No intervals: {reason}."
+            if self.report.intervals is None
+            else f"95 % intervals over {self.report.speakers} test speakers"
+            f"{f'; {reason}' if reason else ''}."
+        )
+        lines = [
+            *verdict(self.difference, self.report.macro_f1 - self.reference.macro_f1, "all folds"),
+            f"The whole search was repeated for each {self.unit} as the test set; the predictions "
+            f"of {len(self.folds)} searches are scored together.",
+            *(f"Note: {note}" for note in self.notes),
+        ]
+        return "\n".join(
+            [
+                *(line for paragraph in lines for line in wrapped(paragraph)),
+                "",
+                *aligned(rows, right=(2, 3, 4)),
+                "",
+                *aligned(scores, right=(4, 5)),
+                intervals,
+                *(
+                    []
+                    if self.difference is None
+                    else [f"Search minus reference: {self.difference}."]
+                ),
+                *([f"No paired interval: {self.reason}."] if self.reason else []),
+                f"Mean and standard deviation over folds: {spread(own)}.",
+                "",
+                "Wrote:",
+                *(f"  {path}" for path in self.files),
+                "",
+                f"Next: {command_line('search', self.work)}   (a head to use, chosen on train and "
+                "dev)",
+            ]
+        )
+
+
+def spread(reports: Sequence[Report]) -> str:
+    """Mean and standard deviation of each score over folds, as the field reports them."""
+    cells = []
+    for title, name in (
+        ("macro-F1", "macro_f1"),
+        ("UA", "uar"),
+        ("WA", "accuracy"),
+        ("weighted F1", "weighted_f1"),
+    ):
+        values = np.array([getattr(report, name) for report in reports])
+        cells.append(f"{title} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
+    return ", ".join(cells)
+
+
+def search_test_folds(
+    work: Work,
+    manifest: Manifest,
+    how: str,
+    config: SearchConfig | None = None,
+    *,
+    fresh: bool = False,
+    show_progress: bool = False,
+) -> TestFoldsReport:
+    """Repeat the search for every fold as the test set; results go to `WORK/search`.
+
+    Args:
+        work: the work folder that `extract` filled.
+        manifest: the utterances. Its splits have no part in it, but for rows without one.
+        how: `speaker` or `session`, one fold each; `protocol`, the manifest's own folds; or a
+            number of groups of speakers.
+        config: of each search.
+        fresh: remove earlier searches first.
+        show_progress: whether to draw progress bars.
+
+    Raises:
+        ConfigError: another word, or a study in a database.
+        ManifestError: the utterances do not say which speaker, session or fold they are of, or
+            there are fewer than three.
+    """
+    config = config or SearchConfig()
+    if config.shared:
+        raise ConfigError(
+            "--test-folds makes a study for each fold, and --storage names one. Leave one out."
+        )
+    dataset = load_dataset(
+        work, manifest, config.modalities, choose_device(config.device), others=True
+    )
+    utterances, names = _fold_names(dataset, how)
+    dataset = replace(dataset, utterances=utterances)
+    keys = utterance_keys(work, utterances)
+    found: list[TestFold] = []
+    pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, probabilities, the reference's classes
+    folds = divide(utterances, names).folds
+    root = work.search / TEST_FOLDS_FOLDER
+    for number, name in enumerate(folds, start=1):
+        division = divide(utterances, names, name)
+        refuse_shared_recordings(division.utterances, keys)
+        own = _with_chosen_layers(replace(dataset, utterances=division.utterances), config)
+        divided = replace(manifest, utterances=division.utterances)
+        origin = replace(read_origin(work, divided, own.frames), layers=_layers(own))
+        folder = root / _folder_name(number, name)
+        title = f"Fold {name} ({number} of {len(folds)})"
+        report = search_heads(
+            own, folder, origin, config, fresh=fresh, show_progress=show_progress, title=title
+        )
+        rows = own.rows("test")
+        said = predict([load_head(folder)[0]], VectorStore(own), rows)[0]
+        pooled.append((rows, said, torch.tensor(report.reference.predicted["test"])))
+        found.append(_fold(name, report))
+    rows, said, other = (torch.cat(parts) for parts in zip(*pooled, strict=True))
+    gold, speakers = dataset.targets(rows).numpy(), dataset.speakers(rows)
+    differences, reason = paired_differences(
+        gold, said.argmax(-1)[None].numpy(), other.numpy(), len(dataset.labels), speakers
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    files = (work.search / TEST_FOLDS, work.search / TEST_FOLD_PREDICTIONS, root)
+    result = TestFoldsReport(
+        unit=how if how in UNITS else "fold",
+        report=classification_report(gold, said.numpy(), dataset.labels, speakers),
+        reference=classification_report(gold, other.numpy(), dataset.labels, speakers),
+        difference=differences[0] if differences else None,
+        reason="" if differences else reason,
+        folds=tuple(found),
+        notes=(*_notes(dataset, divide(utterances, names)),),
+        files=files,
+        work=work.root,
+    )
+    write_predictions(files[1], dataset, {"test": (rows, said)})
+    write_json(files[0], {"format": FORMAT, "version": VERSION, **result.to_json()})
+    return result
+
+
+def _fold_names(dataset: Dataset, how: str) -> tuple[tuple[Any, ...], list[str]]:
+    """The utterances that count, and the fold of each."""
+    if how == "protocol":
+        names = [u.fold if u.label else "" for u in dataset.utterances]
+        if not any(names):
+            raise ManifestError(
+                "The manifest has no folds. Prepare the corpus with a protocol of folds "
+                "(`prepare CORPUS ROOT --protocol NAME`), or ask for --test-folds speaker."
+            )
+        return dataset.utterances, names
+    # A row without a split was left out by the user or a protocol.
+    utterances = tuple(u if u.split else replace(u, label="") for u in dataset.utterances)
+    if how in UNITS:
+        names = folds_by(utterances, how)
+    elif how.isdecimal() and 3 <= int(how) <= MOST_FOLDS:
+        names = folds_of_count(utterances, int(how), seed=0)
+    else:
+        raise ConfigError(f"--test-folds {how}: expected {CHOICES} (at most {MOST_FOLDS}).")
+    count = len(set(names) - {""})
+    if count > MOST_FOLDS:
+        raise ConfigError(
+            f"--test-folds {how} would be {count} searches, {MOST_FOLDS} is the most. Ask for a "
+            "number of folds."
+        )
+    return utterances, names
+
+
+def _with_chosen_layers(dataset: Dataset, config: SearchConfig) -> Dataset:
+    """The data set with the layer of each modality that its own train and dev choose."""
+    several = [name for name in dataset.frames if len(dataset.numbers(name)) > 1]
+    if not several:
+        return dataset
+    layers = best_layers(VectorStore(dataset), make_folds(dataset, config.folds))
+    return dataset.with_layers({name: layers[name] for name in several})
+
+
+def _layers(dataset: Dataset) -> dict[str, int]:
+    return {name: numbers[-1] for name in dataset.frames if (numbers := dataset.numbers(name))}
+
+
+def _folder_name(number: int, name: str) -> str:
+    """A folder's name for a fold, whatever characters its own name has."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
+    return f"{number:02}-{plain}"[:60]
+
+
+def _fold(name: str, report: SearchReport) -> TestFold:
+    best = report.best
+    layers = ", ".join(
+        f"{modality} {layers_text(best.origin.layers[modality])}"
+        for modality in best.head.modalities
+        if modality in best.origin.layers
+    )
+    return TestFold(
+        name,
+        trial_title(best.start, best.params),
+        layers,
+        report.reference.to_text(),
+        best.scores["test"],
+        report.reference.scores["test"],
+    )
+
+
+def _notes(dataset: Dataset, division: Division) -> list[str]:
+    """What was chosen before the folds were made."""
+    notes = [dataset.residence] if dataset.residence else []
+    single = [name for name in dataset.frames if len(dataset.numbers(name)) == 1]
+    if single:
+        notes.append(
+            f"One layer of {' and '.join(single)} is cached. If `extract` chose it (auto), it did "
+            "so on training utterances of the manifest's splits, some of which are tested on here: "
+            "a little flattering. With --audio-layers all each fold chooses its own layer."
+        )
+    lost = sum(not utterance.split for utterance in division.utterances)
+    if lost:
+        notes.append(f"Not scored, without label, split or fold: {lost:,} utterances.")
+    return notes
