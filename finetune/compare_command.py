@@ -15,6 +15,7 @@ from corpora.command_options import (
     manifest_option,
     say_defaults,
     show,
+    with_defaults,
     work_option,
 )
 from corpora.work import Work
@@ -35,20 +36,27 @@ from corpora.work import Work
     help="Rows of the table of poolings to keep, such as 'statistics,AS,MQMHA 2/2'.  "
     "[default: all]",
 )
-@click.option("--seeds", default=5, show_default=True, help="Runs of each row and rate.")
+@click.option("--seeds", default=5, show_default=True, help="Runs of each row.")
 @click.option(
     "--learning-rates",
-    default="3e-4,1e-3,3e-3",
+    default="1e-3,3e-3,1e-2",
     show_default=True,
-    help="Tried for every row alike; the best on dev over all seeds is taken.",
+    help="Tried for every row alike, with the first seed; the best on dev is taken.",
+)
+@click.option(
+    "--scorer-rates",
+    default="0.05,0.3",
+    show_default=True,
+    help="Likewise: learning rates of attention's scorers, relative to the head's.",
+)
+@click.option(
+    "--input-norms",
+    default="none,standardise",
+    show_default=True,
+    help="Likewise: normalisation of the frames, of none, layernorm and standardise.",
 )
 @click.option("--epochs", type=int, help="Of each run.  [default: 9, or more: 200 steps]")
 @click.option("--batch-size", default=64, show_default=True, help="Utterances a step.")
-@click.option(
-    "--input-norm",
-    type=click.Choice(["none", "layernorm", "standardise"]),
-    help="Input normalisation of heads and reference.  [default: none, as published]",
-)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
@@ -88,9 +96,10 @@ def compare(
     poolings: str,
     seeds: int,
     learning_rates: str,
+    scorer_rates: str,
+    input_norms: str,
     epochs: int | None,
     batch_size: int,
-    input_norm: str | None,
     precision: str,
     folds: bool,
     layers: bool,
@@ -104,8 +113,8 @@ def compare(
 ) -> None:
     """Train the published poolings side by side on the cached frames, into WORK/compare.
 
-    Every row is trained at every learning rate with every seed and has the whole schedule. A
-    stopped comparison goes on where it was; asking for more rows, rates or seeds adds to it.
+    Every row has the same tuning and the whole schedule. A
+    stopped comparison goes on where it was; asking for more rows or seeds adds to it.
     Where the manifest has a column `fold`, every fold is scored by heads trained without it.
     """
     if layers and finetune_names:
@@ -117,16 +126,21 @@ def compare(
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
-    fixed = {n: v for n, v in defaults(manifest, "search").items() if n in (*FIXABLE, "input_norm")}
-    say_defaults(f"Protocol {manifest.protocol}", fixed)
+    protocol = f"Protocol {manifest.protocol}"
+    searched = defaults(manifest, "search")
+    fixed = {n: v for n, v in searched.items() if n in FIXABLE}
+    say_defaults(protocol, fixed)
+    norms = {"input_norms": searched["input_norm"]} if "input_norm" in searched else {}
+    input_norms = with_defaults({"input_norms": input_norms}, protocol, norms)["input_norms"]
     config = CompareConfig(
         seeds=seeds,
-        learning_rates=parse_rates(learning_rates),
+        learning_rates=parse_rates(learning_rates, "--learning-rates"),
+        scorer_rates=parse_rates(scorer_rates, "--scorer-rates"),
+        input_norms=parse_names(input_norms),
         epochs=epochs,
         batch_size=batch_size,
         tables=parse_names(tables),
         poolings=parse_names(poolings),
-        input_norm=input_norm or fixed.get("input_norm", "none"),
         precision=precision,
         folds=folds,
         plot=plot,

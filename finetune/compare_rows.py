@@ -1,6 +1,6 @@
 """Rows of a comparison taken on with their encoders: phases 2 and 3 from the head of phase 1.
 
-Phase 1 is what the comparison did: the row's head on frozen frames, at its rate, of the first seed
+Phase 1 is what the comparison did: the row's head on frozen frames, as tuned, of the first seed
 (no choice is made among seeds). Models go to `WORK/compare/finetuned/<row>/`.
 """
 
@@ -89,7 +89,7 @@ def finetune_rows(
         if line is None or line.key not in report.heads:
             raise ConfigError(f"--finetune {name}: {' '.join(report.notes) or 'no such row.'}")
         if tell is not None:
-            tell(f"\nFine-tuning {line.title} (rate {line.rates[0]:g}, seed 0)")
+            tell(f"\nFine-tuning {line.title} (rate {line.tunings[0].learning_rate:g}, seed 0)")
         head = report.heads[line.key]
         folder = work.compare / FOLDER / line.key
         kept = _kept(folder, head, line.title)

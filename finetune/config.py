@@ -31,7 +31,8 @@ class FinetuneConfig:
             one of `TINY_LEARNING_RATES`; in phase 1 the searched one.
         epochs: the most passes of phases 2 and 3 over the training rows (phase 1 makes as many as
             the search).
-        patience: evaluations without a better one that end a phase.
+        patience: evaluations without a better one that end phase 2 or 3.
+        head_patience: the same for phase 1; 0: it makes all its epochs, as the search does.
         unfreeze_layers: upper layers of each encoder trained in phase 2; None is a quarter of those
             the head reads.
         frame_budget: largest number of frames of a batch, padding included.
@@ -51,6 +52,7 @@ class FinetuneConfig:
     learning_rates: Mapping[int, float] = field(default_factory=dict)
     epochs: int = EPOCHS
     patience: int = PATIENCE
+    head_patience: int = 0
     unfreeze_layers: int | None = None
     frame_budget: int = FRAME_BUDGET
     seed: int = 0
@@ -74,10 +76,11 @@ class FinetuneConfig:
                 f"{', '.join(map(str, self.learning_rates)) or 'none'}: expected some of 1, 2 and "
                 "3, in this order."
             )
-        if self.boundary not in BOUNDARIES or self.checkpoint_every < 1:
+        if self.boundary not in BOUNDARIES or self.checkpoint_every < 1 or self.head_patience < 0:
             raise ConfigError(
-                f"boundary {self.boundary}, a checkpoint every {self.checkpoint_every} steps: "
-                f"expected one of {', '.join(BOUNDARIES)}, and 1 or more."
+                f"boundary {self.boundary}, a checkpoint every {self.checkpoint_every} steps, "
+                f"patience {self.head_patience} in phase 1: expected one of "
+                f"{', '.join(BOUNDARIES)}, 1 or more, and 0 or more."
             )
         for number in ENCODER_PHASES:
             self.phase(number, tiny=False)

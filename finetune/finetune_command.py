@@ -38,7 +38,13 @@ def _training_options(function: Function) -> Function:
             "--patience",
             default=5,
             show_default=True,
-            help="Passes without a better one that end a phase.",
+            help="Passes without a better one that end phase 2 or 3.",
+        ),
+        click.option(
+            "--head-patience",
+            default=0,
+            show_default=True,
+            help="The same for phase 1; 0: it makes as many passes as the search did.",
         ),
         click.option(
             "--unfreeze-layers",
@@ -172,16 +178,16 @@ def finetune(
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
-    rates = with_defaults(
-        {"lr1": lr1, "lr2": lr2, "lr3": lr3},
+    chosen = with_defaults(
+        {**options, "phases": phases, "lr1": lr1, "lr2": lr2, "lr3": lr3},
         f"Protocol {manifest.protocol}",
         defaults(manifest, "finetune"),
     )
     config = FinetuneConfig(
-        phases=parse_phases(phases),
-        learning_rates={n: rates[f"lr{n}"] for n in (1, 2, 3) if rates[f"lr{n}"] is not None},
+        phases=parse_phases(chosen["phases"]),
+        learning_rates={n: chosen[f"lr{n}"] for n in (1, 2, 3) if chosen[f"lr{n}"] is not None},
         boundary=boundary_dtype if boundary_cache else "off",
-        **options,
+        **{name: chosen[name] for name in options},
     )
     report = run_finetune(
         work,

@@ -26,6 +26,8 @@ def run_head_phase(
 ) -> PhaseResult:
     """Train the model's head anew; it is left with the weights after the last epoch, as in search.
 
+    With a patience below the epochs it stops early, and is left with the best weights on dev.
+
     Args:
         work: the work folder of the search.
         manifest: the utterances, with their splits.
@@ -41,7 +43,14 @@ def run_head_phase(
     table = trainable_table(trainable_parts(model, 1), config.learning_rate)
     tell(f"Phase 1 trains\n{format_table(table)}")
     title = "Phase 1" if show_progress else ""
-    found = retrain(work, manifest, record, config.learning_rate, title=title)
+    found = retrain(
+        work,
+        manifest,
+        record,
+        config.learning_rate,
+        patience=config.patience if config.patience < config.epochs else None,
+        title=title,
+    )
     model.head.load_state_dict(found.head.state_dict())
     scores = found.scores
     schedule = Schedule(config.epochs, warmup=record.schedule.warmup)
@@ -60,7 +69,9 @@ def run_head_phase(
         for epoch, dev in enumerate(scores)
     )
     tell(
-        f"dev macro-F1 {scores[0].macro_f1:.3f} at the start, {scores[-1].macro_f1:.3f} after "
-        f"epoch {config.epochs}\n"
+        f"dev macro-F1 {scores[0].macro_f1:.3f} at the start, {scores[found.best].macro_f1:.3f} "
+        f"after epoch {found.best} of {len(scores) - 1}\n"
     )
-    return PhaseResult(config, table, scores[0], scores[-1], config.epochs, config.epochs, log)
+    return PhaseResult(
+        config, table, scores[0], scores[found.best], found.best, len(scores) - 1, log
+    )

@@ -112,7 +112,7 @@ def read_results(work: Work) -> Results:
         labels=record.head.labels,
         encoders={name: record.origin.encoders[name] for name in record.head.modalities},
         trial=record.trial,
-        reference=reference.test if reference else None,
+        reference=reference.scores.get("test") if reference else None,
         head=record.scores.get("test"),
         model=read_report(work, "model", "test"),
     )

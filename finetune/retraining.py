@@ -1,11 +1,13 @@
 """A searched head trained again from its seed, on the frames of the search.
 
-Phase 1 is this: the same trainer, rows, batches and seeds as in the search, so by default it ends
-with the search's head. So does a head whose weights were not kept.
+Phase 1 is this: the same trainer, batches and seeds as in the search. Where the search chose by dev
+it ends with the search's head, and so does one whose weights were not kept. Where it chose by
+folds, that head learnt from dev too, which later phases are chosen by: this one has train alone.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +36,7 @@ from heads.search.axes import Choice, Range
 from heads.search.identity import refuse_differences
 from heads.search.space import Space, trial_configs
 from heads.search.storage import close, open_file, silence_optuna
-from heads.search.study import PUBLISHED, SEED, STUDY_NAME, final_value
+from heads.search.study import SEED, START, STUDY_NAME, final_value
 from heads.search.weighing import OTHERS
 from heads.targets import soft_targets
 from heads.threads import suitable_threads
@@ -50,17 +52,19 @@ class Retrained:
     """A head that was trained again.
 
     Attributes:
-        head: after the last epoch.
+        head: after the last epoch; with patience, after the best.
         dev: probabilities `[epochs + 1, n, C]` of the development set, before the first epoch and
             after each.
         scores: of these.
         steps: optimiser steps of an epoch.
+        best: after how many epochs the head stood so.
     """
 
     head: Head
     dev: tuple[Tensor, ...]
     scores: tuple[Score, ...]
     steps: int
+    best: int
 
 
 def retrain(
@@ -69,15 +73,18 @@ def retrain(
     record: HeadRecord,
     learning_rate: float | None = None,
     *,
+    patience: int | None = None,
     title: str = "",
 ) -> Retrained:
-    """Train a head from its seed.
+    """Train a head from its seed, on train alone: dev is what later phases are chosen by.
 
     Args:
         work: the work folder of the search.
         manifest: the utterances, with their splits.
         record: what is known about the head.
         learning_rate: instead of the searched one.
+        patience: epochs without a better one on dev after which training stops, and the head is as
+            it was in the best; None: all epochs of the search, as the search does.
         title: of the progress bar; "" for none.
 
     Raises:
@@ -102,12 +109,23 @@ def retrain(
     ):
         cohort = Cohort([head], [training], store, dataset.rows("train"), schedule)
         said = [predict([head], store, dev)[0]]
+        scores = [*_scores(dataset, training.loss, said)]
+        best, kept = 0, copy.deepcopy(head.state_dict())
         while cohort.epoch < schedule.epochs:
             cohort.run_epoch()
             said.append(predict([head], store, dev)[0])
+            scores += _scores(dataset, training.loss, said[-1:])
             bar.update()
-    scores = _scores(dataset, training.loss, said)
-    return Retrained(head, tuple(said), scores, cohort.steps_per_epoch)
+            if patience is not None:
+                if scores[-1].better_than(scores[best]):
+                    best, kept = cohort.epoch, copy.deepcopy(head.state_dict())
+                if cohort.epoch - best >= patience:
+                    break
+    if patience is None:
+        best = cohort.epoch
+    else:
+        head.load_state_dict(kept)
+    return Retrained(head, tuple(said), tuple(scores), cohort.steps_per_epoch, best)
 
 
 def _scores(dataset: Dataset, config: LossConfig, said: Sequence[Tensor]) -> tuple[Score, ...]:
@@ -148,7 +166,7 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
     head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
     return HeadRecord(
         trial=number,
-        published=trial.user_attrs.get(PUBLISHED, ""),
+        start=trial.user_attrs.get(START, ""),
         params=trial.params,
         head=head,
         training=TrainingConfig.from_json(training.to_json()),

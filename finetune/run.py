@@ -10,6 +10,7 @@ from cache.encoders.device import choose_device
 from cache.extracting.ranks import current_rank
 from cache.extraction import read_extraction
 from cache.store.locks import exclusive_lock
+from corpora.errors import MissingStepError
 from corpora.manifest import Manifest, require_splits
 from corpora.work import Work
 from finetune.config import FinetuneConfig
@@ -23,7 +24,7 @@ from finetune.session import train_model
 from finetune.starting_head import FOLDER, starting_head
 from finetune.training import Tell
 from heads.origin import manifest_digest
-from heads.results import HeadRecord, load_head
+from heads.results import BEST, HeadRecord, load_head
 
 
 def run_finetune(
@@ -69,12 +70,14 @@ def run_finetune(
     with exclusive_lock(work.finetune) if leads else nullcontext():
         source = starting_head(work, manifest, head, show_progress=show_progress)
         record = load_head(source)[1]
+        searched = _searched(work, head, source)
+        again = _trained_again(load_head(searched)[1])
         check_labels(record, manifest)
         check_streams(work, record, read_extraction(work))
         scored = bool([u for u in manifest.in_split("test") if u.label])
         before: Evaluation | None = None
         if scored and leads:
-            before = evaluate_head(work, manifest, head=source)
+            before = evaluate_head(work, manifest, head=searched)
         trained = train_model(
             work, manifest, config, source, device, tell=tell, show_progress=show_progress
         )
@@ -91,10 +94,30 @@ def run_finetune(
         phases=tuple(trained.results),
         head=before,
         model=after,
-        notes=(*_manifest_notes(record, manifest), *trained.notes),
+        notes=(*_manifest_notes(record, manifest), *again, *trained.notes),
         shared_speakers=manifest.shared_speakers,
         curves=tuple(path for n in (CSV, PICTURE) if (path := work.finetune / n).is_file()),
     )
+
+
+def _searched(work: Work, head: Path | None, source: Path) -> Path:
+    """The head that the model is compared with: the one that was searched, where it was kept."""
+    path = work.search / BEST if head is None else head
+    try:
+        load_head(path)
+    except MissingStepError:
+        return source
+    return path
+
+
+def _trained_again(searched: HeadRecord) -> list[str]:
+    if searched.trained_on == "train":
+        return []
+    return [
+        f"The searched head learnt from {searched.trained_on}. Phases are chosen by dev, so they "
+        "start from the same head trained on train alone; the model is compared with the searched "
+        "one."
+    ]
 
 
 def _manifest_notes(record: HeadRecord, manifest: Manifest) -> list[str]:

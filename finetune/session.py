@@ -247,4 +247,5 @@ def _phase_config(
     if number in ENCODER_PHASES:
         return config.phase(number, tiny=tiny)
     rate = config.learning_rates.get(1, record.training.learning_rate)
-    return PhaseConfig(1, rate, record.schedule.epochs, record.schedule.epochs)
+    epochs = record.schedule.epochs
+    return PhaseConfig(1, rate, epochs, min(config.head_patience or epochs, epochs))

@@ -1,7 +1,11 @@
-"""Which head a fine-tuning starts from, and its weights."""
+"""Which head a fine-tuning starts from, and its weights.
+
+A head that was trained on train and dev is trained again on train alone.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from corpora.errors import FormatVersionError, MissingStepError
@@ -45,8 +49,11 @@ def starting_head(
     if path.is_file():
         record = _weightless(path)
         if record is None:
-            load_head(path)  # says what is wrong with it
-            return path
+            whole = load_head(path)[1]  # says what is wrong with it
+            if whole.trained_on == "train":
+                return path
+            # It learnt from dev, which phases are chosen by: dev would say nothing of them.
+            record = replace(whole, trained_on="train", scores={})
     elif path.parent == work.search / TRIALS_FOLDER and path.stem.isdecimal():
         _check_study(work, path)
         record = trial_record(work, manifest, int(path.stem))
