@@ -1,0 +1,117 @@
+"""`search --test-folds`: every utterance is scored once, by a head that never heard its speaker."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+import heads.training
+from corpora.errors import ConfigError, ManifestError
+from corpora.manifest import Manifest
+from corpora.work import Work
+from heads.dataset import Dataset
+from heads.results import load_head
+from heads.search.config import SearchConfig
+from heads.search.space import PROBES
+from heads.search.test_folds import TestFoldsReport, search_test_folds
+from tests.heads.test_load import FAILED, extracted
+
+Extracted = tuple[Work, Manifest, Dataset]
+CONFIG = SearchConfig(trials=len(PROBES), epochs=3, batch_size=16, folds="2")
+__all__ = ["extracted"]
+
+
+def search(found: Extracted, how: str = "4", config: SearchConfig = CONFIG) -> TestFoldsReport:
+    return search_test_folds(found[0], found[1], how, config)
+
+
+def test_every_labelled_utterance_is_scored_once_by_heads_without_its_speaker(
+    extracted: Extracted,
+) -> None:
+    work, manifest, _ = extracted
+    report = search(extracted)
+    with (work.search / "test_fold_predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = {u.id for u in manifest.utterances if u.id != FAILED}
+    assert len(rows) == len(expected) == report.report.n == report.reference.n
+    assert {row["id"] for row in rows} == expected
+    assert len(report.folds) == 4
+    assert sum(fold.report.n for fold in report.folds) == len(rows)
+    speakers = {u.id: u.speaker for u in manifest.utterances}
+    tested = []
+    for folder in sorted(path for path in (work.search / "test_folds").iterdir() if path.is_dir()):
+        record = load_head(folder)[1]
+        assert record.trained_on == "train+dev"
+        with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+            own = {speakers[row["id"]] for row in csv.DictReader(file)}
+        with (folder / "fold_predictions.csv").open(encoding="utf-8", newline="") as file:
+            learnt = {speakers[row["id"]] for row in csv.DictReader(file)}
+        assert not own & learnt
+        tested.append(own)
+    assert len(set().union(*tested)) == sum(len(own) for own in tested)
+
+
+def test_a_second_run_trains_nothing_and_says_the_same(
+    extracted: Extracted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = search(extracted)
+
+    def refuse(cohort: heads.training.Cohort) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(heads.training.Cohort, "run_epoch", refuse)
+    again = replace(search(extracted), notes=first.notes)  # how much memory is free changes
+    assert again.to_json() == first.to_json()
+
+
+def test_the_json_holds_report_reference_difference_and_folds(extracted: Extracted) -> None:
+    report = search(extracted)
+    value = json.loads((extracted[0].search / "test_folds.json").read_text())
+    for name in ("report", "reference", "difference", "folds"):
+        assert name in value
+    assert value["report"]["macro_f1"] == pytest.approx(report.report.macro_f1)
+    assert value["report"]["weighted_f1"] == pytest.approx(report.report.weighted_f1)
+    text = report.to_text()
+    assert "repeated for each fold" in text
+    assert "Mean and standard deviation over folds" in text
+
+
+def test_labels_of_a_test_fold_reach_no_head_that_is_scored_on_it(extracted: Extracted) -> None:
+    work, manifest, _ = extracted
+    before = search(extracted)
+    chosen = before.folds[0]
+    with (work.search / "test_folds" / "01-1" / "predictions.csv").open() as file:
+        own = {row["id"] for row in csv.DictReader(file)}
+    following = dict(zip(manifest.labels, manifest.labels[1:] + manifest.labels[:1], strict=True))
+    utterances = tuple(
+        replace(u, label=following[u.label]) if u.id in own else u for u in manifest.utterances
+    )
+    after = search_test_folds(
+        work, replace(manifest, utterances=utterances), "4", CONFIG, fresh=True
+    )
+    assert after.folds[0].head == chosen.head
+    assert after.folds[0].reference == chosen.reference
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("protocol", ManifestError, "no folds"),
+        ("session", ManifestError, "session"),
+        ("speakers", ConfigError, "expected speaker, session, protocol"),
+        ("2", ConfigError, "from 3 on"),
+    ],
+)
+def test_what_makes_no_folds_is_refused(
+    how: str, error: type[Exception], words: str, extracted: Extracted
+) -> None:
+    with pytest.raises(error, match=words):
+        search(extracted, how)
+
+
+def test_a_study_in_a_database_is_refused(extracted: Extracted) -> None:
+    with pytest.raises(ConfigError, match="--storage"):
+        search(extracted, config=replace(CONFIG, storage="sqlite:///x.db"))
