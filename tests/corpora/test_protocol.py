@@ -21,6 +21,7 @@ from corpora.protocol import (
     Protocol,
     Scheme,
     all_protocols,
+    allows_refit,
     defaults,
     find_protocol,
     protocol_sentence,
@@ -202,7 +203,15 @@ def test_published_shared_speakers_are_declared_in_the_manifest(tmp_path: Path) 
 def test_defaults_come_from_the_manifests_protocol() -> None:
     manifest = Manifest((), ("a",), "c", protocol="leygue2025")
     assert defaults(manifest, "search")["input_norm"] == "none"
-    assert defaults(manifest, "finetune") == {"lr2": 3e-6, "lr3": 1e-6}
+    assert defaults(manifest, "finetune") == {
+        "phases": "1,2,3",
+        "head_patience": 5,
+        "lr2": 3e-6,
+        "lr3": 1e-6,
+    }
+    assert not allows_refit(manifest)
+    assert allows_refit(replace(manifest, protocol="emodb-loso"))
+    assert allows_refit(replace(manifest, protocol=""))
     assert defaults(manifest, "evaluate") == {}
     assert defaults(replace(manifest, protocol=""), "search") == {}
     assert defaults(replace(manifest, protocol="tomorrow's"), "search") == {}
