@@ -121,8 +121,10 @@ def conclude(
 def keep_chosen(setting: Setting, study: HeadStudy) -> None:
     """Write the head that would be taken now, without scores: a stopped search leaves it."""
     number = choose(setting, study.ranked).trial.number
-    if (setting.folder / BEST).is_file() and load_head(setting.folder)[1].trial == number:
-        return
+    if (setting.folder / BEST).is_file():
+        kept = load_head(setting.folder)[1]
+        if (kept.trial, kept.trained_on) == (number, setting.selection.trained_on):
+            return
     train_missing(setting, study, [number])
     head, record = load_head(trial_file(setting.folder, number))
     save_head(setting.folder / BEST, setting.folder / WEIGHTS, head, record)

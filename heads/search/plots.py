@@ -140,8 +140,10 @@ def axis_importance(trials: Sequence[FrozenTrial]) -> dict[str, float]:
         return {}
     study = optuna.create_study(direction="maximize")
     study.add_trials(complete)
+    # Axes that only some have, such as the rate of scorers, would be judged by one or two trials.
+    shared = [axis for axis in complete[0].params if all(axis in t.params for t in complete)]
     evaluator = PedAnovaImportanceEvaluator()
-    return dict(get_param_importances(study, evaluator=evaluator))
+    return dict(get_param_importances(study, evaluator=evaluator, params=shared))
 
 
 def pooling_kind(trial: FrozenTrial) -> str:

@@ -24,6 +24,7 @@ from heads.results import (
     KEPT,
     HeadRecord,
     best_numbers,
+    load_head,
     package_versions,
     remove_trials,
     save_head,
@@ -172,13 +173,17 @@ def train_missing(setting: Setting, study: HeadStudy, numbers: Sequence[int]) ->
     """Train those of these trials whose heads are not here; return their numbers.
 
     With folds no trial's head is: it is trained on train and dev, or on train alone (see
-    `Selection.kept`). Nothing is chosen here: the epochs are those of the search.
+    `Selection.kept`). One that an earlier run trained on other splits is trained anew: it would
+    be scored on rows that it learnt from. Nothing is chosen here: the epochs are those of the
+    search.
     """
+    split = setting.selection.trained_on
+
     trials = {trial.number: trial for trial in study.ranked}
     missing = [
         trials[number]
         for number in numbers
-        if number in trials and not trial_file(setting.folder, number).is_file()
+        if number in trials and not _kept_on(trial_file(setting.folder, number), split)
     ]
     if not missing:
         return []
@@ -191,6 +196,11 @@ def train_missing(setting: Setting, study: HeadStudy, numbers: Sequence[int]) ->
     for trial, head, (_, training) in zip(missing, candidates.heads, configs, strict=True):
         _save(setting, trial.number, trial, head, training, final_value(trial))
     return [trial.number for trial in missing]
+
+
+def _kept_on(path: Path, split: str) -> bool:
+    """Whether a trial's head is here, and was trained on these splits."""
+    return path.is_file() and load_head(path)[1].trained_on == split
 
 
 def _remove_behind(setting: Setting, study: HeadStudy) -> None:

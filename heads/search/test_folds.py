@@ -7,6 +7,7 @@ head that had no part of it. The searches lie in folders of their own, so a stop
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,6 +227,8 @@ def search_test_folds(
     pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, probabilities, the reference's classes
     folds = divide(utterances, names).folds
     root = work.search / TEST_FOLDS_FOLDER
+    if fresh:  # also those of another number of folds
+        shutil.rmtree(root, ignore_errors=True)
     for number, name in enumerate(folds, start=1):
         division = divide(utterances, names, name)
         refuse_shared_recordings(division.utterances, keys)

@@ -6,8 +6,8 @@ best on it, and score that head on the units that were not drawn, which had no p
 The predictions on units left out are counted together over all draws, and macro-F1 follows from
 their sum: it has no bias from small samples. The winner's own score less this is its optimism.
 
-Halved trials are not among the candidates, though they too lost on the same data: with many of
-them the true optimism is a little larger.
+Halved trials are among the candidates, with what they said when they left: they too were compared
+on the same data.
 """
 
 from __future__ import annotations
