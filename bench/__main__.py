@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,21 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     ):
         function = option(function)
     return function
+
+
+def _work_option(holds: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`--work`, for benchmarks on real recordings."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    return click.option("--work", "root", type=folder, required=True, help=holds)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What a user can cause is said without a traceback."""
+    try:
+        yield
+    except EmopoolError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command("cache")
@@ -77,13 +93,7 @@ def explain_command(rows: str | None, size: float, repeats: int | None, write: b
 
 
 @main.command("layers")
-@click.option(
-    "--work",
-    "root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="A work folder whose extraction has moments of all layers.",
-)
+@_work_option("A work folder whose extraction has moments of all layers.")
 @click.option("--seeds", default=5, show_default=True, help="Of the folds inside.")
 def layers_command(root: Path, seeds: int) -> None:
     """What each audio layer knows of emotion, one speaker held out at a time; up to 10 minutes."""
@@ -92,21 +102,12 @@ def layers_command(root: Path, seeds: int) -> None:
     from corpora.work import Work
 
     work = Work(root)
-    try:
-        lines = layer_curve(work, read_manifest(work.manifest), range(seeds))
-    except EmopoolError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(curve_text(lines))
+    with _plain_errors():
+        click.echo(curve_text(layer_curve(work, read_manifest(work.manifest), range(seeds))))
 
 
 @main.command("planted")
-@click.option(
-    "--work",
-    "root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="A work folder with audio frames.",
-)
+@_work_option("A work folder with audio frames.")
 @click.option("--label", default="neutral", show_default=True, help="Of the speech planted in.")
 @click.option("--seeds", default=5, show_default=True, help="Of what is planted, and of heads.")
 def planted_command(root: Path, label: str, seeds: int) -> None:
@@ -116,11 +117,9 @@ def planted_command(root: Path, label: str, seeds: int) -> None:
     from corpora.work import Work
 
     work = Work(root)
-    try:
+    with _plain_errors():
         lines = planted_lines(work, read_manifest(work.manifest), label, range(seeds))
-    except EmopoolError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(planted_text(lines))
+        click.echo(planted_text(lines))
 
 
 def _measure(

@@ -19,9 +19,9 @@ EPOCHS = 9
 FEWEST_STEPS = 200
 
 
-def default_epochs(steps_per_epoch: int, fewest: int = FEWEST_STEPS) -> int:
+def default_epochs(steps_per_epoch: int) -> int:
     """Epochs of a completed trial: `EPOCHS`, or a multiple of it that has the fewest steps."""
-    return EPOCHS * math.ceil(fewest / (EPOCHS * steps_per_epoch))
+    return EPOCHS * math.ceil(FEWEST_STEPS / (EPOCHS * steps_per_epoch))
 
 
 def rungs(epochs: int) -> list[int]:

@@ -55,7 +55,7 @@ def score_table(
     return [
         *aligned(lines, right=(4,)),
         *(_interval_note(split, own) for split, own in scores.items()),
-        *_fold_note(fold_scores),
+        *fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),
         reference.to_text(),
         *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
@@ -96,12 +96,17 @@ def _interval_note(split: str, report: Report) -> str:
     return f"{found}{report.speakers} speakers{f'; {reason}' if reason else ''}."
 
 
-def _fold_note(reports: Sequence[Report]) -> list[str]:
-    """Mean and deviation over folds of UA and WA, as the field reports cross-validation."""
+def fold_note(reports: Sequence[Report]) -> list[str]:
+    """Mean and deviation over folds of each score, as the field reports cross-validation."""
     if not reports:
         return []
     cells = []
-    for title, name in (("UA", "uar"), ("WA", "accuracy")):
+    for title, name in (
+        ("macro-F1", "macro_f1"),
+        ("UA", "uar"),
+        ("WA", "accuracy"),
+        ("weighted F1", "weighted_f1"),
+    ):
         values = np.array([getattr(report, name) for report in reports])
         cells.append(f"{title} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
     return [f"Mean and standard deviation over {len(reports)} folds: {', '.join(cells)}."]

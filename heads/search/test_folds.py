@@ -8,12 +8,10 @@ head that had no part of it. The searches lie in folders of their own, so a stop
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +33,7 @@ from heads.reference import best_layers
 from heads.results import TEST_FOLD_PREDICTIONS, TEST_FOLDS, TEST_FOLDS_FOLDER, load_head
 from heads.search.config import SearchConfig
 from heads.search.run import search_heads
-from heads.search.score_table import verdict
+from heads.search.score_table import fold_note, verdict
 from heads.search.summary import SearchReport, trial_title
 from heads.search.tables import write_predictions
 from heads.statistics.comparison import Difference, paired_differences
@@ -162,7 +160,7 @@ class TestFoldsReport:
                     else [f"Search minus reference: {self.difference}."]
                 ),
                 *([f"No paired interval: {self.reason}."] if self.reason else []),
-                f"Mean and standard deviation over folds: {spread(own)}.",
+                *fold_note(own),
                 "",
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
@@ -171,20 +169,6 @@ class TestFoldsReport:
                 "dev)",
             ]
         )
-
-
-def spread(reports: Sequence[Report]) -> str:
-    """Mean and standard deviation of each score over folds, as the field reports them."""
-    cells = []
-    for title, name in (
-        ("macro-F1", "macro_f1"),
-        ("UA", "uar"),
-        ("WA", "accuracy"),
-        ("weighted F1", "weighted_f1"),
-    ):
-        values = np.array([getattr(report, name) for report in reports])
-        cells.append(f"{title} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
-    return ", ".join(cells)
 
 
 def search_test_folds(

@@ -76,7 +76,7 @@ def test_the_json_holds_report_reference_difference_and_folds(extracted: Extract
     assert value["report"]["weighted_f1"] == pytest.approx(report.report.weighted_f1)
     text = report.to_text()
     assert "repeated for each fold" in text
-    assert "Mean and standard deviation over folds" in text
+    assert "Mean and standard deviation over 4 folds: macro-F1" in text
 
 
 def test_labels_of_a_test_fold_reach_no_head_that_is_scored_on_it(extracted: Extracted) -> None:
