@@ -232,7 +232,7 @@ def test_a_search_on_folds_selects_by_them_and_trains_the_best_on_both(
     text = report.to_text()
     for part in (
         "3 folds",
-        "over 3 folds: UA",
+        "over 3 folds: macro-F1",
         f"then trained on {best.trained_on},",
         f"on the folds, trained on {best.trained_on}",
     ):
