@@ -36,6 +36,7 @@ from finetune.model import EmotionModel
 from finetune.model_files import CONFIG
 from heads.results import BEST
 from heads.search.plots import require_matplotlib
+from heads.speakers import SPEAKER
 
 Opened = HeadSubject | ModelSubject
 
@@ -59,6 +60,12 @@ def explain_split(
     """
     _check_figures(config)
     opened = _open(work, config)
+    if _head(opened).config.input_norm == SPEAKER:
+        raise ConfigError(
+            f"The head in {opened.source.path} reads frames normalised by each speaker's "
+            "recordings: what it says of one recording depends on all others, and is not "
+            "explained. Search a head without it (input_norm of --space)."
+        )
     limit, notes = config.limit, []
     if isinstance(opened, ModelSubject) and limit is None and not config.ids:
         limit = MODEL_LIMIT

@@ -53,7 +53,8 @@ from corpora.work import Work
     "--input-norms",
     default="none,standardise",
     show_default=True,
-    help="Likewise: normalisation of the frames, of none, layernorm and standardise.",
+    help="Likewise: normalisation of the frames, of none, layernorm, "
+    "standardise and speaker (by each speaker's own recordings; heads only).",
 )
 @click.option("--epochs", type=int, help="Of each run.  [default: 9, or more: 200 steps]")
 @click.option("--batch-size", default=64, show_default=True, help="Utterances a step.")

@@ -170,6 +170,7 @@ def _evaluate(
 
     title = f"Score {split}" if show_progress else ""
     each = [subject.score(rows, title=title) for subject in subjects]
+    notes |= dict.fromkeys(one.note for one in each)
     scored = average(each, [one.source.labels for one in subjects])
     if not scored.utterances:
         raise ConfigError(

@@ -32,6 +32,7 @@ from finetune.steps import Trainer
 from finetune.training import PhaseResult, Progress, Surroundings, Tell, run_phase
 from heads.origin import manifest_digest
 from heads.results import HeadRecord
+from heads.speakers import SPEAKER
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,12 @@ def train_model(
     engine = start_engine(device)
     precision = compute_dtype(config.precision, device)
     model, record = build_model(work, source, engine.device, precision)
+    if record.head.input_norm == SPEAKER:
+        raise ConfigError(
+            f"The head in {source} reads frames normalised by each speaker's recordings, which "
+            "change with the encoder. Search a head without it (input_norm of --space), or take "
+            "another trial (--trial)."
+        )
     train, dev, notes = _gather(work, manifest, model, record)
     tiny = set(model.provenance["encoders"].values()) == {"tiny"}
     asked = set(config.phases) & set(ENCODER_PHASES)

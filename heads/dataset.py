@@ -21,6 +21,7 @@ from heads.head import Inputs, ViewKey, layer_normalised
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import View
 from heads.sharing import Place, share_utterances, side_by_side
+from heads.speakers import SPEAKER, SpeakerMaps, declared, overall
 
 # Frames that are held at once while utterance vectors are made: on a CPU so few that they stay in
 # its cache (8 MB at 1024-d), which is nearly three times as fast as 32,768; on a GPU many.
@@ -192,6 +193,13 @@ class Dataset:
         return ["" if key is None else "/".join(key) for key in keys]
 
 
+def speaker_notes(dataset: Dataset, norms: Collection[str]) -> list[str]:
+    """What has to be declared where heads with `input_norm speaker` are among those reported."""
+    if SPEAKER not in norms:
+        return []
+    return [declared(dataset.speakers(torch.arange(len(dataset))))]
+
+
 class VectorStore:
     """What batches are made of: frames, and parameter-free vectors of all utterances, made once.
 
@@ -204,15 +212,23 @@ class VectorStore:
             `bf16`. Centred first, stored second: around a mean of 8, bfloat16 is coarser than a
             deviation of .05; around 0 it keeps every deviation to .4 %.
         device: where batches are needed, and vectors kept.
+        targets: by modality the training frames' mean and deviation that the view `speaker` gives
+            to every speaker; by default those of the data set's training rows.
     """
 
     def __init__(
-        self, dataset: Dataset, precision: str = "fp32", device: torch.device | str = "cpu"
+        self,
+        dataset: Dataset,
+        precision: str = "fp32",
+        device: torch.device | str = "cpu",
+        targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.device = torch.device(device)
         self._half = torch.bfloat16 if precision == "bf16" else None
+        self._targets = dict(targets or {})
         self._vectors: dict[tuple[str, ViewKey], dict[str, Tensor]] = {}
+        self._speaker_maps: dict[tuple[str, ViewKey], SpeakerMaps] = {}
         self._centred_frames: dict[str, list[Tensor]] = {}
         # One set a thread: companies are trained beside one another.
         self._buffers = threading.local()
@@ -235,14 +251,19 @@ class VectorStore:
 
     def _kept(self, modality: str, view: ViewKey, names: Sequence[str]) -> Mapping[str, Tensor]:
         """The vectors of a view, these names and those that were asked for before."""
-        norm, layers, layer = view
-        if layer is not None and layer == self.dataset.layers.get(modality):
-            view = norm, layers, None  # the usual one, by its number
+        view = norm, layers, layer = self._usual(modality, view)
         kept = self._vectors.setdefault((modality, view), {})
         if not set(names) <= set(kept):
+            if norm == SPEAKER:
+                self._maps(modality, layers, layer)
             with self._making:
                 self._make(modality, view, names, kept)
         return kept
+
+    def _usual(self, modality: str, view: ViewKey) -> ViewKey:
+        """The same view, where it is of the usual layer without its number."""
+        norm, layers, layer = view
+        return norm, layers, None if layer == self.dataset.layers.get(modality) else layer
 
     def _make(
         self, modality: str, view: ViewKey, names: Sequence[str], kept: dict[str, Tensor]
@@ -255,6 +276,11 @@ class VectorStore:
             floor = VARIANCE_FLOOR**0.5
             kept["mean"] = mean.to(self.device)
             kept["deviation"] = deviation.to(self.device).clamp_min(floor)
+        if input_norm == SPEAKER and not {"mean", "deviation"} <= set(kept):
+            maps = self._maps(modality, layers, layer)
+            plain = self._vectors[modality, ("none", layers, layer)]
+            kept["mean"] = plain["mean"] * maps.gain[maps.of] + maps.offset[maps.of]
+            kept["deviation"] = plain["deviation"] * maps.gain[maps.of]
         # Several layers are read from disk: what one head wants of them another will want too.
         wanted = names if layers == 1 else ["mean", "deviation", *names]
         missing = [name for name in dict.fromkeys(wanted) if name not in kept]
@@ -264,7 +290,7 @@ class VectorStore:
 
         def make(rows: Sequence[int]) -> list[Tensor]:
             frames = self.dataset.select(modality, rows, layers, layer).to(self.device)
-            seen = View(_seen(frames, input_norm, layers))
+            seen = View(self._seen(frames, rows, modality, view))
             return [seen.vector(name) for name in missing]
 
         runs = _chunks(lengths, CHUNK_FRAMES[self.device.type] // layers)
@@ -342,7 +368,9 @@ class VectorStore:
         every = [slice(None)] * len(chosen) if read is None else read
         if self.device.type == "cuda":
             batch = frames.select(rows).to(self.device)
-            seen = View(_seen(batch, norm), {"mean": means}).centred
+            seen = View(
+                self._seen(batch, chosen, modality, (norm, 1, layer)), {"mean": means}
+            ).centred
             if read is not None:
                 kept = [
                     torch.arange(start, end)[own]
@@ -367,9 +395,7 @@ class VectorStore:
                 if ready is not None:
                     buffer[own] = ready[chosen[at]][every[at]]
                     continue
-                values = frames.utterance(chosen[at])[every[at]].to(means.dtype)
-                if norm == "layernorm":
-                    values = F.layer_norm(values, (frames.dim,))
+                values = self._one_seen(frames, chosen[at], modality, view, means.dtype, every[at])
                 torch.sub(values, means[at], out=buffer[own])
 
         share_utterances(centre, lengths)
@@ -390,9 +416,7 @@ class VectorStore:
                 if name not in self._centred_frames:
                     found = []
                     for number in range(len(self.dataset)):
-                        values = frames.utterance(number).to(dtype)
-                        if norm == "layernorm":
-                            values = F.layer_norm(values, (frames.dim,))
+                        values = self._one_seen(frames, number, modality, view, dtype)
                         found.append((values - means[number]).to(self._half or dtype))
                     self._centred_frames[name] = found
         return self._centred_frames[name]
@@ -405,18 +429,57 @@ class VectorStore:
         From each utterance's mean and deviation: the variance is that within plus that between.
         """
         there = rows.to(self.device)
-        lengths = self.dataset.frames[modality].lengths[rows].to(self.device).double()[:, None]
+        lengths = self.dataset.frames[modality].lengths[rows].to(self.device)
         kept = self._kept(modality, ("none", layers, layer), ["mean", "deviation"])
-        mean, deviation = kept["mean"][there].double(), kept["deviation"][there].double()
-        total = lengths.sum()
-        overall = (lengths * mean).sum(0) / total
-        variance = (lengths * (deviation.square() + (mean - overall).square())).sum(0) / total
-        return overall.float(), variance.sqrt().float()
+        return overall(kept["mean"][there], kept["deviation"][there], lengths)
 
+    def speakers_target(
+        self, modality: str, layers: int = 1, layer: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and deviation `[D]` that the view `speaker` gives to each speaker's frames."""
+        if modality in self._targets:
+            return self._targets[modality]
+        return self.frame_statistics(modality, self.dataset.rows("train"), layers, layer)
 
-def _seen(frames: Frames, input_norm: str, layers: int = 1) -> Frames:
-    """Frames as heads with this normalisation read them."""
-    return frames if input_norm == "none" else layer_normalised(frames, layers)
+    def _maps(self, modality: str, layers: int, layer: int | None) -> SpeakerMaps:
+        """How the frames of a speaker are seen as `speaker`."""
+        _, layers, layer = name = self._usual(modality, (SPEAKER, layers, layer))
+        if (modality, name) not in self._speaker_maps:
+            kept = self._kept(modality, ("none", layers, layer), ["mean", "deviation"])
+            self._speaker_maps[modality, name] = SpeakerMaps.to(
+                self.speakers_target(modality, layers, layer),
+                (kept["mean"], kept["deviation"]),
+                self.dataset.frames[modality].lengths.to(self.device),
+                self.dataset.speakers(torch.arange(len(self.dataset))),
+            )
+        return self._speaker_maps[modality, name]
+
+    def _seen(self, frames: Frames, rows: Sequence[int], modality: str, view: ViewKey) -> Frames:
+        """The frames of these utterances as heads with this view read them."""
+        norm, layers, layer = view
+        if norm == SPEAKER:
+            return self._maps(modality, layers, layer).mapped(frames, rows)
+        return frames if norm == "none" else layer_normalised(frames, layers)
+
+    def _one_seen(
+        self,
+        frames: Frames | MappedFrames,
+        number: int,
+        modality: str,
+        view: ViewKey,
+        dtype: torch.dtype,
+        read: slice = slice(None),
+    ) -> Tensor:
+        """`[T, D]`, some frames of one utterance and one layer, as `_seen`."""
+        norm, layers, layer = view
+        values = frames.utterance(number)[read].to(dtype)
+        if norm == "layernorm":
+            return F.layer_norm(values, (frames.dim,))
+        if norm == SPEAKER:
+            maps = self._maps(modality, layers, layer)
+            own = maps.of[number]
+            return torch.addcmul(maps.offset[own], values, maps.gain[own])
+        return values
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:

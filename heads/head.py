@@ -20,13 +20,13 @@ from corpora.errors import ConfigError
 from heads.pooling.attentive import AttentivePooling, attend
 from heads.pooling.registry import Pooling, build_pooling, pooling_config
 from heads.pooling.view import Affine, View
+from heads.speakers import CONSTANT_DEVIATION, SPEAKER
 
 # The order in which pooled vectors are concatenated.
 MODALITIES = ("audio", "text")
-INPUT_NORMS = ("none", "layernorm", "standardise")
-# A feature that varies less than this over the training frames is constant: it is not scaled. Twice
-# the floor that is put under every utterance's deviation.
-CONSTANT_DEVIATION = 2e-5
+INPUT_NORMS = ("none", "layernorm", "standardise", SPEAKER)
+# Those that keep mean and deviation of the training frames.
+_BY_STATISTICS = ("standardise", SPEAKER)
 
 #: Which view of a modality: normalised how (see `view_name`), of how many layers, and of which
 #: single one where it is not the data set's usual one.
@@ -42,8 +42,9 @@ class HeadConfig:
         dims: features per frame of each modality the head reads.
         pooling: description of the pooling of each modality (see `build_pooling`). Of one that
             weighs L layers, `dims` is that of all of them beside one another.
-        input_norm: `none`, `layernorm` (each frame, without parameters) or `standardise` (by mean
-            and deviation of the training frames, kept as buffers).
+        input_norm: `none`, `layernorm` (each frame, without parameters), `standardise` (by mean
+            and deviation of the training frames, kept as buffers) or `speaker` (the same, of frames
+            whose speaker's statistics were made those of the training frames: `heads.speakers`).
         mlp_width: hidden units of the classifier; 0 for a linear one.
         dropout: probability, on the hidden units (on the pooled vector of a linear classifier).
         layer: by modality the hidden state read, where several are cached and it matters which.
@@ -130,21 +131,22 @@ class Inputs:
         """The frames as a head with this normalisation reads them; made once a batch.
 
         `standardise` reads the frames as they are: its affine is folded into the pooling. Frames
-        that were given are those of the layer that is asked for.
+        that were given are those of the layer that is asked for, and nothing is known of who
+        speaks: for `speaker` they stay as they are too.
         """
         key = view_name(input_norm), layers, layer
         if key not in self._views:
             given = self._frames
             if given is None or given.frames is None:
                 raise ConfigError("this head needs frames; only the vectors of others were given")
-            plain = key[0] == "none"
-            self._views[key] = given if plain else View(layer_normalised(given.frames, layers))
+            each = key[0] == "layernorm"
+            self._views[key] = View(layer_normalised(given.frames, layers)) if each else given
         return self._views[key]
 
 
 def view_name(input_norm: str) -> str:
     """Which view of the frames a normalisation reads."""
-    return "layernorm" if input_norm == "layernorm" else "none"
+    return "none" if input_norm == "standardise" else input_norm
 
 
 def layer_normalised(frames: Frames, layers: int = 1) -> Frames:
@@ -181,7 +183,7 @@ class Head(nn.Module):
         )
         self.hidden = nn.Linear(pooled, config.mlp_width) if config.mlp_width else None
         self.output = nn.Linear(config.mlp_width or pooled, len(config.labels))
-        if config.input_norm == "standardise":
+        if config.input_norm in _BY_STATISTICS:
             for name in config.modalities:
                 self.register_buffer(f"{name}_shift", torch.zeros(config.dims[name]))
                 self.register_buffer(f"{name}_scale", torch.ones(config.dims[name]))
@@ -213,12 +215,12 @@ class Head(nn.Module):
 
     def affine(self, modality: str) -> Affine | None:
         """The input normalisation of a modality, where it is one by training statistics."""
-        if self.config.input_norm != "standardise":
+        if self.config.input_norm not in _BY_STATISTICS:
             return None
         return Affine(self.get_buffer(f"{modality}_shift"), self.get_buffer(f"{modality}_scale"))
 
     def set_input_statistics(self, modality: str, mean: Tensor, deviation: Tensor) -> None:
-        """Keep mean and deviation `[D]` of the training frames, for `standardise`."""
+        """Keep mean and deviation `[D]` of the training frames, for heads that read them."""
         constant = deviation < CONSTANT_DEVIATION
         self.get_buffer(f"{modality}_shift").copy_(mean)
         self.get_buffer(f"{modality}_scale").copy_(

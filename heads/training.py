@@ -26,6 +26,7 @@ from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.pooling.fixed import FixedPooling
 from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.sharing import dealt, sharing_threads, side_by_side
+from heads.speakers import SPEAKER
 from heads.targets import soft_targets
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
@@ -106,7 +107,7 @@ class Cohort:
 
     Args:
         heads: all with the same labels; they are moved to the store's device, and their
-            `standardise` statistics are set.
+            input statistics are set.
         configs: one a head.
         store: the data.
         rows: utterances trained on.
@@ -271,14 +272,18 @@ def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> 
 
 
 def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor) -> None:
-    """Give the `standardise` heads among these the mean and deviation of the training frames."""
-    readers = [head for head in heads if head.config.input_norm == "standardise"]
+    """Give mean and deviation of the training frames to the heads that are normalised by them."""
+    readers = [head for head in heads if head.affine(head.config.modalities[0]) is not None]
     reads: dict[tuple[str, ViewKey], list[Head]] = {}
     for head in readers:
         for name in head.config.modalities:
             reads.setdefault((name, head.config.view(name)), []).append(head)
-    for (modality, (_, layers, layer)), own in reads.items():
-        statistics = store.frame_statistics(modality, rows, layers, layer)
+    for (modality, (norm, layers, layer)), own in reads.items():
+        statistics = (
+            store.speakers_target(modality, layers, layer)
+            if norm == SPEAKER
+            else store.frame_statistics(modality, rows, layers, layer)
+        )
         for head in own:
             head.set_input_statistics(modality, *statistics)
 

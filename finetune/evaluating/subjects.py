@@ -32,6 +32,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.layers import LayerWeights, layer_weights
 from heads.results import BEST, HeadRecord, load_head
+from heads.speakers import SPEAKER, declared
 from heads.training import predict
 
 # Frames of a batch when nothing is trained: no activations are kept.
@@ -85,11 +86,13 @@ class Scored:
         utterances: those it could use, labelled, in the manifest's order.
         probabilities: `[n, C]` of them, in its label order.
         skipped: reasons by id for the others.
+        note: what has to be said of how they were scored; "" for nothing.
     """
 
     utterances: tuple[Utterance, ...]
     probabilities: Tensor
     skipped: Mapping[str, str]
+    note: str = ""
 
 
 class Subject(Protocol):
@@ -127,7 +130,7 @@ class HeadSubject:
             layers=dict(self.source.layers),
             speech=self.record.head.needs_speech,
         )
-        probabilities = torch.zeros(0, len(self.source.labels))
+        probabilities, note = torch.zeros(0, len(self.source.labels)), ""
         if collection.utterances:
             dataset = Dataset(
                 collection.utterances,
@@ -137,8 +140,16 @@ class HeadSubject:
                 layers=collection.layers,
             )
             everything = torch.arange(len(dataset))
-            probabilities = predict([self.head], VectorStore(dataset), everything)[0]
-        return Scored(collection.utterances, probabilities, collection.failed)
+            targets = {
+                name: (affine.shift, affine.scale)
+                for name in self.record.head.modalities
+                if (affine := self.head.affine(name)) is not None
+            }
+            store = VectorStore(dataset, targets=targets)
+            probabilities = predict([self.head], store, everything)[0]
+            if self.record.head.input_norm == SPEAKER:
+                note = declared(dataset.speakers(everything))
+        return Scored(collection.utterances, probabilities, collection.failed, note)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,10 +59,10 @@ def run_layers(
         ManifestError, CacheError, MissingExtraError: as in `run_compare`.
     """
     config = config or CompareConfig()
-    if "layernorm" in config.input_norms:
+    if other := set(config.input_norms) - {"none", "standardise"}:
         raise ConfigError(
-            "The sweep over layers reads means and deviations; layer normalisation needs frames. "
-            "Use --input-norm none or standardise."
+            f"The sweep over layers reads means and deviations; {' and '.join(sorted(other))} need "
+            "frames. Use --input-norms none,standardise."
         )
     device = choose_device(config.device)
     refuse_leakage(work, manifest)

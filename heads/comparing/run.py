@@ -17,7 +17,7 @@ from heads.comparing.passes import Job
 from heads.comparing.procedure import Comparison, carry_out
 from heads.comparing.report import CompareReport
 from heads.comparing.units import Kept
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.leakage import refuse_shared_recordings
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin
@@ -112,7 +112,7 @@ def compare_heads(
             "precision": precision,
         },
         keep_heads=True,
-        notes=(*notes, *plan.notes),
+        notes=(*notes, *plan.notes, *speaker_notes(dataset, config.input_norms)),
     )
     return carry_out(comparison, fresh=fresh, show_progress=show_progress)
 

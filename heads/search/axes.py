@@ -8,9 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Choice:
-    """An axis of listed values."""
+    """An axis of listed values.
+
+    Attributes:
+        values: those that are drawn.
+        on_request: further ones that a space file or a protocol may name.
+    """
 
     values: tuple[Any, ...]
+    on_request: tuple[Any, ...] = ()
+
+    @property
+    def known(self) -> tuple[Any, ...]:
+        """What a space file or a protocol may name."""
+        return (*self.values, *self.on_request)
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ from corpora.manifest import Manifest, require_splits
 from corpora.progress import progress_bar
 from corpora.protocol import protocol_sentence
 from corpora.work import Work
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import make_folds
 from heads.leakage import refuse_shared_recordings, shared_sentences
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin
 from heads.precision import choose_precision
 from heads.results import BEST, TRIALS, claim_folder, clear
+from heads.search.axes import choices
 from heads.search.candidates import Selection
 from heads.search.conclusion import conclude, keep_chosen
 from heads.search.config import SearchConfig
@@ -170,6 +171,7 @@ def search_heads(
                         *found,
                         *weighing_notes(dataset, origin.layers, space.axes),
                         *_votes_note(dataset, space, selection),
+                        *speaker_notes(dataset, choices(space.axes["input_norm"])),
                         *skipped,
                     ),
                 )

@@ -13,6 +13,7 @@ from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
 from heads.losses import LossConfig
 from heads.search.axes import Axis, Choice, Range, choices, nearest
 from heads.search.weighing import TOP, WEIGHTED, layer_axis, weighable_kinds
+from heads.speakers import SPEAKER
 from heads.targets import EMO_SUPERB_SMOOTHING, vote_shares
 from heads.training import SCORER_RATE, TrainingConfig
 
@@ -50,7 +51,9 @@ POOLING_AXES: dict[str, Axis] = {
 }
 # All others, beside `modalities`, whose values depend on what was extracted.
 OTHER_AXES: dict[str, Axis] = {
-    "input_norm": Choice(INPUT_NORMS),
+    "input_norm": Choice(
+        tuple(norm for norm in INPUT_NORMS if norm != SPEAKER), on_request=(SPEAKER,)
+    ),
     "mlp_width": Choice((0, 64, 256)),
     "dropout": Range(0.0, 0.5),
     # On real frames and some 200 steps heads do best between 1e-3 and 1e-2 (docs/results.md): there

@@ -119,14 +119,14 @@ def _narrowed(axis: Axis, value: Any, where: str) -> Axis:  # noqa: ANN401 - wha
         return Choice(kept)
     chosen = value if isinstance(value, list) else [value]
     for entry in chosen:
-        if not any(entry == known and type(entry) is type(known) for known in axis.values):
-            words = [str(known) for known in axis.values]
+        if not any(entry == known and type(entry) is type(known) for known in axis.known):
+            words = [str(known) for known in axis.known]
             raise ConfigError(
                 f"{where} cannot be {entry!r}.{did_you_mean(str(entry), words)} {_listed(axis)}"
             )
     if not chosen:
         raise ConfigError(f"{where} is an empty list. {_listed(axis)}")
-    return Choice(tuple(known for known in axis.values if known in chosen))
+    return Choice(tuple(known for known in axis.known if known in chosen))
 
 
 def _bounds(value: Any, low: float, high: float, where: str) -> tuple[float, float]:  # noqa: ANN401
@@ -147,4 +147,4 @@ def _bounds(value: Any, low: float, high: float, where: str) -> tuple[float, flo
 
 
 def _listed(axis: Choice) -> str:
-    return f"Values: {', '.join(str(value) for value in axis.values)}."
+    return f"Values: {', '.join(str(value) for value in axis.known)}."

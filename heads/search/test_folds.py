@@ -24,7 +24,7 @@ from corpora.folds import UNITS, Division, divide, folds_by, folds_of_count
 from corpora.manifest import Manifest
 from corpora.text_table import aligned, wrapped
 from corpora.work import Work, command_line
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import MOST_FOLDS, make_folds
 from heads.leakage import refuse_shared_recordings
 from heads.load import load_dataset, read_origin
@@ -208,6 +208,7 @@ def search_test_folds(
     dataset = replace(dataset, utterances=utterances)
     keys = utterance_keys(work, utterances)
     found: list[TestFold] = []
+    norms: set[str] = set()
     pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, probabilities, the reference's classes
     folds = divide(utterances, names).folds
     root = work.search / TEST_FOLDS_FOLDER
@@ -228,6 +229,7 @@ def search_test_folds(
         said = predict([load_head(folder)[0]], VectorStore(own), rows)[0]
         pooled.append((rows, said, torch.tensor(report.reference.predicted["test"])))
         found.append(_fold(name, report))
+        norms.add(report.best.head.input_norm)
     rows, said, other = (torch.cat(parts) for parts in zip(*pooled, strict=True))
     gold, speakers = dataset.targets(rows).numpy(), dataset.speakers(rows)
     differences, reason = paired_differences(
@@ -242,7 +244,7 @@ def search_test_folds(
         difference=differences[0] if differences else None,
         reason="" if differences else reason,
         folds=tuple(found),
-        notes=(*_notes(dataset, divide(utterances, names)),),
+        notes=(*_notes(dataset, divide(utterances, names)), *speaker_notes(dataset, norms)),
         files=files,
         work=work.root,
     )

@@ -18,11 +18,20 @@ from cache.failures import write_failures
 from corpora.errors import ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
+from explain.config import ExplainConfig
+from explain.run import explain_split
 from finetune.assembly import assemble
+from finetune.config import FinetuneConfig
 from finetune.evaluate import EvaluateConfig, evaluate, evaluate_head, evaluate_model
 from finetune.evaluation import Evaluation
 from finetune.model import EmotionModel
+from finetune.run import run_finetune
+from heads.dataset import VectorStore
+from heads.head import Head
+from heads.load import load_dataset
 from heads.origin import manifest_digest
+from heads.results import save_head
+from heads.training import predict
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, LAST
 from tests.finetune.searched import copy_work
@@ -240,3 +249,27 @@ def test_a_folder_that_cannot_be_written_to_stops_it_first(
         monkeypatch.delattr(f"finetune.evaluating.subjects.{name}")
     with pytest.raises(ConfigError, match="cannot be written to"):
         evaluate(with_model, manifest, config=EvaluateConfig(subject))
+
+
+def test_a_head_normalised_by_speaker_is_scored_as_in_its_search_and_goes_no_further(
+    work: Work, searched: Searched, manifest: Manifest
+) -> None:
+    everyone = replace(
+        manifest, utterances=tuple(replace(u, speaker=f"of {u.split}") for u in manifest.utterances)
+    )
+    head = Head(replace(searched.head.config, input_norm="speaker"), 3)
+    store = VectorStore(load_dataset(work, everyone))
+    for name in LAST:
+        head.set_input_statistics(name, *store.speakers_target(name))
+    origin = replace(searched.record.origin, manifest_sha256=manifest_digest(everyone))
+    record = replace(searched.record, head=head.config, origin=origin)
+    save_head(work.search / "best.json", work.search / "head.safetensors", head, record)
+    rows = [n for n, u in enumerate(everyone.utterances) if u.split == "dev"]
+    expected = predict([head], store, torch.tensor(rows))[0]
+    evaluation = evaluate_head(work, everyone, "dev")
+    np.testing.assert_allclose(probabilities(evaluation)[1], expected.numpy(), atol=1e-5)
+    assert "own mean and deviation over all recordings" in evaluation.note
+    with pytest.raises(ConfigError, match="reads frames normalised by each speaker"):
+        run_finetune(work, everyone, FinetuneConfig(epochs=1))
+    with pytest.raises(ConfigError, match="what it says of one recording depends on all others"):
+        explain_split(work, everyone, ExplainConfig(figures=0))

@@ -131,7 +131,10 @@ def test_weights_of_layers_are_no_scorers() -> None:
     [
         ({"labels": ("one",)}, "at least two labels"),
         ({"dims": {"video": 3}}, "audio and/or text"),
-        ({"input_norm": "batch"}, "input_norm must be one of none, layernorm, standardise"),
+        (
+            {"input_norm": "batch"},
+            "one of none, layernorm, standardise, speaker",
+        ),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
         ({"mlp_width": -1}, "mlp_width must be 0 or more"),
     ],
