@@ -272,4 +272,4 @@ def test_a_head_normalised_by_speaker_is_scored_as_in_its_search_and_goes_no_fur
     with pytest.raises(ConfigError, match="reads frames normalised by each speaker"):
         run_finetune(work, everyone, FinetuneConfig(epochs=1))
     with pytest.raises(ConfigError, match="what it says of one recording depends on all others"):
-        explain_split(work, everyone, ExplainConfig(figures=0))
+        explain_split(work, everyone, ExplainConfig(figures=False))
