@@ -75,10 +75,16 @@ class Keeper:
                 "epoch": now.epoch,
                 "done": now.done,
                 "step": now.step,
+                "said": now.said,
                 "log": _rows(now.log),
             },
-            {"weights": trainer.weights(), "best": now.kept, "moments": trainer.moments()},
-            best=f"{phase}/{now.best_epoch}",
+            {
+                "weights": trainer.weights(),
+                "best": now.kept,
+                "first": now.first,
+                "moments": trainer.moments(),
+            },
+            unchanged={"best": f"{phase}/{now.best_epoch}", "first": str(phase)},
         )
 
     def end_phase(self, result: PhaseResult, weights: Mapping[str, Tensor]) -> None:
@@ -98,11 +104,11 @@ class Keeper:
         phase: int,
         progress: Mapping[str, Any] | None,
         tensors: Mapping[str, Mapping[str, Tensor]],
-        best: str = "",
+        unchanged: Mapping[str, str] | None = None,
     ) -> None:
         results = [{**done.to_json(), "log": _rows(done.log)} for done in self.results]
         self._checkpoints.save(
-            {"phase": phase, "progress": progress, "results": results}, tensors, best
+            {"phase": phase, "progress": progress, "results": results}, tensors, unchanged
         )
 
 
@@ -113,12 +119,14 @@ def _resume(trainer: Trainer, found: Checkpoint) -> Progress:
     trainer.step = value["step"]
     return Progress(
         start=Score(**value["start"]),
+        first=found.tensors.pop("first"),
         best=Score(**value["best"]),
         kept=found.tensors.pop("best"),
         best_epoch=value["best_epoch"],
         epoch=value["epoch"],
         done=value["done"],
         step=value["step"],
+        said=value["said"],
         log=list(_log(value["log"])),
         scored=False,
     )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.text_table import aligned
+from corpora.text_table import aligned, wrapped
 from finetune.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
+from finetune.retraining import SEEDS
 from finetune.training import PhaseResult
 from heads.layers import layer_weights_text
 from heads.metrics import score_cells
@@ -116,7 +117,8 @@ class FinetuneReport:
 
 
 def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
-    rows = [("phase", "rate", "trained", "epochs", "dev macro-F1 at start", "best", "at epoch")]
+    columns = ("phase", "rate", "trained", "epochs", "dev macro-F1 at start", "kept", "of epoch")
+    rows: list[tuple[str, ...]] = [(*columns, "crosswise", "to beat")]
     for result in phases:
         rows.append(
             (
@@ -127,6 +129,14 @@ def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
                 f"{result.start.macro_f1:.3f}",
                 f"{result.best.macro_f1:.3f}",
                 str(result.best_epoch) if result.best_epoch else "0 (its start)",
+                *("-" if own is None else f"{own:.3f}" for own in (result.crosswise, result.bar)),
             )
         )
-    return aligned(rows)
+    lines = aligned(rows)
+    if any(result.crosswise is not None for result in phases):
+        lines += wrapped(
+            "Crosswise: half of the dev speakers choose an epoch, the other half score it. A phase "
+            "is kept where that is above what it has to beat: the phase before, or the mean of "
+            f"heads like the searched one from {SEEDS} other seeds."
+        )
+    return lines

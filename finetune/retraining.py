@@ -34,14 +34,19 @@ from heads.precision import choose_precision
 from heads.results import STUDY_FILE, HeadRecord, package_versions
 from heads.search.axes import Choice, Range
 from heads.search.identity import refuse_differences
-from heads.search.space import Space, trial_configs
+from heads.search.space import Space, seed_from, trial_configs
 from heads.search.storage import close, open_file, silence_optuna
 from heads.search.study import SEED, START, STUDY_NAME, final_value
 from heads.search.weighing import OTHERS
+from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.targets import soft_targets
 from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 
+# Heads that say what one of this kind is worth.
+SEEDS = 5
+# Keeps their seeds apart from other numbers drawn from a trial's seed.
+_SEED_DOMAIN = 4
 _AXIS = "axis "
 # Of a study's notes: what the frames that its heads were trained on are known by.
 _FRAMES = ("labels", "streams", "frames", "manifest_sha256")
@@ -91,10 +96,7 @@ def retrain(
         ConfigError: the frames, labels or rows are not those of the search; each difference is
             named.
     """
-    dataset = load_dataset(work, manifest, tuple(record.origin.frames), others=True)
-    dataset = dataset.reading(
-        {name: layer_numbers(read) for name, read in record.origin.layers.items()}
-    )
+    dataset = _frames_of(work, manifest, record)
     origin = origin_of_head(read_origin(work, manifest, dataset.frames), dataset, record.head)
     _check_origin(record.origin.to_json(), origin)
     training, schedule = record.training, record.schedule
@@ -126,6 +128,51 @@ def retrain(
     else:
         head.load_state_dict(kept)
     return Retrained(head, tuple(said), tuple(scores), cohort.steps_per_epoch, best)
+
+
+def scores_of_seeds(
+    work: Work, manifest: Manifest, record: HeadRecord, learning_rate: float | None = None
+) -> tuple[float, ...]:
+    """Macro-F1 on dev of heads like this one, trained on train alone from `SEEDS` other seeds.
+
+    The head itself was chosen for its score, so that score is a lucky one; theirs are not.
+
+    Args:
+        work: see `retrain`.
+        manifest: the utterances, which need not be those of the search.
+        record: see `retrain`.
+        learning_rate: see `retrain`.
+
+    Raises:
+        MissingStepError: utterances are not in the cache.
+    """
+    dataset = _frames_of(work, manifest, record)
+    schedule, dev = record.schedule, dataset.rows("dev")
+    training = [
+        replace(
+            record.training,
+            learning_rate=learning_rate or record.training.learning_rate,
+            seed=seed_from(record.training.seed, _SEED_DOMAIN, number),
+        )
+        for number in range(SEEDS)
+    ]
+    heads = [Head(record.head, own.seed) for own in training]
+    store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
+    with suitable_threads(dataset, schedule.batch_size):
+        cohort = Cohort(heads, training, store, dataset.rows("train"), schedule)
+        for _ in range(schedule.epochs):
+            cohort.run_epoch()
+        said = predict(heads, store, dev).argmax(dim=-1)
+    confusion = confusion_matrix(dataset.targets(dev), said, len(dataset.labels))
+    return tuple(macro_f1(confusion).tolist())
+
+
+def _frames_of(work: Work, manifest: Manifest, record: HeadRecord) -> Dataset:
+    """The frames of these utterances that a head reads."""
+    dataset = load_dataset(work, manifest, tuple(record.origin.frames), others=True)
+    return dataset.reading(
+        {name: layer_numbers(read) for name, read in record.origin.layers.items()}
+    )
 
 
 def _scores(dataset: Dataset, config: LossConfig, said: Sequence[Tensor]) -> tuple[Score, ...]:

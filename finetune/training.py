@@ -1,6 +1,8 @@
 """Training one phase: until the development set stops gaining, then back to the best weights.
 
-The weights a phase starts from are its first candidate, so no phase ends below where it began.
+Whether they are kept is decided by a score that luck has no part in: crosswise between the speakers
+of dev (`finetune.crosswise`), against what was there before, of which the same is asked. What does
+not reach that goes back to where the phase began.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from corpora.errors import ConfigError
 from corpora.progress import progress_bar
+from corpora.utterance import speaker_key
+from finetune.crosswise import crosswise, speaker_halves
 from finetune.engine.augment import Augment, takes_spectrograms
 from finetune.engine.boundary import Boundary
 from finetune.engine.launch import Engine, start_engine
@@ -46,6 +51,10 @@ class PhaseResult:
         best_epoch: after which epoch they stood; 0 is the start.
         epochs: passes made.
         log: a row for the start and for every step.
+        crosswise: macro-F1 of the phase on speakers who did not choose its epoch; None for phase 1,
+            which makes all its epochs, or is stopped by the whole of dev.
+        bar: what that was compared with: the score of the phase before, or the mean of heads like
+            the searched one.
     """
 
     config: PhaseConfig
@@ -55,6 +64,8 @@ class PhaseResult:
     best_epoch: int
     epochs: int
     log: tuple[LogRow, ...]
+    crosswise: float | None = None
+    bar: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; the log is `training.csv`."""
@@ -65,6 +76,8 @@ class PhaseResult:
             "best": asdict(self.best),
             "best_epoch": self.best_epoch,
             "epochs": self.epochs,
+            "crosswise": self.crosswise,
+            "bar": self.bar,
         }
 
     @classmethod
@@ -78,6 +91,8 @@ class PhaseResult:
             best_epoch=value["best_epoch"],
             epochs=value["epochs"],
             log=log,
+            crosswise=value["crosswise"],
+            bar=value["bar"],
         )
 
 
@@ -87,9 +102,11 @@ class Progress:
 
     Attributes:
         start: development score before the first step.
-        best: of the best weights so far.
+        first: the weights then.
+        best: of the best weights after an epoch so far; of `first` before there are any.
         kept: those.
         best_epoch: after which epoch they stood.
+        said: `[epochs, n]` classes predicted for the development set after each epoch.
         epoch: the pass that is being made, or was made last.
         done: steps of it.
         step: steps in all.
@@ -98,9 +115,11 @@ class Progress:
     """
 
     start: Score
+    first: dict[str, Tensor]
     best: Score
     kept: dict[str, Tensor]
     best_epoch: int = 0
+    said: list[list[int]] = field(default_factory=list)
     epoch: int = 0
     done: int = 0
     step: int = 0
@@ -121,6 +140,8 @@ class Surroundings:
     Attributes:
         engine: this process among others.
         boundary: hidden states from the cache, where there are.
+        bar: what the phase's crosswise score is compared with; the development score at its start
+            where nothing better is known.
         after_step: for checkpoints and curves.
         at_end: likewise.
         resume: puts weights and optimiser back and says where the phase stood; None for the start.
@@ -130,6 +151,7 @@ class Surroundings:
 
     engine: Engine | None = None
     boundary: Boundary | None = None
+    bar: float | None = None
     after_step: AfterStep | None = None
     at_end: AtEnd | None = None
     resume: Callable[[Trainer], Progress] | None = None
@@ -152,7 +174,8 @@ def run_phase(
         config: the phase.
         steps: what all phases have in common.
         train: trained on.
-        dev: scored after each epoch; decides when to stop and which weights are kept.
+        dev: scored after each epoch; decides when to stop, which weights are best, and whether they
+            are kept.
         around: what else there is.
 
     Raises:
@@ -176,16 +199,18 @@ def run_phase(
     noise = augmentation(model, config, parts)
     trainer = Trainer(model, parts, config, steps, train, engine, around.boundary, noise)
 
-    def evaluate() -> Score:
+    def evaluate() -> tuple[Score, list[int]]:
         budget = steps.frame_budget
         logits = predict_logits(model, dev, budget, boundary=around.boundary, engine=engine)
-        return score(logits, dev.targets, trainer.loss, dev.loss_targets(steps.loss))
+        found = score(logits, dev.targets, trainer.loss, dev.loss_targets(steps.loss))
+        return found, logits.argmax(dim=1).tolist()
 
     if around.resume is not None:
         now = around.resume(trainer)
     else:
-        start = evaluate()
-        now = Progress(start, start, trainer.copy_weights())
+        start, _ = evaluate()
+        first = trainer.copy_weights()
+        now = Progress(start, first, start, first)
         now.log.append(LogRow(config.phase, 0, 0, 0.0, None, start))
     bar = progress_bar(
         f"Phase {config.phase}",
@@ -209,21 +234,37 @@ def run_phase(
                 bar.update()
                 if around.after_step is not None:
                     around.after_step(trainer, now)
-            found = evaluate()
+            found, said = evaluate()
             now.scored = True
+            now.said.append(said)
             now.log[-1] = replace(now.log[-1], dev=found)
-            if found.better_than(now.best):
+            if not now.best_epoch or found.better_than(now.best):
+                now.kept = trainer.copy_weights(now.kept if now.best_epoch else None)
                 now.best, now.best_epoch = found, now.epoch
-                now.kept = trainer.copy_weights(now.kept)
+    half = speaker_halves(["/".join(speaker_key(u) or ()) for u in dev.utterances])
+    crossed = crosswise(torch.tensor(now.said), dev.targets, half, len(dev.labels))
+    bar_score = now.start.macro_f1 if around.bar is None else around.bar
+    best = now.best
+    if crossed <= bar_score:
+        now.kept, now.best, now.best_epoch = now.first, now.start, 0
     trainer.restore(now.kept)
     model.requires_grad_(False).eval()
     model.zero_grad()  # gradients would stay, as large as the model
     say(
-        f"dev macro-F1 {now.start.macro_f1:.3f} at the start, best {now.best.macro_f1:.3f} after "
-        f"epoch {now.best_epoch} of {now.epoch}\n"
+        f"dev macro-F1 {now.start.macro_f1:.3f} at the start, best {best.macro_f1:.3f} of "
+        f"{now.epoch} epochs; crosswise {crossed:.3f}, to beat {bar_score:.3f}: "
+        f"{f'epoch {now.best_epoch} is kept' if now.best_epoch else 'its start is kept'}\n"
     )
     result = PhaseResult(
-        config, table, now.start, now.best, now.best_epoch, now.epoch, tuple(now.log)
+        config,
+        table,
+        now.start,
+        now.best,
+        now.best_epoch,
+        now.epoch,
+        tuple(now.log),
+        crossed,
+        bar_score,
     )
     if around.at_end is not None:
         around.at_end(result, now.kept)

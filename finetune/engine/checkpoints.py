@@ -4,6 +4,7 @@
         state.json              what it belongs to, position, scores and log so far
         weights.safetensors     what the phases so far have changed
         best.safetensors        the best weights of the phase so far
+        first.safetensors       those that it started from
         moments.safetensors     the optimiser's, by parameter
 
 A checkpoint is built beside, fsynced and renamed into place: what is not renamed does not exist.
@@ -61,17 +62,21 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self._identity = identity
-        self._best = ""  # which weights `best.safetensors` of the newest checkpoint holds
+        self._unchanged: Mapping[str, str] = {}  # what files of the newest checkpoint hold
 
     def save(
-        self, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], best: str = ""
+        self,
+        state: Mapping[str, Any],
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        unchanged: Mapping[str, str] | None = None,
     ) -> None:
         """Write a checkpoint, then remove those behind the newest two.
 
         Args:
             state: JSON values.
             tensors: by file and name, on the CPU.
-            best: names the best weights: as long as it stays, their file is not written again.
+            unchanged: names what some of the files hold: as long as it stays, they are not written
+                again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         earlier = self._found()
@@ -80,8 +85,9 @@ class Checkpoints:
         try:
             for name, named in tensors.items():
                 path = site / f"{name}.safetensors"
-                same = name == "best" and bool(best) and best == self._best and bool(earlier)
-                if not (same and _link(self.folder / earlier[-1] / path.name, path)):
+                holds = (unchanged or {}).get(name)
+                same = holds is not None and holds == self._unchanged.get(name)
+                if not (same and earlier and _link(self.folder / earlier[-1] / path.name, path)):
                     _write(path, named)
             head = {"format": FORMAT, "version": VERSION, "identity": dict(self._identity)}
             write_json(site / STATE, {**head, **state})
@@ -89,7 +95,7 @@ class Checkpoints:
             publish(site, self.folder / f"checkpoint-{number:06}")
         finally:
             shutil.rmtree(site, ignore_errors=True)  # gone already when it was put in place
-        self._best = best
+        self._unchanged = dict(unchanged or {})
         for name in earlier[: 1 - KEPT]:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 

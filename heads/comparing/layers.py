@@ -61,8 +61,8 @@ def run_layers(
     config = config or CompareConfig()
     if other := set(config.input_norms) - {"none", "standardise"}:
         raise ConfigError(
-            f"The sweep over layers reads means and deviations; {' and '.join(sorted(other))} need "
-            "frames. Use --input-norms none,standardise."
+            f"The sweep over layers reads means and deviations, and "
+            f"{' or '.join(sorted(other))} needs frames. Use --input-norms none,standardise."
         )
     device = choose_device(config.device)
     refuse_leakage(work, manifest)

@@ -187,10 +187,10 @@ def test_best_weights_that_stay_are_not_written_again(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, {})
     tensors = {"weights": {"w": torch.ones(2)}, "best": {"w": torch.zeros(2)}}
     for _ in range(2):
-        checkpoints.save({}, tensors, best="2/0")
+        checkpoints.save({}, tensors, unchanged={"best": "2/0"})
     inodes = {path.stat().st_ino for path in tmp_path.glob("*/best.safetensors")}
     assert len(inodes) == 1
-    checkpoints.save({}, tensors, best="2/1")
+    checkpoints.save({}, tensors, unchanged={"best": "2/1"})
     assert len({path.stat().st_ino for path in tmp_path.glob("*/best.safetensors")}) == 2
 
 
