@@ -13,9 +13,14 @@ from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE
 from heads.comparing.report import CompareReport
 from heads.metrics import HEADLINE, score_cells
+from heads.search.space import SPEECH_KINDS
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
 TUNED = ("learning_rate", "scorer_rate", "input_norm")
+# Macro-F1 by which a row may be below the regression without a word on it.
+WORTH_A_REASON = 0.03
+# Poolings that say nothing of how frames vary, which the regression reads.
+WITHOUT_DEVIATION = ("average", "max", *SPEECH_KINDS)
 
 
 def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
@@ -105,12 +110,44 @@ def notes_of(report: CompareReport) -> list[str]:
         )
     if any(o.under_trained for line in _lines(report) for o in line.outcomes.values()):
         lines.append(
-            "Under-trained, not worse: below the regression by more than its 95 % interval, though "
-            "its head could do what the regression does. More --epochs or other rates may mend it."
+            "Under-trained, not worse: below the regression by more than its 95 % interval. A head "
+            "with deviations could do what the regression does: more --epochs or other rates may "
+            "mend it."
         )
+    lines += _below_reference(report)
     if any(line.published for line in _lines(report)):
         lines.append(f"* {CAVEAT}: {SOURCE}.")
     return lines
+
+
+def _below_reference(report: CompareReport) -> list[str]:
+    """Why rows are further below the regression than `WORTH_A_REASON`."""
+    where = "test" if "test" in report.sizes else "dev"
+    reasons: dict[str, list[str]] = {}
+    for table in report.tables:
+        references = [line for line in table.lines if line.is_reference]
+        if len(references) != 1:  # of modalities: each row has a regression of its own
+            continue
+        reached = references[0].outcomes[where].scores["macro_f1"].mean
+        for line in table.lines:
+            outcome = line.outcomes[where]
+            behind = reached - outcome.scores["macro_f1"].mean
+            if line.is_reference or behind <= WORTH_A_REASON:
+                continue
+            if line.params.get("pooling") in WITHOUT_DEVIATION:
+                reason = "they read no deviations, which it does"
+            elif outcome.under_trained:
+                continue
+            elif outcome.to_reference is not None:
+                reason = "0 is in the interval of the difference"
+            else:
+                reason = f"{report.sizes[where][1]} speakers are too few to say whether more would"
+            reasons.setdefault(reason, []).append(f"{line.title} (-{behind:.3f})")
+    return [
+        f"Below the regression on {where} by more than {WORTH_A_REASON:g}: {', '.join(rows)}; "
+        f"{reason}."
+        for reason, rows in reasons.items()
+    ]
 
 
 def finetuned_cells(report: CompareReport) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,13 @@ def test_a_row_clearly_below_the_regression_is_under_trained_and_not_the_best(
         assert outcome.to_reference is not None
         assert outcome.to_reference.interval.high < 0
         assert outcome.under_trained
-    assert "under-trained, not worse" in terminal_text(report)
+    said = " ".join(terminal_text(report).split())
+    assert "under-trained, not worse" in said
+    assert re.search(
+        r"Below the regression on test by more than 0\.03: average \(-0\.\d+\), max \(-0\.\d+\); "
+        "they read no deviations, which it does",
+        said,
+    )
 
 
 def test_labels_of_the_test_set_change_no_choice(
