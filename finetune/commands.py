@@ -82,13 +82,11 @@ def _demo_steps(ctx: click.Context, work: Work, trials: int, utterances: int, se
         audio_encoder=audio,
         text_encoder=text,
     )
-    # Folds cost as many heads a trial as there are speakers; the demo shows the way in minutes.
     step(
         search,
-        f"search --trials {trials} --seed {seed} --folds off --fresh",
+        f"search --trials {trials} --seed {seed} --fresh",
         trials=trials,
         seed=seed,
-        folds="off",
         fresh=True,
     )
     # Three passes a phase: the demo shows the way, and more take minutes.

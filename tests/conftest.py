@@ -1,4 +1,4 @@
-"""For all tests: threads of torch sleep while they wait, as under `cli.py`."""
+"""For all tests: torch has one thread, and threads sleep while they wait, as under `cli.py`."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ import os
 
 # Read when torch is first imported, which is after this file.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# `make test` runs a process a core; alone, too, tests count what one thread does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -101,7 +101,7 @@ def test_axes_of_training_are_those_that_frozen_features_need() -> None:
         if isinstance(axis, Range)
     }
     assert drawn["learning_rate"] == (3e-4, 3e-2, True)
-    assert drawn["weight_decay"] == (1e-3, 3.0, True)
+    assert drawn["weight_decay"] == (1e-3, 10.0, True)
     assert drawn["scorer_rate"] == (1e-2, 1.0, True)
     assert drawn["dropout"] == (0.0, 0.5, False)
 

@@ -171,7 +171,7 @@ def test_a_range_may_reach_beyond_what_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "value"), [("learning_rate", 1e-7), ("weight_decay", 11), ("dropout", 0.6)]
+    ("axis", "value"), [("learning_rate", 1e-7), ("weight_decay", 101), ("dropout", 0.6)]
 )
 def test_what_lies_beyond_the_limits_is_refused(axis: str, value: float) -> None:
     with pytest.raises(ConfigError, match="expected a part of"):
