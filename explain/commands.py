@@ -54,8 +54,8 @@ from corpora.work import Work
     default="0.5",
     show_default=True,
     metavar="SHARE|top",
-    help="Attended is the smallest set of frames with this share of the attention, or the top "
-    "frame of each utterance.",
+    help="Attended is the smallest set of frames with this share of the attention, or of "
+    "what stands for it, or the top frame of each utterance.",
 )
 @click.option("--text", default="", help="With AUDIO: what is said in it, for a head that reads.")
 @click.option(

@@ -67,8 +67,8 @@ def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
     if bare:
         lines.append(
             f"The pooling of {' and '.join(bare)} learns no attention: what is shown in its place "
-            "is gradient saliency, the size of gradient × (frame − the utterance's mean frame), "
-            "scaled to sum to 1."
+            "is gradient saliency, gradient × (frame − the utterance's mean frame), of the frames "
+            "that speak for the answer, scaled to sum to 1; those that speak against it get 0."
         )
     lines += subject.notes
     if subject.skipped:
