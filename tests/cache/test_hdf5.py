@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from cache.exchange.hdf5 import export_hdf5
 from cache.exchange.hdf5_import import import_hdf5
@@ -16,8 +17,9 @@ from cache.extraction import read_extraction
 from cache.stream import FrameStream
 from cache.upkeep.catalogue import read_catalogue
 from cache.upkeep.verify import verify
+from cli import main
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
-from corpora.manifest import Manifest
+from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 from tests.cache.filled import SOURCES, audio_recipe, fill_stream, fill_work, input_keys, parts
 from tests.cache.streams import add, make_stream, utterances
@@ -132,6 +134,29 @@ def test_a_record_of_an_extraction_is_not_replaced(
     before = work.extraction.read_bytes()
     import_hdf5(work, fast_path / "out.h5")
     assert work.extraction.read_bytes() == before
+
+
+def test_ids_and_labels_are_those_of_the_manifest_that_is_named(
+    filled: tuple[Work, Manifest], fast_path: Path
+) -> None:
+    work, manifest = filled
+    rows = tuple(replace(u, id=f"other-{u.id}", label="calm") for u in manifest.utterances[:2])
+    path = fast_path / "other" / "m.csv"
+    path.parent.mkdir()
+    write_manifest(replace(manifest, utterances=rows, labels=("calm",)), path)
+    words = ["cache", "export", str(fast_path / "o.h5"), "--work", str(work.root), "--manifest"]
+    result = CliRunner().invoke(main, [*words, str(path)])
+    assert result.exit_code == 0, result.output
+    with h5py.File(fast_path / "o.h5") as file:
+        group = file[SOURCES["audio"].stream()]
+        named = {
+            str(d.attrs["ids"][0]): d.attrs["label"] for d in group.values() if "ids" in d.attrs
+        }
+        assert len(group) == len(manifest.utterances)
+    assert named == {row.id: "calm" for row in rows}
+    missing = CliRunner().invoke(main, [*words, str(fast_path / "none.csv")])
+    assert missing.exit_code == 1
+    assert "No manifest at" in missing.output
 
 
 def test_an_export_that_fails_leaves_the_old_file(
