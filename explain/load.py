@@ -19,7 +19,7 @@ from cache.inputs import utterance_keys
 from cache.stream import FrameStream
 from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, split_name
 from corpora.work import Work
 from explain.pooled import (
     frame_view,
@@ -85,7 +85,7 @@ def choose_rows(
             counts[u.split or "(not used)"] += 1
         held = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         raise ManifestError(
-            f"the manifest has no utterance in the {split} split (it has {held}). "
+            f"the manifest has no utterance in {split_name(split)} (it has {held}). "
             "Choose another with --split."
         )
     if limit is not None and limit < 1:
