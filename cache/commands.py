@@ -150,7 +150,7 @@ def import_cache(
         adopted = import_folder(
             work, manifest, path, kind, name=name, layer=layer, show_progress=not as_json
         )
-        show(adopted.to_json(), adopted.to_text(), as_json)
+        show(adopted.to_json(), adopted.to_text(manifest_path), as_json)
     else:
         report = import_hdf5(work, path, show_progress=not as_json)
         show(report.to_json(), report.to_text(), as_json)

@@ -184,7 +184,7 @@ def _evaluate(
     if not scored.utterances:
         raise ConfigError(
             f"no utterance of {split_name(split)} could be used, of "
-            f"{len(scored.skipped):,}. First: {next(iter(scored.skipped.values()))}"
+            f"{len(scored.skipped):,} in it. First: {next(iter(scored.skipped.values()))}"
         )
     dataset = Dataset(scored.utterances, first.labels, {})
     calibration, reason = None, ""

@@ -78,7 +78,7 @@ def _overlap(work: Work, digests: set[str], rows: Sequence[Utterance]) -> str:
     guess = "some of these recordings may be among those it was trained or chosen on"
     own = read_manifest(work.manifest) if work.manifest.is_file() else None
     if own is None or digests != {manifest_digest(own)}:
-        return f"{guess}, and its own manifest is not in {work.root}, so that cannot be told"
+        return f"{guess}; its own manifest is not in {work.root}, so that cannot be told"
     seen = [u for u in own.utterances if u.label and u.split in SEEN]
     learnt = [key.get("audio") for key in utterance_keys(work, seen).values()]
     scored = [key.get("audio") for key in utterance_keys(work, rows).values()]
@@ -89,8 +89,9 @@ def _overlap(work: Work, digests: set[str], rows: Sequence[Utterance]) -> str:
             f"by their content {shared:,} of these {len(scored):,} recordings are among those it "
             "was trained or chosen on, which flatters it"
         )
-    if None in learnt or None in scored:
-        return guess
+    unknown = (*learnt, *scored).count(None)
+    if unknown:
+        return f"{guess}; {unknown:,} recordings are not there, so that cannot be told"
     return (
         f"by their content none of these {len(scored):,} recordings is among the {len(learnt):,} "
         "it was trained or chosen on"

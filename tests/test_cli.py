@@ -44,7 +44,9 @@ def test_one_thing_has_one_name_in_all_commands() -> None:
     drawing = {command for command, own in names.items() if "--plots" in own}
     assert drawing == {"search", "compare", "evaluate", "explain"}
     assert all("--no-plots" in names[command] for command in drawing)
-    assert not {"--plot", "--figures", "--no-figures"} & set.union(*names.values())
+    assert not {"--plot", "--figures", "--no-figures"} & {
+        one for own in names.values() for one in own
+    }
     assert {command for command, own in names.items() if "--whisper" in own} == {
         "transcribe",
         "predict",

@@ -65,10 +65,11 @@ def test_axes_that_cannot_be_measured_are_named_and_not_drawn_as_0() -> None:
     }
     study = optuna.create_study(direction="maximize")
     for k in range(30):
-        params = {"rate": k / 30, "noise": (k * 7 % 30) / 30, "fixed": 0.5, "single": "none"}
+        rate = k / 30
+        params = {"rate": rate, "noise": (k * 7 % 30) / 30, "fixed": 0.5, "single": "none"}
         own = {**axes, "scorer_rate": FloatDistribution(0, 1)} if k % 2 else axes
         params |= {"scorer_rate": 0.1} if k % 2 else {}
-        study.add_trial(create_trial(params=params, distributions=own, value=params["rate"]))
+        study.add_trial(create_trial(params=params, distributions=own, value=rate))
     assert set(plots.axis_importance(study.trials)) == {"rate", "noise"}
     canvas = Figure().add_subplot()
     plots._draw_importance(canvas, study.trials)
