@@ -76,12 +76,10 @@ def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, roo
 
     work = Work(root)
     plan = prune_plan(work, keep or (work.manifest,), last_only=last_only)
-    if as_json and not yes:
-        show(plan.to_json(), "", as_json)
-        return
-    if not as_json:
-        click.echo(plan.to_text())
-    if not plan.parts or not (yes or click.confirm("Delete these?")):
+    asked = bool(plan.parts) and (yes or not as_json)
+    if not as_json or not asked:
+        show(plan.to_json(), plan.to_text(), as_json)
+    if not asked or not (yes or click.confirm("Delete these?")):
         return
     done = apply(work, plan)
     show(done.to_json(), f"Freed {done.nbytes:,} bytes.", as_json)
@@ -101,15 +99,19 @@ def compact(as_json: bool, root: Path) -> None:
 @cache.command(name="export")
 @click.argument("path", type=File)
 @click.option("--format", "file_format", type=click.Choice(["hdf5"]), default="hdf5")
+@manifest_option
 @json_option
 @work_option
-def export_cache(path: Path, file_format: str, as_json: bool, root: Path) -> None:
+def export_cache(
+    path: Path, file_format: str, manifest_path: Path | None, as_json: bool, root: Path
+) -> None:
     """Write all streams to PATH, one HDF5 data set an utterance, with keys and labels."""
     from cache.exchange.hdf5 import export_hdf5
     from corpora.manifest import read_manifest
 
     work = Work(root)
-    manifest = read_manifest(work.manifest) if work.manifest.is_file() else None
+    named = manifest_path or work.manifest
+    manifest = read_manifest(named) if named.is_file() or manifest_path else None
     report = export_hdf5(work, path, manifest, show_progress=not as_json)
     show(report.to_json(), report.to_text(), as_json)
 
@@ -148,7 +150,7 @@ def import_cache(
         adopted = import_folder(
             work, manifest, path, kind, name=name, layer=layer, show_progress=not as_json
         )
-        show(adopted.to_json(), adopted.to_text(), as_json)
+        show(adopted.to_json(), adopted.to_text(manifest_path), as_json)
     else:
         report = import_hdf5(work, path, show_progress=not as_json)
         show(report.to_json(), report.to_text(), as_json)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cache.store.index import Index, Run, scan
+from cache.store.index import Index, Run, scan, seen_of_parts
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
-from cache.store.parts import check_sum, copy_checked, map_part
+from cache.store.parts import check_sum, copy_checked, map_part, read_through
 from cache.store.writer import PartWriter
 from corpora.errors import CacheError
 
@@ -152,6 +152,37 @@ class FrameStream:
             return self._frames(run.part)[run.source : run.source + run.frames]
 
         return self._rescanning(view)
+
+    def each(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Every utterance once, `[T, dim]`, in the order they lie on disk.
+
+        Read and not mapped: memory holds one utterance, where pages of a map would count as this
+        process's. The checksum of a part is compared behind its last utterance.
+
+        Raises:
+            CacheError: a part is damaged, or the stream is being pruned.
+        """
+        given: set[str] = set()
+        lookings = 0  # since the last utterance
+        while True:
+            before = len(given)
+            try:
+                for part, seen in seen_of_parts(self._index.parts):
+                    numbers = [number for number in seen if part.keys[number] not in given]
+                    keys = [part.keys[number] for number in numbers]
+                    parts = read_through(part, {*numbers}) if numbers else ()
+                    for key, values in zip(keys, parts, strict=True):
+                        given.add(key)
+                        yield key, values
+                return
+            except FileNotFoundError as error:
+                # Its part was merged into another, where the rest is.
+                lookings = 1 if len(given) > before else lookings + 1
+                if lookings > 1:
+                    raise self._going(error) from error
+                left = [key for key in self.keys if key not in given]
+                self._look_again()
+                self._positions(left)  # says so if one was pruned
 
     def gather(
         self, keys: Sequence[str] | None = None, *, out: npt.NDArray[Any] | None = None
@@ -305,16 +336,22 @@ class FrameStream:
         try:
             return action()
         except FileNotFoundError:
-            read_stream(self.path)  # says so if the whole stream is gone
-            self._index = self._scan()
-            self._maps.clear()
+            self._look_again()
         try:
             return action()
         except FileNotFoundError as error:
-            raise CacheError(
-                f"{self.path} is being pruned or merged by another process ({error.filename} is "
-                "gone). Wait for it to end and try again."
-            ) from error
+            raise self._going(error) from error
+
+    def _look_again(self) -> None:
+        read_stream(self.path)  # says so if the whole stream is gone
+        self._index = self._scan()
+        self._maps.clear()
+
+    def _going(self, error: FileNotFoundError) -> CacheError:
+        return CacheError(
+            f"{self.path} is being pruned or merged by another process ({error.filename} is gone). "
+            "Wait for it to end and try again."
+        )
 
 
 def _most_maps() -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+
+from corpora.utterance import ALL, SPLITS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -42,6 +44,30 @@ def manifest_option(function: Function) -> Function:
         type=click.Path(dir_okay=False, path_type=Path),
         help="Another manifest than WORK/manifest.csv.",
     )(function)
+
+
+def split_option(
+    help: str, *, default: str | None, more: Sequence[str] = ()
+) -> Callable[[Function], Function]:
+    """`--split`, for commands that take utterances of a manifest.
+
+    Args:
+        help: which utterances they are; without `default` it says what is taken then.
+        default: the split taken where none is named.
+        more: values beside a manifest's own splits and `all`.
+    """
+    return click.option(
+        "--split",
+        type=click.Choice([*SPLITS, ALL, *more]),
+        default=default,
+        show_default=default is not None,
+        help=help,
+    )
+
+
+def plots_option(help: str, *, default: bool) -> Callable[[Function], Function]:
+    """`--plots/--no-plots`, for commands that draw with matplotlib."""
+    return click.option("--plots/--no-plots", default=default, show_default=True, help=help)
 
 
 def seed_option(function: Function) -> Function:

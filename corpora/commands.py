@@ -106,11 +106,15 @@ def read_command(
     """
     from corpora.arrangement import Wish
     from corpora.prepare import prepare as run
-    from corpora.protocol import find_protocol, protocols_text
-    from corpora.registry import corpora_text, parse_options
+    from corpora.protocol import find_protocol, protocols_json, protocols_text
+    from corpora.registry import corpora_json, corpora_text, parse_options
 
     if list_corpora:
-        click.echo(f"CORPORA\n\n{corpora_text()}\n\nPROTOCOLS\n\n{protocols_text()}")
+        show(
+            {"corpora": corpora_json(), "protocols": protocols_json()},
+            f"CORPORA\n\n{corpora_text()}\n\nPROTOCOLS\n\n{protocols_text()}",
+            as_json,
+        )
         return
     if corpus is None or folder is None:
         raise click.UsageError("name a CORPUS and its ROOT folder, or use --list")

@@ -9,6 +9,9 @@ from corpora.errors import ConfigError, did_you_mean
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
 
+# Letters at the start of two labels by which they are taken for one, and the fewest of a short one.
+SAME, SHORTEST = 4, 3
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -85,6 +88,21 @@ class LabelMap:
             if name:
                 votes[name] = votes.get(name, 0.0) + count
         return votes if any(votes.values()) else None
+
+
+def likely(label: str, labels: Sequence[str]) -> str:
+    """Return which of the labels another corpus's label is likely to be; "" where none is clear.
+
+    By its letters alone: the only one that begins as it does, in four letters or all of the
+    shorter one (`hap`, `HAPPY` and `happiness`).
+    """
+    alike = [one for one in labels if _begin_alike(label.casefold(), one.casefold())]
+    return alike[0] if len(alike) == 1 else ""
+
+
+def _begin_alike(one: str, other: str) -> bool:
+    count = min(len(one), len(other), SAME)
+    return count >= SHORTEST and one[:count] == other[:count]
 
 
 def parse_label_map(settings: Iterable[str]) -> LabelMap:

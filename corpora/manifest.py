@@ -32,7 +32,7 @@ from corpora.rows import (
     table_rows,
     to_utterance,
 )
-from corpora.utterance import SPLITS, Utterance, speaker_key
+from corpora.utterance import ALL, SPLITS, Utterance, speaker_key
 
 __all__ = [
     "SPLITS",
@@ -77,8 +77,8 @@ class Manifest:
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
     def in_split(self, split: str) -> tuple[Utterance, ...]:
-        """Return the utterances of one split, unlabelled ones included, in file order."""
-        return tuple(u for u in self.utterances if u.split == split)
+        """Return the utterances of one split or of all, unlabelled ones too, in file order."""
+        return tuple(u for u in self.utterances if split in (ALL, u.split))
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -167,7 +167,7 @@ def check_manifest(manifest: Manifest, where: str, *, declare: str = IN_MEMORY) 
 
 
 def require_splits(manifest: Manifest, names: Sequence[str]) -> None:
-    """Check that each named split has a labelled utterance.
+    """Check that each named split, or all of them, has a labelled utterance.
 
     Raises:
         ManifestError: it has none; the message counts what every split holds.
@@ -176,12 +176,12 @@ def require_splits(manifest: Manifest, names: Sequence[str]) -> None:
     for utterance in manifest.utterances:
         if utterance.label and utterance.split:
             counts[utterance.split] += 1
-    missing = [name for name in names if not counts.get(name)]
+    missing = [name for name in names if not any(u.label for u in manifest.in_split(name))]
     if missing:
         held = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ManifestError(
             f"The manifest has no labelled utterance, and so no speaker, in "
-            f"{' and '.join(missing)} (labelled utterances: {held}). "
+            f"{' and '.join(missing).replace(ALL, 'any split')} (labelled utterances: {held}). "
             "Fill its split column with train, dev and test, no speaker in two of them, "
             "or run `prepare` on a table without a split column, which makes the splits."
         )

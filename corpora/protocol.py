@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -152,6 +152,11 @@ def protocols_text() -> str:
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def protocols_json() -> list[dict[str, Any]]:
+    """Return every protocol as plain JSON values."""
+    return [asdict(protocol) for protocol in all_protocols().values()]
 
 
 def metrics_text(metrics: tuple[str, ...]) -> str:

@@ -10,9 +10,10 @@ import gc
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from corpora.errors import CorpusError, ManifestError, did_you_mean
 from corpora.options import Declared, Options, OptionValue, complete, parse_settings
@@ -183,6 +184,21 @@ def corpora_text() -> str:
             )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def corpora_json() -> list[dict[str, Any]]:
+    """Return the same as plain JSON values."""
+    return [
+        {
+            "name": reader.name,
+            "title": reader.title,
+            "needs": reader.needs,
+            "licence": reader.licence,
+            "source": reader.source,
+            "options": {name: asdict(option) for name, option in reader.options.items()},
+        }
+        for reader in all_corpora()
+    ]
 
 
 def parse_options(name: str, settings: Iterable[str]) -> dict[str, OptionValue]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SPLITS = ("train", "dev", "test")
+# In place of a split's name: every utterance, those in no split too.
+ALL = "all"
 SEXES = ("female", "male")
 # How corpora name their splits, in lower case.
 SPLIT_SPELLINGS = {
@@ -66,6 +68,11 @@ class Utterance:
     dominance: float | None = None
     votes: Mapping[str, float] | None = field(default=None, hash=False)
     line: int = field(default=0, compare=False)
+
+
+def split_name(split: str) -> str:
+    """Return what a split is called in a sentence: `the test split`, `the whole manifest`."""
+    return "the whole manifest" if split == ALL else f"the {split} split"
 
 
 def speaker_key(utterance: Utterance) -> tuple[str, str] | None:

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-def command_line(words: str, root: Path | str) -> str:
-    """A command on a work folder as a user can paste it into a shell."""
-    return f"python cli.py {words} --work {shlex.quote(str(root))}"
+def command_line(words: str, root: Path | str, manifest: Path | None = None) -> str:
+    """A command on a work folder as a user can paste it into a shell.
+
+    Args:
+        words: the command and its options.
+        root: the work folder.
+        manifest: to be named where it is another one than the folder's own.
+    """
+    other = ""
+    if manifest is not None and manifest.resolve() != Work(Path(root)).manifest.resolve():
+        other = f" --manifest {shlex.quote(str(manifest))}"
+    return f"python cli.py {words}{other} --work {shlex.quote(str(root))}"
 
 
 @dataclass(frozen=True)

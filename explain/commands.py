@@ -10,10 +10,11 @@ from corpora.command_options import (
     device_option,
     json_option,
     manifest_option,
+    plots_option,
     show,
+    split_option,
     work_option,
 )
-from corpora.utterance import SPLITS
 from corpora.work import Work
 
 
@@ -25,13 +26,7 @@ from corpora.work import Work
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 @click.option("--utterance", "ids", multiple=True, help="Explain this utterance; repeatable.")
-@click.option(
-    "--split",
-    type=click.Choice(SPLITS),
-    default="test",
-    show_default=True,
-    help="Whose utterances.",
-)
+@split_option("Whose utterances.", default="test")
 @click.option(
     "--limit",
     type=int,
@@ -54,8 +49,8 @@ from corpora.work import Work
     default="0.5",
     show_default=True,
     metavar="SHARE|top",
-    help="Attended is the smallest set of frames with this share of the attention, or the top "
-    "frame of each utterance.",
+    help="Attended is the smallest set of frames with this share of the attention, or of "
+    "what stands for it, or the top frame of each utterance.",
 )
 @click.option("--text", default="", help="With AUDIO: what is said in it, for a head that reads.")
 @click.option(
@@ -80,7 +75,7 @@ from corpora.work import Work
     help="Also occlude the audio of N utterances piece by piece: hundreds of passes through the "
     "encoders each.",
 )
-@click.option("--no-figures", is_flag=True, help="Draw nothing (needs no matplotlib).")
+@plots_option("Draw pictures (matplotlib).", default=True)
 @click.option("--seed", default=0, show_default=True, help="Wherever chance decides.")
 @device_option
 @manifest_option
@@ -99,7 +94,7 @@ def explain(
     sounds: int,
     cues: str,
     occlusion: int,
-    no_figures: bool,
+    plots: bool,
     seed: int,
     device: str,
     manifest_path: Path | None,
@@ -130,7 +125,7 @@ def explain(
         ids=ids,
         attended=parse_attended(attended),
         embedded=sounds,
-        figures=not no_figures,
+        figures=plots,
         seed=seed,
         cues=cues,
         occlusion=occlusion,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.text_table import wrapped
+from corpora.utterance import split_name
 from explain.alignments import Aligned
 from explain.item import Item
 from explain.section import Section
@@ -53,7 +54,7 @@ def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
     """Sentences on who is explained on what, and all that has to be said first."""
     labelled = [item for item in items if item.right is not None]
     right = sum(bool(item.right) for item in labelled)
-    where = f", {subject.split} split" if subject.split else ""
+    where = f", {split_name(subject.split).removeprefix('the ')}" if subject.split else ""
     weights = layer_weights_text(layer_weights(subject.head), subject.layers)
     lines = [
         f"The {SUBJECTS[subject.kind]} ({subject.source}): {len(subject):,} "
@@ -67,8 +68,8 @@ def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
     if bare:
         lines.append(
             f"The pooling of {' and '.join(bare)} learns no attention: what is shown in its place "
-            "is gradient saliency, the size of gradient × (frame − the utterance's mean frame), "
-            "scaled to sum to 1."
+            "is gradient saliency, gradient × (frame − the utterance's mean frame), of the frames "
+            "that speak for the answer, scaled to sum to 1; those that speak against it get 0."
         )
     lines += subject.notes
     if subject.skipped:

@@ -33,8 +33,8 @@ class Item:
         probabilities: `[C]`.
         hop: seconds from one audio frame to the next.
         centre: of the first audio frame, seconds.
-        attention: `[T]`, summing to 1; None for a head that reads text alone.
-        method: what that is (see `Subject.methods`).
+        attention: `[T]`, what `frame_attention` returns; None for a head that reads text alone.
+        method: what that is (see `Subject.methods`); of text in a head that reads text alone.
         columns: `[T, queries · heads]`; None without attention.
         energy: `[T]` dB; None where not known.
         speech: `[T]` probability; None where not known.
@@ -104,7 +104,7 @@ class Sound:
 def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | None) -> list[Item]:
     """All utterances of a subject."""
     listens = "audio" in subject.frames
-    shared: dict[str, object] = {}
+    shared: dict[str, object] = {"method": next(iter(subject.methods.values()))}
     rows: list[dict[str, Floats]] = [{} for _ in subject.utterances]
     if listens:
         frames = subject.frames["audio"]
@@ -115,8 +115,7 @@ def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | 
             if values is not None:
                 for row, part in zip(rows, values.split(lengths), strict=True):
                     row[name] = floats(part)
-        shared = {"hop": subject.hop_seconds, "centre": subject.centre_seconds}
-        shared["method"] = subject.methods["audio"]
+        shared |= {"hop": subject.hop_seconds, "centre": subject.centre_seconds}
     if "text" in subject.frames and readings is None:
         lengths = subject.frames["text"].lengths.tolist()
         read = frame_attention(subject, "text").split(lengths)

@@ -19,7 +19,7 @@ from cache.inputs import utterance_keys
 from cache.stream import FrameStream
 from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, split_name
 from corpora.work import Work
 from explain.pooled import (
     frame_view,
@@ -85,7 +85,7 @@ def choose_rows(
             counts[u.split or "(not used)"] += 1
         held = ", ".join(f"{name} {count:,}" for name, count in counts.items())
         raise ManifestError(
-            f"the manifest has no utterance in the {split} split (it has {held}). "
+            f"the manifest has no utterance in {split_name(split)} (it has {held}). "
             "Choose another with --split."
         )
     if limit is not None and limit < 1:
@@ -194,6 +194,11 @@ def build_subject(
         probabilities=torch.cat([chunk.probabilities for chunk in seen]),
         vectors={name: torch.cat([chunk.vectors[name] for chunk in seen]) for name in frames},
         weights={name: torch.cat([chunk.weights[name] for chunk in seen]) for name in attentive},
+        saliency={
+            name: torch.cat([chunk.saliency[name] for chunk in seen])
+            for name in frames
+            if name not in attentive
+        },
         importance={name: torch.cat([chunk.importance[name] for chunk in seen]) for name in frames},
         methods={name: ATTENTION if name in attentive else GRADIENT for name in frames},
         grid=material.grid,
@@ -217,6 +222,7 @@ class _Weighed:
     probabilities: Tensor
     vectors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
+    saliency: Mapping[str, Tensor]
     importance: Mapping[str, Tensor]
 
 
@@ -235,9 +241,7 @@ def _weighed(head: Head, frames: Mapping[str, Frames], first: int, end: int) -> 
                 weights[name] = weights_of(scored, view)
                 importance[name] = weights[name].double().mean(dim=1)
         probabilities = torch.softmax(logits_of(head, vectors), dim=1)
-    if len(weights) < len(frames):
-        saliency = gradient_saliency(head, batch)
-        for name in set(frames) - set(weights):
-            lengths = batch[name].lengths.tolist()
-            importance[name] = as_importance(saliency[name], lengths)
-    return _Weighed(probabilities, vectors, weights, importance)
+    saliency = gradient_saliency(head, batch) if len(weights) < len(frames) else {}
+    for name in set(frames) - set(weights):
+        importance[name] = as_importance(saliency[name], batch[name].lengths.tolist())
+    return _Weighed(probabilities, vectors, weights, saliency, importance)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MOST_BARS = 40
 
 
-def draw_curves(canvas: Canvas, found: Mapping[str, Concentration]) -> None:
-    """Cumulative attention of each modality, with a band over utterances."""
+def draw_curves(canvas: Canvas, found: Mapping[str, Concentration], method: str) -> None:
+    """Cumulative attention of each modality, or what stands for it; with a band over utterances."""
     axes = canvas.add_subplot()
     for name, c in found.items():
         colour = BY_MODALITY[name]
@@ -35,24 +35,24 @@ def draw_curves(canvas: Canvas, found: Mapping[str, Concentration]) -> None:
         (100 * PUBLISHED_SHARE + 2, 100 * HELD + 8),
         color=RED,
     )
-    axes.plot([0, 100], [0, 100], ":", color=GREY, label="even attention")
+    axes.plot([0, 100], [0, 100], ":", color=GREY, label=f"even {method}")
     axes.axhline(100 * HELD, color=GREY, lw=0.6, ls="--")
     axes.set(
         xlabel="frames, most attended first (%)",
-        ylabel="attention held (%)",
+        ylabel=f"{method} held (%)",
         xlim=(0, 100),
         ylim=(0, 102),
-        title=f"Cumulative attention; band: {BAND[0]:g}th to {BAND[1]:g}th percentile",
+        title=f"Cumulative {method}; band: {BAND[0]:g}th to {BAND[1]:g}th percentile",
     )
     axes.legend(loc="lower right")
 
 
-def draw_places(canvas: Canvas, frames: Floats, attention: Floats) -> None:
+def draw_places(canvas: Canvas, frames: Floats, attention: Floats, method: str) -> None:
     """Shares of frames and of attention, `[3]` each, on speech, pauses and edges."""
     axes = canvas.add_subplot()
     height = np.arange(len(PLACES))
     axes.barh(height + 0.2, 100 * frames, 0.38, color=GREY, label="of frames")
-    axes.barh(height - 0.2, 100 * attention, 0.38, color=BLUE, label="of attention")
+    axes.barh(height - 0.2, 100 * attention, 0.38, color=BLUE, label=f"of {method}")
     axes.set_yticks(height, PLACES)
     axes.invert_yaxis()
     axes.set(xlabel="share (%)", xlim=(0, 100))

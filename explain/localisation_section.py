@@ -26,7 +26,7 @@ SHARE_COLUMNS = (
     "share of frames (mean curve)", "share of frames (mean)", "deviation", "Gini (mean)",
 )  # fmt: skip
 CORRELATION_COLUMNS = (
-    "audio attention with", "Pearson mean", "Pearson deviation", "Spearman mean",
+    "Pearson mean", "Pearson deviation", "Spearman mean",
     "Spearman deviation", "utterances", "undefined",
 )  # fmt: skip
 
@@ -48,9 +48,9 @@ def localisation_section(subject: Subject) -> Section:
         )
     figures = [
         Figure(
-            "cumulative-attention",
-            lambda canvas: draw_curves(canvas, found),
-            "Share of attention held by the most attended frames",
+            "cumulative",
+            lambda canvas: draw_curves(canvas, found, subject.weighing),
+            f"Share of {subject.weighing} held by the most attended frames",
             (7.0, 4.2),
         )
     ]
@@ -60,7 +60,7 @@ def localisation_section(subject: Subject) -> Section:
         tables.append(
             Table(
                 "correlations",
-                CORRELATION_COLUMNS,
+                (f"audio {subject.methods['audio']} with", *CORRELATION_COLUMNS),
                 rows,
                 "Correlation over the frames of an utterance",
                 2,
@@ -89,12 +89,13 @@ def localisation_section(subject: Subject) -> Section:
         text += _places_text(len(subject), len(spots.rows))
         if len(spots.rows):
             mean_frames, mean_mass = spots.frames.mean(axis=0), spots.attention.mean(axis=0)
-            tables.append(_places_table(mean_frames, mean_mass))
+            method = subject.methods["audio"]
+            tables.append(_places_table(mean_frames, mean_mass, method))
             figures.append(
                 Figure(
                     "places",
-                    lambda canvas: draw_places(canvas, mean_frames, mean_mass),
-                    "Attention on speech, pauses and edges",
+                    lambda canvas: draw_places(canvas, mean_frames, mean_mass, method),
+                    f"{method.capitalize()} on speech, pauses and edges",
                     (7.0, 2.4),
                 )
             )
@@ -159,7 +160,7 @@ def _share_table(subject: Subject, found: dict[str, Concentration]) -> Table:
                 gini = float(c.gini[chosen].mean())
                 values = [c.of_mean_curve(chosen), mean, deviation, gini]
             rows.append([name, label, count, *values])
-    title = f"Share of frames that holds {HELD:.0%} of the attention"
+    title = f"Share of frames that holds {HELD:.0%} of the {subject.weighing}"
     return Table("localisation", SHARE_COLUMNS, rows, title)
 
 
@@ -197,10 +198,10 @@ def _places_text(utterances: int, spoken: int) -> list[str]:
     return lines
 
 
-def _places_table(frames: Floats, attention: Floats) -> Table:
+def _places_table(frames: Floats, attention: Floats, method: str) -> Table:
     rows: list[list[Cell]] = [
         [name, float(f), float(a), float(a / f) if f else None]
         for name, f, a in zip(PLACES, frames, attention, strict=True)
     ]
-    columns = ("place", "share of frames", "share of attention", "ratio")
-    return Table("places", columns, rows, "Where audio attention lies (means over utterances)")
+    columns = ("place", "share of frames", f"share of {method}", "ratio")
+    return Table("places", columns, rows, f"Where audio {method} lies (means over utterances)")

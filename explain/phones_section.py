@@ -66,7 +66,7 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
         return likelihood_ratios(named, list(names), attended, owners, subject.speakers)
 
     by_phone = ratios(lambda phone: phone.name)
-    text = [*aligned.problems, *_text(aligned, len(subject), phone_set, by_phone, share)]
+    text = [*aligned.problems, *_text(subject, aligned, phone_set, by_phone, share)]
     tables = [_table("phones", "Phones, the most salient first", by_phone.ratios)]
     figures = [_bars("phone-ratios", "How much more often phones are attended", by_phone.ratios)]
     plain = {phone.name for phone in known.values()} | {SILENCE}
@@ -89,16 +89,17 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
         subject.hop_seconds,
         subject.centre_seconds,
     )
+    measure = f"{subject.methods['audio']} (1 = even)"
     if onsets is not None:
         figures.append(
             Figure(
                 "phone-onsets",
-                lambda canvas: _draw_onsets(canvas, onsets),
-                "Attention around phone onsets",
+                lambda canvas: _draw_onsets(canvas, onsets, measure),
+                f"{subject.methods['audio'].capitalize()} around phone onsets",
                 (7.0, 3.2),
             )
         )
-        tables.append(_onset_table(onsets))
+        tables.append(_onset_table(onsets, measure))
     summary = {
         "phone_set": phone_set.name,
         "attended": "top frame" if share is None else share,
@@ -124,16 +125,19 @@ def _spoken(phone: Phone) -> bool:
 
 
 def _text(
-    aligned: Aligned, utterances: int, phone_set: PhoneSet, found: Ratios, share: float | None
+    subject: Subject, aligned: Aligned, phone_set: PhoneSet, found: Ratios, share: float | None
 ) -> list[str]:
     if share is None:
         meant = "the top frame of each utterance"
     else:
-        meant = f"the smallest set of frames that holds {share:.0%} of an utterance's mass"
+        meant = (
+            f"the smallest set of frames that holds {share:.0%} of an utterance's "
+            f"{subject.methods['audio']}"
+        )
     lines = [
-        f"{aligned.count:,} of {utterances:,} utterances have an alignment. Attended: {meant}. The "
-        "ratio is P(phone | attended) / P(phone), both counted in frames, silence included: above "
-        "1 a phone is attended more often than it occurs.",
+        f"{aligned.count:,} of {len(subject):,} utterances have an alignment. Attended: {meant}. "
+        "The ratio is P(phone | attended) / P(phone), both counted in frames, silence included: "
+        "above 1 a phone is attended more often than it occurs.",
         f"Phone set: {phone_set.name}."
         if phone_set.name
         else "The phone labels belong to no set that is known here (ARPAbet, IPA, SAMPA as in "
@@ -185,18 +189,18 @@ def _draw_ratios(canvas: Canvas, ratios: Sequence[Ratio]) -> None:
     axes.set(xlabel=f"P(phone | attended) / P(phone){band}; in brackets: frames")
 
 
-def _onset_table(onsets: Onsets) -> Table:
+def _onset_table(onsets: Onsets, measure: str) -> Table:
     rows: list[list[Cell]] = [
         [round(1000 * float(lag)), float(o), float(low), float(high)]
         for lag, o, low, high in zip(
             onsets.lags, onsets.observed, onsets.low, onsets.high, strict=True
         )
     ]
-    columns = ("ms from the onset", "attention (1 = even)", "shifted 2.5 %", "shifted 97.5 %")
+    columns = ("ms from the onset", measure, "shifted 2.5 %", "shifted 97.5 %")
     return Table("phone-onsets", columns, rows, f"Around {onsets.count:,} phone onsets")
 
 
-def _draw_onsets(canvas: Canvas, onsets: Onsets) -> None:
+def _draw_onsets(canvas: Canvas, onsets: Onsets, measure: str) -> None:
     axes = canvas.add_subplot()
     lags = 1000 * onsets.lags
     axes.fill_between(
@@ -206,7 +210,7 @@ def _draw_onsets(canvas: Canvas, onsets: Onsets) -> None:
     axes.axvline(0, color=RED, lw=0.8)
     axes.set(
         xlabel="ms from the onset",
-        ylabel="attention (1 = even)",
+        ylabel=measure,
         title=f"Mean over {onsets.count:,} onsets",
     )
     axes.legend()

@@ -10,7 +10,7 @@ from typing import Any
 from cache.encoders.device import choose_device
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, split_name
 from corpora.work import Work
 from explain.alignments import read_alignments
 from explain.analyses import ANALYSES, Context
@@ -70,12 +70,12 @@ def explain_split(
     if isinstance(opened, ModelSubject) and limit is None and not config.ids:
         limit = MODEL_LIMIT
     rows = choose_rows(manifest, config.split, limit=limit, ids=config.ids, seed=config.seed)
-    note = opened.source.note(manifest)
+    note = opened.source.note(work, manifest, config.split, rows.utterances)
     all_rows = len(manifest.in_split(config.split))
     if not config.ids and len(rows.utterances) < all_rows:
         notes.append(
-            f"{len(rows.utterances):,} of the {all_rows:,} utterances of {config.split}, drawn at "
-            "random (--limit)."
+            f"{len(rows.utterances):,} of the {all_rows:,} utterances of "
+            f"{split_name(config.split)}, drawn at random (--limit)."
         )
     material = _material(work, opened, rows, config, show_progress=show_progress)
     other = other_head_note(opened.record, work.search) if isinstance(opened, HeadSubject) else ""
@@ -140,7 +140,7 @@ def explain_recordings(
 
 def _check_figures(config: ExplainConfig) -> None:
     if config.figures:
-        require_matplotlib("explain with --no-figures")
+        require_matplotlib("explain with --no-plots")
 
 
 def _open(work: Work, config: ExplainConfig) -> Opened:
@@ -223,7 +223,7 @@ def _report(
     summary = summarise(subject, items, sections, aligned)
     contents = Contents(
         title=f"What the {subject.kind} hears: {subject.corpus or 'recordings'}"
-        + (f", {subject.split} split" if subject.split else ""),
+        + (f", {split_name(subject.split).removeprefix('the ')}" if subject.split else ""),
         intro=intro,
         sections=sections,
         items=items,

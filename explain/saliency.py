@@ -72,9 +72,13 @@ def gradient_saliency(
 
 
 def as_importance(saliency: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Magnitudes `[N]` float64 that sum to 1 over each utterance; even where all are zero."""
+    """Shares `[N]` float64 that sum to 1 over each utterance; even where no frame has any.
+
+    Of the frames that speak for the class. One that speaks against it has a large saliency too,
+    below 0: dropped, it would leave the answer surer than before.
+    """
     parts = []
-    for part in saliency.detach().double().abs().split(list(lengths)):
+    for part in saliency.detach().double().clamp(min=0).split(list(lengths)):
         total = part.sum()
         parts.append(part / total if total > 0 else torch.full_like(part, 1 / len(part)))
     return torch.cat(parts)

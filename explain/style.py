@@ -24,7 +24,7 @@ def render(figure: Figure) -> dict[str, bytes]:
     """
     from heads.search.plots import require_matplotlib
 
-    require_matplotlib("explain with --no-figures")
+    require_matplotlib("explain with --no-plots")
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 

@@ -38,6 +38,8 @@ class Subject:
         vectors: by modality `[n, P]`, what the head pools each utterance to.
         weights: by modality `[N, columns]`, the attention of each query and head; each column sums
             to 1 over an utterance. A modality whose pooling learns no weights is not in it.
+        saliency: by modality `[N]`, signed, of those that are not in `weights`: above 0 a frame
+            speaks for the answer, below 0 against it.
         importance: by modality `[N]`, what `frame_attention` returns.
         methods: by modality, what the importance is: `ATTENTION` or `GRADIENT`.
         grid: of the audio frames, in samples at 16 kHz; None for a head that reads text alone.
@@ -62,6 +64,7 @@ class Subject:
     probabilities: Tensor
     vectors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
+    saliency: Mapping[str, Tensor]
     importance: Mapping[str, Tensor]
     methods: Mapping[str, str]
     grid: Grid | None = None
@@ -78,6 +81,11 @@ class Subject:
 
     def __len__(self) -> int:
         return len(self.utterances)
+
+    @property
+    def weighing(self) -> str:
+        """What frames are weighed by, for a reader; of audio first where modalities differ."""
+        return " and ".join(dict.fromkeys(self.methods[name] for name in self.frames))
 
     @property
     def predicted(self) -> Tensor:
@@ -116,8 +124,16 @@ class Subject:
 def frame_attention(subject: Subject, modality: str) -> Tensor:
     """How much each frame counts: `[N]` float64, at least 0, summing to 1 over each utterance.
 
-    The mean over queries and heads of the attention weights; for a pooling that learns none,
-    gradient saliency (`explain.saliency`), so that every head can be explained.
-    `subject.methods[modality]` says which.
+    The mean over queries and heads of the attention weights; for a pooling that learns none, the
+    gradient saliency (`explain.saliency`) of the frames that speak for the answer, so that every
+    head can be explained. `subject.methods[modality]` says which.
     """
     return subject.importance[modality]
+
+
+def frame_order(subject: Subject, modality: str) -> Tensor:
+    """`[N]`, by which frames are put in order: as `frame_attention`, but saliency has its sign.
+
+    So what speaks against the answer comes last, the most contrary frame at the very end.
+    """
+    return subject.saliency.get(modality, subject.importance[modality])

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 # A corpus of fewer different texts cannot tell how common a word is.
 FEW_TEXTS = 100
 SHOWN = 12
-CAPTION = "Words by attention; in brackets: occurrences"
 # Words named in the text.
 TOLD = 5
-WORD_COLUMNS = ("modality", "word", "occurrences", "attention (1 = even)", "surprisal (bits)")
 
 
 def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> Section:
@@ -83,10 +81,13 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> S
     shown = {name: found for name, found in ranked.items() if found}
     if shown:
         title = f"Words with at least {MINIMUM_OCCURRENCES} occurrences, the most attended first"
-        tables.append(Table("words", WORD_COLUMNS, rows, title, 2))
+        measure = f"{subject.weighing} (1 = even)"
+        columns = ("modality", "word", "occurrences", measure, "surprisal (bits)")
+        tables.append(Table("words", columns, rows, title, 2))
         size = (7.0, 1.0 + 0.19 * min(2 * SHOWN, max(len(f) for f in shown.values())))
-        figures.append(Figure("words", lambda canvas: _draw(canvas, shown), CAPTION, size))
-    found = _informativeness(occurrences, surprisal, len({*said} - {""}))
+        caption = f"Words by {subject.weighing}; in brackets: occurrences"
+        figures.append(Figure("words", lambda canvas: _draw(canvas, shown, measure), caption, size))
+    found = _informativeness(occurrences, surprisal, len({*said} - {""}), subject.weighing)
     text += found.text
     tables += found.tables
     return Section(
@@ -95,7 +96,10 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> S
 
 
 def _informativeness(
-    occurrences: dict[str, list[Attended]], surprisal: dict[str, float], distinct: int
+    occurrences: dict[str, list[Attended]],
+    surprisal: dict[str, float],
+    distinct: int,
+    method: str,
 ) -> Section:
     """Correlation with surprisal, as a part of the section."""
     rows: list[list[Cell]] = []
@@ -106,7 +110,7 @@ def _informativeness(
         if not len(found.pearson):
             text.append(
                 f"Informativeness of words in {name}: no utterance has {MINIMUM_WORDS} words that "
-                "differ in surprisal and attention."
+                f"differ in surprisal and {method}."
             )
             continue
         summary[f"{name}_surprisal_spearman"] = float(found.spearman.mean())
@@ -116,25 +120,26 @@ def _informativeness(
         return Section("", tuple(text), (), (), summary)
     text.append(
         f"Surprisal is −log2 of a word's share in the corpus's own {distinct:,} different texts. "
-        "Attention is relative to a word's frames or tokens, for informative words are long."
+        f"{method.capitalize()} is relative to a word's frames or tokens, for informative words "
+        "are long."
     )
     if distinct < FEW_TEXTS:
         text.append(
             f"With {distinct} different texts surprisal hardly tells common words from rare ones: "
             "read this correlation as a check of the method alone."
         )
-    columns = ("attention in", "Pearson mean", "deviation", "Spearman mean", "deviation ")
+    columns = (f"{method} in", "Pearson mean", "deviation", "Spearman mean", "deviation ")
     table = Table(
         "word-informativeness",
         (*columns, "utterances"),
         rows,
-        "Correlation of word attention with surprisal, within utterances",
+        f"Correlation of {method} on words with surprisal, within utterances",
         2,
     )
     return Section("", tuple(text), (table,), (), summary)
 
 
-def _draw(canvas: Canvas, ranked: dict[str, list[Ranked]]) -> None:
+def _draw(canvas: Canvas, ranked: dict[str, list[Ranked]], measure: str) -> None:
     every = canvas.subplots(1, len(ranked), squeeze=False)[0]
     for axes, (name, words) in zip(every, ranked.items(), strict=True):
         shown = _ends(words)
@@ -144,7 +149,7 @@ def _draw(canvas: Canvas, ranked: dict[str, list[Ranked]]) -> None:
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.axvline(1, color=GREY, lw=0.8, ls="--")
         more = f", {SHOWN} highest and lowest" if len(words) > len(shown) else ""
-        axes.set(xlabel="attention (1 = even)", title=f"in {name}{more}")
+        axes.set(xlabel=measure, title=f"in {name}{more}")
 
 
 def _ends(words: Sequence[Ranked]) -> list[Ranked]:

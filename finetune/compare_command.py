@@ -13,6 +13,7 @@ from corpora.command_options import (
     device_option,
     json_option,
     manifest_option,
+    plots_option,
     say_defaults,
     show,
     with_defaults,
@@ -84,9 +85,7 @@ from corpora.work import Work
     metavar="NAMES",
     help="Take these rows on with their encoders: their heads are phase 1, then phases 2 and 3.",
 )
-@click.option(
-    "--plot/--no-plot", default=True, show_default=True, help="Draw the picture (matplotlib)."
-)
+@plots_option("Draw the picture (matplotlib).", default=True)
 @click.option("--fresh", is_flag=True, help="Remove an earlier comparison first.")
 @device_option
 @manifest_option
@@ -105,7 +104,7 @@ def compare(
     folds: bool,
     layers: bool,
     finetune_names: str,
-    plot: bool,
+    plots: bool,
     fresh: bool,
     device: str,
     manifest_path: Path | None,
@@ -144,7 +143,7 @@ def compare(
         poolings=parse_names(poolings),
         precision=precision,
         folds=folds,
-        plot=plot,
+        plot=plots,
         device=device,
         fixed=fixed,
     )
@@ -166,7 +165,7 @@ def compare(
                 report,
                 names,
                 device=device,
-                plot=plot,
+                plot=plots,
                 tell=None if as_json else click.echo,
                 show_progress=not as_json,
             )

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpora.errors import ConfigError, ManifestError
+from corpora.label_map import likely
 from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
+from corpora.utterance import split_name
 from corpora.work import Work
 from finetune.evaluating.against import Against
 from finetune.evaluating.development import calibrate_on_dev
@@ -81,7 +83,7 @@ def evaluate(
         work: the work folder; scores go there, and a head reads its cache. What failed at its
             extraction plays no part for a model: decoding says what cannot be read.
         manifest: whose utterances.
-        split: train, dev or test.
+        split: train, dev, test, or all: every labelled utterance.
         config: what is asked.
         show_progress: whether to draw progress bars.
 
@@ -89,7 +91,7 @@ def evaluate(
         MissingStepError: there is no head or model, or not the one asked for, or frames of a head
             are missing.
         ConfigError: what is scored does not fit the frames at hand or was altered; the manifest has
-            changed since (see `other_manifest_note`); nothing could be read; the scores cannot be
+            changed since (see `seen_note`); nothing could be read; the scores cannot be
             written; or the members of an ensemble have different labels.
         ManifestError: the split has no labelled utterance, or a label is unknown.
         MissingExtraError: pictures were asked for, and matplotlib is not installed.
@@ -99,8 +101,9 @@ def evaluate(
         from finetune.evaluating.pictures import check_drawable
 
         check_drawable()
-    names = config.models or (_own(work, config.subject),)
-    subjects = [open_subject(work, name, device=config.device) for name in names]
+    subjects = [open_subject(work, name, device=config.device) for name in config.models] or [
+        _own(work, config)
+    ]
     return _evaluate(work, manifest, split, subjects, config, show_progress=show_progress)
 
 
@@ -112,7 +115,7 @@ def evaluate_head(
     Args:
         work: the work folder.
         manifest: whose utterances.
-        split: train, dev or test.
+        split: see `evaluate`.
         head: its JSON file; the search's best by default.
     """
     subject = open_head(work, work.search if head is None else head)
@@ -133,7 +136,7 @@ def evaluate_model(
     Args:
         work: the work folder.
         manifest: whose utterances; they need not be in the cache.
-        split: train, dev or test.
+        split: see `evaluate`.
         directory: the model; `WORK/model` by default.
         device: `cpu` or `cuda`.
         show_progress: whether to draw a progress bar.
@@ -143,9 +146,12 @@ def evaluate_model(
     return _evaluate(work, manifest, split, [subject], config, show_progress=show_progress)
 
 
-def _own(work: Work, subject: str) -> Path:
-    chosen = subject or ("model" if (work.model / CONFIG).is_file() else "head")
-    return work.model if chosen == "model" else work.search
+def _own(work: Work, config: EvaluateConfig) -> Subject:
+    """The work folder's model or head: the one asked for, else the model where there is one."""
+    chosen = config.subject or ("model" if (work.model / CONFIG).is_file() else "head")
+    if chosen == "model":
+        return open_model(work.model, device=config.device)
+    return open_head(work, work.search)
 
 
 def _evaluate(
@@ -163,8 +169,12 @@ def _evaluate(
     for other in (*subjects[1:], *others):
         check_labels_equal(first, other.source)
     rows = _labelled(manifest, split, first.labels)
-    notes = dict.fromkeys(one.source.note(manifest) for one in subjects)
-    other_notes = [one.source.note(manifest) for one in others]
+
+    def note(one: Subject) -> str:
+        return one.source.note(work, manifest, split, rows.utterances)
+
+    notes = dict.fromkeys(map(note, subjects))
+    other_notes = [note(one) for one in others]
     folder = _folder(work, manifest, split, [one.source for one in subjects])
     check_writable(folder)
 
@@ -174,8 +184,8 @@ def _evaluate(
     scored = average(each, [one.source.labels for one in subjects])
     if not scored.utterances:
         raise ConfigError(
-            f"no utterance of the {split} split could be used, of {len(scored.skipped):,} in it. "
-            f"First: {next(iter(scored.skipped.values()))}"
+            f"no utterance of {split_name(split)} could be used, of "
+            f"{len(scored.skipped):,} in it. First: {next(iter(scored.skipped.values()))}"
         )
     dataset = Dataset(scored.utterances, first.labels, {})
     calibration, reason = None, ""
@@ -226,10 +236,13 @@ def _labelled(manifest: Manifest, split: str, labels: Sequence[str]) -> Manifest
     rows = tuple(u for u in manifest.in_split(split) if u.label)
     unknown = sorted({u.label for u in rows} - set(labels))
     if unknown:
+        meant = {name: likely(name, labels) for name in unknown}
+        renamed = " ".join(f"--map {name}={meant[name] or 'NEW'}" for name in unknown)
+        new = " (NEW: one of those that are told apart)" if not all(meant.values()) else ""
         raise ManifestError(
-            f"the {split} split has the labels {', '.join(unknown)}, which are not among those "
-            f"that are told apart: {', '.join(labels)}. Rename them with --map "
-            f"{unknown[0]}={labels[0]}, leave them out with --map {unknown[0]}=, or search again."
+            f"{split_name(split)} has the labels {', '.join(unknown)}, which are not among those "
+            f"that are told apart: {', '.join(labels)}. Rename them with {renamed}{new}, leave one "
+            f"out with --map {unknown[0]}=, or search again."
         )
     return replace(manifest, utterances=rows)
 

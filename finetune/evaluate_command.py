@@ -10,20 +10,16 @@ from corpora.command_options import (
     device_option,
     json_option,
     manifest_option,
+    plots_option,
     show,
+    split_option,
     work_option,
 )
 from corpora.work import Work
 
 
 @click.command()
-@click.option(
-    "--split",
-    type=click.Choice(["train", "dev", "test"]),
-    default="test",
-    show_default=True,
-    help="Which utterances.",
-)
+@split_option("Which utterances; all: every labelled one.", default="test")
 @click.option(
     "--subject",
     type=click.Choice(["head", "model"]),
@@ -58,7 +54,7 @@ from corpora.work import Work
     help="Measure it, before and after a temperature fitted on the development set, which is "
     "scored for it.",
 )
-@click.option("--plots", is_flag=True, help="Draw confusion matrix and reliability (matplotlib).")
+@plots_option("Draw confusion matrix and reliability (matplotlib).", default=False)
 @device_option
 @manifest_option
 @json_option

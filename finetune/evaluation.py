@@ -22,6 +22,7 @@ from corpora.errors import ConfigError
 from corpora.files import read_json, write_json
 from corpora.manifest import Manifest
 from corpora.text_table import aligned
+from corpora.utterance import split_name
 from corpora.work import Work
 from finetune.evaluating.against import Against, against_lines
 from finetune.evaluating.calibration import Calibration, calibration_lines
@@ -45,7 +46,7 @@ class Evaluation:
     Attributes:
         subject: `head`, `model` or `ensemble`.
         source: its file or directory; of an ensemble the first member's.
-        split: the split scored.
+        split: the split scored; `all` is every labelled utterance.
         corpus: the manifest's name for it.
         synthetic: the recordings are not human speech.
         encoders: by modality, as the user named them.
@@ -128,8 +129,9 @@ class Evaluation:
         lines = [
             *([f"Note: {self.note}"] if self.note else []),
             f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
-            f"{self.split} split",
+            f"{split_name(self.split).removeprefix('the ')}",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
+            *([self.protocol] if self.protocol else []),
             *([f"Layer weights: {weights}."] if weights else []),
             *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             "",
@@ -163,10 +165,12 @@ class Evaluation:
 def write_evaluation(
     evaluation: Evaluation, manifest: Manifest, dataset: Dataset, probabilities: Tensor
 ) -> Evaluation:
-    """Write report and predictions (`[n, C]`, of the data set's split); returns the evaluation."""
-    rows = dataset.rows(evaluation.split)
+    """Write report and predictions (`[n, C]`, of the data set); returns the evaluation."""
+    rows = {name: dataset.rows(name) for name in dict.fromkeys(u.split for u in dataset.utterances)}
     write_predictions(
-        evaluation.folder / PREDICTIONS, dataset, {evaluation.split: (rows, probabilities)}
+        evaluation.folder / PREDICTIONS,
+        dataset,
+        {name: (own, probabilities[own]) for name, own in rows.items()},
     )
     described = {**evaluation.to_json(), "manifest_sha256": manifest_digest(manifest)}
     write_json(evaluation.folder / REPORT, {"format": FORMAT, "version": VERSION, **described})
@@ -189,7 +193,7 @@ def evaluation_folder(
     Args:
         work: the work folder.
         subject: `head`, `model` or `ensemble`.
-        split: train, dev or test.
+        split: train, dev, test or all.
         other: the name of another corpus than the one trained on; its scores get a folder of their
             own.
         name: of another head or model than the work folder's own.

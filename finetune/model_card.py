@@ -14,6 +14,7 @@ from typing import Any
 
 from cache.layers import layer_numbers, layers_from_json
 from corpora.files import read_json, write_text
+from corpora.utterance import ALL, SPLITS
 from finetune.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG
 from heads.layers import layer_weights_text
@@ -40,7 +41,7 @@ for prediction in model.predict(["hello.wav"]{texts}):
 or `python cli.py predict hello.wav --model DIRECTORY-OR-HUB-ID`{option}."""
 
 # Splits that had a part in the making of the model, and what to say beside their scores.
-_SEEN = {"dev": " (selected on)", "train": " (trained on)"}
+_SEEN = {"dev": " (selected on)", "train": " (trained on)", ALL: " (trained on in part)"}
 
 _LIMITS = """\
 * **For research on how emotion sounds**: comparing heads and encoders, annotating recordings that a
@@ -165,7 +166,7 @@ def results_text(reports: Sequence[Mapping[str, Any]]) -> str:
 
 def _order(report: Mapping[str, Any]) -> tuple[bool, int, str]:
     """Its own corpus first, and of it the test set."""
-    splits = ("test", "dev", "train")
+    splits = (*SPLITS[::-1], ALL)
     return bool(report["note"]), splits.index(report["split"]), str(report["corpus"])
 
 

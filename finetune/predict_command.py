@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import device_option, json_option, work_option
+from corpora.command_options import device_option, json_option, split_option, work_option
+from corpora.utterance import ALL
 from corpora.work import Work
 
 WHISPER = "openai/whisper-large-v3"
@@ -61,10 +62,10 @@ SHOWN_FAILURES = 10
     type=click.Path(dir_okay=False, path_type=Path),
     help="Predict utterances of a manifest, with their texts, labelled or not.",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["all", "train", "dev", "test", "test3"]),
-    help="Which of them; test3: MSP-Podcast's recordings without labels.  [default: all]",
+@split_option(
+    "Which of them; test3: MSP-Podcast's recordings without labels.  [default: all]",
+    default=None,
+    more=["test3"],
 )
 @click.option(
     "--submission",
@@ -117,7 +118,7 @@ def predict(
 
     unusable: list[Unusable] = []
     if wanted:
-        utterances = rows_of(read_manifest(manifest_path or work.manifest), split or "all")
+        utterances = rows_of(read_manifest(manifest_path or work.manifest), split or ALL)
     else:
         utterances, unusable = utterances_of(audio, texts, sys.stdin)
     config = PredictConfig(

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cache.inputs import utterance_keys
 from corpora.errors import ConfigError
-from corpora.manifest import Manifest
+from corpora.manifest import Manifest, read_manifest
+from corpora.utterance import ALL, Utterance
+from corpora.work import Work
 from heads.origin import manifest_digest
 
+# What a head or model learnt from, or was chosen on.
+SEEN = ("train", "dev")
 
-def other_manifest_note(
-    subject: str, corpus: str, digest: str, manifest: Manifest, *, searched: str = ""
+
+def seen_note(
+    work: Work,
+    subject: str,
+    corpus: str,
+    digest: str,
+    manifest: Manifest,
+    split: str,
+    rows: Sequence[Utterance],
+    *,
+    searched: str = "",
 ) -> str:
-    """What to say where something is scored on another manifest than its own.
+    """What to say where something is scored on what it may have seen.
 
     Another corpus may be scored on. The same one with other rows, labels or splits may not: what
     is now called test may have been trained on.
 
     Args:
+        work: the work folder, whose manifest may be the one it was made from.
         subject: `head` or `model`.
         corpus: the name of the corpus it was made from.
         digest: of the manifest it was made from; "" where that is not known.
         manifest: whose utterances are to be scored.
+        split: of them.
+        rows: those utterances.
         searched: for a model, the digest of the manifest its head was searched on.
 
     Returns:
-        A sentence for the result; "" where the manifest is the same, or that is not known.
+        A sentence for the result; "" where there is nothing to say, or the manifest it was made
+        from is not known.
 
     Raises:
         ConfigError: the manifest is of the same corpus and has changed.
@@ -40,8 +60,39 @@ def other_manifest_note(
         )
     if digest not in ("", now) or searched not in ("", now):
         made = made if digest not in ("", now) else "first searched"
-        return (
-            f"This manifest is not the one the {subject} was {made} on: the split may hold "
-            "recordings it was trained on."
-        )
+        known = _overlap(work, {digest, searched} - {""}, rows)
+        return f"This manifest is not the one the {subject} was {made} on: {known}."
+    if digest and split == ALL:
+        return f"Among these are the utterances that the {subject} was trained and chosen on."
     return ""
+
+
+def _overlap(work: Work, digests: set[str], rows: Sequence[Utterance]) -> str:
+    """What the content of recordings says of rows, against those of the manifest of a work folder.
+
+    Args:
+        work: with that manifest; where it is another one, nothing is known.
+        digests: of the manifests that something was made from.
+        rows: to be scored.
+    """
+    guess = "some of these recordings may be among those it was trained or chosen on"
+    own = read_manifest(work.manifest) if work.manifest.is_file() else None
+    if own is None or digests != {manifest_digest(own)}:
+        return f"{guess}; its own manifest is not in {work.root}, so that cannot be told"
+    seen = [u for u in own.utterances if u.label and u.split in SEEN]
+    learnt = [key.get("audio") for key in utterance_keys(work, seen).values()]
+    scored = [key.get("audio") for key in utterance_keys(work, rows).values()]
+    known = {*learnt}
+    shared = len([key for key in scored if key is not None and key in known])
+    if shared:
+        return (
+            f"by their content {shared:,} of these {len(scored):,} recordings are among those it "
+            "was trained or chosen on, which flatters it"
+        )
+    unknown = (*learnt, *scored).count(None)
+    if unknown:
+        return f"{guess}; {unknown:,} recordings are not there, so that cannot be told"
+    return (
+        f"by their content none of these {len(scored):,} recordings is among the {len(learnt):,} "
+        "it was trained or chosen on"
+    )

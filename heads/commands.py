@@ -11,6 +11,7 @@ from corpora.command_options import (
     device_option,
     json_option,
     manifest_option,
+    plots_option,
     say_defaults,
     show,
     with_defaults,
@@ -127,6 +128,7 @@ def extract(
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
     from heads.extraction import extract as run
+    from heads.results import BEST
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
@@ -148,17 +150,20 @@ def extract(
         batch_seconds=batch_seconds,
         padding=padding,
     )
+    foreign = manifest_path is not None and manifest_path.resolve() != work.manifest.resolve()
     extracted = run(
         work,
         manifest,
         config,
-        foreign=manifest_path is not None and manifest_path.resolve() != work.manifest.resolve(),
+        foreign=foreign,
         tell=None if as_json else lambda line: click.echo(line, err=True),
         show_progress=not as_json,
     )
     outcome = extracted.outcome
     if not outcome.leads:
         return
+    # Another corpus is extracted for what is there already, to be scored on it.
+    trained = (work.search / BEST).is_file() or work.model.is_dir()
     checked = None
     if check_count:
         from cache.extracting.check import check
@@ -173,7 +178,15 @@ def extract(
             block
             for block in (
                 extracted.to_text(),
-                report_text(work, manifest, outcome.plan, outcome.report, checked),
+                report_text(
+                    work,
+                    manifest,
+                    outcome.plan,
+                    outcome.report,
+                    checked,
+                    path=manifest_path,
+                    then="evaluate" if foreign and trained else "search --trials 100",
+                ),
             )
             if block
         ),
@@ -252,7 +265,7 @@ def extract(
     "batches on processors made for it.",
 )
 @device_option
-@click.option("--plots", is_flag=True, help="Also draw the study, into WORK/search/plots.")
+@plots_option("Also draw the study, into WORK/search/plots (matplotlib).", default=False)
 @click.option("--fresh", is_flag=True, help="Remove an earlier search first.")
 @manifest_option
 @json_option

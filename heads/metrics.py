@@ -21,10 +21,18 @@ from heads.statistics.clusters import (
     judge_clusters,
     known_speakers,
 )
-from heads.statistics.confusion import accuracy, class_scores, confusion_matrix, macro_f1, uar
+from heads.statistics.confusion import (
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    macro_f1,
+    uar,
+    weighted_f1,
+)
 
-# The scores that get an interval, by their name in the report.
+# The scores that tables have, by their name in the report; and all that get an interval there.
 HEADLINE = {"macro_f1": macro_f1, "uar": uar, "accuracy": accuracy}
+SCORES = {**HEADLINE, "weighted_f1": weighted_f1}
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ class Report:
         per_class: one entry a label, in label order.
         confusion: `[C][C]` counts, gold by row, predicted by column.
         speakers: number of known speakers.
-        intervals: for macro_f1, uar and accuracy; None where a bootstrap says nothing.
+        intervals: by name, of `SCORES` as far as they were computed when the report was made;
+            None where a bootstrap says nothing.
         interval_reason: why there are none, or what makes them too narrow; else "".
         confidence: coverage the intervals aim at.
     """
@@ -74,7 +83,7 @@ class Report:
     @property
     def weighted_f1(self) -> float:
         """Mean F1 of the classes, each weighted by its gold utterances."""
-        return sum(score.f1 * score.support for score in self.per_class) / self.n
+        return float(weighted_f1(np.array(self.confusion)))
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -145,7 +154,7 @@ def classification_report(
         tables = confusion_by_cluster(gold_index, index, cluster_numbers(known), len(names))
         values = bootstrap(
             tables,
-            lambda tables: np.stack([score(tables) for score in HEADLINE.values()], axis=-1),
+            lambda tables: np.stack([score(tables) for score in SCORES.values()], axis=-1),
             draws=draws,
             seed=seed,
         )
@@ -153,7 +162,7 @@ def classification_report(
             name: t_interval(
                 float(score(confusion)), values[:, column], len(tables), confidence, bounds=(0, 1)
             )
-            for column, (name, score) in enumerate(HEADLINE.items())
+            for column, (name, score) in enumerate(SCORES.items())
         }
     columns = (*class_scores(confusion), confusion.sum(axis=1))
     return Report(
@@ -178,6 +187,7 @@ def format_report(report: Report) -> str:
         _headline(report, "macro-F1", "macro_f1"),
         _headline(report, "UA (mean recall)", "uar"),
         _headline(report, "WA (accuracy)", "accuracy"),
+        _headline(report, "weighted F1", "weighted_f1"),
     ]
     if report.intervals is not None:
         over = f"{report.speakers} speakers" if report.speakers else "utterances"
@@ -215,9 +225,10 @@ def score_cells(report: Report) -> tuple[str, ...]:
 
 def _headline(report: Report, title: str, name: str) -> str:
     line = f"{title:<18} {getattr(report, name):.3f}"
-    if report.intervals is None:
+    interval = (report.intervals or {}).get(name)
+    if interval is None:
         return line
-    low, high = report.intervals[name]
+    low, high = interval
     return f"{line}  [{low:.3f}, {high:.3f}]"
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +24,42 @@ def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def options(command: str) -> dict[str, click.Option]:
+    """Options of a command by each of their names."""
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    return {
+        name: one
+        for one in found.params
+        if isinstance(one, click.Option)
+        for name in (*one.opts, *one.secondary_opts)
+    }
+
+
+def test_one_thing_has_one_name_in_all_commands() -> None:
+    every = {command: options(command) for command in COMMANDS}
+    names = {command: set(own) for command, own in every.items()}
+    drawing = {command for command, own in names.items() if "--plots" in own}
+    assert drawing == {"search", "compare", "evaluate", "explain"}
+    assert all("--no-plots" in names[command] for command in drawing)
+    assert not {"--plot", "--figures", "--no-figures"} & {
+        one for own in names.values() for one in own
+    }
+    assert {command for command, own in names.items() if "--whisper" in own} == {
+        "transcribe",
+        "predict",
+    }
+    assert {command for command, own in names.items() if "--model" in own} == {
+        "evaluate",
+        "predict",
+    }
+    splits = {command: own["--split"].type for command, own in every.items() if "--split" in own}
+    assert set(splits) == {"transcribe", "evaluate", "predict", "explain"}
+    for kind in splits.values():
+        assert isinstance(kind, click.Choice)
+        assert kind.choices[:4] == ("train", "dev", "test", "all")
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -55,8 +55,8 @@ class AdoptReport:
             "refused": dict(self.refused),
         }
 
-    def to_text(self) -> str:
-        """The same to read."""
+    def to_text(self, manifest: Path | None = None) -> str:
+        """The same to read; with the manifest that was named in place of the work folder's."""
         lines = [
             f"Imported {self.folder} as {self.stream}, {self.dim}-d: "
             f"{count_text(self.utterances, 'utterance')} ({self.added:,} different inputs added, "
@@ -72,5 +72,5 @@ class AdoptReport:
                 lines += [f"  {name}" for name in names[:_SHOWN]]
                 if len(names) > _SHOWN:
                     lines.append(f"  and {len(names) - _SHOWN:,} more")
-        lines.append(f"Next: {command_line('search --trials 100', self.work)}")
+        lines.append(f"Next: {command_line('search --trials 100', self.work, manifest)}")
         return "\n".join(lines)

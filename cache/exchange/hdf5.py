@@ -13,13 +13,15 @@ FILE                                     attributes: format, version
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from cache.amounts import bytes_text, count_text
 from cache.extraction import read_extraction
@@ -37,6 +39,11 @@ FORMAT, VERSION = "emopool-hdf5", 1
 # HDF5 1.8 (2008) and later read it; older layouts hold at most 64 kB of attributes, and a text may
 # belong to many utterances.
 _LIBRARY = ("v108", "latest")
+# Utterances written before the file is closed and opened again (0.5 ms): what HDF5 keeps in memory
+# of each one, some 5 kB, is only given back then.
+_AT_ONCE = 500
+
+_Read = tuple[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -99,30 +106,46 @@ def export_hdf5(
         CacheError: a part is damaged.
     """
     streams = read_catalogue(work).streams
-    opened = [FrameStream.open(stream.path) for stream in streams]
+    total = sum(FrameStream.open(stream.path).nbytes for stream in streams)
     utterances = _by_key(work, manifest)
     encoders = _encoders(work, streams)
-    total = sum(frames.nbytes for frames in opened)
     counts = {}
     with (
         atomic_path(path) as temporary,
-        h5py.File(temporary, "w", libver=_LIBRARY) as file,
         progress_bar("exporting", total / 1e6, "MB", show=show_progress) as bar,
     ):
-        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-        for stream, frames in zip(streams, opened, strict=True):
-            group = file.create_group(stream.label, track_order=True)
-            group.attrs["kind"] = stream.recipe.kind
-            group.attrs["recipe"] = canonical_json(stream.recipe.fields)
-            group.attrs["dim"], group.attrs["dtype"] = frames.dim, frames.dtype.name
-            if stream.label in encoders:
-                group.attrs["encoder"] = encoders[stream.label]
-            for key in frames.keys:
-                values = frames.read(key)
-                _describe(group.create_dataset(key, data=values), key, utterances.get(key, ()))
-                bar.update(values.nbytes / 1e6)
-            counts[stream.label] = len(frames.keys)
+        with _opened(temporary, "w") as file:
+            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        for stream in streams:
+            # One at a time: what a stream holds of each utterance's key adds up over ten of them.
+            frames = FrameStream.open(stream.path)
+            with _opened(temporary) as file:
+                group = file.create_group(stream.label, track_order=True)
+                group.attrs["kind"] = stream.recipe.kind
+                group.attrs["recipe"] = canonical_json(stream.recipe.fields)
+                group.attrs["dim"], group.attrs["dtype"] = frames.dim, frames.dtype.name
+                if stream.label in encoders:
+                    group.attrs["encoder"] = encoders[stream.label]
+            counts[stream.label] = 0
+            for some in _runs(frames.each()):
+                with _opened(temporary) as file:
+                    group = file[stream.label]
+                    for key, values in some:
+                        dataset = group.create_dataset(key, data=values)
+                        _describe(dataset, key, utterances.get(key, ()))
+                        counts[stream.label] += 1
+                        bar.update(values.nbytes / 1e6)
     return TransferReport(path, counts, {}, total, False, work.root)
+
+
+def _opened(path: Path, mode: str = "r+") -> Any:  # noqa: ANN401 - h5py.File
+    return h5py.File(path, mode, libver=_LIBRARY)
+
+
+def _runs(utterances: Iterator[_Read]) -> Iterator[Iterator[_Read]]:
+    """The same in runs of so many, each of which has to be used up before the next."""
+    for first in utterances:
+        yield chain([first], islice(utterances, _AT_ONCE - 1))
 
 
 def _describe(dataset: Any, key: str, utterances: Sequence[Utterance]) -> None:  # noqa: ANN401

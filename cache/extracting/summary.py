@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cache.extracting.check_report import CheckReport
@@ -12,7 +12,7 @@ from cache.extracting.report import ExtractReport
 from cache.extraction import Source
 from cache.keys import normalise_text
 from corpora.manifest import Manifest
-from corpora.work import Work
+from corpora.work import Work, command_line
 
 SHOWN_FAILURES = 5
 
@@ -60,8 +60,21 @@ def report_text(
     plan: Plan,
     report: ExtractReport | None,
     check: CheckReport | None = None,
+    *,
+    path: Path | None = None,
+    then: str = "search --trials 100",
 ) -> str:
-    """What an extraction did; `report` is None where there was nothing to do."""
+    """What an extraction did.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances were extracted.
+        plan: what was lacking.
+        report: None where there was nothing to do.
+        check: against transformers' own pipeline, where it was asked for.
+        path: where the manifest was read, if it is not the work folder's own.
+        then: what comes next.
+    """
     lines = [plan_text(plan), "", *changes_lines(plan)]
     counts = " and ".join(
         f"{plan.inputs[kind]:,} {name}"
@@ -90,9 +103,7 @@ def report_text(
         lines.append("They are tried again at the next extract.")
     if check is not None:
         lines += ["", check.to_text()]
-    root = shlex.quote(str(work.root))
-    lines += ["", f"Next: python cli.py search --trials 100 --work {root}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"Next: {command_line(then, work.root, path)}"])
 
 
 def _what_was_done(plan: Plan, report: ExtractReport) -> str:

@@ -18,6 +18,7 @@ import json
 import mmap
 import os
 import secrets
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -177,6 +178,28 @@ def map_part(part: Part) -> npt.NDArray[Any]:
     return frames.reshape(part.frames, part.header.dim)
 
 
+def read_through(part: Part, numbers: Collection[int]) -> Iterator[npt.NDArray[Any]]:
+    """Read some of a part's utterances, `[T, dim]` each, ascending; memory holds one of them.
+
+    All of the part is read, for its checksum, which is compared behind the last utterance: what
+    was given before is only right if this ends without an error.
+
+    Raises:
+        FileNotFoundError: the chunk file is gone.
+        DamagedPartError: it has another size than it had, or its checksum does not match.
+    """
+    shape, dtype = (-1, part.header.dim), DTYPES[part.header.dtype]
+    total = 0
+    with open(part.chunk, "rb") as file:
+        _check_size(part, os.fstat(file.fileno()).st_size)
+        for number, length in enumerate(part.lengths):
+            data = file.read(length * part.header.frame_bytes)
+            total = google_crc32c.extend(total, data)
+            if number in numbers:
+                yield np.frombuffer(data, dtype).reshape(shape)
+        _compare(part, total, file.read(SUM_BYTES))
+
+
 def check_sum(part: Part, frames: npt.NDArray[Any]) -> None:
     """Check the checksum of a mapped part (14 GB/s).
 
@@ -209,7 +232,11 @@ def compare_sum(part: Part, computed: int) -> None:
     """
     with open(part.chunk, "rb") as file:
         file.seek(part.nbytes)
-        stored = int.from_bytes(file.read(SUM_BYTES), "little")
+        _compare(part, computed, file.read(SUM_BYTES))
+
+
+def _compare(part: Part, computed: int, sum_bytes: bytes) -> None:
+    stored = int.from_bytes(sum_bytes, "little")
     if computed != stored:
         raise DamagedPartError(
             part.path,

@@ -11,18 +11,20 @@ from corpora.command_options import (
     json_option,
     manifest_option,
     show,
+    split_option,
     work_option,
 )
+from corpora.utterance import ALL
 from corpora.work import Work
 
 
 @click.command()
 @click.option(
-    "--model",
+    "--whisper",
     default="openai/whisper-large-v3",
     show_default=True,
     metavar="ID|DIR",
-    help="Whisper: hub id or directory.",
+    help="Which Whisper: hub id or directory.",
 )
 @click.option(
     "--language",
@@ -50,7 +52,7 @@ from corpora.work import Work
     is_flag=True,
     help="Transcribe what has a human text, too, and print the word error rate; texts are kept.",
 )
-@click.option("--split", type=click.Choice(["train", "dev", "test"]), help="Only its utterances.")
+@split_option("Only its utterances.", default=ALL)
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Hear the first N of them only."
 )
@@ -58,14 +60,14 @@ from corpora.work import Work
 @json_option
 @work_option
 def transcribe(
-    model: str,
+    whisper: str,
     language: str,
     device: str,
     batch_size: int | None,
     speech_threshold: float,
     overwrite: bool,
     reference: bool,
-    split: str | None,
+    split: str,
     limit: int | None,
     manifest_path: Path | None,
     as_json: bool,
@@ -81,14 +83,14 @@ def transcribe(
 
     work = Work(root)
     config = TranscribeConfig(
-        model=model,
+        model=whisper,
         language=language.strip().lower(),
         device=device,
         batch_size=batch_size,
         speech_threshold=speech_threshold,
         overwrite=overwrite,
         reference=reference,
-        split=split or "",
+        split=split,
         limit=limit,
     )
     report = run(

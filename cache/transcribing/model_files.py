@@ -70,7 +70,7 @@ class WhisperFiles:
                 return ""
             raise ConfigError(
                 f"{where} is '{tag}', but {self.source} knows English only. Choose another model "
-                "with --model, such as openai/whisper-large-v3."
+                "with --whisper, such as openai/whisper-large-v3."
             )
         if primary not in self.languages:
             hint = did_you_mean(primary, self.languages)

@@ -12,8 +12,8 @@ from cache.inputs import utterance_keys
 from cache.transcribing.journal import Heard, Journal
 from cache.transcribing.model_files import WHISPER, WhisperFiles
 from corpora.errors import ConfigError
-from corpora.manifest import SPLITS, Manifest
-from corpora.utterance import Utterance
+from corpora.manifest import Manifest
+from corpora.utterance import ALL, SPLITS, Utterance
 from corpora.work import Work
 
 AUTO = "auto"
@@ -36,7 +36,7 @@ class TranscribeConfig:
             probability of speech is left without text, undecoded; 0 decodes everything.
         overwrite: replace human texts, too.
         reference: compare with human texts, which are kept.
-        split: only utterances of this one.
+        split: only utterances of this one; `all` for every one.
         limit: only so many of the utterances that are to be heard, the first.
     """
 
@@ -47,7 +47,7 @@ class TranscribeConfig:
     speech_threshold: float = SPEECH_THRESHOLD
     overwrite: bool = False
     reference: bool = False
-    split: str = ""
+    split: str = ALL
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -57,8 +57,10 @@ class TranscribeConfig:
             raise ConfigError(
                 f"the speech threshold is a probability below 1, got {self.speech_threshold}"
             )
-        if self.split and self.split not in SPLITS:
-            raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        if self.split not in (*SPLITS, ALL):
+            raise ConfigError(
+                f"split must be one of {', '.join((*SPLITS, ALL))}, got {self.split!r}"
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"the limit must be at least 1, got {self.limit}")
 
@@ -100,7 +102,7 @@ def make_plan(work: Work, manifest: Manifest, config: TranscribeConfig, journal:
         config: what the user asks.
         journal: tells texts that were recognised from corrected ones.
     """
-    chosen = [u for u in manifest.utterances if config.split in ("", u.split)]
+    chosen = manifest.in_split(config.split)
     human = [u for u in chosen if u.text and not u.text_source]
     marked = [u for u in chosen if u.text and u.text_source]
     listened = [u for u in chosen if config.overwrite or config.reference or not u.text]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from cache.amounts import count_text, table_lines
 from cache.transcribing.word_errors import WordErrors
+from corpora.work import command_line
 
 SHOWN_FAILURES = 5
 _WER_HEAD = ("", "utterances", "words", "substituted", "deleted", "inserted", "error rate")
@@ -73,8 +73,8 @@ class TranscribeReport:
     def to_text(self) -> str:
         """The report as plain text."""
         lines = [*self._what_was_done(), *self._what_stays(), *self._failures(), *self._rates()]
-        root = shlex.quote(str(self.work))
-        return "\n".join([*lines, "", f"Next: python cli.py extract --work {root}"])
+        step = command_line("extract", self.work, self.manifest)
+        return "\n".join([*lines, "", f"Next: {step}"])
 
     def _what_was_done(self) -> list[str]:
         if not self.source:

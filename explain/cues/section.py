@@ -76,7 +76,7 @@ def cue_frames_section(subject: Subject, frames: CueFrames, config: CueConfig) -
     directions = read_directions()
     found = analyse(subject, frames, directions, share=config.share, seed=config.seed)
     text = [*_setting(subject, frames, config, found), *_missing(subject, found, directions)]
-    text += _within_text(found)
+    text += _within_text(found, subject.methods["audio"])
     tables: list[Table] = [effect_table(found)]
     figures: list[Figure] = [effect_figure(found)]
     if found.levels:
@@ -184,7 +184,7 @@ def _missing(subject: Subject, found: CueAnalysis, directions: Directions) -> li
     return lines
 
 
-def _within_text(found: CueAnalysis) -> list[str]:
+def _within_text(found: CueAnalysis, method: str) -> list[str]:
     tests = {k: e for k, e in found.effects.items() if not np.isnan(e.corrected)}
     sure = {k: e for k, e in tests.items() if e.corrected < SIGNIFICANT}
     titles = {cue.name: cue.title for cue in found.cues}
@@ -196,9 +196,9 @@ def _within_text(found: CueAnalysis) -> list[str]:
     more = f", and {len(sure) - NAMED} more in the table" if len(sure) > NAMED else ""
     return [
         f"(a) Within an utterance, {len(sure)} of {len(tests)} differences are larger than "
-        f"exchanged attention gives (p < {SIGNIFICANT:g} after Holm's correction)"
+        f"exchanged {method} gives (p < {SIGNIFICANT:g} after Holm's correction)"
         + (f"; the largest, in deviations: {'; '.join(named)}{more}." if named else ".")
-        + " Exchanged attention is that of another utterance with the same prediction, at the same "
+        + f" Exchanged {method} is that of another utterance with the same prediction, at the same "
         "relative place within speech."
     ]
 

@@ -96,14 +96,18 @@ def _share_above(values: Floats) -> float:
     return float((differ > 0).mean()) if len(differ) else float("nan")
 
 
-def verdict(gain: Gain, method: str = ATTENTION, reason: str = "") -> str:
-    """Whether attention beats exchanged attention, and by how much, in a sentence or two.
+def verdict(gains: Sequence[Gain], method: str = ATTENTION, reason: str = "") -> str:
+    """Whether attention beats exchanged attention, and by how much, in a few sentences.
+
+    And whether it points the wrong way: whether frames dropped at random are missed more. That is
+    said of the utterances at hand, so it needs no interval over speakers.
 
     Args:
-        gain: of attention over exchanged attention.
+        gains: from `find_gains`, attention over exchanged attention first.
         method: what stands for attention.
         reason: why there is no interval, where there is none.
     """
+    gain, wrong = gains[0], _wrong_way(gains, method)
     sizes = (
         f"dropping its frames first lowers the probability by {_size(gain.deletion)} more, keeping "
         f"them alone retains {_size(gain.insertion)} more (mean along the curve"
@@ -119,10 +123,10 @@ def verdict(gain: Gain, method: str = ATTENTION, reason: str = "") -> str:
     if any(mean.interval is None for mean in means):
         why = f" ({reason})" if reason else ""
         return (
-            f"Whether {method} beats {rival} cannot be said with so few speakers{why}. In "
+            f"{wrong}Whether {method} beats {rival} cannot be said with so few speakers{why}. In "
             f"these {gain.deletion.count:,} utterances {sizes}).{wins}"
         )
-    subject = method[0].upper() + method[1:]
+    subject = method.capitalize()
     claim = f"{subject} does not measurably beat {rival}"
     if any(abs(mean.value) >= NOTABLE for mean in means):
         if all(mean.above for mean in means):
@@ -132,7 +136,20 @@ def verdict(gain: Gain, method: str = ATTENTION, reason: str = "") -> str:
         elif any(mean.above for mean in means):
             one = "deletion" if gain.deletion.above else "insertion"
             claim = f"{subject} beats {rival} under {one} alone"
-    return f"{claim}: {sizes}, 95 % interval over speakers).{wins}"
+    return f"{wrong}{claim}: {sizes}, 95 % interval over speakers).{wins}"
+
+
+def _wrong_way(gains: Sequence[Gain], method: str) -> str:
+    """A sentence where most utterances are answered more surely without the frames put first."""
+    chance = next(gain for gain in gains if (gain.order, gain.rival) == (ATTENTION, RANDOM))
+    better = chance.wins[0]
+    # Of no utterance in which the two differ the share is not a number, and nothing is said.
+    if not (better < 0.5 and chance.deletion.value <= -NOTABLE):
+        return ""
+    return (
+        f"{method.capitalize()} points the wrong way in {1 - better:.0%} of the utterances: frames "
+        "dropped at random lower the probability more than those it puts first. "
+    )
 
 
 def _size(mean: Mean) -> str:

@@ -33,7 +33,7 @@ from explain.faithfulness.orders import (
 from explain.pooled import frame_view, is_attentive, runs
 from explain.ragged import Bools, Floats, Ints, correlations, floats, ints, ranks_within
 from explain.saliency import has_captum, integrated_gradients
-from explain.subject import Subject, frame_attention
+from explain.subject import Subject, frame_order
 from explain.workers import one_thread_each
 from heads.head import Head
 
@@ -83,7 +83,7 @@ class _Drawn:
     @property
     def attended(self) -> Floats:
         """`[N]`."""
-        return floats(frame_attention(self.subject, self.modality)[self.frames])
+        return floats(frame_order(self.subject, self.modality)[self.frames])
 
     @property
     def usable(self) -> Bools:
@@ -218,7 +218,7 @@ def _curves(
     result: dict[str, Floats] = {}
     if untrained is not None:
         fresh = importance(untrained, subject, rows, modality, view)
-        attended = floats(frame_attention(subject, modality)[here])
+        attended = floats(frame_order(subject, modality)[here])
         ranks = ranks_within(attended, offsets), ranks_within(fresh, offsets)
         result[AGREEMENT] = correlations(*ranks, offsets)
         orders = {**orders, UNTRAINED: [places(fresh, offsets, drawn.ties_of(run))]}

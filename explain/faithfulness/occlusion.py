@@ -21,7 +21,7 @@ from cache.frames import Frames
 from corpora.errors import AudioError
 from corpora.progress import progress_bar
 from explain.ragged import Floats, correlations, floats, ints, ranks_within
-from explain.subject import Subject, frame_attention
+from explain.subject import Subject, frame_order
 from finetune.model import EmotionModel
 
 SILENCE, NOISE = "silence", "noise"
@@ -166,7 +166,7 @@ def _probabilities(
 def _agreement(subject: Subject, row: int, lost: Floats) -> float:
     """Rank correlation with attention over the frames of one utterance."""
     start, end = ints(subject.frames["audio"].offsets)[[row, row + 1]]
-    attention = floats(frame_attention(subject, "audio")[start:end])
+    attention = floats(frame_order(subject, "audio")[start:end])
     if len(lost) != len(attention) or np.isnan(lost).any():
         return float("nan")
     bounds = np.array([0, len(lost)])

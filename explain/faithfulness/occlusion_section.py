@@ -15,8 +15,8 @@ def occlusion_text(subject: Subject, found: Occlusion) -> list[str]:
     lines = [
         f"Audio occlusion on {len(found.rows):,} utterances: windows of sound are replaced before "
         "the encoder, and the fall of the predicted class's probability is compared with "
-        f"{subject.methods['audio']} by rank, frame by frame (1: attention lies where sound "
-        "matters; 0: no relation)."
+        f"{subject.methods['audio']} by rank, frame by frame (1: it lies where sound matters; "
+        "0: no relation)."
     ]
     missing = {
         kind: int(np.isnan(values).sum()) - len(found.failed)
@@ -38,7 +38,7 @@ def occlusion_text(subject: Subject, found: Occlusion) -> list[str]:
 
 def occlusion_table(subject: Subject, found: Occlusion) -> Table:
     """Rank correlations by window and fill."""
-    speakers = [subject.speakers[row] for row in found.rows]
+    speakers, method = [subject.speakers[row] for row in found.rows], subject.methods["audio"]
     rows: list[list[Cell]] = []
     for (seconds, fill), values in found.agreement.items():
         mean = speaker_means(values[:, None], speakers)[0]
@@ -46,7 +46,7 @@ def occlusion_table(subject: Subject, found: Occlusion) -> Table:
         rows.append([seconds, fill, mean.count, value, mean.low, mean.high])
     return Table(
         "faithfulness-occlusion",
-        ("window (s)", "fill", "utterances", "rank correlation with attention", "low", "high"),
+        ("window (s)", "fill", "utterances", f"rank correlation with {method}", "low", "high"),
         rows,
-        "Audio occlusion against attention",
+        f"Audio occlusion against {method}",
     )

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from explain.exchange import draw_donors, exchanged, usable_counts
 from explain.pooled import is_attentive, scores, weights_of
 from explain.ragged import Bools, Floats, Ints, floats, order_within, positions, segment_sum
-from explain.saliency import as_importance, gradient_saliency
+from explain.saliency import gradient_saliency
 from explain.subject import Subject
 from heads.head import Head
 from heads.pooling.view import View
@@ -44,11 +43,11 @@ def exchanged_attention(
 ) -> Floats:
     """`[N]`, each utterance with the values of another one, drawn at random (`explain.exchange`).
 
-    Relative to the mean over usable frames: attention sums to 1, so that a longer donor's would
-    otherwise fall below what the utterance's own attention is in silence.
+    Relative to the mean over usable frames, of saliency to that of its size: attention sums to 1,
+    so that a longer donor's would otherwise fall below what the utterance's own is in silence.
     """
     counts = usable_counts(usable, offsets)
-    mean = segment_sum(np.where(usable, values, 0.0), offsets) / np.maximum(counts, 1)
+    mean = segment_sum(np.where(usable, np.abs(values), 0.0), offsets) / np.maximum(counts, 1)
     relative = values / np.repeat(np.where(mean > 0, mean, 1.0), np.diff(offsets))
     return exchanged(relative, offsets, usable, draw_donors(len(counts), random))
 
@@ -80,9 +79,9 @@ def random_head(head: Head, seed: int) -> Head:
 def importance(
     head: Head, subject: Subject, rows: Sequence[int], modality: str, view: View
 ) -> Floats:
-    """`[N]`, what a head of the subject's shape attends to in some of its utterances.
+    """`[N]`, by which a head of the subject's shape orders frames of some of its utterances.
 
-    Where it learns no weights, gradient saliency.
+    Its attention; where it learns no weights, gradient saliency (see `frame_order`).
 
     Args:
         head: with the subject's input statistics.
@@ -96,5 +95,4 @@ def importance(
             weights = weights_of(scores(head, view, modality), view)
         return floats(weights.double().mean(dim=1))
     frames = {name: batch.select(rows) for name, batch in subject.frames.items()}
-    saliency: Tensor = gradient_saliency(head, frames)[modality]
-    return floats(as_importance(saliency, frames[modality].lengths.tolist()))
+    return floats(gradient_saliency(head, frames)[modality])

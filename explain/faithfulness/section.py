@@ -42,10 +42,7 @@ LOOKS = {
 INTRODUCTION = (
     "Deletion drops the frames that an order puts first and watches the probability of the "
     "predicted class; insertion keeps only those. The area is the mean probability along the "
-    "curve: good orders have a low one under deletion and a high one under insertion. Exchanged "
-    "attention is that of another utterance, drawn at random, at the same relative place within "
-    "speech: it keeps how attention follows itself in time and where in an utterance it lies, and "
-    "loses what it points to."
+    "curve: good orders have a low one under deletion and a high one under insertion."
 )
 
 
@@ -65,7 +62,17 @@ def faithfulness_section(
         occlusion: its settings.
     """
     config = config or CurveConfig()
-    text = [INTRODUCTION]
+    name = subject.weighing
+    text = [
+        f"{INTRODUCTION} Exchanged {name} is that of another utterance, drawn at random, at the "
+        f"same relative place within speech: it keeps how {name} follows itself in time and where "
+        "in an utterance it lies, and loses what it points to."
+    ]
+    if subject.saliency:
+        text.append(
+            "Frames are in the order of signed saliency: first those that speak most for the "
+            "answer, last those that speak most against it."
+        )
     note = interval_note(subject.speakers)
     if note:
         text.append(note[0].upper() + note[1:] + ".")
@@ -87,7 +94,7 @@ def faithfulness_section(
         figures.append(_figure(curves, method))
         summary[modality] = {
             "utterances": len(curves.rows),
-            "verdict": verdict(gains[0], method, note),
+            "verdict": verdict(gains, method, note),
             "gains": [gain.to_json() for gain in gains],
         }
     if "audio" in subject.frames and model is None:
@@ -109,7 +116,7 @@ def faithfulness_section(
 
 def _sentences(subject: Subject, curves: Curves, gains: list[Gain], note: str) -> list[str]:
     name, method = curves.modality.capitalize(), subject.methods[curves.modality]
-    lines = [f"{name}. {verdict(gains[0], method, note)}"]
+    lines = [f"{name}. {verdict(gains, method, note)}"]
     if len(curves.rows) < len(subject):
         lines.append(
             f"{name}: {len(curves.rows):,} of {len(subject):,} utterances, drawn at random, "

@@ -12,7 +12,7 @@ from cache.failures import read_failures
 from corpora.folds import deal
 from corpora.manifest import Manifest
 from corpora.progress import progress_bar
-from corpora.utterance import Utterance, speaker_key
+from corpora.utterance import Utterance, speaker_key, split_name
 from corpora.work import Work
 from explain.cues.levels import present_means
 from explain.cues.stream import CueFrames, cue_set, load_cues
@@ -178,10 +178,10 @@ def _vectors(
 
 def _setting(subject: Subject, utterances: Sequence[Utterance], kept: Bools, own: bool) -> str:
     whose = (
-        f"{int(kept.sum()):,} utterances of the {subject.split or 'given'} split"
+        f"{int(kept.sum()):,} utterances of {split_name(subject.split or 'given')}"
         if own
-        else f"{int(kept.sum()):,} utterances of the whole manifest, because the "
-        f"{subject.split or 'given'} split has too few speakers"
+        else f"{int(kept.sum()):,} utterances of the whole manifest, because "
+        f"{split_name(subject.split or 'given')} has too few speakers"
     )
     left = len(utterances) - int(kept.sum())
     out = (

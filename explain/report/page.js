@@ -113,7 +113,7 @@
 
   function curve(row, state) {
     const canvas = make("canvas", undefined, {
-      tabindex: "0", role: "slider", "aria-label": `attention over time in ${row.id}; arrows seek, space plays`,
+      tabindex: "0", role: "slider", "aria-label": `${row.method} over time in ${row.id}; arrows seek, space plays`,
       "aria-valuemin": "0", "aria-valuemax": row.seconds.toFixed(2),
     });
     const values = bytes(row.curve);
@@ -187,7 +187,7 @@
     });
     state.watch = new ResizeObserver(draw);
     state.watch.observe(canvas);
-    const key = `Highest ${row.top.toFixed(1)} times an even attention (dashed). ` +
+    const key = `Highest ${row.top.toFixed(1)} times an even share of the ${row.method} (dashed). ` +
       (speech ? "Shade: speech. " : "") + "Click or use the arrow keys to seek, space to play.";
     return [canvas, make("p", key)];
   }
@@ -196,7 +196,7 @@
     const paragraph = make("p", undefined, { class: "words" });
     const most = Math.max(...row.words.map(([, weight]) => weight), 1e-9);
     for (const [word, weight] of row.words) {
-      const span = make("span", word, { title: `${weight.toFixed(2)} times an even attention` });
+      const span = make("span", word, { title: `${weight.toFixed(2)} times an even share` });
       span.style.background = `color-mix(in srgb, var(--play) ${Math.round((60 * weight) / most)}%, transparent)`;
       paragraph.append(span);
     }

@@ -75,7 +75,7 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
         "picture": picture,
     }
     if item.attention is not None:
-        row |= {"hop": item.hop, "centre": item.centre, **_curve(item)}
+        row |= {"hop": item.hop, "centre": item.centre, "method": item.method, **_curve(item)}
     if item.reading is not None:
         even = 1 / max(sum(len(w.tokens) for w in item.reading.words), 1)
         row["words"] = [
@@ -92,7 +92,7 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
 
 
 def _curve(item: Item) -> dict[str, Any]:
-    """The attention in 256 steps up to its highest value, which is given relative to an even one.
+    """The attention in 256 steps up to its highest value, which is given relative to an even share.
 
     Speech likewise, 255 being certain.
     """

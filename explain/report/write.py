@@ -109,9 +109,9 @@ def _linked(items: Sequence[Item], pictures: Mapping[str, bytes]) -> dict[str, s
 
 def _browsing(utterances: int, embedded: int) -> list[str]:
     if embedded >= utterances:
-        return ["Open an utterance to hear it and to see where the head attends."]
+        return ["Open an utterance to hear it and to see which frames count."]
     return [
-        f"Open an utterance to hear it and to see where the head attends. The sound of {embedded:,}"
+        f"Open an utterance to hear it and to see which frames count. The sound of {embedded:,}"
         f" of {utterances:,} utterances is in this page; the others are links to the corpus's own "
         "files and play only while those are there."
     ]

@@ -7,7 +7,7 @@ from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ from finetune.fitting import check_streams
 from finetune.model import EmotionModel
 from finetune.model_files import CONFIG
 from finetune.model_names import resolve_model
-from finetune.provenance import other_manifest_note
+from finetune.provenance import seen_note
 from finetune.scoring import predict_logits
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
@@ -67,13 +67,16 @@ class Source:
     sha256: str
     layer_weights: LayerWeights = field(default_factory=dict)
 
-    def note(self, manifest: Manifest) -> str:
-        """What has to be said when it is scored on a manifest (see `other_manifest_note`)."""
-        return other_manifest_note(
+    def note(self, work: Work, manifest: Manifest, split: str, rows: Sequence[Utterance]) -> str:
+        """What has to be said when it is scored on rows of a manifest (see `seen_note`)."""
+        return seen_note(
+            work,
             self.kind,
             self.corpus,
             self.manifest_sha256,
             manifest,
+            split,
+            rows,
             searched=self.search_manifest_sha256,
         )
 

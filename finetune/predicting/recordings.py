@@ -10,7 +10,7 @@ from corpora.folders import SUFFIXES
 from corpora.manifest import Manifest
 from corpora.msp_podcast import BLIND
 from corpora.tree import files_below
-from corpora.utterance import SPLITS, Utterance
+from corpora.utterance import SPLITS, Utterance, split_name
 from finetune.predicting.answers import Unusable
 
 LIST = "-"
@@ -71,10 +71,8 @@ def rows_of(manifest: Manifest, split: str) -> list[Utterance]:
     if split == BLIND_SPLIT:
         rows = [u for u in manifest.utterances if BLIND in u.audio.name.lower()]
         looked = f"a recording with {BLIND} in its name"
-    elif split == "all":
-        rows, looked = list(manifest.utterances), "an utterance"
     else:
-        rows, looked = list(manifest.in_split(split)), f"an utterance in {split}"
+        rows, looked = list(manifest.in_split(split)), f"an utterance in {split_name(split)}"
     if not rows:
         counts = {name: len(manifest.in_split(name)) for name in (*SPLITS, "")}
         held = ", ".join(f"{name or 'no split'} {count}" for name, count in counts.items())

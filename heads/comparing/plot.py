@@ -33,7 +33,7 @@ def draw(path: Path, report: CompareReport) -> None:
     """
     from heads.search.plots import require_matplotlib
 
-    require_matplotlib("compare with --no-plot")
+    require_matplotlib("compare with --no-plots")
     from matplotlib.figure import Figure
 
     sweep = report.name == "layers"

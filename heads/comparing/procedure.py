@@ -66,7 +66,7 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
     if config.plot:
         from heads.search.plots import require_matplotlib
 
-        require_matplotlib("compare with --no-plot")
+        require_matplotlib("compare with --no-plots")
     division = Division.of(comparison.dataset, folds=config.folds)
     found = _check(comparison.dataset, division)
     steps = math.ceil(min(len(part.rows["train"]) for part in division.parts) / config.batch_size)

@@ -5,6 +5,7 @@ Needs matplotlib, which the extra `plots` installs.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FEWEST_FOR_IMPORTANCE = 8
 SUFFIXES = (".png", ".svg")
 DOTS_PER_INCH = 150
+NOTE_WIDTH = 90  # letters that fit below the axes
 
 
 def require_matplotlib(otherwise: str = "search without --plots") -> None:
@@ -127,13 +129,18 @@ def _draw_importance(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
         return
     names = list(importance)[::-1]
     axes.barh(names, [importance[name] for name in names], color="tab:blue")
-    axes.set(xlabel="share (among axes that all completed trials have)")
+    every = dict.fromkeys(axis for trial in _completed(trials) for axis in trial.params)
+    others = ", ".join(axis for axis in every if axis not in importance)
+    note = "\n".join(textwrap.wrap(f"not measured: {others}", NOTE_WIDTH)) if others else ""
+    axes.set_xlabel(f"share (among axes that vary, and that all completed trials have)\n{note}")
 
 
 def axis_importance(trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """Importance of each axis that all completed trials have, the largest first; sums to 1.
+    """Importance of each axis that can be measured, the largest first; sums to 1.
 
-    PED-ANOVA (Watanabe et al. 2023). Empty where completed trials are too few or all score alike.
+    PED-ANOVA (Watanabe et al. 2023). An axis that is not in it, because only some completed trials
+    have it or all have one value of it, may matter all the same. Empty where completed trials are
+    too few or all score alike.
     """
     complete = _completed(trials)
     if len(complete) < FEWEST_FOR_IMPORTANCE or len({t.value for t in complete}) < 2:
@@ -141,9 +148,16 @@ def axis_importance(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     study = optuna.create_study(direction="maximize")
     study.add_trials(complete)
     # Axes that only some have, such as the rate of scorers, would be judged by one or two trials.
-    shared = [axis for axis in complete[0].params if all(axis in t.params for t in complete)]
+    # One that never varied would be given 0, as if it had been tried and made no difference.
+    measured = [
+        axis
+        for axis in complete[0].params
+        if all(axis in t.params for t in complete) and len({t.params[axis] for t in complete}) > 1
+    ]
+    if not measured:
+        return {}
     evaluator = PedAnovaImportanceEvaluator()
-    return dict(get_param_importances(study, evaluator=evaluator, params=shared))
+    return dict(get_param_importances(study, evaluator=evaluator, params=measured))
 
 
 def pooling_kind(trial: FrozenTrial) -> str:

@@ -41,19 +41,22 @@ def score_table(
         "dev": "dev (part of the folds)" if folded else "dev (selected on it)",
         "test": "test",
     }
+    rows = {
+        f"{name}, {titles[split]}": own[split]
+        for name, own in (
+            ("best head", scores),
+            (f"ensemble of {len(team.trials) if team else 0}", team.scores if team else {}),
+            ("reference", reference.scores),
+        )
+        for split in titles
+        if split in own
+    }
     lines: list[tuple[str, ...]] = [("", "macro-F1", "UA", "WA", "utterances")]
-    for name, own in (
-        ("best head", scores),
-        (f"ensemble of {len(team.trials) if team else 0}", team.scores if team else {}),
-        ("reference", reference.scores),
-    ):
-        lines += [
-            (f"{name}, {titles[split]}", *score_cells(own[split]))
-            for split in titles
-            if split in own
-        ]
+    lines += [(name, *score_cells(report)) for name, report in rows.items()]
+    weighted = "; ".join(f"{name} {report.weighted_f1:.3f}" for name, report in rows.items())
     return [
         *aligned(lines, right=(4,)),
+        f"Weighted F1: {weighted}.",
         *(_interval_note(split, own) for split, own in scores.items()),
         *fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),

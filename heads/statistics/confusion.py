@@ -50,6 +50,12 @@ def macro_f1(confusion: Counts) -> Floats:
     return _mean_over_present(class_scores(confusion)[2], confusion)
 
 
+def weighted_f1(confusion: Counts) -> Floats:
+    """Mean F1 of the classes, each weighted by its gold utterances, `[...]` from `[..., C, C]`."""
+    support = confusion.sum(axis=-1)
+    return _ratio((class_scores(confusion)[2] * support).sum(axis=-1), support.sum(axis=-1))
+
+
 def uar(confusion: Counts) -> Floats:
     """Mean recall of the classes that occur (the field's UA), `[...]` from `[..., C, C]`."""
     return _mean_over_present(class_scores(confusion)[1], confusion)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 
 from cache.audio import load_audio
 from cache.collect import collect_frames
@@ -27,8 +28,9 @@ from cache.extraction import read_extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
 from cache.stream import FrameStream
+from cli import main
 from corpora.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
-from corpora.manifest import Manifest
+from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 from tests.cache.recordings import change, make_manifest, write_tone
 
@@ -304,6 +306,26 @@ def test_it_is_said_what_changed_since_other_features_were_made(
     assert "  stored dtype: float16 -> float32" in told
     text = report_text(work, manifest, outcome.plan, outcome.report)
     assert "The audio features in the cache were made otherwise" in text
+    assert f"Next: python cli.py search --trials 100 --work {work.root}" in text
+
+
+def test_what_comes_next_names_the_manifest_that_was_extracted(
+    work: Work, manifest: Manifest, tmp_path: Path
+) -> None:
+    other = tmp_path / "other corpus.csv"
+    write_manifest(replace(manifest, corpus="other"), other)
+    words = ["extract", "--audio-encoder", "tiny", "--text-encoder", "tiny"]
+    words += ["--audio-layers", "last", "--text-layers", "last", "--work", str(work.root)]
+    named = f"--manifest '{other}' --work {work.root}"
+    for trained, step in ((False, "search --trials 100"), (True, "evaluate")):
+        if trained:
+            work.search.mkdir()
+            (work.search / "best.json").touch()
+        result = CliRunner().invoke(main, [*words, "--manifest", str(other)])
+        assert f"Next: python cli.py {step} {named}" in result.output, result.output
+    write_manifest(manifest, work.manifest)
+    own = CliRunner().invoke(main, words)
+    assert f"Next: python cli.py search --trials 100 --work {work.root}" in own.output
 
 
 def test_all_layers_are_one_word(work: Work, manifest: Manifest) -> None:

@@ -2,12 +2,19 @@
 
 import re
 import unicodedata
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.keys import audio_key, normalise_text, text_key
+from cache.inputs import utterance_keys
+from cache.keys import audio_key, normalise_text, text_key, windowed_key
+from cache.stream import FrameStream
+from tests.cache.filled import SOURCES, fill_work
 
 SHA = "0123456789abcdef" * 4
 
@@ -57,3 +64,22 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise_text(once) == once
     assert unicodedata.is_normalized("NFC", once)
     assert text_key(once) == text_key(text)
+
+
+def test_the_documented_way_to_keys_and_frames_is_the_one_taken(fast_path: Path) -> None:
+    work, manifest = fill_work(fast_path)
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    stream = FrameStream.open(work.features / SOURCES["audio"].stream())
+    bounds = ((None, None, "", ""), (0.25, 1.5, "0.25", "1.50"), (None, 2.0, "", "2"))
+    for utterance in manifest.utterances:
+        for start, end, first, last in bounds:
+            row = replace(utterance, start=start, end=end, text="Eine  Zei\u0308le")
+            own = utterance_keys(work, [row])[row.id]
+            assert names["audio_key"](row.audio, first, last) == own["audio"]
+            assert names["text_key"](row.text) == own["text"]
+        key = names["audio_key"](utterance.audio)
+        assert names["windowed_key"](key) == windowed_key(key)
+        np.testing.assert_array_equal(names["frames"](stream.path, key), stream.read(key))

@@ -1,14 +1,17 @@
 """cache prune: what is used stays, what would go is said, and nothing goes unsaid."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from cache.recipe import Recipe
 from cache.store.locks import shared_lock
 from cache.stream import FrameStream
 from cache.upkeep.prune import PrunePlan, apply, plan_for_keys, prune_plan
+from cli import main
 from corpora.errors import CacheError, ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
@@ -196,6 +199,23 @@ def test_nothing_is_deleted_while_somebody_adds(filled: tuple[Work, Manifest]) -
     with shared_lock(work.features), pytest.raises(CacheError, match="in use"):
         apply(work, plan)
     assert plan_for_keys(work, frozenset()) == plan
+
+
+def test_json_is_printed_whether_or_not_there_is_something_to_free(
+    filled: tuple[Work, Manifest],
+) -> None:
+    work, manifest = filled
+    keep = ["--keep", str(some(work, manifest, slice(0, 3)))]
+
+    def freed(*more: str) -> int:
+        words = ["cache", "prune", "--json", *more, "--work", str(work.root)]
+        result = CliRunner().invoke(main, words)
+        return int(json.loads(result.stdout)["parts"])
+
+    assert (freed(), freed("--yes")) == (0, 0)
+    planned = freed(*keep)
+    assert planned > 0
+    assert [freed(*keep, "--yes"), freed(*keep, "--yes")] == [planned, 0]
 
 
 def test_the_plan_as_json_counts_the_same(filled: tuple[Work, Manifest]) -> None:

@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,59 @@ def test_a_reader_finds_utterances_again_that_were_merged_elsewhere(tmp_path: Pa
     for key in values:
         np.testing.assert_array_equal(opened.read(key), values[key])
     assert len(opened.load()) == 6
+
+
+def test_each_utterance_comes_once_from_its_first_part(tmp_path: Path) -> None:
+    stream = make_stream(tmp_path)
+    first, second = utterances(5), utterances(5, seed=1)
+    add(stream, first)
+    add(stream, {**second, next(iter(first)): np.zeros((2, 4), np.float16)})
+    opened = FrameStream.open(stream)
+    found = dict(opened.each())
+    assert tuple(found) == opened.keys
+    for key, values in {**second, **first}.items():
+        np.testing.assert_array_equal(found[key], values)
+    assert list(FrameStream.open(make_stream(tmp_path / "b")).each()) == []
+
+
+def test_each_utterance_is_found_again_once_it_was_merged_elsewhere(tmp_path: Path) -> None:
+    stream = make_stream(tmp_path)
+    values = [utterances(4, seed=seed) for seed in range(3)]
+    paths = [add(stream, one) for one in values]
+    together = {key: frames for one in values for key, frames in one.items()}
+    running = FrameStream.open(stream).each()
+    found = dict(islice(running, 2))
+    add(stream, together)
+    for path in paths:
+        shutil.rmtree(path)
+    rest = dict(running)
+    assert not found.keys() & rest.keys()
+    assert {**found, **rest}.keys() == together.keys()
+
+
+def test_what_was_pruned_during_a_pass_over_each_utterance_is_named(tmp_path: Path) -> None:
+    stream = make_stream(tmp_path)
+    add(stream, utterances(4))
+    last = add(stream, utterances(4, seed=1))
+    running = FrameStream.open(stream).each()
+    next(running)
+    shutil.rmtree(last)
+    with pytest.raises(CacheError, match="4 of the 4 utterances asked for are missing"):
+        list(running)
+    running = FrameStream.open(stream).each()
+    shutil.rmtree(stream)
+    with pytest.raises(MissingStepError):
+        list(running)
+
+
+def test_a_flipped_bit_ends_a_pass_over_each_utterance(tmp_path: Path) -> None:
+    stream = make_stream(tmp_path)
+    chunk = add(stream, utterances(5)) / "c/0/0"
+    data = bytearray(chunk.read_bytes())
+    data[7] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(CacheError, match="CRC-32C"):
+        list(FrameStream.open(stream).each())
 
 
 def test_views_outlive_their_part(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def run(work: Work, folder: Path, *words: str, threshold: float = 0) -> Result:
     return CliRunner().invoke(
         main,
         [
-            *("transcribe", "--work", str(work.root), "--model", str(folder), "--device", "cpu"),
+            *("transcribe", "--work", str(work.root), "--whisper", str(folder), "--device", "cpu"),
             *("--speech-threshold", str(threshold), *words),
         ],
     )

@@ -37,6 +37,10 @@ def test_the_list_shows_corpora_and_protocols() -> None:
     text = run("prepare", "--list").output
     assert "emodb: EMO-DB" in text
     assert "leygue2025: " in text
+    listed = json.loads(run("prepare", "--list", "--json").output)
+    assert {"emodb", "csv"} <= {corpus["name"] for corpus in listed["corpora"]}
+    meld = next(one for one in listed["protocols"] if one["name"] == "meld")
+    assert meld["metrics"] == ["weighted_f1", "macro_f1"]
 
 
 def test_an_unknown_corpus_or_tool_names_the_close_match(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_mistakes_are_told(explained: Explained, tmp_path: Path) -> None:
 
 def test_the_command_prints_json(explained: Explained) -> None:
     result = CliRunner().invoke(
-        main, ["explain", "--work", str(explained.work.root), "--json", "--no-figures"]
+        main, ["explain", "--work", str(explained.work.root), "--json", "--no-plots"]
     )
     assert result.exit_code == 0, result.output
     assert json.loads(result.output)["sections"]["Localisation"]["audio"]["gini"] >= 0

@@ -34,6 +34,7 @@ from explain.faithfulness.orders import (
 )
 from explain.faithfulness.section import faithfulness_section
 from explain.load import Material, build_subject
+from explain.localisation_section import localisation_section
 from explain.ragged import floats
 from explain.subject import Subject, frame_attention
 from heads.head import Head, HeadConfig
@@ -196,12 +197,13 @@ def test_attention_lies_on_the_planted_frames(planted: tuple[Subject, Planted]) 
 def test_trained_attention_beats_exchanged_attention(
     planted: tuple[Subject, Planted], found: Curves
 ) -> None:
-    gain = find_gains(found, planted[0].speakers)[0]
+    gains = find_gains(found, planted[0].speakers)
+    gain = gains[0]
     assert (gain.order, gain.rival) == (ATTENTION, EXCHANGED)
     assert gain.deletion.above
     assert gain.insertion.above
     assert gain.deletion.value > 0.1
-    assert verdict(gain).startswith("Attention beats exchanged attention")
+    assert verdict(gains).startswith("Attention beats exchanged attention")
 
 
 def test_without_an_interval_the_verdict_gives_the_plain_numbers_and_says_why() -> None:
@@ -211,17 +213,46 @@ def test_without_an_interval_the_verdict_gives_the_plain_numbers_and_says_why() 
         "audio",
         np.arange(4),
         np.full(4, 0.5),
-        {ATTENTION: better, EXCHANGED: one, UNTRAINED: one},
-        {ATTENTION: one, EXCHANGED: one, UNTRAINED: one},
+        {ATTENTION: better, EXCHANGED: one, UNTRAINED: one, RANDOM: one},
+        {ATTENTION: one, EXCHANGED: one, UNTRAINED: one, RANDOM: one},
     )
-    gain = find_gains(curves, ["a", "a", "b", "b"])[0]
-    said = verdict(gain, reason="2 speakers")
+    gains = find_gains(curves, ["a", "a", "b", "b"])
+    gain = gains[0]
+    said = verdict(gains, reason="2 speakers")
     assert gain.wins[0] == 0.75
     assert np.isnan(gain.wins[1])
     assert "cannot be said with so few speakers (2 speakers). In these 4 utterances" in said
     assert f"by {gain.deletion.value:+.3f} more" in said
     assert "better in 75% of the utterances under deletion" in said
     assert gain.to_json()["insertion"]["better_in"] is None
+
+
+@pytest.mark.parametrize(
+    ("gains_by", "said"),
+    [
+        ((-0.3, -0.2, -0.1, 0.2), "points the wrong way in 75% of the utterances: frames dropped"),
+        ((-0.3, -0.2, -0.1, -0.2), "points the wrong way in 100% of the utterances"),
+        ((0.3, 0.2, 0.1, -0.2), ""),
+        ((-0.3, -0.2, 0.1, 0.0), "points the wrong way in 67% of the utterances"),
+        ((0.0, 0.0, 0.0, 0.0), ""),
+    ],
+)
+@pytest.mark.parametrize("speakers", [1, 4])
+def test_the_verdict_says_where_an_order_points_the_wrong_way(
+    gains_by: tuple[float, ...], said: str, speakers: int
+) -> None:
+    repeated = np.repeat(np.array(gains_by), 5)
+    one = np.full((20, len(SHARES)), 0.5)
+    moved = one - repeated[:, None]
+    orders = {ATTENTION: moved, EXCHANGED: moved, UNTRAINED: one, RANDOM: one}
+    curves = Curves("audio", np.arange(20), np.full(20, 0.5), orders, orders)
+    gains = find_gains(curves, [f"s{number % (5 * speakers)}" for number in range(20)])
+    found = verdict(gains, "gradient saliency")
+    if said:
+        assert found.startswith(f"Gradient saliency {said}")
+    else:
+        assert "wrong way" not in found
+    assert (gains[0].deletion.interval is None) == (speakers == 1)
 
 
 def test_attention_beats_random_and_energy_orders(found: Curves) -> None:
@@ -289,12 +320,29 @@ def test_a_head_without_attention_is_measured_by_its_saliency() -> None:
     subject, _ = planted_subject({"kind": "statistics"})
     curves = frame_curves(subject, "audio", CurveConfig(plain_limit=30, gradient_limit=0))
     assert len(curves.rows) == 30
-    assert curves.advantage(ATTENTION, RANDOM).mean(axis=0).min() > 0
+    # The planted tenth decides: without it the answer is gone, and it alone is the answer.
+    assert curves.advantage(ATTENTION, RANDOM).mean(axis=0).min() > 0.1
+    assert curves.deletion_area(ATTENTION).mean() < curves.deletion_area(RANDOM).mean() / 2
     section = faithfulness_section(subject, CurveConfig(plain_limit=30, gradient_limit=0))
     assert any("30 of 120 utterances, drawn at random" in line for line in section.text)
     assert "Gradient saliency" in section.summary["audio"]["verdict"]
     first = section.tables[1].rows[0]
     assert first[:2] == ["gradient saliency", "exchanged gradient saliency"]
+
+
+def test_saliency_is_never_called_attention() -> None:
+    subject, _ = planted_subject({"kind": "statistics"})
+    said = [
+        word
+        for analysis in (localisation_section, faithfulness_section)
+        for section in [analysis(subject)]
+        for word in (
+            *section.text,
+            *(f"{table.title} {table.columns} {table.rows}" for table in section.tables),
+            *(figure.title for figure in section.figures),
+        )
+    ]
+    assert [word for word in said if "attention" in word.lower()] == []
 
 
 def test_few_speakers_and_one_frame_are_said_and_do_not_crash() -> None:

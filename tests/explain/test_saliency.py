@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from cache.frames import Frames
-from explain.load import build_subject
+from corpora.utterance import Utterance
+from explain.load import Material, build_subject
 from explain.ragged import floats
 from explain.saliency import (
     as_importance,
@@ -19,7 +21,7 @@ from explain.saliency import (
     mean_frames,
     occlusion_saliency,
 )
-from explain.subject import ATTENTION, GRADIENT, frame_attention
+from explain.subject import ATTENTION, GRADIENT, frame_attention, frame_order
 from heads.head import Head, HeadConfig
 from tests.explain.planted import LABELS, plant, planted_subject
 
@@ -57,9 +59,33 @@ def test_gradient_saliency_is_the_derivative_towards_the_mean_frame(kind: str, n
     assert float(found[frame]) == pytest.approx(numeric, abs=2e-3, rel=2e-2)
 
 
-def test_importance_sums_to_1_and_is_even_where_nothing_matters() -> None:
-    found = as_importance(torch.tensor([-3.0, 1.0, 0.0, 0.0]), [2, 2])
-    torch.testing.assert_close(found, torch.tensor([0.75, 0.25, 0.5, 0.5], dtype=torch.float64))
+@pytest.mark.parametrize(
+    ("saliency", "expected"),
+    [
+        ([3.0, 1.0], [0.75, 0.25]),
+        ([-3.0, 1.0], [0.0, 1.0]),  # what speaks against the answer does not count for it
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([-1.0, -2.0], [0.5, 0.5]),
+    ],
+)
+def test_importance_is_of_frames_that_speak_for_the_answer(
+    saliency: list[float], expected: list[float]
+) -> None:
+    found = as_importance(torch.tensor([*saliency, 1.0, 1.0]), [2, 2])
+    torch.testing.assert_close(found, torch.tensor([*expected, 0.5, 0.5], dtype=torch.float64))
+
+
+def test_the_frames_that_speak_against_the_answer_are_shown_as_nothing() -> None:
+    config = HeadConfig(LABELS, {"audio": 1}, {"audio": {"kind": "average"}}, "none", 0)
+    head = Head(config, 0).eval()
+    with torch.no_grad():
+        head.output.weight[:] = torch.tensor([[2.0], [-2.0]] + [[0.0]] * (len(LABELS) - 2))
+        head.output.bias.zero_()
+    frames = Frames.from_list([torch.tensor([[4.0], [1.0], [-2.0]])])  # mean 1: the first class
+    subject = build_subject(head, Material((Utterance("a", Path("a.wav"), ""),), {"audio": frames}))
+    assert subject.predicted.tolist() == [0]
+    assert frame_attention(subject, "audio").tolist() == [1.0, 0.0, 0.0]
+    assert frame_order(subject, "audio").tolist() == pytest.approx([2.0, 0.0, -2.0])
 
 
 def test_occlusion_finds_the_planted_region() -> None:

@@ -220,7 +220,7 @@ def test_another_corpus_is_scored_with_a_note(
     )
     assert evaluation.to_text().startswith("Note: This manifest is not the one")
     report = json.loads((evaluation.folder / "report.json").read_text())
-    assert "may hold recordings it was trained on" in report["note"]
+    assert "may be among those it was trained or chosen on; " in report["note"]
 
 
 @pytest.mark.parametrize("subject", ["head", "model"])

@@ -17,7 +17,7 @@ from sklearn import metrics as reference
 
 from corpora.errors import ConfigError
 from heads.metrics import Report, classification_report, format_report
-from heads.statistics.confusion import accuracy, confusion_matrix, macro_f1, uar
+from heads.statistics.confusion import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
 
 LABELS = ("anger", "sadness", "joy", "neutral")
 
@@ -93,6 +93,7 @@ def test_many_systems_are_scored_at_once() -> None:
         assert float(macro_f1(confusion)[place]) == one.macro_f1
         assert float(uar(confusion)[place]) == one.uar
         assert float(accuracy(confusion)[place]) == one.accuracy
+        assert float(weighted_f1(confusion)[place]) == one.weighted_f1
 
 
 def test_indices_names_and_probabilities_give_the_same_report() -> None:
@@ -125,12 +126,13 @@ def test_intervals_equal_a_plain_loop_over_resampled_speakers() -> None:
                 reference.f1_score(gold[rows], predicted[rows], average="macro"),
                 reference.balanced_accuracy_score(gold[rows], predicted[rows]),
                 reference.accuracy_score(gold[rows], predicted[rows]),
+                reference.f1_score(gold[rows], predicted[rows], average="weighted"),
             )
         )
     # With S - 1 degrees of freedom, and the error that S new speakers would have.
     reach = np.std(values, axis=0) * np.sqrt(12 / 11) * stats.t.ppf(0.975, 11)
     assert report.intervals is not None
-    for column, name in enumerate(("macro_f1", "uar", "accuracy")):
+    for column, name in enumerate(("macro_f1", "uar", "accuracy", "weighted_f1")):
         low, high = report.intervals[name]
         value = getattr(report, name)
         assert ((low + high) / 2, (high - low) / 2) == pytest.approx(
@@ -263,6 +265,8 @@ def test_the_text_shows_scores_intervals_classes_and_confusion() -> None:
     assert report.intervals is not None
     low, high = report.intervals["macro_f1"]
     assert f"{report.macro_f1:.3f}  [{low:.3f}, {high:.3f}]" in text
+    low, high = report.intervals["weighted_f1"]
+    assert f"weighted F1        {report.weighted_f1:.3f}  [{low:.3f}, {high:.3f}]" in text
     assert "95 % interval, bootstrap over 12 speakers" in text
     for score, row in zip(report.per_class, report.confusion, strict=True):
         assert any(

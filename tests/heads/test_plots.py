@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from corpora.errors import MissingExtraError
@@ -53,6 +53,28 @@ def test_few_trials_or_equal_scores_have_no_importance() -> None:
         for k in range(20)
     ]
     assert plots.axis_importance(equal) == {}
+
+
+def test_axes_that_cannot_be_measured_are_named_and_not_drawn_as_0() -> None:
+    from matplotlib.figure import Figure
+
+    axes: dict[str, BaseDistribution] = {
+        **AXES,
+        "fixed": FloatDistribution(0, 1),
+        "single": CategoricalDistribution(["none"]),
+    }
+    study = optuna.create_study(direction="maximize")
+    for k in range(30):
+        rate = k / 30
+        params = {"rate": rate, "noise": (k * 7 % 30) / 30, "fixed": 0.5, "single": "none"}
+        own = {**axes, "scorer_rate": FloatDistribution(0, 1)} if k % 2 else axes
+        params |= {"scorer_rate": 0.1} if k % 2 else {}
+        study.add_trial(create_trial(params=params, distributions=own, value=rate))
+    assert set(plots.axis_importance(study.trials)) == {"rate", "noise"}
+    canvas = Figure().add_subplot()
+    plots._draw_importance(canvas, study.trials)
+    assert [label.get_text() for label in canvas.get_yticklabels()] == ["noise", "rate"]
+    assert "not measured: fixed, single, scorer_rate" in canvas.get_xlabel()
 
 
 def test_kinds_of_untied_poolings_are_named_for_both() -> None:
