@@ -357,7 +357,7 @@ def _check_whole(file: soundfile.SoundFile, path: Path, start: int) -> None:
         if not pages.ended:
             raise AudioError(
                 f"is cut short: its last page, after about {seconds:.3f} s, is not marked as the "
-                f"end. Copy it again. If it is whole: {_CONVERT}"
+                "end. Copy it again, or write it again if it is whole (ffmpeg -i IN OUT.wav)."
             )
     if file.format in _COUNTED and not _check_counted(path, start, seconds):
         raise AudioError(f"does not count its samples. {_CONVERT}")
