@@ -72,20 +72,25 @@ def tiny_folder(work: Path, kind: Kind) -> Path:
 
 
 def weight_files(directory: Path) -> tuple[Path, ...]:
-    """The files transformers loads weights from: safetensors, or pickled where there are none.
+    """The files transformers loads weights from, whole ones.
 
     Raises:
         ConfigError: there are none, a listed shard is missing, or one is empty, cut short, or what
             Git LFS leaves in its place.
     """
-    files = _weight_files(directory)
+    files = named_weight_files(directory)
     for path in files:
         _check_there(path)
         (_check_safetensors if path.suffix == ".safetensors" else _check_pickled)(path)
     return files
 
 
-def _weight_files(directory: Path) -> tuple[Path, ...]:
+def named_weight_files(directory: Path) -> tuple[Path, ...]:
+    """The files transformers loads weights from: safetensors, or pickled where there are none.
+
+    Raises:
+        ConfigError: there are none, or a listed shard is missing.
+    """
     for single in ("model.safetensors", "pytorch_model.bin"):
         if (directory / single).is_file():
             return (directory / single,)
@@ -164,14 +169,24 @@ def encoder_fields(
 
 
 def tokenizer_files(directory: Path) -> tuple[Path, ...]:
-    """The tokenizer's files in an encoder directory.
+    """The tokenizer's files in an encoder directory, whole ones.
 
     Raises:
         ConfigError: there is none, or one is empty or what Git LFS leaves in its place.
     """
-    files = tuple(directory / name for name in _TOKENIZER_FILES if (directory / name).is_file())
+    files = named_tokenizer_files(directory)
     for path in files:
         _check_there(path)
+    return files
+
+
+def named_tokenizer_files(directory: Path) -> tuple[Path, ...]:
+    """The tokenizer's files in an encoder directory.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    files = tuple(directory / name for name in _TOKENIZER_FILES if (directory / name).is_file())
     if not files:
         raise ConfigError(
             f"{directory} holds no tokenizer: expected tokenizer.json or a file such as "
