@@ -241,7 +241,8 @@ def load_audio_encoder(
     else:
         model = load_model(directory, _OVERRIDES)
         if model.config.model_type in FBANK_MODELS:
-            front_end = StackedMels(FbankSettings.from_extractor(extractor))
+            with loading(*_front_end_words(directory)):
+                front_end = StackedMels(FbankSettings.from_extractor(extractor))
         else:
             front_end = Samples(extractor, grid, masked=_padding_safe(model.config))
     return AudioEncoder(model, front_end, grid, compute_dtype).to(device)
@@ -255,10 +256,12 @@ def _extractor(directory: Path) -> Any:  # noqa: ANN401 (untyped library)
     """
     # A folder with a whole processor's settings alone is read like one with the extractor's.
     read_front_end(directory)
-    with loading(
-        f"the front end in {directory} cannot be built", "Copy it from the encoder's source."
-    ):
+    with loading(*_front_end_words(directory)):
         return AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+
+
+def _front_end_words(directory: Path) -> tuple[str, str]:
+    return f"the front end in {directory} cannot be built", "Copy it from the encoder's source."
 
 
 def _padding_safe(config: Any) -> bool:  # noqa: ANN401 (untyped library)

@@ -7,6 +7,7 @@ extraction is planned, before torch is imported.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from corpora.errors import ConfigError
 from corpora.files import is_lfs_pointer
 
 SAMPLE_RATE = 16_000
+# Of a model; building more would never end. The deepest known have about a hundred.
+_MOST_LAYERS = 1_000
 #: The files that a front end's settings stand in.
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
@@ -239,6 +242,14 @@ def _is_size(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _finite(text: str) -> float:
+    """A number of JSON; NaN and infinities, which its standard does not know, are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
+    return value
+
+
 def read_config(directory: Path, name: str) -> Mapping[str, Any]:
     """One of an encoder's JSON files.
 
@@ -247,7 +258,9 @@ def read_config(directory: Path, name: str) -> Mapping[str, Any]:
     """
     path = directory / name
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite
+        )
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} is missing; an encoder directory needs it. "
@@ -266,4 +279,10 @@ def read_config(directory: Path, name: str) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path} has the model_type {value['model_type']!r}; expected text. Restore the file."
         )
+    for field, number in value.items():
+        if field.endswith("layers") and isinstance(number, int) and number > _MOST_LAYERS:
+            raise ConfigError(
+                f"{path} has {number:,} as {field}; expected {_MOST_LAYERS:,} at most. "
+                "Restore the file."
+            )
     return value

@@ -175,6 +175,14 @@ REFUSED: list[tuple[str, str, Damage, str]] = [
             ("a width that is true", edit("config.json", hidden_size=True), "names no"),
             ("another width", edit("config.json", hidden_size=64), "cannot be loaded"),
             ("heads of text", edit("config.json", num_attention_heads="x"), "cannot be loaded"),
+            ("not a number", edit("config.json", layer_norm_eps=float("nan")), "no number of JSON"),
+            ("an infinity", put("config.json", b'{"a": 1e999}'), "1e999 is no number of JSON"),
+            ("endless layers", edit("config.json", num_hidden_layers=10**20), "1,000 at most"),
+            (
+                "a padding of text",
+                edit("preprocessor_config.json", padding_value="x"),
+                "cannot be built",
+            ),
             ("no such activation", edit("config.json", hidden_act="no"), "cannot be loaded"),
             ("more layers", edit("config.json", num_hidden_layers=5), "they would be random"),
             ("a stride of text", edit("preprocessor_config.json", stride="x"), "has the stride"),
@@ -224,6 +232,7 @@ REFUSED: list[tuple[str, str, Damage, str]] = [
                 edit("generation_config.json", lang_to_id=[1]),
                 "has no lang_to_id",
             ),
+            ("endless layers", edit("config.json", decoder_layers=10**20), "1,000 at most"),
             (
                 "positions of text",
                 edit("config.json", max_source_positions="x"),
