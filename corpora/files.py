@@ -13,6 +13,9 @@ from typing import Any
 
 from corpora.errors import FormatVersionError
 
+#: How a pointer of Git LFS begins (its specification, version 1).
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def fsync_folder(folder: Path) -> None:
     """Make the folder's entries durable (a rename is only on disk after this)."""
@@ -79,6 +82,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented UTF-8 JSON, atomically. Key order is kept as given."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves where the file itself was not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
 
 
 def read_json(path: Path, *, kind: str, version: int) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
-from corpora.ogg_page import ends_within_a_page
+from corpora.counted_bytes import plain_wav
+from corpora.errors import AudioError
 from corpora.progress import progress_bar
+from corpora.sound_file import HIGHEST_RATE, LOWEST_RATE, open_sound
 from corpora.utterance import Utterance
-from corpora.wav_header import RIFF_FORMATS, missing_share, plain_wav
 
 HEADER_THREADS = 8  # reading a header is waiting for the disk
 LATE = 0.05  # seconds by which a cut may pass the end: tables round their times
@@ -28,8 +27,7 @@ class Header:
         seconds: its length.
         rate: samples a second, Hz.
         channels: how many.
-        problem: why it looks broken; "" where it does not. Length, rate and channels are 0 where
-            the header cannot be read.
+        problem: why it cannot be used; "" where it can. Length, rate and channels are 0 where not.
     """
 
     seconds: float
@@ -64,26 +62,16 @@ def read_header(path: Path) -> Header:
     """Read one header; what is wrong with it is in `problem`."""
     try:
         plain = plain_wav(path)
-        if plain is not None:
+        if plain is not None and LOWEST_RATE <= plain[1] <= HIGHEST_RATE:
             frames, rate, channels = plain
             return Header(frames / rate, rate, channels)
-        found = soundfile.info(path)
-        missing = missing_share(path) if found.format in RIFF_FORMATS else 0.0
-        broken = found.format == "OGG" and ends_within_a_page(path)
-    except (soundfile.SoundFileError, OSError) as error:
-        empty = path.stat().st_size == 0 if path.exists() else False
-        reason = "the file is empty" if empty else f"not readable as audio ({_cause(error)})"
-        return Header(0.0, problem=reason)
-    if found.frames <= 0:
-        return Header(0.0, problem="it holds no sound")
-    seconds = found.frames / found.samplerate
-    problem = ""
-    if missing:
-        said = seconds / (1 - missing)
-        problem = f"it is cut short: header says {said:.3f} s, the file holds {seconds:.3f} s"
-    elif broken:
-        problem = "it is cut short: it ends within a page"
-    return Header(seconds, int(found.samplerate), int(found.channels), problem)
+    except OSError:
+        pass  # opening it says why
+    try:
+        with open_sound(path) as file:
+            return Header(file.seconds, file.rate, file.channels)
+    except AudioError as error:
+        return Header(0.0, problem=str(error))
 
 
 def cut_seconds(
@@ -109,8 +97,3 @@ def cut_seconds(
             )
         seconds[utterance.id] = max(min(end, length) - start, 0.0)
     return seconds, wrong
-
-
-def _cause(error: Exception) -> str:
-    """Return the library's reason without the path, which the list shows already."""
-    return str(getattr(error, "error_string", error)).rstrip(". ")

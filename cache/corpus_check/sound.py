@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from corpora.errors import AudioError
 from corpora.progress import progress_bar
+from corpora.sound_file import SoundFile, open_sound
 from corpora.utterance import Utterance
 
 # Decoding runs outside the interpreter's lock; more threads wait for the disk.
@@ -33,7 +34,7 @@ class Sound:
         peak: largest absolute sample, full scale 1.
         clipped: samples that lie in runs of `CLIPPED_RUN` or more at full scale.
         silent: share of 20 ms frames whose RMS is below `SILENCE_DB`.
-        problem: why it could not be decoded; "" where it could.
+        problem: why it cannot be used; "" where it can.
     """
 
     peak: float = 0.0
@@ -64,15 +65,16 @@ def listen(utterances: Sequence[Utterance], *, show_progress: bool = False) -> d
 
 
 def sound_of(samples: NDArray[np.float32], rate: int) -> Sound:
-    """Measure `[samples, channels]` at `rate` Hz; each channel counts."""
+    """Measure `[samples, channels]` at `rate` Hz.
+
+    Silent is what an encoder hears, the mean of the channels; each channel may be clipped.
+    """
     if not samples.size:
         return Sound(problem="it holds no sound")
-    if not np.isfinite(samples).all():
-        return Sound(problem="it holds samples that are not finite")
     loud = np.abs(samples)
     length = max(1, round(FRAME_SECONDS * rate))
     frames = max(1, len(samples) // length)
-    power = np.square(samples[: frames * length], dtype=np.float64).mean(axis=1)
+    power = np.square(samples.mean(axis=1, dtype=np.float64)[: frames * length])
     rms = np.sqrt(power.reshape(frames, -1).mean(axis=1))
     silent = float((rms < 10 ** (SILENCE_DB / 20)).mean())
     clipped = sum(_in_runs(loud[:, channel] >= FULL_SCALE) for channel in range(loud.shape[1]))
@@ -90,18 +92,14 @@ def _in_runs(full: NDArray[np.bool_]) -> int:
 
 def _listen_to_file(path: Path, utterances: Sequence[Utterance]) -> dict[str, Sound]:
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_sound(path) as file:
             return {u.id: _listen_to_cut(file, u) for u in utterances}
-    except (soundfile.SoundFileError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(". ")
-        return {u.id: Sound(problem=f"not readable as audio ({reason})") for u in utterances}
+    except AudioError as error:
+        return {u.id: Sound(problem=str(error)) for u in utterances}
 
 
-def _listen_to_cut(file: soundfile.SoundFile, utterance: Utterance) -> Sound:
-    rate, total = int(file.samplerate), int(file.frames)
-    first = min(round((utterance.start or 0.0) * rate), total)
-    last = total if utterance.end is None else min(round(utterance.end * rate), total)
-    if last <= first:
-        return Sound(problem="its cut lies outside the recording")
-    file.seek(first)
-    return sound_of(file.read(last - first, dtype="float32", always_2d=True), rate)
+def _listen_to_cut(file: SoundFile, utterance: Utterance) -> Sound:
+    try:
+        return sound_of(file.cut(utterance.start, utterance.end), file.rate)
+    except AudioError as error:
+        return Sound(problem=str(error))

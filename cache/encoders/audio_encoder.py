@@ -23,7 +23,6 @@ from cache.encoders.fbank import FbankSettings
 from cache.encoders.front_ends import FrontEnd, Samples, StackedMels, WhisperMels
 from cache.encoders.grid import (
     FBANK_MODELS,
-    PREPROCESSOR,
     WHISPER_MODELS,
     Grid,
     read_config,
@@ -32,11 +31,10 @@ from cache.encoders.grid import (
 )
 from cache.encoders.hidden_states import (
     check_layers,
-    first_line,
     hidden_states,
     layer_stack,
     load_model,
-    quiet,
+    loading,
 )
 from cache.encoders.padding import Padding, read_padding
 from cache.encoders.whisper import KEY_MAPPING, ShortWhisperEncoder
@@ -243,7 +241,8 @@ def load_audio_encoder(
     else:
         model = load_model(directory, _OVERRIDES)
         if model.config.model_type in FBANK_MODELS:
-            front_end = StackedMels(FbankSettings.from_extractor(extractor))
+            with loading(*_front_end_words(directory)):
+                front_end = StackedMels(FbankSettings.from_extractor(extractor))
         else:
             front_end = Samples(extractor, grid, masked=_padding_safe(model.config))
     return AudioEncoder(model, front_end, grid, compute_dtype).to(device)
@@ -257,14 +256,12 @@ def _extractor(directory: Path) -> Any:  # noqa: ANN401 (untyped library)
     """
     # A folder with a whole processor's settings alone is read like one with the extractor's.
     read_front_end(directory)
-    try:
-        with quiet():
-            return AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(
-            f"{directory}/{PREPROCESSOR} names no front end that can be built "
-            f"({first_line(error)}). Copy it from the encoder's source."
-        ) from error
+    with loading(*_front_end_words(directory)):
+        return AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+
+
+def _front_end_words(directory: Path) -> tuple[str, str]:
+    return f"the front end in {directory} cannot be built", "Copy it from the encoder's source."
 
 
 def _padding_safe(config: Any) -> bool:  # noqa: ANN401 (untyped library)

@@ -6,15 +6,18 @@ Nothing here imports torch, so that an extraction with nothing to do is planned 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
+from zipfile import is_zipfile
 
 from cache.encoders.grid import FBANK_MODELS, read_config, read_front_end, read_grid
 from cache.encoders.padding import Padding, read_padding
 from cache.recipe import JSON
 from corpora.errors import ConfigError
+from corpora.files import is_lfs_pointer
 
 Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.
@@ -26,6 +29,8 @@ MAXIMUM_TOKENS = 512
 #: The code of `cache/encoders/fbank.py`, counted up when its numbers change.
 FBANK_VERSION = 1
 
+# Of a safetensors file, in bytes: the library's own bound.
+_LARGEST_HEADER = 100_000_000
 # Their position numbers start behind the padding index, so max_position_embeddings counts
 # pad_token_id + 1 positions that no token can have.
 _OFFSET_POSITIONS = frozenset(
@@ -67,6 +72,20 @@ def tiny_folder(work: Path, kind: Kind) -> Path:
 
 
 def weight_files(directory: Path) -> tuple[Path, ...]:
+    """The files transformers loads weights from, whole ones.
+
+    Raises:
+        ConfigError: there are none, a listed shard is missing, or one is empty, cut short, or what
+            Git LFS leaves in its place.
+    """
+    files = named_weight_files(directory)
+    for path in files:
+        _check_there(path)
+        (_check_safetensors if path.suffix == ".safetensors" else _check_pickled)(path)
+    return files
+
+
+def named_weight_files(directory: Path) -> tuple[Path, ...]:
     """The files transformers loads weights from: safetensors, or pickled where there are none.
 
     Raises:
@@ -77,8 +96,13 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
             return (directory / single,)
         index = f"{single}.index.json"
         if (directory / index).is_file():
-            names = sorted(set(read_config(directory, index)["weight_map"].values()))
-            shards = tuple(directory / name for name in names)
+            names = read_config(directory, index).get("weight_map")
+            if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+                raise ConfigError(
+                    f"{directory}/{index} has no weight_map from parameters to files. "
+                    "Copy the encoder again."
+                )
+            shards = tuple(directory / name for name in sorted(set(names.values())))
             missing = [shard.name for shard in shards if not shard.is_file()]
             if missing:
                 raise ConfigError(
@@ -145,6 +169,18 @@ def encoder_fields(
 
 
 def tokenizer_files(directory: Path) -> tuple[Path, ...]:
+    """The tokenizer's files in an encoder directory, whole ones.
+
+    Raises:
+        ConfigError: there is none, or one is empty or what Git LFS leaves in its place.
+    """
+    files = named_tokenizer_files(directory)
+    for path in files:
+        _check_there(path)
+    return files
+
+
+def named_tokenizer_files(directory: Path) -> tuple[Path, ...]:
     """The tokenizer's files in an encoder directory.
 
     Raises:
@@ -157,6 +193,50 @@ def tokenizer_files(directory: Path) -> tuple[Path, ...]:
             "spm.model or vocab.txt. Save the tokenizer beside the encoder."
         )
     return files
+
+
+def _check_there(path: Path) -> None:
+    """Refuse a file of which only the name was copied."""
+    if path.stat().st_size == 0:
+        raise ConfigError(f"{path} is empty (0 bytes). Copy it again.")
+    if is_lfs_pointer(path):
+        raise ConfigError(
+            f"{path} is a Git LFS pointer, a few lines in place of the file. Run `git lfs pull` in "
+            "its repository."
+        )
+
+
+def _check_safetensors(path: Path) -> None:
+    """Compare a file's length with what its header says: 8 bytes, JSON of so many, and tensors."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+        if header > min(size - 8, _LARGEST_HEADER):
+            raise _damaged(path, "its header is not whole")
+        text = file.read(header)
+    try:
+        tensors = json.loads(text)
+        ends = [one["data_offsets"][1] for name, one in tensors.items() if name != "__metadata__"]
+        said = 8 + header + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "its header is not readable") from error
+    if said != size:
+        raise _damaged(path, f"its header says {said:,} bytes, and it has {size:,}")
+
+
+def _check_pickled(path: Path) -> None:
+    """Refuse what is neither a whole zip archive nor a pickle, as earlier versions wrote them."""
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if begin == b"PK":
+        if not is_zipfile(path):
+            raise _damaged(path, "the archive has no end")
+    elif begin[:1] != b"\x80":
+        raise _damaged(path, "it is no file of PyTorch")
+
+
+def _damaged(path: Path, what: str) -> ConfigError:
+    return ConfigError(f"{path} is cut short or damaged: {what}. Copy it again.")
 
 
 def maximum_tokens(config: Mapping[str, JSON]) -> int:

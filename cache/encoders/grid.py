@@ -7,18 +7,22 @@ extraction is planned, before torch is imported.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.recipe import JSON
 from corpora.errors import ConfigError
+from corpora.files import is_lfs_pointer
 
 SAMPLE_RATE = 16_000
+# Of a model; building more would never end. The deepest known have about a hundred.
+_MOST_LAYERS = 1_000
 #: The files that a front end's settings stand in.
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
@@ -130,6 +134,12 @@ def convolution_grid(kernels: Sequence[int], strides: Sequence[int]) -> Grid:
     Floors of divisions nest, so the stack is one convolution of kernel
     1 + Σ_i (k_i - 1) · Π_{j<i} s_j and stride Π s_i.
     """
+    for name, sizes in (("conv_kernel", kernels), ("conv_stride", strides)):
+        if not isinstance(sizes, list | tuple) or not all(map(_is_size, sizes)):
+            raise ConfigError(
+                f"{name} is {sizes!r}; expected a list of whole numbers from 1. "
+                "Check the encoder's config.json."
+            )
     if len(kernels) != len(strides) or not kernels:
         raise ConfigError(
             f"conv_kernel has {len(kernels)} entries and conv_stride {len(strides)}; "
@@ -173,7 +183,13 @@ def read_grid(directory: Path) -> Grid:
             "the encoder. Choose the encoder without an adapter."
         )
     if config.get("model_type") in FBANK_MODELS:
-        return fbank_grid(int(front_end.get("stride", _SEAMLESS_STRIDE)))
+        stride = front_end.get("stride", _SEAMLESS_STRIDE)
+        if not _is_size(stride):
+            raise ConfigError(
+                f"the front end in {directory} has the stride {stride!r}; expected a whole number "
+                "from 1. Copy it from the encoder's source."
+            )
+        return fbank_grid(stride)
     if config.get("model_type") in WHISPER_MODELS:
         return whisper_grid()
     if "conv_kernel" in config and "conv_stride" in config:
@@ -214,11 +230,24 @@ def encoder_shape(directory: Path) -> tuple[int, int]:
     whisper = config.get("model_type") in WHISPER_MODELS
     names = ("encoder_layers", "d_model") if whisper else ("num_hidden_layers", "hidden_size")
     layers, dim = (config.get(name) for name in names)
-    if not isinstance(layers, int) or not isinstance(dim, int):
+    if not _is_size(layers) or not _is_size(dim):
         raise ConfigError(
             f"{directory}/config.json names no {' or no '.join(names)}; choose another encoder."
         )
-    return layers, dim
+    return int(layers), int(dim)
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    """Whether a value of JSON can be a number of things."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _finite(text: str) -> float:
+    """A number of JSON; NaN and infinities, which its standard does not know, are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON")
+    return value
 
 
 def read_config(directory: Path, name: str) -> Mapping[str, Any]:
@@ -229,14 +258,31 @@ def read_config(directory: Path, name: str) -> Mapping[str, Any]:
     """
     path = directory / name
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite
+        )
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} is missing; an encoder directory needs it. "
             "Name a directory that save_pretrained wrote, or a hub id."
         ) from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
+        if is_lfs_pointer(path):
+            raise ConfigError(
+                f"{path} is a Git LFS pointer, a few lines in place of the file. Run "
+                "`git lfs pull` in its repository."
+            ) from error
         raise ConfigError(f"{path} is not readable as JSON ({error}). Restore the file.") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds a {type(value).__name__}; expected a JSON object.")
+    if not isinstance(value.get("model_type", ""), str):
+        raise ConfigError(
+            f"{path} has the model_type {value['model_type']!r}; expected text. Restore the file."
+        )
+    for field, number in value.items():
+        if field.endswith("layers") and isinstance(number, int) and number > _MOST_LAYERS:
+            raise ConfigError(
+                f"{path} has {number:,} as {field}; expected {_MOST_LAYERS:,} at most. "
+                "Restore the file."
+            )
     return value

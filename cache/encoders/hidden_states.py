@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from cache.encoders.files import weight_files
-from corpora.errors import ConfigError, UnreadableLayersError
+from corpora.errors import ConfigError, EmopoolError, UnreadableLayersError
 
 # What may be missing from a checkpoint because no hidden state passes through it: sentence poolers,
 # and the vector that masks frames in pre-training.
@@ -39,28 +39,25 @@ def load_model(
         ConfigError: the model cannot be built, or weights for some of its layers are missing.
     """
     safe = weight_files(directory)[0].suffix == ".safetensors"
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(directory, local_files_only=True)
-            for name, value in overrides.items():
-                if hasattr(config, name):
-                    setattr(config, name, value)
-            if config.is_encoder_decoder and model_class is None:
-                raise ValueError("it is an encoder-decoder, and Emopool reads encoders")
-            model, report = (model_class or AutoModel).from_pretrained(
-                directory,
-                config=config,
-                local_files_only=True,
-                use_safetensors=safe,
-                dtype=torch.float32,  # some checkpoints (DeBERTa-v3) are stored in half precision
-                output_loading_info=True,
-                key_mapping=dict(key_mapping) if key_mapping else None,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise ConfigError(
-            f"{directory} cannot be loaded as an encoder ({first_line(error)}). "
-            "Check config.json and the weights."
-        ) from error
+    with loading(
+        f"{directory} cannot be loaded as an encoder",
+        "Check config.json and the weights, or copy them again.",
+    ):
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        for name, value in overrides.items():
+            if hasattr(config, name):
+                setattr(config, name, value)
+        if config.is_encoder_decoder and model_class is None:
+            raise ValueError("it is an encoder-decoder, and Emopool reads encoders")
+        model, report = (model_class or AutoModel).from_pretrained(
+            directory,
+            config=config,
+            local_files_only=True,
+            use_safetensors=safe,
+            dtype=torch.float32,  # some checkpoints (DeBERTa-v3) are stored in half precision
+            output_loading_info=True,
+            key_mapping=dict(key_mapping) if key_mapping else None,
+        )
     missing = sorted(key for key in report["missing_keys"] if not _unused(key))
     if missing:
         raise ConfigError(
@@ -143,6 +140,28 @@ def hidden_states(
 
 
 @contextmanager
+def loading(what: str, advice: str) -> Iterator[None]:
+    """Quietly let libraries read files of an encoder; whatever they raise becomes one message.
+
+    Args:
+        what: did not work, with the place.
+        advice: what to do then.
+
+    Raises:
+        ConfigError: with the library's reason between the two.
+    """
+    try:
+        with quiet():
+            yield
+    except EmopoolError:
+        raise
+    # Files of wrong types and damaged ones reach nearly every line of these libraries, and some of
+    # them (tokenizers, safetensors) raise exceptions that have no other base.
+    except Exception as error:
+        raise ConfigError(f"{what} ({first_line(error)}). {advice}") from error
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars or load reports from transformers; what matters is checked and raised."""
     verbosity = transformers_logging.get_verbosity()
@@ -163,5 +182,7 @@ def _unused(key: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """The first line of a library's message, for one of ours."""
+    if "weights_only" in str(error):  # torch advises to run what is in the file: never
+        return "its pickled weights are damaged, or hold more than tensors"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -10,7 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cache.encoders.files import Kind, tiny_folder, tokenizer_files, weight_files
+from cache.encoders.files import (
+    Kind,
+    named_tokenizer_files,
+    named_weight_files,
+    tiny_folder,
+    weight_files,
+)
 from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
 from cache.encoders.small import INSTALL, SMALL, is_packaged, make_small_encoder, small_folder
 from corpora.errors import ConfigError, EmopoolError
@@ -159,11 +165,11 @@ def hub_directory(
 
 
 def _is_complete(directory: Path, kind: Kind) -> bool:
-    """Whether a snapshot holds all that loading needs."""
+    """Whether a snapshot holds all that loading needs; loading says what is damaged."""
     try:
-        weight_files(directory)
+        named_weight_files(directory)
         if kind == "text":
-            tokenizer_files(directory)
+            named_tokenizer_files(directory)
     except ConfigError:
         return False
     return kind == "text" or any((directory / name).is_file() for name in (PREPROCESSOR, PROCESSOR))

@@ -17,11 +17,10 @@ from cache.encoders.files import maximum_tokens, tokenizer_files
 from cache.encoders.grid import read_config
 from cache.encoders.hidden_states import (
     check_layers,
-    first_line,
     hidden_states,
     layer_stack,
     load_model,
-    quiet,
+    loading,
 )
 from cache.encoders.transfer import to_device
 from cache.frames import Frames
@@ -171,28 +170,26 @@ def load_text_encoder(directory: Path, *, device: torch.device | str = "cpu") ->
             has no padding or special tokens.
     """
     tokenizer_files(directory)
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(
-            f"the tokenizer in {directory} cannot be loaded ({first_line(error)}). "
-            "A SentencePiece model needs two packages: pip install sentencepiece protobuf."
-        ) from error
+    with loading(
+        f"the tokenizer in {directory} cannot be loaded",
+        "Check its files, or copy them again. A SentencePiece model needs two packages: pip "
+        "install sentencepiece protobuf.",
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        empty = tokenizer("")["input_ids"]
+        longest = int(tokenizer.model_max_length)
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer in {directory} is a {type(tokenizer).__name__} without "
             f"{'padding' if tokenizer.is_fast else 'offsets'}; expected a fast tokenizer with a "
             "padding token. Choose an encoder such as microsoft/deberta-v3-base."
         )
-    if not tokenizer("")["input_ids"]:
+    if not empty:
         raise ConfigError(
             f"the tokenizer in {directory} gives an empty text no token; expected special tokens "
             "around every text. Choose an encoder such as microsoft/deberta-v3-base."
         )
-    limit = min(
-        maximum_tokens(read_config(directory, "config.json")), int(tokenizer.model_max_length)
-    )
+    limit = min(maximum_tokens(read_config(directory, "config.json")), longest)
     return TextEncoder(load_model(directory, {}), tokenizer, limit).to(device)
 
 

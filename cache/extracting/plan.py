@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from cache.audio import decoder_fields, unopenable
+from cache.audio import decoder_fields
 from cache.encoders.device import choose_device
 from cache.encoders.energy import energy_fields
 from cache.encoders.files import Hashes, Kind, encoder_fields
@@ -29,6 +29,7 @@ from cache.recipe import JSON, Recipe
 from cache.sources import SourceIndex
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest, Utterance
+from corpora.sound_file import unopenable
 from corpora.work import Work
 
 # Of a recording that is there but could not be read from its first byte to its last.

@@ -12,6 +12,8 @@ from pathlib import Path
 from cache.encoders.files import (
     Hashes,
     hash_files,
+    named_tokenizer_files,
+    named_weight_files,
     tokenizer_files,
     weight_files,
     without_volatile,
@@ -162,10 +164,10 @@ def _front_end(directory: Path) -> str:
 
 
 def _is_complete(directory: Path) -> bool:
-    """Whether a snapshot holds all that loading needs."""
+    """Whether a snapshot holds all that loading needs; loading says what is damaged."""
     try:
-        weight_files(directory)
-        tokenizer_files(directory)
+        named_weight_files(directory)
+        named_tokenizer_files(directory)
         _front_end(directory)
     except ConfigError:
         return False

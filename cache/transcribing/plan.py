@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cache.audio import unopenable
 from cache.extracting.decoding import where_of
 from cache.extracting.targets import Item
 from cache.inputs import utterance_keys
@@ -13,6 +12,7 @@ from cache.transcribing.journal import Heard, Journal
 from cache.transcribing.model_files import WHISPER, WhisperFiles
 from corpora.errors import ConfigError
 from corpora.manifest import Manifest
+from corpora.sound_file import unopenable
 from corpora.utterance import ALL, SPLITS, Utterance
 from corpora.work import Work
 

@@ -28,7 +28,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from cache.encoders.files import weight_files
 from cache.encoders.grid import SAMPLE_RATE
-from cache.encoders.hidden_states import first_line, quiet
+from cache.encoders.hidden_states import loading, quiet
 from cache.encoders.transfer import to_device
 from cache.transcribing.journal import Transcript
 from corpora.errors import ConfigError
@@ -198,26 +198,27 @@ def load_whisper(directory: Path, *, device: str = "cpu") -> Whisper:
     if device.startswith("cuda"):
         dtype = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     safe = weight_files(directory)[0].suffix == ".safetensors"
-    try:
-        with quiet():
-            model, report = WhisperForConditionalGeneration.from_pretrained(
-                directory,
-                local_files_only=True,
-                use_safetensors=safe,
-                dtype=dtype,
-                output_loading_info=True,
-            )
-            front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{directory} cannot be loaded as a Whisper model ({first_line(error)}). "
-            "Check its JSON files and the weights, or copy it again."
-        ) from error
+    with loading(
+        f"{directory} cannot be loaded as a Whisper model",
+        "Check its JSON files and the weights, or copy it again.",
+    ):
+        model, report = WhisperForConditionalGeneration.from_pretrained(
+            directory,
+            local_files_only=True,
+            use_safetensors=safe,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+        front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     missing = sorted(report["missing_keys"])
     if missing:
         raise ConfigError(
             f"{directory}: the weights lack {len(missing)} parameters of the model, such as "
             f"{missing[0]}; they would be random. Check that config.json belongs to the weights."
         )
-    return Whisper(model.requires_grad_(False).eval().to(device), front_end, tokenizer)
+    with loading(
+        f"{directory} cannot be used as a Whisper model",
+        "Copy its generation_config.json from the model that this one was made of.",
+    ):
+        return Whisper(model.requires_grad_(False).eval().to(device), front_end, tokenizer)

@@ -171,7 +171,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.wav", tone(0.5, 16000), 16000)
-    monkeypatch.setattr("cache.audio.os.access", lambda path, mode: False)
+    monkeypatch.setattr("corpora.sound_file.os.access", lambda path, mode: False)
     with pytest.raises(AudioError, match="cannot be opened"):
         load_audio(path)
 

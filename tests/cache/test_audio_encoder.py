@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -330,7 +332,8 @@ def test_a_hub_id_is_downloaded_with_pickled_weights_only_if_there_are_no_others
         (tmp_path / "config.json").write_text("{}")
         name = "pytorch_model.bin" if pickled and len(asked) == 2 else "model.safetensors"
         if not pickled or len(asked) == 2:
-            (tmp_path / name).touch()
+            content = pickle.dumps({}) if name.endswith(".bin") else safetensors.torch.save({})
+            (tmp_path / name).write_bytes(content)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

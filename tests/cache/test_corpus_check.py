@@ -111,7 +111,7 @@ def test_what_is_no_audio_has_to_be_mended_and_the_rest_is_heard(
 ) -> None:
     manifest.utterances[0].audio.write_bytes(b"no sound")
     found = run(tmp_path, manifest)
-    assert "not readable as audio" in found.problems[0]
+    assert "cannot be read as audio" in found.problems[0]
     assert found.heard is not None
     assert found.heard.decoded == 5
     assert found.durations["all"].known == 5

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,10 +245,11 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packages:
 
 
 def test_a_packaged_encoder_is_made_once(packages: Packages, tmp_path: Path) -> None:
-    packages({"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"a"})
+    weights = safetensors.torch.save({})
+    packages({"config.json": b"{}", "model.safetensors": weights, "vocab.txt": b"a"})
     folder = resolve_encoder("minilm", "text", tmp_path)
     assert folder == small_folder(tmp_path, "minilm")
-    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert (folder / "model.safetensors").read_bytes() == weights
     (tmp_path / "site" / "carrier" / "model.safetensors").unlink()
     assert resolve_encoder("minilm", "text", tmp_path) == folder
 

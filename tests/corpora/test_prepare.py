@@ -79,7 +79,7 @@ def test_a_missing_alignment_costs_the_alignment_alone(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "the file is empty"), (b"no sound", "not readable as audio")]
+    ("content", "reason"), [(b"", "the file is empty"), (b"no sound", "cannot be read as audio")]
 )
 def test_a_broken_recording_is_listed_and_kept_for_extraction(
     root: Path, content: bytes, reason: str

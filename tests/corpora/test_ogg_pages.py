@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cache.audio import load_audio
 from corpora.errors import AudioError
-from corpora.ogg_page import ends_within_a_page
+from corpora.ogg_pages import ogg_pages
 from corpora.recordings import read_header
 
 SECONDS, RATE = 2, 16_000
@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_whole_file_ends_with_a_page(whole: Path) -> None:
-    assert not ends_within_a_page(whole)
+    assert not ogg_pages(whole).ends_within_a_page
     assert read_header(whole).problem == ""
 
 
@@ -41,7 +41,7 @@ def test_a_file_cut_anywhere_within_a_page_does_not(
     cut = tmp_path / "cut.ogg"
     cut.write_bytes(kept)
     boundary = data[len(kept) : len(kept) + 4] == b"OggS"
-    assert ends_within_a_page(cut) != boundary
+    assert ogg_pages(cut).ends_within_a_page != boundary
 
 
 def test_a_cut_file_is_refused_by_name(whole: Path, tmp_path: Path) -> None:

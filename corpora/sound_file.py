@@ -1,0 +1,445 @@
+"""The one door through which recordings are opened: all of their sound, or the reason why not.
+
+libsndfile decodes; whether it decodes all there is, it does not say. So what headers count is
+compared with what files hold, and a recording of which a part would be lost is refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from corpora.counted_bytes import counted_bytes
+from corpora.errors import AudioError
+from corpora.files import is_lfs_pointer
+from corpora.flac_frames import flac_frames, flac_streams, with_total
+from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
+from corpora.ogg_pages import ogg_pages
+
+#: Sampling rates taken: telephone speech up to studio masters; others are damaged headers.
+LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+#: Annotated ends run past the file by rounding (two decimals of a second, or a codec's frame).
+END_TOLERANCE = 0.05
+#: A lossy decoder may lose this much of what is there, in seconds, before it is damage.
+LOSSY_TOLERANCE = 0.1
+#: Floating-point samples may pass full scale, 1, by a loud mix; not so far (18 dB).
+LOUDEST = 8.0
+#: Channels cancel where their mean has less than this share of the power that the mean of unrelated
+#: channels would have: 20 dB less. Of [x, -0.9 x] it is .006; of two microphones about 1.
+CANCELLED = 0.01
+
+# libsndfile's names of the formats whose headers `counted_bytes` reads. Others are refused: a half
+# file of them looks whole, or nobody records speech in them.
+_COUNTED = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "SVX", "VOC"})
+# HTK's own count is checked by libsndfile.
+_TAKEN = _COUNTED | {"FLAC", "OGG", "MP3", "HTK"}
+# Their seek is exact to the sample; in other encodings a seek may land on another sample than
+# decoding from the start would, or not be possible, so they are decoded whole and cut.
+_LOSSY = frozenset({"OGG", "MP3"})
+_EXACT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC_")
+# libsndfile reads these encodings, but cannot tell where it stands in them.
+_LOST = "DWVW_"
+# libsndfile's sign for "not known" is 2^63 - 1; no recording has as many samples as this.
+_UNKNOWN = 1 << 40
+# An encoder of MP3 adds a frame or two of silence, and at most this many samples at both ends.
+_ADDED = 2 * 1152 + 1105
+_CONVERT = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
+
+
+def unopenable(path: Path) -> str:
+    """Why a file cannot be opened, and what to do; "" where it can."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file. Check the manifest's audio column."
+    except ValueError as error:  # such as a NUL in it
+        return f"is no name of a file ({error}). Check the manifest's audio column."
+    except OSError as error:
+        return f"cannot be opened ({error.strerror}). Check the permissions of its folders."
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        return f"is {kind}. Check the manifest's audio column."
+    if not os.access(path, os.R_OK):
+        return "cannot be opened (permission denied). Check its permissions."
+    return ""
+
+
+class SoundFile:
+    """An open recording, as `open_sound` gives it.
+
+    Attributes:
+        frames: samples a channel.
+        rate: Hz.
+        channels: how many.
+    """
+
+    def __init__(self, file: soundfile.SoundFile, path: Path) -> None:
+        self.frames = int(file.frames)
+        self.rate = int(file.samplerate)
+        self.channels = int(file.channels)
+        self._file = file
+        self._path = path
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return self.frames / self.rate
+
+    def cut(self, start: float | None = None, end: float | None = None) -> NDArray[np.float32]:
+        """Decode a stretch, `[frames, channels]`, full scale ±1.
+
+        Args:
+            start: in seconds; None is the start of the file.
+            end: in seconds; None is the end of the file. Up to 50 ms past it are rounding.
+
+        Raises:
+            AudioError: the stretch does not lie inside the file, or its sound cannot be used:
+                damaged, not finite, far beyond full scale, or lost in the mean of the channels.
+        """
+        if self._file.format == "FLAC" and (streams := flac_streams(self._path)) > 1:
+            raise AudioError(_joined(streams))
+        samples = self._read(*self._bounds(start, end))
+        if not np.isfinite(samples).all():
+            bad = int(np.count_nonzero(~np.isfinite(samples)))
+            raise AudioError(
+                f"{bad} of {samples.size} samples are not finite (NaN or infinite). "
+                "Export the recording again."
+            )
+        if self._file.subtype in ("FLOAT", "DOUBLE"):
+            _check_scale(samples)
+        _check_mix(samples)
+        return samples
+
+    def _bounds(self, start: float | None, end: float | None) -> tuple[int, int]:
+        """First and one-past-last frame of a stretch."""
+        seconds = self.seconds
+        first_second = 0.0 if start is None else float(start)
+        last_second = seconds if end is None else float(end)
+        if first_second >= seconds or last_second > seconds + END_TOLERANCE:
+            raise AudioError(
+                f"the segment {first_second:g} to {last_second:g} s does not lie inside the "
+                f"file, which is {seconds:.3f} s long. Check start and end (in seconds)."
+            )
+        if first_second < 0 or not last_second > first_second:
+            raise AudioError(
+                f"the segment {first_second:g} to {last_second:g} s is empty or starts before 0. "
+                "Expected 0 ≤ start < end, in seconds."
+            )
+        first = round(first_second * self.rate)
+        last = self.frames if end is None else min(self.frames, round(last_second * self.rate))
+        if last <= first:
+            raise AudioError(
+                f"the segment {first_second:g} to {last_second:g} s holds no sample. "
+                "Check start and end (in seconds)."
+            )
+        return first, last
+
+    def _read(self, first: int, last: int) -> NDArray[np.float32]:
+        """`[frames, channels]` from one frame to another."""
+        file = self._file
+        if not (self._seeks and file.seekable() and file.subtype.startswith(_EXACT)):
+            return _some(self._whole[first:last])
+        if first:
+            file.seek(first)
+        return self._decode(last - first, 0)
+
+    @property
+    def _seeks(self) -> bool:
+        return self._file.format not in _LOSSY
+
+    @cached_property
+    def _whole(self) -> NDArray[np.float32]:
+        """All of it, kept for the next stretch."""
+        tolerance = 0.0 if self._seeks else LOSSY_TOLERANCE * self.rate
+        return self._decode(self.frames, tolerance)
+
+    def _decode(self, frames: int, tolerance: float) -> NDArray[np.float32]:
+        """The next frames, of which no more than `tolerance` may be missing."""
+        try:
+            samples: NDArray[np.float32] = self._file.read(frames, dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                f"is damaged: decoding stopped ({_cause(error)}). Copy it again."
+            ) from error
+        except MemoryError as error:
+            raise AudioError(
+                f"is {self.seconds:,.0f} s long by its header, more than memory holds. "
+                "Cut it into shorter files."
+            ) from error
+        if frames - len(samples) > tolerance:
+            raise AudioError(
+                f"is damaged: {len(samples)} of {frames} samples could be decoded. Copy it again."
+            )
+        return _some(samples)
+
+
+@contextmanager
+def open_sound(path: Path) -> Iterator[SoundFile]:
+    """Open a recording that has samples, all of them, and a credible rate.
+
+    Raises:
+        AudioError: it is missing, empty, no audio, cut short, or of a format in which a part of it
+            would be lost. The message does not name the file.
+    """
+    if reason := unopenable(path):
+        raise AudioError(reason)
+    with ExitStack() as open_files:
+        try:
+            file = _open(path, open_files)
+        except OSError as error:
+            raise AudioError(f"cannot be read ({error.strerror}). Check its disk.") from error
+        except soundfile.SoundFileError as error:
+            raise _no_audio(path, error) from error
+        yield SoundFile(file, path)
+
+
+def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
+    raw = open_files.enter_context(path.open("rb", buffering=0))
+    if os.fstat(raw.fileno()).st_size == 0:
+        raise AudioError("the file is empty (0 bytes). Copy it again.")
+    start = _behind_tags(path)
+    content = _whole_mpeg(path, start) or _whole_flac(path, start)
+    # By its descriptor: of a name soundfile takes the end for a format (.raw), and refuses.
+    source = raw.fileno() if content is None else io.BytesIO(content)
+    file = open_files.enter_context(soundfile.SoundFile(source, closefd=False))
+    if file.format not in _TAKEN or file.subtype.startswith(_LOST):
+        raise AudioError(
+            f"is {file.format_info} with {file.subtype_info}: a part of such a file cannot be told "
+            f"from a whole one. {_CONVERT}"
+        )
+    _check_whole(file, path, start)
+    if file.subtype.startswith("MPEG") and file.format != "MP3":
+        data = _samples(path, start)  # an MP3 in a WAV: the frames alone tell how long it is
+        counting = io.BytesIO(_counting_mpeg(data) or data)
+        file = open_files.enter_context(soundfile.SoundFile(counting))
+    if file.frames <= 0:
+        raise AudioError("holds no samples. Copy or export it again.")
+    if file.frames >= _UNKNOWN:
+        raise AudioError(f"does not say how long it is. {_CONVERT}")
+    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+        raise AudioError(
+            f"sampled at {file.samplerate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz. "
+            "Resample the file."
+        )
+    return file
+
+
+def _no_audio(path: Path, error: soundfile.SoundFileError) -> AudioError:
+    """Why libsndfile refuses a file, as far as that is known better than by itself."""
+    if is_lfs_pointer(path):
+        return AudioError(
+            "is a Git LFS pointer, a few lines in place of the recording. Run `git lfs pull` in "
+            "its repository."
+        )
+    try:
+        _check_counted(path, _behind_tags(path))
+    except AudioError as better:
+        return better
+    return AudioError(
+        f"cannot be read as audio ({_cause(error)}). "
+        "Expected WAV, FLAC, OGG or MP3; copy or convert the file again."
+    )
+
+
+def _cause(error: soundfile.SoundFileError) -> str:
+    """The library's reason, without its own words on the file."""
+    return str(getattr(error, "error_string", error)).rstrip(". ")
+
+
+def _behind_tags(path: Path) -> int:
+    """Where a file's own format begins, behind the ID3v2 tags in front of it."""
+    at = 0
+    with path.open("rb") as file:
+        while size := id3_bytes(file.read(10)):
+            at += size
+            file.seek(at)
+    return at
+
+
+def _whole_mpeg(path: Path, start: int) -> bytes | None:
+    """Other bytes to be decoded for an MPEG file that does not count its frames; else None."""
+    with path.open("rb") as file:
+        file.seek(start)
+        if file.read(1) not in (b"\xff", b"\0"):
+            return None
+        file.seek(0)
+        return _counting_mpeg(file.read(), start)
+
+
+def _counting_mpeg(data: bytes, start: int = 0) -> bytes | None:
+    found = mpeg_frames(data, start)
+    if found is None:
+        return None
+    if not found.places:
+        raise AudioError("is cut short: it holds no whole frame of MPEG. Copy it again.")
+    number, seconds = len(found.places), found.samples / found.rate
+    if found.changes_at is not None:
+        raise AudioError(
+            f"changes its sampling rate or channels after {found.changes_at:.3f} s: different "
+            "files were joined. Take them apart."
+        )
+    if found.damaged_at is not None:
+        raise AudioError(
+            f"is damaged: at byte {found.damaged_at:,} stands no frame of MPEG. Copy it again."
+        )
+    # Some writers count the frame of the count, too.
+    if found.counted is not None and number < found.counted - found.counts:
+        said = _guesses(data) / found.rate if found.counts == 1 else found.counted * seconds
+        raise _cut_short(said, number * seconds)
+    if found.partial and (found.counted is None or number < found.counted):
+        raise _ends_within("frame", number * seconds)
+    # By its own count a decoder takes off what an encoder added; without one it guesses.
+    added = _ADDED if found.counts == 1 else found.samples - 1
+    if found.counts <= 1 and _guesses(data) >= number * found.samples - added:
+        return None
+    if found.layer != 3:
+        raise AudioError(
+            f"is MPEG of layer {found.layer} that does not count its sound. {_CONVERT}"
+        )
+    return with_count(data, found)
+
+
+def _guesses(data: bytes) -> int:
+    """How many samples libsndfile takes an MPEG file to have."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            return int(file.frames)
+    except soundfile.SoundFileError:
+        return 0
+
+
+def _whole_flac(path: Path, start: int) -> bytes | None:
+    """Other bytes to be decoded for a FLAC file whose header counts no or too few samples."""
+    found = flac_frames(path, start)
+    if found is None or not found.rate or found.held == found.counted:
+        return None
+    if (streams := flac_streams(path)) > 1:
+        raise AudioError(_joined(streams))
+    if found.held is None:
+        if found.counted:  # behind the last frame may stand what is no sound
+            with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
+                SoundFile(file, path).cut()
+            return None
+        raise AudioError("is cut short: it ends within a frame. Copy it again.")
+    if found.held < found.counted:
+        raise _cut_short(found.counted / found.rate, found.held / found.rate)
+    return with_total(path.read_bytes(), found.held, start)
+
+
+def _check_whole(file: soundfile.SoundFile, path: Path, start: int) -> None:
+    """Refuse a file that holds less, or more, than libsndfile will decode.
+
+    Raises:
+        AudioError: see above.
+        OSError: it cannot be read.
+    """
+    seconds = file.frames / file.samplerate
+    if file.format == "OGG":
+        pages = ogg_pages(path)
+        if pages.streams > 1:
+            raise AudioError(_joined(pages.streams))
+        if pages.damaged_at is not None:
+            raise AudioError(
+                f"is damaged: at byte {pages.damaged_at:,} stands no whole page of Ogg, or not "
+                "the next one. Copy it again."
+            )
+        if pages.ends_within_a_page:
+            raise _ends_within("page", seconds)
+        if not pages.ended:
+            raise AudioError(
+                f"is cut short: its last page, after about {seconds:.3f} s, is not marked as the "
+                "end. Copy it again, or write it again if it is whole (ffmpeg -i IN OUT.wav)."
+            )
+    if file.format in _COUNTED and not _check_counted(path, start, seconds):
+        raise AudioError(f"does not count its samples. {_CONVERT}")
+
+
+def _check_counted(path: Path, start: int, seconds: float = 0.0) -> bool:
+    """Refuse a file that holds fewer or more bytes than it counts; False if it does not count.
+
+    Raises:
+        AudioError: see above.
+        OSError: it cannot be read.
+    """
+    found = counted_bytes(path, start)
+    if found is None:
+        return False
+    if found.missing_share and seconds:
+        raise _cut_short(seconds / (1 - found.missing_share), seconds)
+    if found.missing_share:
+        raise AudioError(
+            f"is cut short: {found.held:,} of the {found.counted:,} bytes of samples that its "
+            "header counts are there. Copy it again."
+        )
+    if found.uncounted:
+        raise AudioError(
+            f"holds {found.uncounted:,} bytes behind the samples that its header counts: files "
+            "were joined, or a recorder stopped before it wrote the length. Take them apart, or "
+            "repair the header (sox --ignore-length IN OUT.wav)."
+        )
+    return True
+
+
+def _samples(path: Path, start: int) -> bytes:
+    """The bytes of samples in a file that counts them."""
+    found = counted_bytes(path, start)
+    assert found is not None
+    begin = path.stat().st_size - found.held
+    end = None if found.counted is None else begin + found.counted
+    return path.read_bytes()[begin:end]
+
+
+def _some(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not len(samples):
+        raise AudioError("is damaged: no sample could be decoded. Copy it again.")
+    return samples
+
+
+def _check_scale(samples: NDArray[np.float32]) -> None:
+    """Refuse whole numbers that were written as floating point."""
+    peak = float(np.abs(samples).max())
+    if peak > LOUDEST or (peak >= 2 and not (samples % 1).any()):
+        raise AudioError(
+            f"its samples reach {peak:,.1f}, and full scale is 1: whole numbers written as "
+            "floating point. Divide them by 32768, or write them as 16 bit."
+        )
+
+
+def _check_mix(samples: NDArray[np.float32]) -> None:
+    """Refuse channels whose mean has lost the sound that each of them holds."""
+    channels = samples.shape[1]
+    if channels == 1:
+        return
+    whole = float(samples.var(axis=0, dtype=np.float64).sum())
+    mixed = float(samples.mean(axis=1).var(dtype=np.float64)) * channels**2
+    if mixed < CANCELLED * whole:
+        raise AudioError(
+            f"its {channels} channels cancel each other: their mean, which is what an encoder "
+            "hears, is nearly silent. One of them is inverted; keep one channel "
+            "(sox IN OUT.wav remix 1)."
+        )
+
+
+def _cut_short(said: float, held: float) -> AudioError:
+    return AudioError(
+        f"is cut short: header says {said:.3f} s, the file holds {held:.3f} s. Copy it again."
+    )
+
+
+def _ends_within(what: str, seconds: float) -> AudioError:
+    return AudioError(
+        f"is cut short: it ends within a {what}, after about {seconds:.3f} s. Copy it again."
+    )
+
+
+def _joined(number: int) -> str:
+    return f"holds {number} recordings, one joined to the other. Take them apart. {_CONVERT}"
