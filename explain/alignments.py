@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from corpora.checks import ROUNDING
 from corpora.names import look_alike
 from corpora.recordings import read_header
 from corpora.textgrid import Interval, TextGrid, Tier, read_textgrid
@@ -128,6 +130,7 @@ def read_alignments(utterances: Sequence[Utterance]) -> Aligned:
     if bare:
         problems.append(f"Without a TextGrid: {bare:,} of {len(utterances):,} utterances.")
     broken: list[str] = []
+    overlapping = 0
     alignments: list[Alignment | None] = []
     for u in utterances:
         alignment = None
@@ -135,6 +138,7 @@ def read_alignments(utterances: Sequence[Utterance]) -> Aligned:
             try:
                 grid = read_textgrid(u.alignment)
                 alignment = _within(_alignment(grid, u.alignment, u.speaker), grid, u)
+                overlapping += _overlaps(grid)
             except (ValueError, OSError) as error:
                 broken.append(f"{u.id}: {error}")
         alignments.append(alignment)
@@ -142,7 +146,22 @@ def read_alignments(utterances: Sequence[Utterance]) -> Aligned:
         problems.append(
             f"TextGrids that cannot be used: {len(broken):,}. First: {broken[0].rstrip('.')}."
         )
+    if overlapping:
+        problems.append(
+            f"Words or phones overlap in {overlapping:,} TextGrids: the earlier one ends where the "
+            "later one starts."
+        )
     return Aligned(tuple(alignments), tuple(problems))
+
+
+def _overlaps(grid: TextGrid) -> bool:
+    """Whether words or phones overlap by more than times are rounded."""
+    return any(
+        one.label and other.label and one.end - other.start > ROUNDING
+        for kinds in (WORD_TIERS, PHONE_TIERS)
+        for tier in _tiers(grid, kinds).values()
+        for one, other in pairwise(tier.intervals)
+    )
 
 
 def _within(alignment: Alignment, grid: TextGrid, utterance: Utterance) -> Alignment:
