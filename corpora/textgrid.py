@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from corpora.delimited import encoding_of
 from corpora.errors import CorpusError
 from corpora.files import write_text
 
 _TOKEN = re.compile(
-    r'"(?P<string>(?:[^"]|"")*)"|!.*|<(?P<flag>\w+)>'
+    r'"(?P<string>(?:[^"]|"")*)"|(?P<mark>")|!.*|<(?P<flag>\w+)>'
     r"|(?<!\S)(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)"
 )
 
@@ -86,15 +87,26 @@ class _Tokens:
 
     def take(self, kind: str, what: str) -> str:
         """Return the next one, which must be of a kind (string, flag, number)."""
-        match = next((m for m in self._found if m.lastgroup), None)
+        match = self._next()
         if match is None or match.lastgroup != kind:
-            line = 1 + self._text.count("\n", 0, match.start() if match else None)
-            where = f"line {line} has {match[0]}" if match else "the file ends"
-            raise ValueError(
-                f"{self.path} is not a TextGrid that can be read: {where} where {what} is "
-                f"expected (a {kind})"
-            )
+            self._refuse(match, f"{what} is expected (a {kind})")
         return match[kind]
+
+    def finish(self) -> None:
+        """Check that there is nothing more than the counts say."""
+        match = self._next()
+        if match is not None:
+            self._refuse(match, "the end is expected, by the numbers of tiers and intervals")
+
+    def _next(self) -> re.Match[str] | None:
+        return next((match for match in self._found if match.lastgroup), None)
+
+    def _refuse(self, match: re.Match[str] | None, expected: str) -> NoReturn:
+        line = 1 + self._text.count("\n", 0, match.start() if match else None)
+        where = f"line {line} has {match[0]}" if match else "the file ends"
+        raise ValueError(
+            f"{self.path} is not a TextGrid that can be read: {where} where {expected}"
+        )
 
     def string(self, what: str) -> str:
         """Return the next token, a string."""
@@ -126,6 +138,7 @@ def _parse(tokens: _Tokens) -> TextGrid:
             for _ in range(items):
                 tokens.number("the time of a point")
                 tokens.string("the mark of a point")
+    tokens.finish()
     return TextGrid(start, end, tuple(tiers))
 
 
