@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # Control characters (line ends and tabs are white space) and format characters that a reader does
 # not see. The joiners U+200C and U+200D stay: they tell words of Persian and Hindi apart.
@@ -91,7 +91,7 @@ def splits_named(names: Iterable[str]) -> dict[str, str]:
     return told
 
 
-def splits_note(told: dict[str, str]) -> tuple[str, ...]:
+def splits_note(told: Mapping[str, str]) -> tuple[str, ...]:
     """Say which names of splits were read as which, where they are others."""
     others = [f"{name} is {split}" for name, split in told.items() if name.lower() != split]
     return (f"Names of splits: {', '.join(others)}.",) if others else ()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from corpora.errors import CorpusError, ManifestError, did_you_mean
 from corpora.names import is_missing
@@ -237,11 +238,12 @@ def _without_missing(result: ReadResult) -> ReadResult:
     notes = list(result.notes)
     utterances = result.utterances
     for what, consequence in EMPTIED.items():
+        empty: dict[str, Any] = {what: ""}
         counts = Counter(getattr(u, what) for u in utterances)
         missing = {name for name in counts if is_missing(name)}
         if missing:
             utterances = tuple(
-                replace(u, **{what: ""}) if getattr(u, what) in missing else u for u in utterances
+                replace(u, **empty) if getattr(u, what) in missing else u for u in utterances
             )
         notes += [
             f"WARNING: the {what} '{name}' of {counts[name]:,} utterances is read as missing: "

@@ -311,9 +311,9 @@ def _known_columns(path: Path, found: Sequence[str], columns: Mapping[str, str])
             f"no column {' and no column '.join(missing)}" if missing else f"two columns {twice[0]}"
         )
         likely = [
-            f"--column {column}={name}"
+            f"--column {MEANINGS[_bare(name)]}={name}"
             for name in found
-            if (column := MEANINGS.get(_bare(name))) in missing
+            if MEANINGS.get(_bare(name), "") in missing
         ]
         hint = f", for example {' '.join(likely)}" if likely else ""
         raise CorpusError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import wave
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ Row = tuple[str, str, str]
 PHONES = (("0", "0.5", "A"), ("0.5", "1.25", "B"), ("1.25", "2", ""))
 
 
-def grid(tiers: dict[str, tuple[Row, ...]], end: str = "2", start: str = "0") -> str:
+def grid(tiers: Mapping[str, tuple[Row, ...]], end: str = "2", start: str = "0") -> str:
     """The long format, times as they are given."""
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", f"xmin = {start}"]
     lines += [f"xmax = {end}", "tiers? <exists>", f"size = {len(tiers)}", "item []:"]
