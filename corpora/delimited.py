@@ -13,17 +13,11 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
+from corpora.encodings import UTF8_OR_WINDOWS, told_by_bytes
 from corpora.errors import CorpusError
 from corpora.registry import Dropped
-from corpora.transcripts import UTF8_OR_WINDOWS
 from corpora.tree import inside
 
-BYTE_ORDER_MARKS = {
-    b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32",
-    b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
-}  # fmt: skip
-KOREAN = "cp949"
-MOSTLY = 0.9  # of the characters beyond ASCII
 CHUNK = 1 << 20  # bytes decoded at once while an encoding is tried
 LONGEST_CELL = 20  # lines that one cell in quotation marks may span
 
@@ -31,19 +25,12 @@ LONGEST_CELL = 20  # lines that one cell in quotation marks may span
 def encoding_of(path: Path, candidates: Sequence[str] = UTF8_OR_WINDOWS) -> str:
     """Return the first encoding that decodes the whole file.
 
-    UTF-16 and UTF-32 are told by their first bytes, and Korean before an 8-bit one by its letters:
-    those decode any bytes.
-
     Raises:
         CorpusError: none of them does.
     """
     with path.open("rb") as file:
-        head = file.read(CHUNK)
-        wide = _wide(head)
-        candidates = (wide,) if wide else candidates
+        candidates = told_by_bytes(file.read(CHUNK), candidates)
         for name in candidates:
-            if name == "cp1252" and KOREAN not in candidates and _is_korean(head):
-                name = KOREAN
             file.seek(0)
             decoder = codecs.getincrementaldecoder(name)()
             try:
@@ -54,32 +41,6 @@ def encoding_of(path: Path, candidates: Sequence[str] = UTF8_OR_WINDOWS) -> str:
                 continue
             return name
     raise CorpusError(f"{path} is not text in any of {', '.join(candidates)}. Save it as UTF-8.")
-
-
-def _wide(head: bytes) -> str:
-    """Return the encoding of text in units of two or four bytes, "" for any other.
-
-    Without a byte order mark, separators and line ends alone put a zero into every other place.
-    """
-    for mark, name in BYTE_ORDER_MARKS.items():
-        if head.startswith(mark):
-            return name
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    if max(even, odd) * 20 < len(head) or min(even, odd) * 10 > max(even, odd):
-        return ""
-    return "utf-16-le" if odd > even else "utf-16-be"
-
-
-def _is_korean(head: bytes) -> bool:
-    """Whether bytes that are not UTF-8 are Korean: decoded so, nearly all letters are Hangul.
-
-    The few Western words that decode as Hangul too lack the second high byte of KS X 1001.
-    """
-    text = codecs.getincrementaldecoder(KOREAN)("replace").decode(head)
-    beyond = [letter for letter in text if not letter.isascii()]
-    hangul = [letter for letter in beyond if "\uac00" <= letter <= "\ud7a3"]
-    plain = sum(len(letter.encode("euc_kr", "ignore")) == 2 for letter in hangul)
-    return bool(beyond) and min(len(hangul), plain) >= MOSTLY * len(beyond)
 
 
 def named_rows(

@@ -10,6 +10,7 @@ from pathlib import Path
 from corpora.arrangement import Arrangement, Wish, arrange
 from corpora.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
+from corpora.names import look_alike
 from corpora.recordings import Header, cut_seconds, read_headers
 from corpora.registry import CorpusReader, Dropped, Options, ReadResult, find_corpus, read_corpus
 from corpora.summary import PrepareReport, tally
@@ -252,12 +253,16 @@ def _notes(manifest: Manifest, absent: Sequence[str]) -> list[str]:
         notes.append("WARNING: no utterance has a label: this manifest can only be predicted.")
     if len(manifest.labels) == 1:
         notes.append(f"WARNING: one label only ({manifest.labels[0]}): nothing to tell apart.")
-    folded: dict[str, list[str]] = {}
-    for label in manifest.labels:
-        folded.setdefault(label.casefold(), []).append(label)
-    for names in folded.values():
-        if len(names) > 1:
-            notes.append(f"WARNING: the labels {', '.join(names)} differ by upper case alone.")
+    speakers = sorted({u.speaker for u in manifest.utterances})
+    for what, names in (("labels", manifest.labels), ("speakers", speakers)):
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(look_alike(name), []).append(name)
+        notes += [
+            f"WARNING: the {what} {', '.join(several)} differ by upper case alone."
+            for several in alike.values()
+            if len(several) > 1
+        ]
     for split in SPLITS if manifest.labels else ():
         held = {u.label for u in manifest.in_split(split)} - {""}
         lacking = [label for label in manifest.labels if label not in held]

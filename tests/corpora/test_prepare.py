@@ -302,3 +302,11 @@ def test_what_is_no_manifest_is_not_written_over(root: Path, content: bytes) -> 
     with pytest.raises(ManifestError, match="cannot be read"):
         run(root)
     assert target.read_bytes() == content
+
+
+def test_names_that_differ_by_upper_case_alone_are_warned_about(root: Path) -> None:
+    for stem in "xyz":
+        write_wav(root / f"{stem}.wav")
+    report = run(table(root, "x.wav,Joy,ann", "y.wav,joy,Ann", "z.wav,joy,Zoe"))
+    assert "WARNING: the labels Joy, joy differ by upper case alone." in report.notes
+    assert "WARNING: the speakers Ann, ann differ by upper case alone." in report.notes
