@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.errors import AudioError
 from corpora.ogg_page import ends_within_a_page
+from corpora.tree import Spellings
 from corpora.wav_header import RIFF_FORMATS, missing_share
 
 #: soxr's most careful setting: resampling is a small part of an extraction and done once.
@@ -45,11 +46,19 @@ def decoder_fields() -> dict[str, str]:
     }
 
 
-def unopenable(path: Path) -> str:
-    """Why a file cannot be opened, and what to do; "" where it can."""
+def unopenable(path: Path, spellings: Spellings | None = None) -> str:
+    """Why a file cannot be opened, and what to do; "" where it can.
+
+    Args:
+        path: the file.
+        spellings: the same for many files, so that their folder is listed once.
+    """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
+        alike = ", ".join(map(str, (spellings or Spellings()).of(path.absolute())))
+        if alike:
+            return f"no such file; in upper case or Unicode form alone differs {alike}."
         return "no such file. Check the manifest's audio column."
     except OSError as error:
         return f"cannot be opened ({error.strerror}). Check the permissions of its folders."

@@ -13,6 +13,7 @@ from cache.transcribing.journal import Heard, Journal
 from cache.transcribing.model_files import WHISPER, WhisperFiles
 from corpora.errors import ConfigError
 from corpora.manifest import SPLITS, Manifest
+from corpora.tree import Spellings
 from corpora.utterance import Utterance
 from corpora.work import Work
 
@@ -117,8 +118,9 @@ def make_plan(work: Work, manifest: Manifest, config: TranscribeConfig, journal:
     heard = [u for u in chosen if config.overwrite or u.id not in stays or u.id in compared]
     heard = heard[: config.limit]
     write = [u for u in heard if config.overwrite or u.id not in stays]
+    spellings = Spellings()
     absent = {
-        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio) or 'cannot be read.'}"
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or 'cannot be read.'}"
         for u in heard
         if u.id not in keys
     }
