@@ -8,7 +8,7 @@ import click
 
 from corpora.command_options import json_option, replace_option, seed_option, show, work_option
 from corpora.names import plain_name
-from corpora.options import cells_of
+from corpora.options import cells_of, joined
 from corpora.work import Work
 
 # What `prepare` does where no tool is named: read the corpus that is.
@@ -128,7 +128,7 @@ def read_command(
         return
     if corpus is None or folder is None:
         raise click.UsageError("name a CORPUS and its ROOT folder, or use --list")
-    given = {"column": ",".join(columns), "corpus": corpus_name, "language": language}
+    given = {"column": joined(columns), "corpus": corpus_name, "language": language}
     settings += tuple(f"{name}={value}" for name, value in given.items() if value)
     report = run(
         corpus,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpora.errors import ConfigError, did_you_mean
@@ -75,6 +76,13 @@ def cells_of(values: Iterable[str], option: str) -> tuple[str, ...]:
     except csv.Error as error:
         raise ConfigError(f"{option} {', '.join(values)}: {error}.") from error
     return tuple(cell.strip() for row in rows for cell in row if cell.strip())
+
+
+def joined(cells: Sequence[str]) -> str:
+    """Return one value of which `cells_of` makes these cells."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue() if cells else ""
 
 
 def complete(corpus: str, declared: Declared, options: Options) -> dict[str, OptionValue]:
