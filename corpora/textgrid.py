@@ -7,6 +7,7 @@ other words of the long format are comments.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,12 @@ class _Tokens:
 
     def number(self, what: str) -> float:
         """Return the next token, a number."""
-        return float(self.take("number", what))
+        value = float(self.take("number", what))
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{self.path} is not a TextGrid that can be read: {what} is beyond all numbers"
+            )
+        return value
 
 
 def _parse(tokens: _Tokens) -> TextGrid:

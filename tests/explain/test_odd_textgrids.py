@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
@@ -107,6 +110,11 @@ REFUSED = {
     "other tiers": (grid({"f0": (), "voice": ()}), "has the tiers f0, voice; expected one named"),
     "a decimal comma": (one(("0", "0,5", "A")), "line 18 has \"A\" where xmax of an interval"),
     "a time that is none": (one(("0", "nan", "A")), "where xmax of an interval is expected"),
+    "a time beyond all": (one(("0", "1e400", "A")), "xmax of an interval is beyond all numbers"),
+    "a count beyond all": (
+        one().replace("size = 1", "size = 1e400"), "the number of tiers is beyond all numbers"
+    ),
+    "a count too large": (one().replace("size = 1", "size = 1e18"), "the file ends where"),
     "backwards": (one(("1", "0.5", "A")), "in tier phones, 'A' ends at 0.5 s, before it starts"),
     "an open quotation mark": (one(("0", "1", 'say "so')), 'line 18 has " where the end is'),
     "single quotation marks": (one(("0", "1", 'say "so"')), 'line 18 has "" where the end is'),
@@ -219,6 +227,28 @@ def test_of_several_speakers_the_utterances_own_is_taken(
 def test_the_only_speaker_who_says_something_is_taken(tmp_path: Path) -> None:
     tiers = {"ann - phones": (("0", "2", ""),), "bob - phones": (("0", "1", "B"),)}
     assert read_alignment(write(tmp_path, grid(tiers))).phones == (Interval(0, 1, "B"),)
+
+
+LONG = one(*PHONES).encode()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(LONG)), st.integers(0, 9), st.binary(max_size=4)), max_size=4
+    )
+)
+def test_a_damaged_textgrid_is_read_or_refused_in_one_message(
+    damages: list[tuple[int, int, bytes]],
+) -> None:
+    data = bytearray(LONG)
+    for place, length, new in damages:
+        data[place : place + length] = new
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), bytes(data))
+        (found,) = read_alignments([Utterance("u", Path("x"), "x", alignment=path)]).alignments
+    for phone in found.phones if found else ():
+        assert phone.end > phone.start
+        assert phone.label
 
 
 def test_overlaps_are_told(tmp_path: Path) -> None:
