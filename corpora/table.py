@@ -11,12 +11,12 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpora.delimited import encoding_of
-from corpora.errors import ConfigError, CorpusError, ManifestError, did_you_mean
+from corpora.errors import ConfigError, CorpusError, ManifestError
 from corpora.ids import ids_of_paths
 from corpora.names import MISSING_TEXTS, is_missing, plain_name, splits_named, splits_note
 from corpora.options import (
@@ -26,41 +26,19 @@ from corpora.options import (
     SHARED_SPEAKERS,
     Option,
     Options,
-    cells_of,
 )
 from corpora.registry import Dropped, ReadResult, register
 from corpora.rows import COLUMNS, row_problem, table_rows, to_utterance
+from corpora.table_columns import NEEDED, known_columns, meaning, parse_columns
 from corpora.tree import locator, wrong_root
 from corpora.utterance import SEXES, Utterance
 
-NEEDED = ("audio", "label")
 DELIMITERS = ",;\t|"
 # Columns in which `nan`, `None`, `-`, … is an empty cell. In numbers it is one anyway, and of
 # labels and speakers the user is warned (`corpora.registry`).
 EMPTIED = ("id", "audio", "fold", "session", "language", "corpus")
 # Excel's first line that names the delimiter.
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-# What other tables call a column: lower case, letters and digits alone.
-OTHER_NAMES = {
-    "audio": "path file filename filepath audiopath audiofile wav wavpath wavfile recording clip",
-    "label": "emotion emo emotionlabel emoclass class category target",
-    "id": "uttid utteranceid segmentid",
-    "start": "starttime begin begintime onset",
-    "end": "endtime stop stoptime offset",
-    "text": "transcript transcription sentence utterance words",
-    "speaker": "speakerid spk spkid spkrid actor actorid subject subjectid clientid",
-    "split": "partition set subset splitset",
-    "fold": "foldid cvfold",
-    "session": "sessionid dialogue dialogueid",
-    "sex": "gender",
-    "language": "lang locale",
-    "corpus": "dataset database",
-    "alignment": "textgrid",
-    "valence": "emoval val",
-    "arousal": "activation emoact act",
-    "dominance": "emodom dom",
-}
-MEANINGS = {name: column for column, names in OTHER_NAMES.items() for name in names.split()}
 
 
 @dataclass(frozen=True)
@@ -92,7 +70,7 @@ def read_csv(root: Path, options: Options) -> ReadResult:
         allow_outside=options["allow_outside"] is True,
         corpus=str(options["corpus"]),
         language=str(options["language"]),
-        columns=_parse_columns(str(options["column"])),
+        columns=parse_columns(str(options["column"])),
         encoding=str(options["encoding"]),
     )
     return replace(result, shared_speakers=options["shared_speakers"] is True)
@@ -230,12 +208,12 @@ def _load(path: Path, columns: Mapping[str, str], encoding: str) -> _Table:
     if not rows:
         raise CorpusError(f"{path} is empty. Expected a header with {' and '.join(NEEDED)}.")
     found = [plain_name(name) for name in rows[0][1]]
-    header = _known_columns(path, found, columns)
+    header = known_columns(path, found, columns)
     if len(rows) == 1:
         raise CorpusError(f"{path} has a header, but it has no rows. Add one for each recording.")
     unused = [name for name, column in zip(found, header, strict=True) if name and not column]
     if unused:
-        listed = ", ".join(name + _meaning(name, header) for name in unused)
+        listed = ", ".join(name + meaning(name, header) for name in unused)
         notes = (*notes, f"Columns not used: {listed}.")
     return _Table(header, rows[1:], notes)
 
@@ -261,77 +239,6 @@ def _text_of(path: Path, encoding: str) -> tuple[str, tuple[str, ...]]:
         "(--set encoding=…)."
     )
     return path.read_bytes().decode(encoding), (note,)
-
-
-def _parse_columns(setting: str) -> dict[str, str]:
-    """Read `audio=path,label=emotion`: the table's own names, by those of `COLUMNS`.
-
-    Raises:
-        ConfigError: not of that form, an unknown column, or one twice.
-    """
-    columns: dict[str, str] = {}
-    for pair in cells_of([setting], "column") if setting else ():
-        column, equals, name = (part.strip() for part in pair.partition("="))
-        column, name = column.lower(), plain_name(name).lower()
-        if not (equals and name) or column not in COLUMNS or name in columns.values():
-            hint = "" if column in COLUMNS else did_you_mean(column, COLUMNS)
-            raise ConfigError(
-                f"--column {pair} is not COLUMN=NAME, with your table's name on the right, each "
-                f"once.{hint} Columns: {', '.join(COLUMNS)}."
-            )
-        if column in columns:
-            raise ConfigError(f"--column names {column} twice: {columns[column]} and {name}.")
-        columns[column] = name
-    return columns
-
-
-def _known_columns(path: Path, found: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    """Return what each column of a header is: one of `COLUMNS`, or "".
-
-    Raises:
-        CorpusError: a needed one is not there, or one is there twice.
-        ConfigError: `columns` names one that is not there.
-    """
-    lower = [name.lower() for name in found]
-    for column, name in columns.items():
-        if name not in lower:
-            raise ConfigError(
-                f"--column {column}={name}: {path} has no column {name}."
-                f"{did_you_mean(name, found)} Columns found: {', '.join(found)}."
-            )
-    renamed = {name: column for column, name in columns.items()}
-    header = [
-        renamed.get(name) or (name if name in COLUMNS and name not in columns else "")
-        for name in lower
-    ]
-    missing = [name for name in NEEDED if name not in header]
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if missing or twice:
-        wrong = (
-            f"no column {' and no column '.join(missing)}" if missing else f"two columns {twice[0]}"
-        )
-        likely = [
-            f"--column {MEANINGS[_bare(name)]}={name}"
-            for name in found
-            if MEANINGS.get(_bare(name), "") in missing
-        ]
-        hint = f", for example {' '.join(likely)}" if likely else ""
-        raise CorpusError(
-            f"{path} has {wrong}. Columns found: {', '.join(found)}. "
-            "Name them audio (path of the recording) and label (the emotion), or say which they "
-            f"are with --column audio=NAME and --column label=NAME{hint}."
-        )
-    return header
-
-
-def _meaning(name: str, header: Sequence[str]) -> str:
-    """Say what a column that is not used may be, where nothing else is that."""
-    column = MEANINGS.get(_bare(name))
-    return f" ({column}? --column {column}={name})" if column and column not in header else ""
-
-
-def _bare(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _header_score(line: str, delimiter: str, wanted: set[str]) -> tuple[int, int]:
