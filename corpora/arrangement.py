@@ -9,9 +9,17 @@ from typing import Any
 
 from corpora.balance import Balanced, balance, limit_imbalance
 from corpora.errors import ConfigError, ManifestError
-from corpora.folds import Division, divide, folds_by, folds_of_count, folds_of_groups
+from corpora.folds import (
+    Division,
+    absent_speakers,
+    divide,
+    folds_by,
+    folds_of_count,
+    folds_of_groups,
+    shortened,
+)
 from corpora.protocol import Protocol
-from corpora.splits import assign_splits
+from corpora.splits import NAME_SPEAKERS, assign_splits
 from corpora.utterance import Utterance
 
 
@@ -58,7 +66,9 @@ class Arrangement:
     removed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def arrange(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrangement:
+def arrange(
+    utterances: Sequence[Utterance], corpus: str, wish: Wish, mend: str = NAME_SPEAKERS
+) -> Arrangement:
     """Give rows their splits and folds, and leave out what balance asks for.
 
     Args:
@@ -66,6 +76,7 @@ def arrange(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrange
             makes folds.
         corpus: its name, for the protocol.
         wish: what is asked.
+        mend: what the user can do where speakers are not known.
 
     Raises:
         ConfigError: a fold that there is not, a protocol for other corpora, or options that do not
@@ -73,7 +84,7 @@ def arrange(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrange
         ManifestError: too few speakers or folds, or no splits where the protocol takes those of the
             corpus.
     """
-    made = _divided(utterances, corpus, wish)
+    made = _divided(utterances, corpus, wish, mend)
     protocol = wish.protocol
     ratio = wish.max_imbalance
     if ratio is None and protocol is not None:
@@ -125,7 +136,7 @@ def folded(division: Division, how: str) -> Arrangement:
     )
 
 
-def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrangement:
+def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish, mend: str) -> Arrangement:
     """Rows with splits and folds, before anything is left out."""
     own = any(u.split for u in utterances)
     scheme = None if wish.protocol is None else wish.protocol.scheme(corpus)
@@ -135,9 +146,11 @@ def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrang
                 f"--test-fold {wish.test_fold}: there are no folds. Name a protocol that has some "
                 "(see --list), or make them with `prepare split --folds`."
             )
-        return _usual(utterances, wish, own)
+        return _usual(utterances, wish, mend, own=own)
     if scheme.folds == "groups":
-        names, how = folds_of_groups(utterances, scheme.groups), "as published"
+        names = folds_of_groups(utterances, scheme.groups)
+        absent = absent_speakers(utterances, scheme.groups)
+        how = "the published groups, of the speakers that are here" if absent else "as published"
     elif isinstance(scheme.folds, int):
         names = folds_of_count(utterances, scheme.folds, wish.seed)
         how = f"each a group of speakers (seed {wish.seed})"
@@ -148,12 +161,17 @@ def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish) -> Arrang
         return made
     lacking = [str(k) for k in range(1, len(scheme.groups) + 1) if str(k) not in made.folds]
     notes = [f"Without a recording, and left out: fold {', '.join(lacking)}."] if lacking else []
+    if absent:
+        notes.append(
+            f"WARNING: {len(absent)} speakers of the published folds have no labelled recording "
+            f"here ({shortened(absent)}): figures do not compare with published ones."
+        )
     return Arrangement(
         made.utterances, made.how, made.made, tuple(notes), made.settings, made.folds
     )
 
 
-def _usual(utterances: Sequence[Utterance], wish: Wish, own: bool) -> Arrangement:
+def _usual(utterances: Sequence[Utterance], wish: Wish, mend: str, *, own: bool) -> Arrangement:
     """The corpus's own splits, or new ones where it has none."""
     if own:
         return Arrangement(tuple(utterances), "the corpus's own.", made=False)
@@ -164,7 +182,7 @@ def _usual(utterances: Sequence[Utterance], wish: Wish, own: bool) -> Arrangemen
         )
     if not any(u.label for u in utterances):
         return Arrangement(tuple(utterances), "none.", made=False)
-    rows, notes = assign_splits(utterances, seed=wish.seed)
+    rows, notes = assign_splits(utterances, seed=wish.seed, mend=mend)
     how = (
         f"made here (seed {wish.seed}), no known speaker in two of them, as near to 60/20/20 and "
         "to the corpus's label shares as whole speakers allow."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.errors import ManifestError, did_you_mean
+from corpora.names import is_missing
 from corpora.rows import row_problem
 from corpora.utterance import Utterance, speaker_key
 
@@ -53,7 +54,13 @@ def find_problems(
         reason = row_problem(utterance)
         if reason:
             add(utterance, reason)
-        if utterance.label and utterance.label not in known:
+        if is_missing(utterance.label):
+            add(
+                utterance,
+                f"label '{utterance.label}' says that it is missing. Leave the cell empty "
+                "(unlabelled), or give the class another name",
+            )
+        elif utterance.label and utterance.label not in known:
             hint = did_you_mean(utterance.label, labels)
             add(utterance, f"label '{utterance.label}' is not one of {', '.join(labels)}.{hint}")
         first = seen.setdefault(utterance.id, utterance)

@@ -80,6 +80,13 @@ def seed_option(function: Function) -> Function:
     )(function)
 
 
+def replace_option(function: Function) -> Function:
+    """`--replace`, for commands that write a manifest of other recordings than those read."""
+    return click.option(
+        "--replace", is_flag=True, help="Write over the manifest of another corpus."
+    )(function)
+
+
 def device_option(function: Function) -> Function:
     """`--device`, for commands that run encoders or train."""
     return click.option(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import click
 
-from corpora.command_options import json_option, seed_option, show, work_option
-from corpora.errors import ConfigError
+from corpora.command_options import json_option, replace_option, seed_option, show, work_option
+from corpora.names import plain_name
+from corpora.options import cells_of, joined
 from corpora.work import Work
 
 # What `prepare` does where no tool is named: read the corpus that is.
@@ -80,7 +80,17 @@ def prepare() -> None:
     metavar="NAME=VALUE",
     help="An option of the corpus (see --list); repeatable.",
 )
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="COLUMN=NAME",
+    help="Of a table: take its column NAME as COLUMN, such as audio=path; repeatable.",
+)
+@click.option("--corpus", "corpus_name", default="", help="The name of the corpus (csv, folders).")
+@click.option("--language", default="", help="A tag such as en or de (csv, folders).")
 @seed_option
+@replace_option
 @click.option(
     "--list", "list_corpora", is_flag=True, help="Show the corpora and protocols, and leave."
 )
@@ -95,7 +105,11 @@ def read_command(
     balanced_dev: bool,
     labels: tuple[str, ...],
     settings: tuple[str, ...],
+    columns: tuple[str, ...],
+    corpus_name: str,
+    language: str,
     seed: int,
+    replace: bool,
     list_corpora: bool,
     as_json: bool,
     root: Path,
@@ -118,6 +132,8 @@ def read_command(
         return
     if corpus is None or folder is None:
         raise click.UsageError("name a CORPUS and its ROOT folder, or use --list")
+    given = {"column": joined(columns), "corpus": corpus_name, "language": language}
+    settings += tuple(f"{name}={value}" for name, value in given.items() if value)
     report = run(
         corpus,
         folder,
@@ -131,6 +147,7 @@ def read_command(
             max_imbalance,
             balanced_dev,
         ),
+        replace_other=replace,
     )
     show(report.to_json(), report.to_text(), as_json)
 
@@ -145,16 +162,23 @@ def read_command(
     metavar="[CORPUS:]OLD=NEW",
     help="Rename a label, of one corpus or of all; an empty NEW leaves it out; repeatable.",
 )
+@replace_option
 @json_option
 @work_option
 def merge(
-    manifests: tuple[Path, ...], out: Path | None, maps: tuple[str, ...], as_json: bool, root: Path
+    manifests: tuple[Path, ...],
+    out: Path | None,
+    maps: tuple[str, ...],
+    replace: bool,
+    as_json: bool,
+    root: Path,
 ) -> None:
     """Merge manifests; speakers of different corpora are different people."""
     from corpora.label_map import parse_label_map
     from corpora.merge import merge as run
 
-    report = run(manifests, out or Work(root).manifest, parse_label_map(maps))
+    target = out or Work(root).manifest
+    report = run(manifests, target, parse_label_map(maps), replace_other=replace)
     show(report.to_json(), report.to_text(), as_json)
 
 
@@ -171,6 +195,7 @@ def merge(
 @click.option("--max-imbalance", type=float, metavar="R", help="As for reading a corpus.")
 @click.option("--balanced-dev", is_flag=True, help="As for reading a corpus.")
 @seed_option
+@replace_option
 @json_option
 @work_option
 def split(
@@ -181,6 +206,7 @@ def split(
     max_imbalance: float | None,
     balanced_dev: bool,
     seed: int,
+    replace: bool,
     as_json: bool,
     root: Path,
 ) -> None:
@@ -190,7 +216,7 @@ def split(
 
     path = manifest or Work(root).manifest
     wish = Wish(None, seed, test_fold, max_imbalance, balanced_dev)
-    report = run(path, out or path, wish=wish, folds=folds)
+    report = run(path, out or path, wish=wish, folds=folds, replace_other=replace)
     show(report.to_json(), report.to_text(), as_json)
 
 
@@ -200,8 +226,4 @@ def label_names(values: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ConfigError: quotation marks that do not pair up.
     """
-    try:
-        rows = list(csv.reader(values, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        raise ConfigError(f"--labels {', '.join(values)}: {error}.") from error
-    return tuple(cell.strip() for row in rows for cell in row if cell.strip())
+    return tuple(map(plain_name, cells_of(values, "--labels")))

@@ -13,24 +13,23 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
+from corpora.encodings import UTF8_OR_WINDOWS, told_by_bytes
 from corpora.errors import CorpusError
 from corpora.registry import Dropped
-from corpora.transcripts import UTF8_OR_WINDOWS
 from corpora.tree import inside
 
-BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 CHUNK = 1 << 20  # bytes decoded at once while an encoding is tried
 LONGEST_CELL = 20  # lines that one cell in quotation marks may span
 
 
 def encoding_of(path: Path, candidates: Sequence[str] = UTF8_OR_WINDOWS) -> str:
-    """Return the first encoding that decodes the whole file; UTF-16 is told by its first bytes.
+    """Return the first encoding that decodes the whole file.
 
     Raises:
         CorpusError: none of them does.
     """
     with path.open("rb") as file:
-        candidates = ("utf-16",) if file.read(2) in BYTE_ORDER_MARKS else candidates
+        candidates = told_by_bytes(file.read(CHUNK), candidates)
         for name in candidates:
             file.seek(0)
             decoder = codecs.getincrementaldecoder(name)()

@@ -1,20 +1,24 @@
 """Recordings sorted into one folder for each label: the corpus that needs no table.
 
-`LABEL/…/x.wav`, or `SPLIT/LABEL/…/x.wav` where every folder at the top is named like a split. A
-`.txt` and a `.TextGrid` of the same name beside a recording are its transcript and its alignment.
+`LABEL/…/x.wav`, or with folders named like splits above or below those of the labels:
+`SPLIT/LABEL/…/x.wav`, `LABEL/SPLIT/…/x.wav`. A `.txt` and a `.TextGrid` of the same name beside a
+recording are its transcript and its alignment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from corpora.errors import CorpusError
 from corpora.ids import ids_of_paths
-from corpora.options import SHARED_SPEAKERS, Option, Options
+from corpora.names import splits_named, splits_note
+from corpora.options import CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options
 from corpora.registry import Dropped, ReadResult, register
 from corpora.transcripts import read_transcript
 from corpora.tree import files_below, inside, wrong_root
-from corpora.utterance import SPLIT_SPELLINGS, Utterance
+from corpora.utterance import Utterance
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 FOLDER, PREFIX, NOBODY = "folder", "prefix", "unknown"
@@ -27,6 +31,8 @@ LOOKED_FOR = "a folder for each label, with recordings in it (.wav, .flac, .ogg,
     licence="that of your recordings",
     source="your own",
     needs="a folder for each label; or train, dev and test, each with a folder for each label",
+    speakers="Put a folder for each speaker between label and recording, or say --set "
+    "speaker=prefix where file names begin with the speaker",
     options={
         "speaker": Option(
             "who speaks: the folder between label and recording, if there is one; what stands "
@@ -34,15 +40,15 @@ LOOKED_FOR = "a folder for each label, with recordings in it (.wav, .flac, .ogg,
             FOLDER,
             (FOLDER, PREFIX, NOBODY),
         ),
-        "language": Option("a tag such as en or de, for all recordings"),
+        "corpus": CORPUS,
+        "language": LANGUAGE,
         "shared_speakers": SHARED_SPEAKERS,
     },
 )
 def read_folders(root: Path, options: Options) -> ReadResult:
     """Read all recordings below the label folders."""
     paths = sorted(path for suffix in SUFFIXES for path in files_below(root, suffix))
-    tops = {path.relative_to(root).parts[0] for path in paths if path.parent != root}
-    split_level = bool(tops) and all(top.lower() in SPLIT_SPELLINGS for top in tops)
+    level, splits = _splits([path.relative_to(root).parts[:-1] for path in paths], root)
     companions = {
         suffix: {path.with_suffix(""): path for path in files_below(root, suffix)}
         for suffix in (".txt", ".textgrid")
@@ -51,8 +57,13 @@ def read_folders(root: Path, options: Options) -> ReadResult:
     dropped: list[Dropped] = []
     for path in paths:
         folders = path.relative_to(root).parts[:-1]
-        split = SPLIT_SPELLINGS[folders[0].lower()] if split_level and folders else ""
-        folders = folders[1:] if split_level else folders
+        split = ""
+        if splits:
+            split = splits.get(folders[level], "") if len(folders) > level else ""
+            if not split:
+                dropped.append(Dropped(inside(path, root), "not in the folder of a split"))
+                continue
+            folders = folders[:level] + folders[level + 1 :]
         if not folders:
             dropped.append(Dropped(inside(path, root), "not in the folder of a label"))
             continue
@@ -66,7 +77,7 @@ def read_folders(root: Path, options: Options) -> ReadResult:
                 speaker=_speaker(str(options["speaker"]), path, folders),
                 split=split,
                 language=str(options["language"]),
-                corpus=root.name,
+                corpus=str(options["corpus"]) or root.name,
                 alignment=companions[".textgrid"].get(path.with_suffix("")),
             )
         )
@@ -77,8 +88,34 @@ def read_folders(root: Path, options: Options) -> ReadResult:
         utterances=tuple(replace(u, id=name) for u, name in zip(utterances, ids, strict=True)),
         labels=tuple(sorted({u.label for u in utterances})),
         dropped=tuple(dropped),
+        notes=splits_note(splits),
         shared_speakers=options["shared_speakers"] is True,
     )
+
+
+def _splits(places: Sequence[tuple[str, ...]], root: Path) -> tuple[int, Mapping[str, str]]:
+    """Return the level of the folders of splits, and the split that each says; {} for none.
+
+    Args:
+        places: the folders of each recording, as seen from the root.
+        root: the corpus, for messages.
+
+    Raises:
+        CorpusError: one folder is named like a split, and others beside it are not.
+    """
+    for level in (0, 1):
+        names = {folders[level] for folders in places if len(folders) > level}
+        splits = splits_named(sorted(names))
+        others = sorted(names - splits.keys())
+        if len(set(splits.values())) > 1 or (splits and not others and not level):
+            return level, splits
+        if splits and not level:
+            raise CorpusError(
+                f"{root} holds {', '.join(splits)}, named like a split, beside "
+                f"{', '.join(others)}. Sort recordings into a folder for each label, or into "
+                "train, dev and test, each with a folder for each label; rename or move the rest."
+            )
+    return 0, {}
 
 
 def _speaker(how: str, path: Path, folders: tuple[str, ...]) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from corpora.errors import ConfigError, ManifestError, did_you_mean
+from corpora.names import is_unknown, plain_name
 from corpora.splits import speaker_groups
-from corpora.utterance import UNKNOWN_SPEAKERS, Utterance
+from corpora.utterance import Utterance
 
 FEWEST = 3  # one to test on, one to select on, one to train on
 SHOWN = 5
@@ -59,7 +60,7 @@ def divide(utterances: Sequence[Utterance], folds: Sequence[str], test_fold: str
             f"Cross-validation needs at least {FEWEST} folds (to test, select and train on); "
             f"found: {', '.join(names) or 'none'}."
         )
-    chosen = test_fold or names[0]
+    chosen = plain_name(test_fold) or names[0]
     if chosen not in names:
         raise ConfigError(
             f"there is no fold '{chosen}'.{did_you_mean(chosen, names)} Folds: {', '.join(names)}."
@@ -83,7 +84,7 @@ def folds_by(utterances: Sequence[Utterance], unit: str) -> list[str]:
         ManifestError: an utterance does not say which.
     """
     labelled = [u for u in utterances if u.label]
-    unknown = [u for u in labelled if getattr(u, unit).strip().lower() in UNKNOWN_SPEAKERS]
+    unknown = [u for u in labelled if is_unknown(getattr(u, unit))]
     if unknown:
         raise ManifestError(
             f"Folds by {unit} need to know every {unit}: {len(unknown)} of {len(labelled)} "
@@ -118,12 +119,28 @@ def folds_of_groups(utterances: Sequence[Utterance], groups: Sequence[Sequence[s
     }
     strangers = [speaker for speaker in speakers if speaker not in homes]
     if strangers:
-        more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
         raise ManifestError(
-            f"The published folds name no speaker {', '.join(strangers[:SHOWN])}{more}. Leave "
+            f"The published folds name no speaker {shortened(strangers)}. Leave "
             "their recordings out, or make folds with `prepare split --folds`."
         )
     return [homes[u.speaker] if u.label else "" for u in utterances]
+
+
+def absent_speakers(utterances: Sequence[Utterance], groups: Sequence[Sequence[str]]) -> list[str]:
+    """Return the speakers of published groups of whom no labelled utterance is here."""
+    here = {u.speaker for u in utterances if u.label}
+    listed: list[str] = []
+    for entry in (entry for group in groups for entry in group):
+        bounds = RANGE.fullmatch(entry)
+        numbers = range(int(bounds[1]), int(bounds[2]) + 1) if bounds else ()
+        listed += map(str, numbers) if bounds else [entry]
+    return [speaker for speaker in listed if speaker not in here]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def folds_of_count(utterances: Sequence[Utterance], count: int, seed: int) -> list[str]:

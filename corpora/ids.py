@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from corpora.names import plain_name
 from corpora.rows import format_number
 from corpora.utterance import Utterance
 
@@ -15,7 +16,7 @@ def ids_of_paths(audio: Sequence[str], utterances: Sequence[Utterance]) -> list[
     In this order: file name without suffix, the same with the segment, path without suffix, the
     same with the segment, whole path with the segment (which may still hold one row twice).
     """
-    whole = [os.path.normpath(path) for path in audio]
+    whole = [plain_name(os.path.normpath(path)) for path in audio]
     bare = [os.path.splitext(path)[0] for path in whole]
     names = [os.path.basename(path) for path in bare]
     segments = [

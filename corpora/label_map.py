@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from corpora.errors import ConfigError, did_you_mean
 from corpora.manifest import Manifest
+from corpora.names import plain_name
 from corpora.utterance import Utterance
 
 # Letters at the start of two labels by which they are taken for one, and the fewest of a short one.
@@ -113,7 +114,7 @@ def parse_label_map(settings: Iterable[str]) -> LabelMap:
     """
     renamed: dict[tuple[str, str], str] = {}
     for setting in settings:
-        left, equals, new = (part.strip() for part in setting.rpartition("="))
+        left, equals, new = map(plain_name, setting.rpartition("="))
         corpus, _, old = (part.strip() for part in left.rpartition(":"))
         if not (equals and old) or (corpus, old) in renamed:
             raise ConfigError(

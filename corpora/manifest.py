@@ -25,6 +25,7 @@ from corpora.checks import Problem, find_problems, refuse
 from corpora.errors import ManifestError, MissingStepError
 from corpora.files import write_text
 from corpora.manifest_fields import FIELDS, read_fields, write_fields
+from corpora.names import plain_name
 from corpora.rows import (
     COLUMNS,
     format_number,
@@ -39,6 +40,7 @@ __all__ = [
     "Manifest",
     "Utterance",
     "check_manifest",
+    "keep_others",
     "read_manifest",
     "require_splits",
     "speaker_key",
@@ -149,6 +151,49 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     fields = {name: getattr(manifest, name) for name in FIELDS}
     write_fields(path.with_suffix(".json"), fields)
     write_text(path, table)
+
+
+def keep_others(path: str | Path, utterances: Sequence[Utterance]) -> None:
+    """Refuse to write over the manifest of another corpus: hours of work may hang on it.
+
+    It is the same corpus where one recording, or one id of the same corpus, is in both.
+
+    Args:
+        path: the CSV to be written.
+        utterances: to be written, whatever their splits.
+
+    Raises:
+        ManifestError: a manifest of other recordings stands there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    folder = os.path.realpath(path.parent)
+    paths = {str(u.audio) for u in utterances}
+    ids = {(u.corpus, u.id) for u in utterances}
+    corpora: set[str] = set()
+    try:
+        rows = list(table_rows(path.read_bytes().decode("utf-8-sig"), str(path)))
+    except (UnicodeDecodeError, ManifestError):
+        raise ManifestError(
+            f"{path} stands there already and cannot be read. Move it away, take another work "
+            "folder with --work, or write over it with --replace."
+        ) from None
+    header = rows[0][1] if rows else []
+    for _, row in rows[1:]:
+        cells = dict(zip(header, row, strict=False))
+        corpus = plain_name(cells.get("corpus", ""))
+        corpora.add(corpus)
+        if str(_locate(folder, cells.get("audio", ""))) in paths:
+            return
+        if (corpus, plain_name(cells.get("id", ""))) in ids:
+            return
+    if rows[1:]:
+        of = ", ".join(sorted(corpora - {""})) or "other recordings"
+        raise ManifestError(
+            f"{path} is the manifest of another corpus ({of}; {len(rows) - 1:,} rows). Take "
+            "another work folder with --work, or write over it with --replace."
+        )
 
 
 def check_manifest(manifest: Manifest, where: str, *, declare: str = IN_MEMORY) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from corpora.errors import ManifestError
 from corpora.files import read_json, write_json
+from corpora.names import plain_name
 
 FORMAT, VERSION = "emopool-manifest", 1
 FIELDS = (
@@ -35,8 +36,8 @@ def read_fields(path: Path) -> dict[str, Any]:
     labels = value.get("labels")
     if (
         not isinstance(labels, list)
-        or not all(isinstance(label, str) and label for label in labels)
-        or len(set(labels)) != len(labels)
+        or not all(isinstance(label, str) and plain_name(label) for label in labels)
+        or len(set(map(plain_name, labels))) != len(labels)
     ):
         raise ManifestError(
             f'{path}: "labels" is {labels!r}, expected a list of different, non-empty names.'
@@ -48,10 +49,10 @@ def read_fields(path: Path) -> dict[str, Any]:
             '"valence": [1, 7].'
         )
     return {
-        "labels": labels,
+        "labels": [plain_name(label) for label in labels],
         "settings": settings,
         "scales": {name: tuple(ends) for name, ends in scales.items()},
-        "corpus": str(value.get("corpus", "")),
+        "corpus": plain_name(str(value.get("corpus", ""))),
         "protocol": str(value.get("protocol", "")),
         "shared_speakers": value.get("shared_speakers") is True,
         "synthetic": value.get("synthetic") is True,

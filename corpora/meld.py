@@ -14,10 +14,11 @@ from pathlib import Path
 
 from corpora.delimited import named_rows
 from corpora.errors import ManifestError
+from corpora.names import split_named
 from corpora.options import Option, Options
 from corpora.registry import Dropped, ReadResult, register
 from corpora.tree import files_below, inside, wrong_root
-from corpora.utterance import SPLIT_SPELLINGS, SPLITS, Utterance
+from corpora.utterance import SPLITS, Utterance
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")
@@ -74,7 +75,7 @@ def _tables(root: Path) -> dict[str, Path]:
     found = sorted(files_below(root, "_sent_emo.csv"), key=lambda path: len(path.parts))
     tables: dict[str, Path] = {}
     for path in found:
-        split = SPLIT_SPELLINGS.get(path.name.lower().removesuffix("_sent_emo.csv"))
+        split = split_named(path.name.lower().removesuffix("_sent_emo.csv"))
         if split is not None:
             tables.setdefault(split, path)
     return tables
@@ -96,8 +97,8 @@ def _split(folder: Path, root: Path) -> str | None:
     """Return the split that the nearest folder names: `train_splits`, `output_…_splits_test`."""
     for name in reversed(folder.relative_to(root).parts):
         for word in re.split(r"[^a-z]+", name.lower()):
-            if word in SPLIT_SPELLINGS:
-                return SPLIT_SPELLINGS[word]
+            if split := split_named(word):
+                return split
     return None
 
 

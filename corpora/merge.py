@@ -9,12 +9,15 @@ from pathlib import Path
 
 from corpora.errors import ConfigError, ManifestError
 from corpora.label_map import LabelMap
-from corpora.manifest import Manifest, read_manifest, write_manifest
+from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
+from corpora.names import plain_name
 from corpora.tool_report import ToolReport, report_on
 from corpora.utterance import Utterance
 
 
-def merge(paths: Sequence[Path], out: Path, labels: LabelMap) -> ToolReport:
+def merge(
+    paths: Sequence[Path], out: Path, labels: LabelMap, *, replace_other: bool = False
+) -> ToolReport:
     """Merge manifests into `out`.
 
     Labels come in the order of the first manifest, then what the others add. Every row says its
@@ -25,6 +28,7 @@ def merge(paths: Sequence[Path], out: Path, labels: LabelMap) -> ToolReport:
         paths: two or more; the files stay as they are.
         out: the CSV to write; a JSON goes beside it.
         labels: new names of labels.
+        replace_other: `out` may be the manifest of another corpus.
 
     Raises:
         ConfigError: fewer than two manifests, one of them twice or to be overwritten, or a map of
@@ -70,6 +74,8 @@ def merge(paths: Sequence[Path], out: Path, labels: LabelMap) -> ToolReport:
         synthetic=any(manifest.synthetic for manifest in manifests),
         scales=agreed,
     )
+    if not replace_other:
+        keep_others(out, merged.utterances)
     write_manifest(merged, out)
     notes = []
     if dropped:
@@ -96,7 +102,7 @@ def merge(paths: Sequence[Path], out: Path, labels: LabelMap) -> ToolReport:
 def _with_corpus(manifest: Manifest, path: Path) -> Manifest:
     """Every row says its corpus: its own, the manifest's, or the name of the folder or file."""
     stem = path.resolve().parent.name if path.stem == "manifest" else path.stem
-    name = manifest.corpus or stem
+    name = manifest.corpus or plain_name(stem)
     rows = tuple(replace(u, corpus=u.corpus or name, fold="", line=0) for u in manifest.utterances)
     return replace(manifest, utterances=rows, corpus=name)
 

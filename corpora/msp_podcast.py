@@ -18,11 +18,12 @@ from corpora.delimited import named_rows
 from corpora.errors import ManifestError
 from corpora.msp_files import Files, files_of, podcast_of, read_partitions
 from corpora.msp_ratings import CODES, LABELS, OTHER, read_votes
+from corpora.names import is_unknown, split_named
 from corpora.options import ALLOW_OUTSIDE, SHARED_SPEAKERS, Option, Options, chosen
 from corpora.registry import Dropped, ReadResult, register
 from corpora.rows import SEX_SPELLINGS, number
 from corpora.tree import inside, wrong_root
-from corpora.utterance import SPLIT_SPELLINGS, UNKNOWN_SPEAKERS, Utterance
+from corpora.utterance import Utterance
 
 NO_AGREEMENT = "no_agreement"
 EXTRA = {"O": OTHER, "X": NO_AGREEMENT}
@@ -100,7 +101,8 @@ class _Choice:
         Raises:
             ManifestError: the row is not used; the message is the reason.
         """
-        split = SPLIT_SPELLINGS.get(part.lower(), "test" if part in TEST_SETS else None)
+        numbered = part[-1:].isdecimal()
+        split = split_named(part) if part in TEST_SETS or not numbered else None
         if split is None:
             known = ", ".join(("Train", "Development", *TEST_SETS))
             raise ManifestError(f"Split_Set '{part}' is not one of {known}")
@@ -153,7 +155,7 @@ def _rated(
                 audio=files.recording(file),
                 label=label,
                 text=files.text(stem),
-                speaker="" if speaker.lower() in UNKNOWN_SPEAKERS else speaker,
+                speaker="" if is_unknown(speaker) else speaker,
                 split=split,
                 session=podcast_of(stem),
                 sex=SEX_SPELLINGS.get(sex.lower(), ""),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpora.errors import ConfigError, did_you_mean
@@ -42,10 +44,12 @@ Declared = Mapping[str, Option]
 
 ALLOW_OUTSIDE = Option("true lets recordings lie outside the folder of the corpus", False)
 SHARED_SPEAKERS = Option("true declares that the corpus's own splits share speakers", False)
+CORPUS = Option("the name of the corpus, where a row has none of its own; else the folder's name")
+LANGUAGE = Option("a tag such as en or de, for recordings whose row has none of its own")
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, OptionValue]:
-    """Read `NAME=VALUE` settings; true/yes and false/no are switches, `-` in a name is `_`.
+    """Read `NAME=VALUE` settings; `-` in a name is `_`.
 
     Raises:
         ConfigError: not of that form, or an option twice.
@@ -56,24 +60,54 @@ def parse_settings(settings: Iterable[str]) -> dict[str, OptionValue]:
         option = option.replace("-", "_")
         if not (option and equals and value) or option in options:
             raise ConfigError(f"'{setting}' is not NAME=VALUE with a name of its own.")
-        options[option] = SWITCHES.get(value.lower(), value)
+        options[option] = value
     return options
+
+
+def cells_of(values: Iterable[str], option: str) -> tuple[str, ...]:
+    """Return the comma-separated cells of `option`'s values; one with a comma stands in quotes.
+
+    Raises:
+        ConfigError: quotation marks that do not pair up.
+    """
+    values = tuple(values)
+    try:
+        rows = list(csv.reader(values, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ConfigError(f"{option} {', '.join(values)}: {error}.") from error
+    return tuple(cell.strip() for row in rows for cell in row if cell.strip())
+
+
+def joined(cells: Sequence[str]) -> str:
+    """Return one value of which `cells_of` makes these cells."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue() if cells else ""
 
 
 def complete(corpus: str, declared: Declared, options: Options) -> dict[str, OptionValue]:
     """Check options against what the corpus declares, and add the defaults.
 
+    The words true/yes and false/no set switches, and are words elsewhere (`no` is Norwegian).
+
     Raises:
         ConfigError: an option that is not declared, or a value that it does not take.
     """
-    for name, value in options.items():
+    for name in options:
         if name not in declared:
             raise ConfigError(
                 f"corpus '{corpus}' has no option '{name}'.{did_you_mean(name, declared)} "
                 f"It knows: {', '.join(declared) or 'none'}."
             )
+    known = {
+        name: SWITCHES.get(value.lower(), value)
+        if isinstance(value, str) and isinstance(declared[name].default, bool)
+        else value
+        for name, value in options.items()
+    }
+    for name, value in known.items():
         _check(name, declared[name], value)
-    return {name: options.get(name, option.default) for name, option in declared.items()}
+    return {name: known.get(name, option.default) for name, option in declared.items()}
 
 
 def chosen(options: Options, name: str) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from corpora.arrangement import Arrangement, Wish, arrange
 from corpora.errors import CorpusError, ManifestError, did_you_mean
-from corpora.manifest import Manifest, check_manifest, write_manifest
+from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
+from corpora.names import look_alike
 from corpora.recordings import Header, cut_seconds, read_headers
 from corpora.registry import CorpusReader, Dropped, Options, ReadResult, find_corpus, read_corpus
 from corpora.summary import PrepareReport, tally
-from corpora.tree import inside
+from corpora.tree import Spellings, inside
 from corpora.utterance import SPLITS, Utterance, speaker_key
 
 SHOWN = 10  # of files that are not there, in a message
@@ -27,6 +28,7 @@ def prepare(
     labels: Sequence[str] = (),
     options: Options | None = None,
     wish: Wish | None = None,
+    replace_other: bool = False,
     show_progress: bool = True,
 ) -> PrepareReport:
     """Read a corpus, make splits if it has none, check it, and write its manifest.
@@ -39,6 +41,7 @@ def prepare(
             corpus's order.
         options: the corpus's own options; they win over the protocol's.
         wish: protocol, folds and balance.
+        replace_other: the manifest that stands there may be another corpus's.
         show_progress: show a bar on standard error while it takes longer than two seconds.
 
     Returns:
@@ -63,9 +66,11 @@ def prepare(
             f"{manifest_path} is the table to be read, and would be overwritten. "
             "Choose another work folder."
         )
+    if not replace_other:
+        keep_others(manifest_path, result.utterances)
     wanted = tuple(labels) or (() if scheme is None else scheme.labels)
     utterances, unwanted = _choose_labels(result, wanted, root)
-    utterances, missing = _drop_missing(utterances, root)
+    utterances, missing, respelled = _drop_missing(utterances, root)
     if not utterances:
         raise _nothing_left(root, reader, result, missing)
     headers = read_headers((u.audio for u in utterances), show_progress=show_progress)
@@ -74,7 +79,7 @@ def prepare(
     occurring = {u.label for u in utterances}
     order = tuple(label for label in wanted or result.labels if label in occurring)
     absent = [label for label in wanted or result.labels if label not in occurring]
-    arrangement = arrange(utterances, name, wish)
+    arrangement = arrange(utterances, name, wish, reader.speakers)
     manifest = Manifest(
         arrangement.utterances,
         order,
@@ -108,6 +113,7 @@ def prepare(
         dropped=(*result.dropped, *unwanted),
         notes=(
             *result.notes,
+            *respelled,
             *arrangement.notes,
             *_unknown_speakers(arrangement),
             *_notes(manifest, absent),
@@ -155,21 +161,52 @@ def _choose_labels(
 
 def _drop_missing(
     utterances: Sequence[Utterance], root: Path
-) -> tuple[list[Utterance], list[Dropped]]:
-    """Leave out utterances without a recording; a missing alignment alone is only cut off."""
+) -> tuple[list[Utterance], list[Dropped], tuple[str, ...]]:
+    """Leave out utterances without a recording; a missing alignment alone is only cut off.
+
+    A path that is spelled otherwise than the one file that it can mean becomes that file's.
+
+    Returns:
+        The utterances left; what is missing; a note on paths that are spelled otherwise.
+    """
     kept: list[Utterance] = []
     missing: list[Dropped] = []
+    spellings = Spellings()
+    respelled: dict[Path, Path] = {}
+
+    def found(path: Path, utterance: Utterance, lacking: str) -> Path | None:
+        if os.path.isfile(path):
+            return path
+        alike = [one for one in spellings.of(path) if one.is_file()]
+        if len(alike) == 1:
+            respelled[path] = alike[0]
+            return alike[0]
+        several = ", ".join(one.name for one in alike)
+        reason = f"{lacking}; {several} differ from it in spelling alone" if alike else lacking
+        missing.append(Dropped(_place(path, utterance, root), reason))
+        return None
+
     for utterance in utterances:
-        if not os.path.isfile(utterance.audio):
-            where = _place(utterance.audio, utterance, root)
-            missing.append(Dropped(where, "no such recording, utterance left out"))
+        audio = found(utterance.audio, utterance, "no such recording, utterance left out")
+        if audio is None:
             continue
-        if utterance.alignment is not None and not os.path.isfile(utterance.alignment):
-            where = _place(utterance.alignment, utterance, root)
-            missing.append(Dropped(where, "no such alignment, utterance kept without"))
-            utterance = replace(utterance, alignment=None)
+        alignment = utterance.alignment and found(
+            utterance.alignment, utterance, "no such alignment, utterance kept without"
+        )
+        if (audio, alignment) != (utterance.audio, utterance.alignment):
+            utterance = replace(utterance, audio=audio, alignment=alignment)
         kept.append(utterance)
-    return kept, missing
+    return kept, missing, _respelled_note(respelled, root)
+
+
+def _respelled_note(respelled: Mapping[Path, Path], root: Path) -> tuple[str, ...]:
+    if not respelled:
+        return ()
+    path, own = next(iter(respelled.items()))
+    return (
+        f"{len(respelled):,} files are spelled otherwise on disk (upper case or Unicode form) and "
+        f"were found all the same: {inside(path, root)} is {inside(own, root)}.",
+    )
 
 
 def _place(path: Path, utterance: Utterance, root: Path) -> str:
@@ -216,12 +253,16 @@ def _notes(manifest: Manifest, absent: Sequence[str]) -> list[str]:
         notes.append("WARNING: no utterance has a label: this manifest can only be predicted.")
     if len(manifest.labels) == 1:
         notes.append(f"WARNING: one label only ({manifest.labels[0]}): nothing to tell apart.")
-    folded: dict[str, list[str]] = {}
-    for label in manifest.labels:
-        folded.setdefault(label.casefold(), []).append(label)
-    for names in folded.values():
-        if len(names) > 1:
-            notes.append(f"WARNING: the labels {', '.join(names)} differ by upper case alone.")
+    speakers = sorted({u.speaker for u in manifest.utterances})
+    for what, names in (("labels", manifest.labels), ("speakers", speakers)):
+        alike: dict[str, list[str]] = {}
+        for name in names:
+            alike.setdefault(look_alike(name), []).append(name)
+        notes += [
+            f"WARNING: the {what} {', '.join(several)} differ by upper case alone."
+            for several in alike.values()
+            if len(several) > 1
+        ]
     for split in SPLITS if manifest.labels else ():
         held = {u.label for u in manifest.in_split(split)} - {""}
         lacking = [label for label in manifest.labels if label not in held]

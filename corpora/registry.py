@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import gc
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from corpora.errors import CorpusError, ManifestError, did_you_mean
+from corpora.names import is_missing
 from corpora.options import Declared, Options, OptionValue, complete, parse_settings
+from corpora.splits import NAME_SPEAKERS
 from corpora.utterance import Utterance
 
 __all__ = [
@@ -47,6 +50,8 @@ MODULES = (
 )
 
 WIDTH = 100  # columns of the list of corpora
+# Names that are emptied where they say "missing", and what an utterance is without.
+EMPTIED = {"label": "not labelled", "speaker": "of unknown speakers"}
 Read = Callable[[Path, Options], "ReadResult"]
 
 _READERS: dict[str, CorpusReader] = {}
@@ -103,6 +108,7 @@ class CorpusReader:
         licence: as its makers state it.
         source: where to get it.
         needs: what the root folder must hold.
+        speakers: how a user names speakers that are not known, a sentence without its end.
         read: (root, options) to a `ReadResult`; raises `CorpusError` for a wrong root. The options
             it gets are checked and complete.
         options: those it knows, by name.
@@ -115,6 +121,7 @@ class CorpusReader:
     needs: str
     read: Read
     options: Declared = field(default_factory=dict)
+    speakers: str = NAME_SPEAKERS
 
 
 def register(
@@ -125,6 +132,7 @@ def register(
     source: str,
     needs: str,
     options: Declared | None = None,
+    speakers: str = NAME_SPEAKERS,
 ) -> Callable[[Read], Read]:
     """Register the decorated function as the reader of corpus `name`; see `CorpusReader`.
 
@@ -138,7 +146,9 @@ def register(
                 f"corpus '{name}' is registered twice: by {_READERS[name].read.__module__} "
                 f"and by {read.__module__}"
             )
-        _READERS[name] = CorpusReader(name, title, licence, source, needs, read, options or {})
+        _READERS[name] = CorpusReader(
+            name, title, licence, source, needs, read, options or {}, speakers
+        )
         return read
 
     return add
@@ -202,7 +212,7 @@ def corpora_json() -> list[dict[str, Any]]:
 
 
 def parse_options(name: str, settings: Iterable[str]) -> dict[str, OptionValue]:
-    """Read `NAME=VALUE` settings for corpus `name`; true/yes and false/no are switches.
+    """Read `NAME=VALUE` settings for corpus `name`; only those given are returned.
 
     Raises:
         CorpusError: an unknown corpus.
@@ -210,8 +220,8 @@ def parse_options(name: str, settings: Iterable[str]) -> dict[str, OptionValue]:
             that it does not take.
     """
     options = parse_settings(settings)
-    complete(name, find_corpus(name).options, options)
-    return options
+    completed = complete(name, find_corpus(name).options, options)
+    return {option: completed[option] for option in options}
 
 
 def read_corpus(name: str, root: str | Path, options: Options | None = None) -> ReadResult:
@@ -233,9 +243,30 @@ def read_corpus(name: str, root: str | Path, options: Options | None = None) -> 
     if not root.exists():
         raise CorpusError(f"{root} does not exist. `prepare {name}` needs {reader.needs}.")
     with _collector_paused():
-        result = reader.read(root, options)
+        result = _without_missing(reader.read(root, options))
     _refuse_duplicates(result, root)
     return result
+
+
+def _without_missing(result: ReadResult) -> ReadResult:
+    """Empty the names of classes and people that say "missing", and warn of them."""
+    notes = list(result.notes)
+    utterances = result.utterances
+    for what, consequence in EMPTIED.items():
+        empty: dict[str, Any] = {what: ""}
+        counts = Counter(getattr(u, what) for u in utterances)
+        missing = {name for name in counts if is_missing(name)}
+        if missing:
+            utterances = tuple(
+                replace(u, **empty) if getattr(u, what) in missing else u for u in utterances
+            )
+        notes += [
+            f"WARNING: the {what} '{name}' of {counts[name]:,} utterances is read as missing: "
+            f"they are {consequence}. If it is a {what}, give it another name."
+            for name in sorted(missing)
+        ]
+    labels = tuple(label for label in result.labels if not is_missing(label))
+    return replace(result, utterances=utterances, labels=labels, notes=tuple(notes))
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from corpora.arrangement import Arrangement, Wish, arrange, folded
 from corpora.errors import ConfigError
 from corpora.files import write_bytes
 from corpora.folds import FEWEST, divide, folds_by, folds_of_count
-from corpora.manifest import Manifest, read_manifest, write_manifest
+from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.tool_report import ToolReport, report_on
 
 MOST_FOLDS = 200  # leave-one-speaker-out beyond this is a mistake, not a plan
 
 
-def split(path: Path, out: Path, *, wish: Wish, folds: str = "") -> ToolReport:
+def split(
+    path: Path, out: Path, *, wish: Wish, folds: str = "", replace_other: bool = False
+) -> ToolReport:
     """Write a manifest again with new splits.
 
     Args:
@@ -26,6 +28,7 @@ def split(path: Path, out: Path, *, wish: Wish, folds: str = "") -> ToolReport:
         wish: seed, test fold and balance.
         folds: `loso` (one fold a speaker), `session`, a number of folds of whole speakers, or ""
             for train, dev and test alone.
+        replace_other: `out` may be the manifest of another corpus.
 
     Raises:
         ConfigError: another word for folds, or a fold that there is not.
@@ -33,6 +36,8 @@ def split(path: Path, out: Path, *, wish: Wish, folds: str = "") -> ToolReport:
         MissingStepError: there is no such manifest.
     """
     manifest = read_manifest(path)
+    if not replace_other:
+        keep_others(out, manifest.utterances)
     bare = [replace(u, split="", fold="") for u in manifest.utterances]
     if folds:
         if wish.max_imbalance is not None or wish.balanced_dev:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from corpora.errors import ManifestError
+from corpora.names import is_missing
 from corpora.utterance import SEXES, SPLITS, Utterance
 
 # Column names, in the order in which a manifest is written.
@@ -59,13 +60,13 @@ def table_rows(
 
 
 def number(cells: Mapping[str, str], column: str) -> float | None:
-    """Return the cell as a number, None where it is empty.
+    """Return the cell as a number, None where it is empty or says that it is missing.
 
     Raises:
         ManifestError: it is not a finite number.
     """
     cell = cells.get(column)
-    if not cell:
+    if not cell or is_missing(cell):
         return None
     try:
         value = float(cell)
@@ -77,12 +78,12 @@ def number(cells: Mapping[str, str], column: str) -> float | None:
 
 
 def parse_votes(cell: str) -> Mapping[str, float] | None:
-    """Read `label:count;label:count`; an empty cell is None.
+    """Read `label:count;label:count`; a cell that is empty or says so is None.
 
     Raises:
         ManifestError: not of that form, a label twice, or no positive count.
     """
-    if not cell:
+    if not cell or is_missing(cell):
         return None
     votes: dict[str, float] = {}
     for part in cell.split(";"):
@@ -116,7 +117,8 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
     """Make an utterance of one row.
 
     Args:
-        cells: column name to stripped cell; columns that are absent count as empty.
+        cells: column name to stripped cell; columns that are absent count as empty, and so does
+            `nan`, `None`, `-`, … where it can be no value.
         locate: turns a path as written in the table into an absolute one.
         line: where the row begins in its file.
 
@@ -124,11 +126,16 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
         ManifestError: a cell that cannot be read; the message is the reason alone.
     """
     get = cells.get
+
+    def optional(column: str) -> str:
+        cell = get(column, "")
+        return "" if is_missing(cell) else cell
+
     audio = get("audio")
     if not audio:
         raise ManifestError("audio is empty")
-    alignment = get("alignment")
-    sex = get("sex", "")
+    alignment = optional("alignment")
+    sex = optional("sex")
     return Utterance(
         id=get("id", ""),
         audio=locate(audio),
@@ -138,7 +145,7 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
         text=get("text", ""),
         text_source=get("text_source", ""),
         speaker=get("speaker", ""),
-        split=get("split", ""),
+        split=optional("split"),
         fold=get("fold", ""),
         session=get("session", ""),
         sex=SEX_SPELLINGS.get(sex.lower(), sex),

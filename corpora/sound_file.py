@@ -24,6 +24,7 @@ from corpora.files import is_lfs_pointer
 from corpora.flac_frames import flac_frames, flac_streams, with_total
 from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
 from corpora.ogg_pages import ogg_pages
+from corpora.tree import Spellings
 
 #: Sampling rates taken: telephone speech up to studio masters; others are damaged headers.
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
@@ -55,11 +56,19 @@ _ADDED = 2 * 1152 + 1105
 _CONVERT = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
 
 
-def unopenable(path: Path) -> str:
-    """Why a file cannot be opened, and what to do; "" where it can."""
+def unopenable(path: Path, spellings: Spellings | None = None) -> str:
+    """Why a file cannot be opened, and what to do; "" where it can.
+
+    Args:
+        path: the file.
+        spellings: the same for many files, so that their folder is listed once.
+    """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
+        alike = ", ".join(map(str, (spellings or Spellings()).of(path.absolute())))
+        if alike:
+            return f"no such file; in upper case or Unicode form alone differs {alike}."
         return "no such file. Check the manifest's audio column."
     except ValueError as error:  # such as a NUL in it
         return f"is no name of a file ({error}). Check the manifest's audio column."

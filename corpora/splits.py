@@ -37,6 +37,8 @@ MAX_PASSES = 20
 CHUNK = 3**10  # assignments weighed at once: 50 MB
 NO_LABEL, NO_UTTERANCE = 1e3, 1e6
 TIE = 1e-9
+# What mends unknown speakers where there is a table.
+NAME_SPEAKERS = "Fill a column speaker"
 
 Matrix = NDArray[np.float64]
 
@@ -65,7 +67,7 @@ class _Goal:
 
 
 def assign_splits(
-    utterances: Sequence[Utterance], *, seed: int = 0
+    utterances: Sequence[Utterance], *, seed: int = 0, mend: str = NAME_SPEAKERS
 ) -> tuple[tuple[Utterance, ...], tuple[str, ...]]:
     """Give every labelled utterance a split, no known speaker standing in two.
 
@@ -73,6 +75,7 @@ def assign_splits(
         utterances: whatever splits they have is replaced.
         seed: chooses among equally good assignments up to 12 speakers, and the order of the
             search above. The same seed gives the same splits.
+        mend: what the user can do where speakers are not known.
 
     Returns:
         The utterances in the same order, and notes that the user should read.
@@ -86,8 +89,8 @@ def assign_splits(
         raise ManifestError(
             f"Splits in which no speaker stands twice need at least {len(SPLITS)} speakers with "
             f"labelled utterances; found {len(members)}{f' ({names})' if names else ''}. "
-            "Add a column split with train, dev and test, or a column speaker that tells more "
-            "speakers apart."
+            f"{mend}, so that more speakers are told apart, or bring splits of your own (train, "
+            "dev and test)."
         )
     counts, goal = _columns(utterances, members)
     rng = np.random.default_rng(seed)
@@ -97,7 +100,7 @@ def assign_splits(
     for group, home in zip(members, placed, strict=True):
         split.update(dict.fromkeys(group, SPLITS[home]))
     made = tuple(replace(u, split=split[i]) for i, u in enumerate(utterances))
-    return made, _unknown_note(unknown, sum(map(len, members)))
+    return made, _unknown_note(unknown, sum(map(len, members)), mend)
 
 
 def speaker_groups(utterances: Sequence[Utterance]) -> tuple[list[list[int]], int]:
@@ -137,13 +140,13 @@ def speaker_groups(utterances: Sequence[Utterance]) -> tuple[list[list[int]], in
     return list(members.values()), unknown
 
 
-def _unknown_note(unknown: int, total: int) -> tuple[str, ...]:
+def _unknown_note(unknown: int, total: int, mend: str) -> tuple[str, ...]:
     if not unknown:
         return ()
     return (
         f"WARNING: the speaker of {unknown} of {total} labelled utterances is not known. Each of "
         "their recordings counts as a speaker of its own, so one person may stand in two splits "
-        "and scores may come out too high. A speaker column mends that.",
+        f"and scores may come out too high. {mend}.",
     )
 
 

@@ -1,31 +1,49 @@
 """Any corpus that comes as a table: a CSV or TSV with at least the columns `audio` and `label`.
 
 Further columns are taken by their names in `corpora.rows.COLUMNS` (speaker, split, text, start,
-end, …; upper or lower case), all others are ignored. Paths are relative to the table's folder.
-A row that cannot be used is left out with its line and reason; the rest is kept.
+end, …; upper or lower case); all others are named, and what they may mean. Paths are relative to
+the table's folder. A row that cannot be used is left out with its line and reason; the rest is
+kept.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpora.delimited import encoding_of
-from corpora.errors import CorpusError, ManifestError
+from corpora.errors import ConfigError, CorpusError, ManifestError
 from corpora.ids import ids_of_paths
-from corpora.options import ALLOW_OUTSIDE, SHARED_SPEAKERS, Options
+from corpora.names import MISSING_TEXTS, is_missing, plain_name, splits_named, splits_note
+from corpora.options import (
+    ALLOW_OUTSIDE,
+    CORPUS,
+    LANGUAGE,
+    SHARED_SPEAKERS,
+    Option,
+    Options,
+)
 from corpora.registry import Dropped, ReadResult, register
 from corpora.rows import COLUMNS, row_problem, table_rows, to_utterance
+from corpora.table_columns import NEEDED, known_columns, meaning, parse_columns
 from corpora.tree import locator, wrong_root
-from corpora.utterance import SEXES, SPLIT_SPELLINGS, Utterance
+from corpora.utterance import SEXES, Utterance
 
-NEEDED = ("audio", "label")
 DELIMITERS = ",;\t|"
+# Columns in which `nan`, `None`, `-`, … is an empty cell. In numbers it is one anyway, and of
+# labels and speakers the user is warned (`corpora.registry`).
+EMPTIED = ("id", "audio", "fold", "session", "language", "corpus")
+# Excel's first line that names the delimiter.
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class _Table:
-    header: list[str]  # lower case
+    header: list[str]  # a column of `COLUMNS`, or "" for one that is not used
     rows: list[tuple[int, list[str]]]
     notes: tuple[str, ...]
 
@@ -36,42 +54,74 @@ class _Table:
     licence="that of your recordings",
     source="your own",
     needs="a CSV or TSV file, or a folder with exactly one, with the columns audio and label",
-    options={"allow_outside": ALLOW_OUTSIDE, "shared_speakers": SHARED_SPEAKERS},
+    options={
+        "allow_outside": ALLOW_OUTSIDE,
+        "shared_speakers": SHARED_SPEAKERS,
+        "column": Option("audio=path takes the column path as audio; several by commas"),
+        "corpus": CORPUS,
+        "language": LANGUAGE,
+        "encoding": Option("of the table, where it is not UTF-8, such as gb18030 or shift_jis"),
+    },
 )
 def read_csv(root: Path, options: Options) -> ReadResult:
     """Read the table `root`, or the only one in the folder `root`."""
-    result = read_table(_find_table(root), allow_outside=options["allow_outside"] is True)
+    result = read_table(
+        _find_table(root),
+        allow_outside=options["allow_outside"] is True,
+        corpus=str(options["corpus"]),
+        language=str(options["language"]),
+        columns=parse_columns(str(options["column"])),
+        encoding=str(options["encoding"]),
+    )
     return replace(result, shared_speakers=options["shared_speakers"] is True)
 
 
-def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> ReadResult:
+def read_table(
+    path: Path,
+    *,
+    allow_outside: bool = False,
+    corpus: str = "",
+    language: str = "",
+    columns: Mapping[str, str] | None = None,
+    encoding: str = "",
+) -> ReadResult:
     """Read one table.
 
     Args:
         path: the table, absolute; its folder is where its paths start.
         allow_outside: accept paths that lead out of that folder.
         corpus: the corpus name of rows that name none; by default the folder's name.
+        language: that of rows that name none.
+        columns: the table's own names of columns, by those in `corpora.rows.COLUMNS`.
+        encoding: of the text; "" is found out.
 
     Raises:
         CorpusError: it cannot be read as a table, lacks a column, or no row can be used.
+        ConfigError: `columns` names one that there is not, or there is no such encoding.
     """
-    table = _load(path)
+    table = _load(path, columns or {}, encoding)
     locate = locator(path.parent, path.parent, allow_outside=allow_outside)
     utterances: list[Utterance] = []
     written: list[str] = []  # the audio cell of each utterance, for ids
     dropped: list[Dropped] = []
     sexes: set[str] = set()
+    own_ids = "id" in table.header
+    place = table.header.index("split") if "split" in table.header else None
+    splits = {} if place is None else splits_named(_cells(table, place))
     for line, row in table.rows:
-        cells = dict(zip(table.header, row, strict=False))
-        name = f" (utterance '{cells['id']}')" if cells.get("id") else ""
+        cells = dict.fromkeys(COLUMNS, "") | dict(zip(table.header, row, strict=False))
+        cells |= {column: "" for column in EMPTIED if is_missing(cells[column])}
+        if cells["text"].lower() in MISSING_TEXTS:
+            cells["text"] = ""
+        name = f" (utterance '{cells['id']}')" if cells["id"] else ""
         try:
             if len(row) != len(table.header):
                 raise ManifestError(f"{len(row)} cells where the header has {len(table.header)}")
             # Without an id column ids are made from all rows' paths below; a row stands alone here.
-            cells["id"] = cells["id"] if "id" in table.header else cells["audio"]
-            cells["corpus"] = cells.get("corpus") or corpus or path.parent.name
-            split = cells.get("split", "")
-            cells["split"] = SPLIT_SPELLINGS.get(split.lower(), split)
+            cells["id"] = cells["id"] if own_ids else cells["audio"]
+            cells["corpus"] = cells["corpus"] or corpus or path.parent.name
+            cells["language"] = cells["language"] or language
+            cells["split"] = splits.get(cells["split"], cells["split"])
             utterance = to_utterance(cells, locate, line)
             if utterance.sex not in ("", *SEXES):
                 sexes.add(utterance.sex)
@@ -87,10 +137,10 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
     if not utterances:
         first = f", the first: {dropped[0].where}: {dropped[0].reason}" if dropped else ""
         raise CorpusError(f"{path} has no row that can be used ({len(dropped)} left out{first}).")
-    if "id" not in table.header:
+    if not own_ids:
         ids = ids_of_paths(written, utterances)
         utterances = [replace(u, id=name) for u, name in zip(utterances, ids, strict=True)]
-    notes = list(table.notes)
+    notes = [*table.notes, *splits_note(splits), *_missing_texts(table)]
     if sexes:
         notes.append(
             f"sex {', '.join(sorted(sexes))} is read as not known; known are {' and '.join(SEXES)}."
@@ -102,6 +152,22 @@ def read_table(path: Path, *, allow_outside: bool = False, corpus: str = "") -> 
         notes=tuple(notes),
         tables=(path,),
     )
+
+
+def _cells(table: _Table, place: int) -> list[str]:
+    """Return a column of the rows that are whole."""
+    return [row[place] for _, row in table.rows if len(row) == len(table.header)]
+
+
+def _missing_texts(table: _Table) -> list[str]:
+    if "text" not in table.header:
+        return []
+    texts = Counter(_cells(table, table.header.index("text")))
+    return [
+        f"The text '{text}' of {count:,} rows is read as empty."
+        for text, count in texts.items()
+        if text.lower() in MISSING_TEXTS
+    ]
 
 
 def _find_table(root: Path) -> Path:
@@ -120,12 +186,17 @@ def _find_table(root: Path) -> Path:
     return found[0]
 
 
-def _load(path: Path) -> _Table:
-    encoding = encoding_of(path)
-    text = path.read_bytes().decode(encoding)
-    notes = () if encoding == "utf-8-sig" else (f"{path.name} is not UTF-8: read as {encoding}.",)
+def _load(path: Path, columns: Mapping[str, str], encoding: str) -> _Table:
+    text, notes = _text_of(path, encoding)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(DELIMITERS, key=lambda mark: _header_score(first, mark))
+    told = SEPARATOR_LINE.fullmatch(first.strip(" \ufeff"))
+    if told:
+        # An empty line stands in its place, so that lines keep their numbers.
+        text = text.replace(first, "", 1)
+        delimiter = told[1]
+    else:
+        wanted = {*NEEDED, *columns.values()}
+        delimiter = max(DELIMITERS, key=lambda mark: _header_score(first, mark, wanted))
     try:
         rows = list(table_rows(text, str(path), delimiter))
     except ManifestError as error:
@@ -136,23 +207,41 @@ def _load(path: Path) -> _Table:
         notes = (*notes, f"{path.name}: quotation marks are read as text, since they do not pair.")
     if not rows:
         raise CorpusError(f"{path} is empty. Expected a header with {' and '.join(NEEDED)}.")
-    header = [name.lower() for name in rows[0][1]]
-    missing = [name for name in NEEDED if name not in header]
-    twice = sorted({name for name in header if name in COLUMNS and header.count(name) > 1})
-    if missing or twice:
-        wrong = (
-            f"no column {' and no column '.join(missing)}" if missing else f"two columns {twice[0]}"
-        )
-        raise CorpusError(
-            f"{path} has {wrong}. Columns found: {', '.join(rows[0][1])}. "
-            "Name them audio (path of the recording) and label (the emotion)."
-        )
+    found = [plain_name(name) for name in rows[0][1]]
+    header = known_columns(path, found, columns)
     if len(rows) == 1:
         raise CorpusError(f"{path} has a header, but it has no rows. Add one for each recording.")
+    unused = [name for name, column in zip(found, header, strict=True) if name and not column]
+    if unused:
+        listed = ", ".join(name + meaning(name, header) for name in unused)
+        notes = (*notes, f"Columns not used: {listed}.")
     return _Table(header, rows[1:], notes)
 
 
-def _header_score(line: str, delimiter: str) -> tuple[int, int]:
-    """Rank a delimiter by the needed columns it yields, then by how many it yields."""
-    names = [name.strip(' "').lower() for name in line.split(delimiter)]
-    return sum(name in names for name in NEEDED), len(names)
+def _text_of(path: Path, encoding: str) -> tuple[str, tuple[str, ...]]:
+    """Return the table's text, and a note on an encoding that had to be found out."""
+    if encoding:
+        try:
+            codecs.lookup(encoding)
+            return path.read_bytes().decode(encoding), ()
+        except LookupError as error:
+            raise ConfigError(
+                f"there is no encoding '{encoding}'. Usual ones: utf-8, cp1252, cp949, gb18030, "
+                "shift_jis, cp1251."
+            ) from error
+        except UnicodeError as error:
+            raise CorpusError(f"{path} is not text in {encoding} ({error}).") from error
+    encoding = encoding_of(path)
+    if encoding == "utf-8-sig":
+        return path.read_bytes().decode(encoding), ()
+    note = (
+        f"{path.name} is not UTF-8: read as {encoding}. Where names look wrong, tell its own "
+        "(--set encoding=…)."
+    )
+    return path.read_bytes().decode(encoding), (note,)
+
+
+def _header_score(line: str, delimiter: str, wanted: set[str]) -> tuple[int, int]:
+    """Rank a delimiter by the wanted columns it yields, then by how many it yields."""
+    names = [plain_name(name.strip(' "')).lower() for name in line.split(delimiter)]
+    return sum(name in wanted for name in names), len(names)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-UTF8_OR_WINDOWS = ("utf-8-sig", "cp1252")
+from corpora.encodings import UTF8_OR_WINDOWS, told_by_bytes
+
 BYTES = 1 << 16  # read at once; nearly every transcript is shorter
 
 
@@ -29,6 +30,7 @@ def read_transcript(path: str | Path, encodings: Sequence[str] = UTF8_OR_WINDOWS
             data += chunk
     finally:
         os.close(descriptor)
+    encodings = told_by_bytes(data, encodings)
     for encoding in encodings:
         try:
             return " ".join(data.decode(encoding).split())

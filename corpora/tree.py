@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from corpora.errors import CorpusError, ManifestError
+from corpora.names import look_alike
 
 
 def files_below(root: Path, suffix: str) -> Iterator[Path]:
@@ -36,6 +37,37 @@ def inside(path: Path, root: Path) -> str:
 def names_in(folder: Path) -> frozenset[str]:
     """Return the names in a folder, none where it is absent: one listing, no look at each file."""
     return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+
+
+class Spellings:
+    """Files whose path is written otherwise than on disk: in upper case or in Unicode form alone.
+
+    A table made on another system says `A.WAV` or a composed é; each folder is listed once.
+    """
+
+    def __init__(self) -> None:
+        """Start with no folder listed."""
+        self._listed: dict[Path, dict[str, list[str]]] = {}
+
+    def of(self, path: Path) -> list[Path]:
+        """Return the paths on disk that differ from an absolute `path` in spelling alone."""
+        known = path
+        while not os.path.isdir(known):
+            known = known.parent
+        found = [known]
+        for name in path.relative_to(known).parts:
+            key = look_alike(name)
+            found = [one / own for one in found for own in self._names(one).get(key, ())]
+        return found
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        """Return the names in a folder by what look-alikes share."""
+        if folder not in self._listed:
+            names: dict[str, list[str]] = {}
+            for name in sorted(names_in(folder)):
+                names.setdefault(look_alike(name), []).append(name)
+            self._listed[folder] = names
+        return self._listed[folder]
 
 
 def locator(folder: Path, fence: Path, *, allow_outside: bool = False) -> Callable[[str], Path]:

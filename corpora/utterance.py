@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
+
+from corpora.names import is_plain, is_unknown, plain_name
 
 SPLITS = ("train", "dev", "test")
 # In place of a split's name: every utterance, those in no split too.
 ALL = "all"
 SEXES = ("female", "male")
-# How corpora name their splits, in lower case.
-SPLIT_SPELLINGS = {
-    "train": "train", "training": "train",
-    "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
-# How corpora write "nobody knows who spoke" (MSP-Podcast: "Unknown"), in lower case.
-UNKNOWN_SPEAKERS = frozenset({"", "unknown"})
+# What tells utterances, people and classes apart. Paths and texts stay as they are written.
+NAMES = ("id", "label", "speaker", "split", "fold", "session", "sex", "language", "corpus")
+_names = attrgetter(*NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled stretch of speech.
+    """One labelled stretch of speech; its names are kept as `corpora.names.plain_name` has them.
 
     Attributes:
         id: unique within its manifest.
@@ -33,7 +30,7 @@ class Utterance:
         end: where it ends, seconds; None is the file's own end.
         text: what is said; "" is an empty text, which is encoded as its special tokens.
         text_source: who wrote the text: "" is the corpus (or a person), else the recogniser's name.
-        speaker: "" (or "Unknown") is not known, and never counts as one speaker.
+        speaker: "" (or "Unknown", "nan", …) is not known, and never counts as one speaker.
         split: train, dev or test; "" is not used.
         fold: the fold of a cross-validation protocol.
         session: the recording session, where the corpus has such.
@@ -69,6 +66,18 @@ class Utterance:
     votes: Mapping[str, float] | None = field(default=None, hash=False)
     line: int = field(default=0, compare=False)
 
+    def __post_init__(self) -> None:
+        """Give every name its one spelling, whoever made the utterance and of whatever."""
+        together = "".join(_names(self))
+        if not is_plain(together):  # one look at most utterances, of which a corpus has 270,000
+            for attribute in NAMES:
+                object.__setattr__(self, attribute, plain_name(getattr(self, attribute)))
+        if self.votes and not all(map(is_plain, self.votes)):
+            votes: dict[str, float] = {}
+            for label, count in self.votes.items():
+                votes[plain_name(label)] = votes.get(plain_name(label), 0.0) + count
+            object.__setattr__(self, "votes", votes)
+
 
 def split_name(split: str) -> str:
     """Return what a split is called in a sentence: `the test split`, `the whole manifest`."""
@@ -77,6 +86,6 @@ def split_name(split: str) -> str:
 
 def speaker_key(utterance: Utterance) -> tuple[str, str] | None:
     """Return what tells speakers apart, (corpus, speaker), or None where the speaker is unknown."""
-    if utterance.speaker.strip().lower() in UNKNOWN_SPEAKERS:
+    if is_unknown(utterance.speaker):
         return None
     return utterance.corpus, utterance.speaker

@@ -1,27 +1,30 @@
 """Words and phones of an utterance from its TextGrid, put on the audio frames.
 
-TextGrids as the Montreal Forced Aligner, Praat or this project write them, long or short format;
-tiers are found by name. Needs praatio (extra `explain`).
+TextGrids as the Montreal Forced Aligner, MAUS, SPPAS, Praat or this project write them, long or
+short format; tiers are found by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from corpora.errors import MissingExtraError
-from corpora.textgrid import Interval
+from corpora.checks import ROUNDING
+from corpora.names import look_alike
+from corpora.recordings import read_header
+from corpora.textgrid import Interval, TextGrid, Tier, read_textgrid
 from corpora.utterance import Utterance
 from explain.ragged import Floats, Ints
 from explain.subject import Subject
 
-# In lower case. MFA names tiers of several speakers "speaker - phones".
-PHONE_TIERS = ("phones", "phone", "phonemes", "segments", "mau", "lablaut")
-WORD_TIERS = ("words", "word", "ort", "ort-mau", "orthography")
+# In lower case, the first that there is. MFA names tiers of several speakers "speaker - phones".
+PHONE_TIERS = ("phones", "phone", "phonemes", "phonalign", "segments", "mau", "lablaut")
+WORD_TIERS = ("words", "word", "tokensalign", "tokenalign", "ort-mau", "ort", "orthography")
 # A recording may be cut by a few milliseconds on its way to an aligner.
 END_TOLERANCE = 0.1
 
@@ -52,51 +55,69 @@ class Aligned:
         return sum(a is not None for a in self.alignments)
 
 
-def has_praatio() -> bool:
-    """Whether TextGrids can be read."""
-    return find_spec("praatio") is not None
-
-
-def read_alignment(path: Path) -> Alignment:
+def read_alignment(path: Path, speaker: str = "") -> Alignment:
     """Read a TextGrid.
 
+    Args:
+        path: the file.
+        speaker: whose tiers are taken where several speakers have some.
+
     Raises:
-        MissingExtraError: praatio is not installed.
-        ValueError: the file is no TextGrid, or has neither a tier of words nor one of phones.
+        ValueError: the file is no TextGrid, has neither a tier of words nor one of phones, or it is
+            not clear whose are the speaker's.
         OSError: it cannot be read.
     """
-    if not has_praatio():
-        raise MissingExtraError(
-            "TextGrids need praatio, which is not installed: pip install 'emopool[explain]'."
-        )
-    from praatio import textgrid
-    from praatio.utilities.errors import PraatioException
+    return _alignment(read_textgrid(path), path, speaker)
 
-    try:
-        grid = textgrid.openTextgrid(
-            str(path), includeEmptyIntervals=False, duplicateNamesMode="rename"
-        )
-    except (PraatioException, IndexError, KeyError, AssertionError) as error:
-        raise ValueError(f"{path} is not a TextGrid that can be read ({error})") from error
-    found: dict[str, tuple[Interval, ...]] = {}
-    for kind, names in (("words", WORD_TIERS), ("phones", PHONE_TIERS)):
-        tier = next((n for n in grid.tierNames if _tier_kind(n) in names), None)
-        entries = () if tier is None else grid.getTier(tier).entries
-        found[kind] = tuple(
-            Interval(float(e[0]), float(e[1]), str(e[2]).strip()) for e in entries if len(e) == 3
-        )
-        if tier is None:
-            found.pop(kind)
-    if not found:
+
+def _alignment(grid: TextGrid, path: Path, speaker: str) -> Alignment:
+    """Return the words and phones of a TextGrid."""
+    words, phones = (
+        _said_by(_tiers(grid, kinds), path, speaker) for kinds in (WORD_TIERS, PHONE_TIERS)
+    )
+    if words is None and phones is None:
+        names = ", ".join(tier.name for tier in grid.tiers)
         raise ValueError(
-            f"{path} has the tiers {', '.join(grid.tierNames) or 'none'}; expected one named "
-            f"{' or '.join(('words', 'phones'))}"
+            f"{path} has the tiers {names or 'none'}; expected one named words or phones"
         )
-    return Alignment(found.get("words", ()), found.get("phones", ()))
+    return Alignment(_spoken(words), _spoken(phones))
 
 
-def _tier_kind(name: str) -> str:
-    return name.rsplit(" - ", 1)[-1].strip().lower()
+def _tiers(grid: TextGrid, kinds: Sequence[str]) -> dict[str, Tier]:
+    """Return the tiers of the first of these kinds that there is, by speaker ("": not named)."""
+    by_kind: dict[str, dict[str, Tier]] = {}
+    for tier in grid.tiers:
+        speaker, _, kind = tier.name.rpartition(" - ")
+        own = by_kind.setdefault(kind.strip().lower(), {})
+        own.setdefault(look_alike(speaker), tier)
+    return next((by_kind[kind] for kind in kinds if kind in by_kind), {})
+
+
+def _said_by(tiers: Mapping[str, Tier], path: Path, speaker: str) -> Tier | None:
+    """Return the tier of a speaker, or the only one that says something."""
+    if len(tiers) < 2:
+        return next(iter(tiers.values()), None)
+    own = tiers.get(look_alike(speaker)) if speaker else None
+    speaking = [tier for tier in tiers.values() if any(one.label for one in tier.intervals)]
+    if own is None and len(speaking) > 1:
+        names = ", ".join(tier.name for tier in speaking)
+        whose = f"none is of speaker '{speaker}'" if speaker else "the speaker is not known"
+        raise ValueError(f"{path} has tiers of several speakers ({names}), and {whose}")
+    return own or next(iter(speaking), None)
+
+
+def _spoken(tier: Tier | None) -> tuple[Interval, ...]:
+    """Return what is said, in order: intervals that overlap end where the next one starts.
+
+    What has no length is left out: aligners leave such marks of silence.
+    """
+    said = [one for one in (tier.intervals if tier else ()) if one.label and one.end > one.start]
+    starts = [one.start for one in said] + [math.inf]
+    return tuple(
+        Interval(one.start, min(one.end, following), one.label)
+        for one, following in zip(said, starts[1:], strict=True)
+        if following > one.start
+    )
 
 
 def read_alignments(utterances: Sequence[Utterance]) -> Aligned:
@@ -106,20 +127,18 @@ def read_alignments(utterances: Sequence[Utterance]) -> Aligned:
     if bare == len(utterances):
         problems.append("No utterance has a TextGrid (manifest column `alignment`).")
         return Aligned((None,) * len(utterances), tuple(problems))
-    if not has_praatio():
-        problems.append(
-            "TextGrids were not read: praatio is not installed (pip install 'emopool[explain]')."
-        )
-        return Aligned((None,) * len(utterances), tuple(problems))
     if bare:
         problems.append(f"Without a TextGrid: {bare:,} of {len(utterances):,} utterances.")
     broken: list[str] = []
+    overlapping = 0
     alignments: list[Alignment | None] = []
     for u in utterances:
         alignment = None
         if u.alignment is not None:
             try:
-                alignment = _within(read_alignment(u.alignment), u)
+                grid = read_textgrid(u.alignment)
+                alignment = _within(_alignment(grid, u.alignment, u.speaker), grid, u)
+                overlapping += _overlaps(grid)
             except (ValueError, OSError) as error:
                 broken.append(f"{u.id}: {error}")
         alignments.append(alignment)
@@ -127,22 +146,55 @@ def read_alignments(utterances: Sequence[Utterance]) -> Aligned:
         problems.append(
             f"TextGrids that cannot be used: {len(broken):,}. First: {broken[0].rstrip('.')}."
         )
+    if overlapping:
+        problems.append(
+            f"Words or phones overlap in {overlapping:,} TextGrids: the earlier one ends where the "
+            "later one starts."
+        )
     return Aligned(tuple(alignments), tuple(problems))
 
 
-def _within(alignment: Alignment, utterance: Utterance) -> Alignment:
-    """Times from the start of the utterance, where the TextGrid is of the whole recording."""
+def _overlaps(grid: TextGrid) -> bool:
+    """Whether words or phones overlap by more than times are rounded."""
+    return any(
+        one.label and other.label and one.end - other.start > ROUNDING
+        for kinds in (WORD_TIERS, PHONE_TIERS)
+        for tier in _tiers(grid, kinds).values()
+        for one, other in pairwise(tier.intervals)
+    )
+
+
+def _within(alignment: Alignment, grid: TextGrid, utterance: Utterance) -> Alignment:
+    """Times from the start of the utterance, where the TextGrid is of the whole recording.
+
+    Which of the two it is of, its own length tells (not that of its words: a recording may end in
+    silence).
+
+    Raises:
+        ValueError: it is longer than the segment, and ends before it.
+    """
     start, end = utterance.start or 0.0, utterance.end
-    ends = [i.end for i in (*alignment.words, *alignment.phones)]
-    of_segment = end is None or not ends or max(ends) <= end - start + END_TOLERANCE
-    if start <= 0.0 or of_segment:
+    if not start and end is None:
         return alignment
+    recording = read_header(utterance.audio).seconds  # 0 where it cannot be read
+    if end is None and not recording:
+        return alignment
+    end = recording if end is None else end
+    off = abs(grid.end - (end - start))
+    of_recording = recording and abs(grid.end - recording) < off
+    if start and grid.end <= end - start + END_TOLERANCE and not of_recording:
+        return alignment
+    if grid.end < end - END_TOLERANCE:
+        raise ValueError(
+            f"{utterance.alignment} is {grid.end:g} s long: too long for the segment ({start:g} to "
+            f"{end:g} s), too short for its recording"
+        )
 
     def moved(intervals: tuple[Interval, ...]) -> tuple[Interval, ...]:
         return tuple(
             Interval(max(i.start - start, 0.0), i.end - start, i.label)
             for i in intervals
-            if i.end > start and (end is None or i.start < end)
+            if i.end > start and i.start < end
         )
 
     return Alignment(moved(alignment.words), moved(alignment.phones))

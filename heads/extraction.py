@@ -25,7 +25,7 @@ from cache.inputs import utterance_keys
 from cache.store.locks import exclusive_lock
 from cache.store.scratch import scratch_folder, withdraw
 from corpora.errors import CacheError, ManifestError, UnreadableLayersError
-from corpora.manifest import Manifest, Utterance
+from corpora.manifest import Manifest, Utterance, speaker_key
 from corpora.work import Work
 from heads.layer_choice import (
     LayerChoice,
@@ -264,7 +264,7 @@ class _Chooser:
             return np.concatenate([mean.numpy(), deviation.numpy()], axis=1)
 
         scores, folds, chance = rank_layers(layers, vectors, usable, title=title)
-        speakers = {(u.corpus, u.speaker) for u in usable if u.speaker}
+        speakers = {speaker_key(u) for u in usable} - {None}
         return LayerChoice(
             kind=kind,
             encoder=source.encoder,

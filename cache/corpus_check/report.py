@@ -82,9 +82,11 @@ class CorpusCheck:
         durations: by split, and for `all`.
         formats: recordings by sampling rate and channels.
         heard: None where recordings were not opened.
+        unheard: utterances whose sound could not be compared: it was not read.
         duplicates: groups of utterances with the same sound.
         sentences: of train that dev and test say too.
-        speakers_in_two_splits: how many.
+        known_speakers: how many there are.
+        speakers_in_two_splits: how many of them.
         histograms: of frames, for the modalities where they are known.
         problems: what has to be mended.
         notes: what the user should know.
@@ -96,8 +98,10 @@ class CorpusCheck:
     durations: Mapping[str, Durations]
     formats: Mapping[str, int]
     heard: Heard | None
+    unheard: int
     duplicates: tuple[tuple[Utterance, ...], ...]
     sentences: SharedSentences
+    known_speakers: int
     speakers_in_two_splits: int
     histograms: tuple[Histogram, ...]
     problems: tuple[str, ...]
@@ -118,11 +122,13 @@ class CorpusCheck:
             "durations": {split: asdict(found) for split, found in self.durations.items()},
             "formats": dict(self.formats),
             "heard": None if self.heard is None else asdict(self.heard),
+            "unheard": self.unheard,
             "duplicates": [
                 [{"id": u.id, "label": u.label, "split": u.split} for u in group]
                 for group in self.duplicates
             ],
             "shared_sentences": asdict(self.sentences),
+            "known_speakers": self.known_speakers,
             "speakers_in_two_splits": self.speakers_in_two_splits,
             "histograms": [found.to_json() for found in self.histograms],
             "problems": list(self.problems),
@@ -151,8 +157,19 @@ class CorpusCheck:
                 line for text in self.problems[:SHOWN] for line in wrapped(f"  {text}", "    ")
             ]
             lines += _more(len(self.problems))
-        lines += ["", "Nothing has to be mended." if self.ok else "Mend these before you train."]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *self._verdict_lines()])
+
+    def _verdict_lines(self) -> list[str]:
+        if not self.ok:
+            return ["Mend these before you train."]
+        skipped = ["lengths, clipping and silence"] if self.heard is None else []
+        if self.unheard:
+            skipped.append(f"the sound of {self.unheard:,} of {self.utterances:,} utterances")
+        if not skipped:
+            return ["Nothing has to be mended."]
+        return wrapped(
+            f"Nothing has to be mended in what was looked at. Not looked at: {'; '.join(skipped)}."
+        )
 
     def _duration_lines(self) -> list[str]:
         rows = [("seconds", "utterances", "hours", "shortest", *QUANTILES, "longest")]
@@ -189,7 +206,18 @@ class CorpusCheck:
 
     def _duplicate_lines(self) -> list[str]:
         if not self.duplicates:
-            return ["", "No two utterances have the same sound."]
+            if not self.unheard:
+                return ["", "No two utterances have the same sound."]
+            compared = self.utterances - self.unheard
+            return [
+                "",
+                *wrapped(
+                    f"No two of {compared:,} utterances have the same sound; that of "
+                    f"{self.unheard:,} others was not looked at."
+                    if compared
+                    else "Whether utterances have the same sound was not looked at."
+                ),
+            ]
         several = [group for group in self.duplicates if len({u.label for u in group}) > 1]
         lines = [
             "",
@@ -203,13 +231,18 @@ class CorpusCheck:
         return lines + _more(len(self.duplicates))
 
     def _leakage_lines(self) -> list[str]:
-        lines = wrapped(
-            self.sentences.to_text() or "No dev or test utterance shares its sentence with train."
+        apart = (
+            "No dev or test utterance shares its sentence with train."
+            if self.sentences.held
+            else "No dev or test utterance has a text: shared sentences cannot be told."
         )
+        lines = wrapped(self.sentences.to_text() or apart)
         if self.speakers_in_two_splits:
             lines.append(f"Speakers in two splits: {self.speakers_in_two_splits:,}.")
-        else:
+        elif self.known_speakers:
             lines.append("No known speaker stands in two splits.")
+        else:
+            lines.append("No speaker is known: whether one stands in two splits cannot be told.")
         return lines
 
 

@@ -79,8 +79,10 @@ def check_corpus(
             if h.rate
         ),
         heard=_heard(rows, sounds) if audio else None,
+        unheard=unknown,
         duplicates=_duplicates(rows, keys),
         sentences=shared_sentences(rows),
+        known_speakers=len({speaker_key(u) for u in rows} - {None}),
         speakers_in_two_splits=_speakers_in_two_splits(rows),
         histograms=tuple(
             found
@@ -138,9 +140,9 @@ def _duplicates(
 ) -> tuple[tuple[Utterance, ...], ...]:
     groups: dict[str, list[Utterance]] = {}
     for utterance in rows:
-        key = keys[utterance.id].get("audio")
-        if key is not None:
-            groups.setdefault(key, []).append(utterance)
+        # Of a recording that was not read, the same stretch of the same file is the same sound.
+        stretch = f"{utterance.audio} {utterance.start or 0.0} {utterance.end}"
+        groups.setdefault(keys[utterance.id].get("audio", stretch), []).append(utterance)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpora.errors import CacheError, ConfigError, MissingStepError
+from corpora.names import plain_name
 
 SUFFIXES = (".npy", ".pt")
 # What the two readers are known to raise for files that are damaged or something else.
@@ -35,7 +36,7 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix in SUFFIXES and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            name = plain_name(path.relative_to(folder).with_suffix("").as_posix())
             if name in found:
                 raise ConfigError(
                     f"{found[name]} and {path} are both named by the utterance {name}. Remove one."

@@ -30,6 +30,7 @@ from cache.sources import SourceIndex
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest, Utterance
 from corpora.sound_file import unopenable
+from corpora.tree import Spellings
 from corpora.work import Work
 
 # Of a recording that is there but could not be read from its first byte to its last.
@@ -96,8 +97,9 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
     audio_targets = [t for kind in ("audio", "energy", "speech") for t in targets.get(kind, ())]
     text_targets = list(targets.get("text", ()))
     keys = utterance_keys(work, manifest.utterances)
+    spellings = Spellings()
     absent = {
-        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio) or UNREAD}"
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or UNREAD}"
         for u in manifest.utterances
         if "audio" in sources and "audio" not in keys[u.id]
     }

@@ -13,6 +13,7 @@ from cache.transcribing.model_files import WHISPER, WhisperFiles
 from corpora.errors import ConfigError
 from corpora.manifest import Manifest
 from corpora.sound_file import unopenable
+from corpora.tree import Spellings
 from corpora.utterance import ALL, SPLITS, Utterance
 from corpora.work import Work
 
@@ -119,8 +120,9 @@ def make_plan(work: Work, manifest: Manifest, config: TranscribeConfig, journal:
     heard = [u for u in chosen if config.overwrite or u.id not in stays or u.id in compared]
     heard = heard[: config.limit]
     write = [u for u in heard if config.overwrite or u.id not in stays]
+    spellings = Spellings()
     absent = {
-        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio) or 'cannot be read.'}"
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or 'cannot be read.'}"
         for u in heard
         if u.id not in keys
     }

@@ -25,6 +25,7 @@ from cache.encoders.grid import SAMPLE_RATE
 from cache.extracting.config import ExtractConfig
 from cache.extracting.decoding import batches, decode_ahead, where_of
 from corpora.errors import AudioError, ConfigError
+from corpora.names import plain_name
 from corpora.utterance import Utterance
 from finetune.predicting.answers import Answer, AttendedFrame, Prediction, Unusable
 from finetune.predicting.attended import Model, most_attended, moved
@@ -263,7 +264,8 @@ def _unusable(utterance: Utterance, reason: str) -> Unusable:
 
 def _prefix(utterance: Utterance) -> str:
     """What a recording belongs to, for messages: nothing, if it was named by itself."""
-    return "" if Path(utterance.id) == utterance.audio else where_of(utterance)
+    own = Path(plain_name(str(utterance.audio)))  # as ids are spelled
+    return "" if Path(utterance.id) == own else where_of(utterance)
 
 
 def _where(utterance: Utterance) -> str:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.utterance import UNKNOWN_SPEAKERS
+from corpora.names import is_unknown
 from heads.statistics.bootstrap import MIN_CLUSTERS
 
 
 def known_speakers(speakers: Sequence[str]) -> list[str]:
     """The names, "" where a speaker is not known."""
     names = [speaker.strip() for speaker in speakers]
-    return ["" if name.lower() in UNKNOWN_SPEAKERS else name for name in names]
+    return ["" if is_unknown(name) else name for name in names]
 
 
 def judge_clusters(known: Sequence[str]) -> tuple[str, bool]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from cache.audio import audio_seconds, decoder_fields, load_audio
 from corpora.errors import AudioError
+from corpora.sound_file import unopenable
 
 
 def tone(seconds: float, rate: int, frequency: float = 440.0) -> NDArray[np.float64]:
@@ -83,6 +85,15 @@ def test_the_message_names_where_the_file_is_used(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no such file"):
         audio_seconds(tmp_path / "gone.wav")
+
+
+def test_a_missing_recording_names_the_file_that_is_spelled_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "Zoé.WAV"
+    path.write_bytes(b"")
+    apart = tmp_path / unicodedata.normalize("NFD", "zoé.wav")
+    assert unopenable(apart) == (
+        f"no such file; in upper case or Unicode form alone differs {path}."
+    )
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

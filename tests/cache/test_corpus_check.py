@@ -132,6 +132,27 @@ def test_without_audio_no_recording_is_opened(tmp_path: Path, manifest: Manifest
     assert found.heard is None
     assert found.ok
     assert any("content of 6 utterances" in note for note in found.notes)
+    text = " ".join(found.to_text().split())
+    assert "Whether utterances have the same sound was not looked at." in text
+    assert "Not looked at: lengths, clipping and silence; the sound of 6 of 6 utterances." in text
+    assert "Nothing has to be mended." not in text
+
+
+def test_rows_of_one_file_have_the_same_sound_without_looking(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    first = manifest.utterances[0]
+    rows = tuple(replace(u, audio=first.audio, split="train") for u in manifest.utterances[:3])
+    cuts = tuple(replace(u, id=f"{u.id} cut", start=k, end=k + 1) for k, u in enumerate(rows))
+    found = run(tmp_path, replace(manifest, utterances=(*rows, *cuts)), audio=False)
+    assert [[u.id for u in group] for group in found.duplicates] == [["u0", "u1", "u2"]]
+
+
+def test_what_nobody_knows_is_not_called_fine(tmp_path: Path, manifest: Manifest) -> None:
+    bare = tuple(replace(u, text="", speaker="") for u in manifest.utterances)
+    text = run(tmp_path, replace(manifest, utterances=bare)).to_text()
+    assert "No speaker is known" in text
+    assert "No dev or test utterance has a text" in text
 
 
 def test_frames_are_counted_from_lengths_where_nothing_was_extracted(

@@ -103,3 +103,38 @@ def test_labels_are_named_in_one_option_or_in_several() -> None:
 def test_quotation_marks_that_do_not_pair_up_are_refused() -> None:
     with pytest.raises(ConfigError, match="--labels"):
         label_names(('"a,b',))
+
+
+def test_columns_corpus_and_language_are_told_by_options_of_their_own(tmp_path: Path) -> None:
+    rows = ["the file, wav;emotion;who"]
+    for who in ("ann", "bob", "cyd"):
+        write_wav(tmp_path / "c" / f"{who}.wav")
+        rows.append(f"{who}.wav;joy;{who}")
+    (tmp_path / "c" / "t.csv").write_text("\n".join(rows) + "\n")
+    words = ["prepare", "csv", tmp_path / "c", "--work", tmp_path / "w"]
+    assert "--column label=emotion" in run(*words).output
+    words += ["--column", "audio=the file, wav", "--column", "label=Emotion", "--column"]
+    words += ["speaker=who", "--corpus", "mine", "--language", "no"]
+    assert run(*words).exit_code == 0
+    manifest = read_manifest(tmp_path / "w" / "manifest.csv")
+    assert {(u.speaker, u.corpus, u.language) for u in manifest.utterances} == {
+        (who, "mine", "no") for who in ("ann", "bob", "cyd")
+    }
+
+
+def test_another_corpus_is_written_over_only_where_told(corpus: Path, tmp_path: Path) -> None:
+    write_wav(tmp_path / "c" / "joy" / "a.wav")
+    work = ("--work", tmp_path / "w")
+    assert run("prepare", "emodb", corpus, *work).exit_code == 0
+    for number, label in enumerate(("joy", "calm", "sad")):
+        write_wav(tmp_path / "c" / label / f"{number}.wav")
+    refused = run("prepare", "folders", tmp_path / "c", *work)
+    assert refused.exit_code == 1
+    assert "the manifest of another corpus (emodb; " in refused.output
+    assert run("prepare", "folders", tmp_path / "c", *work, "--replace").exit_code == 0
+
+
+def test_an_option_of_another_corpus_is_refused(corpus: Path) -> None:
+    result = run("prepare", "emodb", corpus, "--corpus", "mine")
+    assert result.exit_code == 1
+    assert "corpus 'emodb' has no option 'corpus'" in result.output

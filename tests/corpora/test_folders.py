@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from corpora.errors import CorpusError
+from corpora.prepare import prepare
 from corpora.registry import read_corpus
 from tests.corpora.fixture_trees import folders
 from tests.corpora.tree_parts import write_lines, write_wav
@@ -56,3 +58,74 @@ def test_a_text_in_any_encoding_is_read(tmp_path: Path) -> None:
     write_wav(tmp_path / "calm" / "a.wav")
     write_lines(tmp_path / "calm" / "a.txt", ["Öl  und", "Essig"], "cp1252")
     assert read_corpus("folders", tmp_path).utterances[0].text == "Öl und Essig"
+
+
+def found(root: Path) -> set[tuple[str, str, str]]:
+    utterances = read_corpus("folders", root).utterances
+    return {(u.split, u.label, u.speaker) for u in utterances}
+
+
+@pytest.mark.parametrize("names", [("train", "devel", "test"), ("Train", "valid", "Test1")])
+def test_folders_named_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for label in ("angry", "calm"):
+            write_wav(tmp_path / name / label / "ann" / f"{name}_{label}.wav")
+    write_wav(tmp_path / "extra" / "x.wav")
+    assert found(tmp_path) == {
+        (split, label, "ann") for split in ("train", "dev", "test") for label in ("angry", "calm")
+    }
+    result = read_corpus("folders", tmp_path)
+    assert [(one.where, one.reason) for one in result.dropped] == [
+        ("extra/x.wav", "not in the folder of a split")
+    ]
+    assert "Names of splits" in " ".join(result.notes)
+
+
+def test_splits_may_lie_in_the_folders_of_labels(tmp_path: Path) -> None:
+    for label in ("angry", "calm"):
+        for name in ("train", "eval", "test"):
+            write_wav(tmp_path / label / name / f"{name}_{label}.wav")
+    expected = {(s, label, "") for s in ("train", "dev", "test") for label in ("angry", "calm")}
+    assert found(tmp_path) == expected
+
+
+def test_one_folder_named_like_a_split_among_others_is_refused(tmp_path: Path) -> None:
+    for label in ("angry", "calm", "test"):
+        write_wav(tmp_path / label / "a.wav")
+    with pytest.raises(CorpusError, match=r"holds test, named like a split, beside angry, calm"):
+        read_corpus("folders", tmp_path)
+
+
+def test_a_folder_named_none_is_no_class(tmp_path: Path) -> None:
+    for label in ("angry", "None"):
+        write_wav(tmp_path / label / "a.wav")
+    result = read_corpus("folders", tmp_path)
+    assert result.labels == ("angry",)
+    assert {u.label for u in result.utterances} == {"angry", ""}
+    assert any("the label 'None' of 1 utterances" in note for note in result.notes)
+
+
+def test_names_from_paths_have_one_spelling_and_paths_stay(tmp_path: Path) -> None:
+    apart = unicodedata.normalize("NFD", "José")
+    write_wav(tmp_path / "calm" / "José" / "a.wav")
+    path = write_wav(tmp_path / "calm" / apart / "b.wav")
+    utterances = read_corpus("folders", tmp_path).utterances
+    assert {u.speaker for u in utterances} == {"José"}
+    assert path in {u.audio for u in utterances}
+
+
+def test_how_to_name_speakers_speaks_of_folders(tmp_path: Path) -> None:
+    for label in ("angry", "calm"):
+        for number in range(3):
+            write_wav(tmp_path / "c" / label / f"{number}.wav")
+    report = prepare("folders", tmp_path / "c", tmp_path / "w" / "manifest.csv")
+    told = " ".join(report.notes)
+    assert "Put a folder for each speaker between label and recording" in told
+    assert "column" not in told
+
+
+def test_the_corpus_and_its_language_have_names(tmp_path: Path) -> None:
+    folders(tmp_path)
+    options = {"corpus": "mine", "language": "no"}
+    (utterance, *_) = read_corpus("folders", tmp_path, options).utterances
+    assert (utterance.corpus, utterance.language) == ("mine", "no")

@@ -16,6 +16,7 @@ from corpora.manifest import (
     require_splits,
     write_manifest,
 )
+from corpora.names import plain_name
 
 LABELS = ("neutral", "anger")  # not sorted: the order is the manifest's own
 
@@ -46,7 +47,7 @@ def utterances(draw: st.DrawFn, folder: Path) -> Utterance:
     length = draw(st.none() | st.floats(0.01, 1e3))
     corpus = draw(words)
     return Utterance(
-        id=draw(names),
+        id=draw(names.filter(plain_name)),
         audio=folder / draw(names),
         label=draw(st.sampled_from(("", *LABELS))),
         start=start,
@@ -186,7 +187,6 @@ def test_a_duplicate_id_names_both_lines(tmp_path: Path) -> None:
         ("", "0", "end 0 is not after start 0"),
         ("-1", "1", "start -1 is negative"),
         ("one", "1", "start 'one' is not a number"),
-        ("0", "nan", "end 'nan' is not a number"),
         ("0", "inf", "end 'inf' is not a number"),
     ],
 )

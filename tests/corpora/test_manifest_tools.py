@@ -120,6 +120,18 @@ def test_what_would_be_merged_is_not_overwritten(pair: tuple[Path, Path]) -> Non
         merge(pair, pair[0], NONE)
 
 
+def test_the_manifest_of_another_corpus_is_not_overwritten(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = write(tmp_path, "c", "ann", "bob", "cyd")
+    with pytest.raises(ManifestError, match=r"the manifest of another corpus \(c; 18 rows\)"):
+        merge(pair, other, NONE)
+    with pytest.raises(ManifestError, match=r"--replace"):
+        split(pair[0], other, wish=Wish())
+    merge(pair, other, NONE, replace_other=True)
+    merge(pair, other, NONE)  # its own
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

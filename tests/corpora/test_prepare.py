@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,66 @@ def test_a_recording_that_was_cut_short_is_listed_and_kept(root: Path) -> None:
     assert broken.where == "ann_joy.wav"
     assert "cut short: header says 0.500 s" in broken.reason
     assert len(read_manifest(report.manifest).utterances) == 8
+
+
+def test_files_spelled_otherwise_are_found_and_said(root: Path) -> None:
+    apart = unicodedata.normalize("NFD", "zoé")
+    write_wav(root / "Sub" / f"{apart}.WAV")
+    table(root, "sub/ZOÉ.wav,joy,ann", header=f"{HEADER},alignment", tail=",")
+    lines = (root / "t.csv").read_text("utf-8").replace("joy,ann\n", "joy,ann,\n")
+    (root / "t.csv").write_text(lines, encoding="utf-8")
+    report = run(root)
+    assert not report.missing
+    assert any("1 files are spelled otherwise on disk" in note for note in report.notes)
+    audio = {u.audio for u in read_manifest(report.manifest).utterances}
+    assert root / "Sub" / f"{apart}.WAV" in audio
+
+
+def test_a_path_that_two_files_may_be_is_missing_and_says_so(root: Path) -> None:
+    for name in ("X.wav", "x.WAV"):
+        write_wav(root / name)
+    report = run(table(root, "x.wav,joy,ann"))
+    assert [one.reason for one in report.missing] == [
+        "no such recording, utterance left out; X.wav, x.WAV differ from it in spelling alone"
+    ]
+
+
+def test_the_manifest_of_another_corpus_is_kept(root: Path) -> None:
+    report = run(table(root))
+    before = report.manifest.read_bytes()
+    other = root.parent / "other"
+    other.mkdir()
+    with pytest.raises(ManifestError, match=r"another corpus \(corpus; 8 rows\).*--replace"):
+        prepare("csv", table(other), report.manifest)
+    assert report.manifest.read_bytes() == before
+    prepare("csv", other, report.manifest, replace_other=True)
+    assert read_manifest(report.manifest).corpus == "other"
+
+
+@pytest.mark.parametrize("change", ["name", "place", "labels"])
+def test_the_manifest_of_the_same_corpus_is_written_again(root: Path, change: str) -> None:
+    target = run(table(root)).manifest
+    if change == "place":
+        (root.parent / "moved").mkdir()
+        root = root.rename(root.parent / "moved" / "corpus")
+    options = {"corpus": "another name"} if change == "name" else {}
+    prepare("csv", root, target, options=options, labels=("joy",) if change == "labels" else ())
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\xff", b'id,audio,label\n"a,a.wav,sad\n'])
+def test_what_is_no_manifest_is_not_written_over(root: Path, content: bytes) -> None:
+    table(root)
+    target = root.parent / "work" / "manifest.csv"
+    target.parent.mkdir()
+    target.write_bytes(content)
+    with pytest.raises(ManifestError, match="cannot be read"):
+        run(root)
+    assert target.read_bytes() == content
+
+
+def test_names_that_differ_by_upper_case_alone_are_warned_about(root: Path) -> None:
+    for stem in "xyz":
+        write_wav(root / f"{stem}.wav")
+    report = run(table(root, "x.wav,Joy,ann", "y.wav,joy,Ann", "z.wav,joy,Zoe"))
+    assert "WARNING: the labels Joy, joy differ by upper case alone." in report.notes
+    assert "WARNING: the speakers Ann, ann differ by upper case alone." in report.notes

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from corpora.arrangement import Wish, arrange
 from corpora.command_options import with_defaults
 from corpora.errors import ConfigError, ManifestError
+from corpora.folds import absent_speakers
 from corpora.manifest import Manifest, read_manifest
 from corpora.options import complete
 from corpora.prepare import prepare
@@ -152,6 +153,17 @@ def test_a_test_fold_without_folds_is_refused() -> None:
         arrange(people(["a", "b", "c"]), "c", Wish(test_fold="2"))
 
 
+def test_published_folds_of_all_speakers_are_as_published() -> None:
+    groups = find_protocol("ravdess-6fold").scheme("ravdess").groups
+    rows = people(sorted(actor for group in groups for actor in group))
+    made = arrange(rows, "ravdess", Wish(find_protocol("ravdess-6fold")))
+    assert "as published" in made.how
+    assert not made.notes
+    crema = find_protocol("emo-superb").scheme("cremad").groups
+    assert absent_speakers(people(["1001", "1090"]), crema)[:2] == ["1002", "1003"]
+    assert len(absent_speakers(people(["1001", "1090"]), crema)) == 89
+
+
 def test_folds_and_rows_left_out_do_not_go_together() -> None:
     wish = Wish(find_protocol("emodb-loso"), max_imbalance=2)
     with pytest.raises(ConfigError, match="Take one or the other"):
@@ -176,6 +188,11 @@ def test_prepare_writes_folds_protocol_and_settings(tmp_path: Path) -> None:
     }
     assert manifest.settings["test_fold"] == "4"
     assert "Rows by fold: 1 8, 2 8, 4 8, 5 8." in report.to_text()
+    assert "as published" not in report.to_text()
+    assert any(
+        note.startswith("WARNING: 20 speakers of the published folds have no labelled recording")
+        for note in report.notes
+    )
     assert json.loads(json.dumps(report.to_json()))["protocol"] == "ravdess-6fold"
 
 

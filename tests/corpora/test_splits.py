@@ -147,5 +147,5 @@ def test_unlabelled_utterances_are_not_used() -> None:
 
 
 def test_fewer_than_three_speakers_are_refused_by_name() -> None:
-    with pytest.raises(ManifestError, match=r"found 2 \(ann, bob\).*Add a column split"):
+    with pytest.raises(ManifestError, match=r"found 2 \(ann, bob\).*Fill a column speaker"):
         assign_splits(speech("ann", "joy", 5) + speech("bob", "joy", 5))

@@ -88,7 +88,7 @@ def test_an_open_quotation_mark_in_a_comma_table_names_its_line(tmp_path: Path) 
         ("bad.wav,sad,2,1,", "end 1 is not after start 2"),
         ("bad.wav,sad,-1,1,", "start -1 is negative"),
         ("bad.wav,sad,0,soon,", "end 'soon' is not a number"),
-        ("bad.wav,sad,,,Test2", "split 'Test2' is not one of"),
+        ("bad.wav,sad,,,blind", "split 'blind' is not one of"),
         (",sad,,,", "audio is empty"),
         ("bad.wav,sad", "2 cells where the header has 5"),
         ("../bad.wav,sad,,,", "leads outside"),

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("praatio", reason="praatio is not installed (extra explain)")
-
 from corpora.textgrid import Interval, write_textgrid
 from corpora.utterance import Utterance
 from explain.alignments import frame_intervals, read_alignment, read_alignments
