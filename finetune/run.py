@@ -79,7 +79,14 @@ def run_finetune(
         if scored and leads:
             before = evaluate_head(work, manifest, head=searched)
         trained = train_model(
-            work, manifest, config, source, device, tell=tell, show_progress=show_progress
+            work,
+            manifest,
+            config,
+            source,
+            device,
+            searched=searched if again else None,
+            tell=tell,
+            show_progress=show_progress,
         )
         after: Evaluation | None = None
         if scored and leads:

@@ -32,7 +32,7 @@ from finetune.settings import PhaseConfig, StepConfig
 from finetune.steps import Trainer
 from finetune.training import PhaseResult, Progress, Surroundings, Tell, run_phase
 from heads.origin import manifest_digest
-from heads.results import HeadRecord
+from heads.results import HeadRecord, load_head
 from heads.speakers import SPEAKER
 
 
@@ -75,6 +75,7 @@ def train_model(
     source: Path,
     device: str,
     *,
+    searched: Path | None = None,
     tell: Tell | None = None,
     show_progress: bool = False,
 ) -> Trained:
@@ -86,6 +87,8 @@ def train_model(
         config: the options.
         source: the JSON file of the head.
         device: `cpu` or `cuda`.
+        searched: where that head learnt from train alone, the JSON file of the one of the search
+            that learnt from dev too: the model has it where no phase gains.
         tell: for lines to be read while it runs.
         show_progress: whether to draw progress bars.
     """
@@ -138,6 +141,14 @@ def train_model(
         "phases": [result.to_json() for result in results],
         "dev_macro_f1": results[-1].best.macro_f1,
     }
+    if searched is not None and 1 not in config.phases and not any(r.best_epoch for r in results):
+        head, whole = load_head(searched)
+        model.head.load_state_dict(head.state_dict())
+        model.provenance["trained_on"] = whole.trained_on
+        notes.append(
+            "No phase gained anything, so the model is the encoders as they were and the searched "
+            f"head, which learnt from {whole.trained_on}."
+        )
     if engine.leads:
         rows = [row for result in results for row in result.log]
         model.save_pretrained(work.model, training=log_text(rows))

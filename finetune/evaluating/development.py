@@ -35,6 +35,8 @@ def calibrate_on_dev(
     Returns:
         The calibration, or None and the reason why there is none.
     """
+    if any(one.source.knows_dev for one in subjects):
+        return None, "dev was learnt from, so no utterance is left to fit it on (search --no-refit)"
     own = _development_manifest(work, manifest, subjects[0].source)
     same = own is manifest and split == "dev"
     labels = subjects[0].source.labels

@@ -31,6 +31,7 @@ from finetune.scoring import predict_logits
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.layers import LayerWeights, layer_weights
+from heads.origin import manifest_digest
 from heads.results import BEST, HeadRecord, load_head
 from heads.speakers import SPEAKER, declared
 from heads.training import predict
@@ -54,6 +55,7 @@ class Source:
         search_manifest_sha256: for a model, of the manifest its head was searched on.
         sha256: of its JSON file, which has the digests of all others.
         layer_weights: by modality the weight of each layer, where several are weighed.
+        trained_on: the splits that its head learnt from, `train` or `train+dev`.
     """
 
     kind: str
@@ -66,9 +68,17 @@ class Source:
     search_manifest_sha256: str
     sha256: str
     layer_weights: LayerWeights = field(default_factory=dict)
+    trained_on: str = "train"
+
+    @property
+    def knows_dev(self) -> bool:
+        """Whether its head learnt from the development set."""
+        return self.trained_on != "train"
 
     def note(self, work: Work, manifest: Manifest, split: str, rows: Sequence[Utterance]) -> str:
         """What has to be said when it is scored on rows of a manifest (see `seen_note`)."""
+        if split == "dev" and self.knows_dev and self.manifest_sha256 == manifest_digest(manifest):
+            return f"The {self.kind} learnt from these utterances (--no-refit leaves dev out)."
         return seen_note(
             work,
             self.kind,
@@ -206,6 +216,7 @@ def open_head(work: Work, path: Path) -> HeadSubject:
         search_manifest_sha256="",
         sha256=_digest(file),
         layer_weights=layer_weights(head),
+        trained_on=record.trained_on,
     )
     return HeadSubject(source, work, head, record)
 
@@ -227,6 +238,7 @@ def open_model(name: str | Path, *, device: str = "cpu") -> ModelSubject:
         search_manifest_sha256=str(made.get("search_manifest_sha256", "")),
         sha256=_digest(directory / CONFIG),
         layer_weights=layer_weights(model.head),
+        trained_on=str(made.get("trained_on", "train")),
     )
     return ModelSubject(source, model)
 

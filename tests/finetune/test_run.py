@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cache.extraction import read_extraction
 from cache.failures import write_failures
@@ -16,7 +17,7 @@ from corpora.work import Work
 from finetune.building import build_model
 from finetune.config import TINY_LEARNING_RATES, FinetuneConfig, parse_phases
 from finetune.curves import CSV
-from finetune.evaluate import evaluate_model
+from finetune.evaluate import EvaluateConfig, evaluate, evaluate_model
 from finetune.fitting import failed_at_extraction
 from finetune.model import EmotionModel
 from finetune.report import FinetuneReport
@@ -39,15 +40,41 @@ def finished(
     return work, report, "\n".join(said)
 
 
-def test_phases_2_and_3_end_no_lower_than_they_begin(
+def test_phases_2_and_3_are_kept_where_they_are_above_what_was_there(
     finished: tuple[Work, FinetuneReport, str],
 ) -> None:
     phases = finished[1].phases
     assert [phase.config.phase for phase in phases] == [2, 3]
-    assert all(phase.best.macro_f1 >= phase.start.macro_f1 for phase in phases)
+    for phase in phases:
+        assert phase.crosswise is not None
+        assert phase.bar is not None
+        assert (phase.best_epoch > 0) == (phase.crosswise > phase.bar)
+        if not phase.best_epoch:
+            assert phase.best == phase.start
+    if phases[0].best_epoch:
+        assert phases[1].bar == phases[0].crosswise
     # Phase 2 is scored from cached hidden states, phase 3 from recordings.
     assert phases[1].start.macro_f1 == phases[0].best.macro_f1
     assert phases[1].start.loss == pytest.approx(phases[0].best.loss, abs=1e-4)
+
+
+def test_where_no_phase_gains_the_model_has_the_head_that_learnt_from_dev_too(
+    searched: Searched, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.training.crosswise", lambda *_: 0.0)
+    work = copy_work(searched.work, tmp_path / "work")
+    record = replace(searched.record, trained_on="train+dev")
+    save_head(work.search / BEST, work.search / "head.safetensors", searched.head, record)
+    report = run_finetune(work, manifest, replace(SHORT, epochs=1))
+    assert any("No phase gained anything" in note for note in report.notes)
+    model = EmotionModel.from_pretrained(work.model)
+    assert model.provenance["trained_on"] == "train+dev"
+    for name, value in searched.head.state_dict().items():
+        assert torch.equal(model.head.state_dict()[name], value)
+    scored = evaluate(work, manifest, config=EvaluateConfig(calibration=True))
+    assert scored.calibration is None
+    assert "dev was learnt from" in scored.to_text()
+    assert "learnt from these utterances" in evaluate_model(work, manifest, "dev").note
 
 
 def test_each_phase_says_what_it_trains(finished: tuple[Work, FinetuneReport, str]) -> None:
