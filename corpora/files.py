@@ -1,17 +1,25 @@
-"""The one way files are written: a temporary file beside the target, fsync, `os.replace`."""
+"""The one way files are written: a temporary file beside the target, fsync, `os.replace`.
+
+JSON that says its format also holds a digest of its values, for it gives weights their meaning:
+labels in another order turn one emotion into another. What a person changed is refused, except
+in files that are made to be changed by hand (the manifest's).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from corpora.errors import FormatVersionError
+
+DIGEST = "digest"
 
 
 def fsync_folder(folder: Path) -> None:
@@ -76,8 +84,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented UTF-8 JSON, atomically. Key order is kept as given."""
+def write_json(path: Path, value: object, *, sealed: bool = True) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically. Key order is kept as given.
+
+    Args:
+        path: the file.
+        value: JSON values.
+        sealed: whether an object that says its format gets a digest, which `read_json` compares.
+    """
+    if sealed and isinstance(value, dict) and "format" in value:
+        bare = {name: entry for name, entry in value.items() if name != DIGEST}
+        value = {**bare, DIGEST: _digest(bare)}
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
@@ -90,11 +107,11 @@ def read_json(path: Path, *, kind: str, version: int) -> dict[str, Any]:
         version: the value its "version" entry must have.
 
     Raises:
-        FormatVersionError: the file is not JSON, or another format or version.
+        FormatVersionError: the file is not JSON, another format or version, or was altered.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatVersionError(
             f"{path} is not readable as JSON ({error}). "
             "Restore the file, or delete it and run the command that writes it again."
@@ -105,4 +122,16 @@ def read_json(path: Path, *, kind: str, version: int) -> dict[str, Any]:
             f"{path} has format {found}, but this version of Emopool reads "
             f"('{kind}', {version}). Use the Emopool version that wrote it, or another work folder."
         )
+    if DIGEST in value and value.pop(DIGEST) != _digest(value):
+        raise FormatVersionError(
+            f"{path} was altered after it was written: its values do not fit its {DIGEST}. "
+            "Restore the file, or delete it and run the command that writes it again."
+        )
     return dict(value)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of an object's canonical JSON: keys sorted, no spaces."""
+    plain = json.loads(json.dumps(value))  # numbers as keys become text before they are sorted
+    text = json.dumps(plain, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -24,7 +24,7 @@ FIELDS = (
 def write_fields(path: Path, fields: Mapping[str, Any]) -> None:
     """Write the JSON of a manifest's `FIELDS`."""
     plain = {name: dict(v) if isinstance(v, Mapping) else v for name, v in fields.items()}
-    write_json(path, {"format": FORMAT, "version": VERSION, **plain})
+    write_json(path, {"format": FORMAT, "version": VERSION, **plain}, sealed=False)
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
@@ -185,6 +186,8 @@ def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
     value = read_json(path, kind=FORMAT, version=VERSION)
     try:
         record = HeadRecord.from_json(value)
+        if record.head.labels != record.origin.labels:
+            raise ValueError(f"labels {record.origin.labels}, of its head {record.head.labels}")
         name, digest = Path(value["weights"]["file"]).name, value["weights"]["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise FormatVersionError(
@@ -203,10 +206,9 @@ def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
             f"{weights} does not belong to {path}: its SHA-256 begins with {found[:12]}, expected "
             f"{digest[:12]}. Restore both, or run `search` again."
         )
-    head = Head(record.head)
     try:
-        head.load_state_dict(safetensors.torch.load(data))
-    except RuntimeError as error:
+        head = Head.from_state(record.head, safetensors.torch.load(data))
+    except (SafetensorError, ConfigError) as error:
         raise CacheError(
             f"{path} describes another head than {weights} holds ({error}). "
             "Restore both, or run `search` again."

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModel
 
 from corpora.errors import ConfigError, EmopoolError, FormatVersionError, MissingStepError
+from corpora.files import write_json
 from finetune.model import EmotionModel
 from tests.finetune.corpus import make_model
 
@@ -106,13 +107,33 @@ def add(directory: Path) -> None:
 def another_head(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     config["head"]["mlp_width"] = 5
-    (directory / "config.json").write_text(json.dumps(config))
+    write_json(directory / "config.json", config)
 
 
 def no_description(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     del config["head"]["pooling"]
-    (directory / "config.json").write_text(json.dumps(config))
+    write_json(directory / "config.json", config)
+
+
+def reversed_labels(directory: Path) -> None:
+    """As a person might: the digest stays."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config["labels"].reverse()
+    path.write_text(json.dumps(config))
+
+
+def labels_that_contradict(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    config["id2label"] = {"0": "sadness", "1": "neutral", "2": "anger"}
+    write_json(directory / "config.json", config)
+
+
+def an_immense_head(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    config["head"]["mlp_width"] = 10**9
+    write_json(directory / "config.json", config)
 
 
 def listed_code(directory: Path) -> None:
@@ -122,7 +143,7 @@ def listed_code(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     digest = hashlib.sha256(code.read_bytes()).hexdigest()
     config["files"]["audio_encoder/modeling_custom.py"] = digest
-    (directory / "config.json").write_text(json.dumps(config))
+    write_json(directory / "config.json", config)
 
 
 def an_encoder(directory: Path) -> None:
@@ -131,7 +152,7 @@ def an_encoder(directory: Path) -> None:
 
 def another_version(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**config, "version": 99}))
+    write_json(directory / "config.json", {**config, "version": 99})
 
 
 @pytest.mark.parametrize(
@@ -141,6 +162,9 @@ def another_version(directory: Path) -> None:
         (alter, ConfigError, r"audio_encoder/model\.safetensors was altered"),
         (add, ConfigError, r"text_encoder/modeling_custom\.py does not belong"),
         (another_head, ConfigError, r"head\.safetensors does not fit"),
+        (an_immense_head, ConfigError, r"hidden\.weight is .*, expected \(1000000000, "),
+        (reversed_labels, FormatVersionError, r"config\.json was altered.*Restore the file"),
+        (labels_that_contradict, ConfigError, r"its id2label is .*'0': 'sadness'"),
         (no_description, ConfigError, "does not describe a model"),
         (listed_code, ConfigError, r"lists audio_encoder/modeling_custom\.py.*never read"),
         (an_encoder, ConfigError, "is no model of Emopool: .* that of wav2vec2-bert"),
@@ -199,7 +223,7 @@ def test_code_that_an_encoder_asks_for_is_not_run(copy: Path) -> None:
     path.write_text(json.dumps(value))
     config = json.loads((copy / "config.json").read_text())
     config["files"]["audio_encoder/config.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (copy / "config.json").write_text(json.dumps(config))
+    write_json(copy / "config.json", config)
     model = EmotionModel.from_pretrained(copy)
     assert type(model.get_submodule("audio_encoder.model")).__module__.startswith("transformers.")
 
