@@ -96,9 +96,9 @@ def export_hdf5(
 
     Raises:
         MissingStepError: there is no cache.
-        CacheError: a part is damaged.
+        CacheError: a stream or a part is damaged.
     """
-    streams = read_catalogue(work).streams
+    streams = read_catalogue(work).all_streams()
     opened = [FrameStream.open(stream.path) for stream in streams]
     utterances = _by_key(work, manifest)
     encoders = _encoders(work, streams)

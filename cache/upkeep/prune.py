@@ -120,7 +120,7 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
     Raises:
         ConfigError: no manifest is named.
         ManifestError: one cannot be read.
-        CacheError: a part is damaged, or a manifest's recordings are missing: what they use cannot
+        CacheError: a stream or a part is damaged, or a manifest's recordings are missing: what they use cannot
             be told then, and would be dropped.
         MissingStepError: there is no cache, or no such manifest (with `last_only`: or no record of
             an extraction).
@@ -182,7 +182,7 @@ def _plan(
     sources = list(read_extraction(work).sources.values()) if last_only else None
     allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
     streams = []
-    for stream in read_catalogue(work).streams:
+    for stream in read_catalogue(work).all_streams():
         keys = used if sources is None or _asked_for(stream, sources) else frozenset()
         may_drop = allowed.get(stream.label, frozenset()) if planned else None
         streams.append(_plan_stream(stream, keys, may_drop))
