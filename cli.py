@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from corpora.errors import EmopoolError
+from corpora.files import disk_error
 
 # In the order of use.
 COMMANDS = {
@@ -31,8 +32,9 @@ COMMANDS = {
 }
 # Commands inside those, where another floor than the outer command's brings them.
 SUBCOMMANDS = {"prepare": {"check": "cache.corpus_check.command"}}
-# The exit status of shells for a program ended by an interrupt.
-INTERRUPTED = 130
+# The exit status of shells for a program ended by an interrupt, and of `sysexits.h` for a fault of
+# the program's own.
+INTERRUPTED, UNFORESEEN = 130, 70
 
 
 class Commands(click.Group):
@@ -60,6 +62,8 @@ class Commands(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as interrupt:
+            # All is said and done: a second one ends what the interpreter still does.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
             click.echo(
                 str(interrupt)
                 or "Interrupted. What was finished is kept: transcribe, extract, search, compare "
@@ -67,14 +71,41 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(INTERRUPTED)
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last resort
+            found = disk_error(error) or (error if isinstance(error, OSError) else None)
+            if found is None:
+                click.echo(f"Error: {_unforeseen(error)}", err=True)
+                ctx.exit(UNFORESEEN)
+            where = f" ({found.filename})" if found.filename else ""
             click.echo(
-                f"Error: {error.strerror or error}{where}. What was finished is kept; "
+                f"Error: {found.strerror or found}{where}. What was finished is kept; "
                 "mend the cause and run the command again.",
                 err=True,
             )
             ctx.exit(1)
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line on a fault that nobody foresaw; the traceback goes into a file."""
+    import tempfile
+    import traceback
+
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="emopool-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+        where = f"{file.name} says where"
+    except OSError as full:
+        where = f"the traceback could not be written ({full})"
+    return (
+        f"this was not foreseen: {what}. What was finished is kept; {where}. A damaged file in the "
+        "work folder may be the cause (`cache verify` checks the features); else report it with "
+        "that file."
+    )
 
 
 @click.group(
@@ -90,8 +121,12 @@ def main() -> None:
     # Threads of torch that wait should sleep, not spin: beside any other busy program a spinning
     # pair of threads made small products 14 times slower (80 against 6 ms). Read at its import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A terminated run commits what it has, as an interrupted one does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminated run commits what it has, as an interrupted one does; so does one whose terminal
+    # is closed, unless it was started to outlive it (nohup).
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # not every system has both
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ in files that are made to be changed by hand (the manifest's).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,9 +19,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import FormatVersionError
+from corpora.errors import EmopoolError, FormatVersionError
 
 DIGEST = "digest"
+# How libraries written in other languages tell what the system said: safetensors and HDF5.
+_SYSTEM_ERROR = re.compile(r"(?:os error |errno = )(\d+)")
+# SQLite has words of its own.
+_SQLITE_ERRORS = {
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "attempt to write a readonly database": errno.EROFS,
+}
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """What the disk said, where an error of any library comes from it: full, failed, read-only."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause
+        text = str(cause)
+        found = _SYSTEM_ERROR.search(text)
+        number = int(found[1]) if found else None
+        for words, known in _SQLITE_ERRORS.items():
+            if words in text:
+                number = known
+        if number is not None:
+            return OSError(number, os.strerror(number))
+        cause = cause.__cause__
+    return None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever library writes `path` inside: where the disk fails, that is an OSError.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    try:
+        yield
+    except EmopoolError:
+        raise
+    except Exception as error:
+        found = disk_error(error)
+        if found is None or (found is error and found.filename):
+            raise
+        raise OSError(found.errno, found.strerror, str(path)) from error
 
 
 def fsync_folder(folder: Path) -> None:
@@ -40,7 +86,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
-        yield temporary
+        with writing(path):
+            yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -58,7 +105,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        yield temporary
+        with writing(target):
+            yield temporary
         for path in temporary.iterdir():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())

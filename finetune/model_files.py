@@ -12,6 +12,7 @@ from pathlib import Path
 from cache.encoders.files import hash_files
 from cache.store.scratch import publish
 from corpora.errors import ConfigError
+from corpora.files import writing
 
 CONFIG, HEAD, CARD = "config.json", "head.safetensors", "README.md"
 # config.json holds the digests; a person may edit the model card.
@@ -38,7 +39,8 @@ def replacing(directory: Path) -> Iterator[Path]:
     site = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
     site.mkdir(parents=True)
     try:
-        yield site
+        with writing(directory):
+            yield site
         _put_in_place(site, directory)
     finally:
         shutil.rmtree(site, ignore_errors=True)  # gone already when it was put in place

@@ -13,8 +13,10 @@ FILE                                     attributes: format, version
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,7 @@ def export_hdf5(
     counts = {}
     with (
         atomic_path(path) as temporary,
-        h5py.File(temporary, "w", libver=_LIBRARY) as file,
+        _new_file(temporary) as file,
         progress_bar("exporting", total / 1e6, "MB", show=show_progress) as bar,
     ):
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
@@ -123,6 +125,47 @@ def export_hdf5(
                 bar.update(values.nbytes / 1e6)
             counts[stream.label] = len(frames.keys)
     return TransferReport(path, counts, {}, total, False, work.root)
+
+
+class _Disk(FileIO):
+    """A file that keeps the disk's first error to itself, and takes what is written after it.
+
+    HDF5 cannot close a file whose disk is full: it fails again when the process ends, and crashes.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - a buffer
+        """All of `data`, or nothing once the disk has failed."""
+        view = memoryview(data)
+        try:
+            while self.error is None and len(view):
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """The same."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Any]:
+    """An HDF5 file to be written.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    with _Disk(path, "w+") as disk:
+        with h5py.File(disk, "w", libver=_LIBRARY) as file:
+            yield file
+        if disk.error is not None:
+            raise disk.error
 
 
 def _describe(dataset: Any, key: str, utterances: Sequence[Utterance]) -> None:  # noqa: ANN401

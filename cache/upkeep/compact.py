@@ -128,7 +128,8 @@ def compact(work: Work, *, show_progress: bool = False) -> CompactReport:
 
     Raises:
         MissingStepError: there is no cache.
-        CacheError: a stream or a part is damaged (nothing is merged that is not right), or the cache is in use.
+        CacheError: a stream or a part is damaged (nothing is merged that is not right), or the
+            cache is in use.
         OSError: the disk is full or failed; nothing is lost.
     """
     read_catalogue(work)  # says so when there is none, before a lock file is made for it

@@ -120,8 +120,8 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
     Raises:
         ConfigError: no manifest is named.
         ManifestError: one cannot be read.
-        CacheError: a stream or a part is damaged, or a manifest's recordings are missing: what they use cannot
-            be told then, and would be dropped.
+        CacheError: a stream or a part is damaged, or a manifest's recordings are missing: what
+            they use cannot be told then, and would be dropped.
         MissingStepError: there is no cache, or no such manifest (with `last_only`: or no record of
             an extraction).
     """

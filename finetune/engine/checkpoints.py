@@ -29,7 +29,7 @@ from torch import Tensor
 from cache.encoders.files import hash_files
 from cache.store.scratch import publish
 from corpora.errors import FormatVersionError
-from corpora.files import read_json, write_json
+from corpora.files import read_json, write_json, writing
 from finetune.model_files import fsync
 from heads.search.identity import refuse_differences
 
@@ -88,15 +88,16 @@ class Checkpoints:
         site = self.folder / f".checkpoint.{uuid.uuid4().hex}.tmp"
         site.mkdir()
         try:
-            for name, named in tensors.items():
-                path = site / f"{name}.safetensors"
-                same = name == "best" and bool(best) and best == self._best and bool(earlier)
-                if not (same and _link(self.folder / earlier[-1] / path.name, path)):
-                    _write(path, named)
-            head = {"format": FORMAT, "version": VERSION, "identity": dict(self._identity)}
-            write_json(site / STATE, {**head, **state, "files": _digests(site)})
-            number = int(earlier[-1].rpartition("-")[2]) + 1 if earlier else 1
-            publish(site, self.folder / f"checkpoint-{number:06}")
+            with writing(self.folder):
+                for name, named in tensors.items():
+                    path = site / f"{name}.safetensors"
+                    same = name == "best" and bool(best) and best == self._best and bool(earlier)
+                    if not (same and _link(self.folder / earlier[-1] / path.name, path)):
+                        _write(path, named)
+                head = {"format": FORMAT, "version": VERSION, "identity": dict(self._identity)}
+                write_json(site / STATE, {**head, **state, "files": _digests(site)})
+                number = int(earlier[-1].rpartition("-")[2]) + 1 if earlier else 1
+                publish(site, self.folder / f"checkpoint-{number:06}")
         finally:
             shutil.rmtree(site, ignore_errors=True)  # gone already when it was put in place
         self._best = best
