@@ -26,7 +26,7 @@ from finetune.evaluation import (
     write_evaluation,
 )
 from finetune.model_card import update_card
-from finetune.model_files import CONFIG
+from finetune.model_files import has_model
 from heads.dataset import Dataset
 
 
@@ -144,7 +144,7 @@ def evaluate_model(
 
 
 def _own(work: Work, subject: str) -> Path:
-    chosen = subject or ("model" if (work.model / CONFIG).is_file() else "head")
+    chosen = subject or ("model" if has_model(work.model) else "head")
     return work.model if chosen == "model" else work.search
 
 

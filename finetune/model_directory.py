@@ -36,7 +36,16 @@ from cache.layers import LayersRead, layers_from_json, layers_to_json
 from corpora.errors import ConfigError, MissingStepError
 from corpora.files import read_json, write_json, write_text
 from finetune.model_card import card_text
-from finetune.model_files import CARD, CONFIG, HEAD, check_files, digests, fsync, replacing
+from finetune.model_files import (
+    CARD,
+    CONFIG,
+    HEAD,
+    check_files,
+    digests,
+    fsync,
+    has_model,
+    replacing,
+)
 from heads.head import Head, HeadConfig
 from heads.layers import layer_weights
 
@@ -197,7 +206,7 @@ def read_model_config(directory: Path) -> dict[str, Any]:
         ConfigError: it is not of Emopool at all, or not readable.
     """
     path = directory / CONFIG
-    if not path.is_file():
+    if not has_model(directory):
         raise MissingStepError(
             f"no model in {directory} ({CONFIG} is missing). Make one with "
             "`python cli.py finetune --best`, or name another directory."

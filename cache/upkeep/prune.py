@@ -18,7 +18,7 @@ from cache.inputs import possible_keys, utterance_keys
 from cache.store.index import seen_of_parts
 from cache.store.layout import METADATA
 from cache.store.locks import exclusive_lock
-from cache.store.scratch import scratch_folder, withdraw
+from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.upkeep.catalogue import CUES, Stream, read_catalogue
 from corpora.errors import CacheError, ConfigError
 from corpora.manifest import read_manifest
@@ -163,6 +163,7 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
     """
     scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):
+        clear_stale_sites(scratch)
         now = _plan(work, plan.used, last_only=plan.last_only, planned=plan)
         changed = [one for one in now.streams if one.parts]
         withdraw(

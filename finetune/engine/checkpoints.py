@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch import Tensor
 from cache.encoders.files import hash_files
 from cache.store.scratch import publish
 from corpora.errors import FormatVersionError
-from corpora.files import read_json, write_json, writing
+from corpora.files import new_stamp, read_json, sweep, under_way, write_json, writing
 from finetune.model_files import fsync
 from heads.search.identity import refuse_differences
 
@@ -85,7 +84,8 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         earlier = self._found()
-        site = self.folder / f".checkpoint.{uuid.uuid4().hex}.tmp"
+        sweep(self.folder)
+        site = under_way(self.folder / "checkpoint", new_stamp())
         site.mkdir()
         try:
             with writing(self.folder):
@@ -133,8 +133,7 @@ class Checkpoints:
         """Remove all of them, and what killed runs left behind."""
         for name in self._found():
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for path in self.folder.glob(".checkpoint.*.tmp"):
-            shutil.rmtree(path, ignore_errors=True)
+        sweep(self.folder)
 
     def _found(self) -> list[str]:
         """Names, the oldest first."""

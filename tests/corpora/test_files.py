@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import sqlite3
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,16 @@ import pytest
 from safetensors import SafetensorError
 
 from corpora.errors import ConfigError, FormatVersionError
-from corpora.files import atomic_path, disk_error, new_folder, read_json, write_json
+from corpora.files import (
+    atomic_path,
+    check_folder,
+    disk_error,
+    new_folder,
+    new_stamp,
+    read_json,
+    under_way,
+    write_json,
+)
 
 
 def wrapped(inner: Exception) -> Exception:
@@ -58,6 +69,44 @@ def test_a_full_disk_is_an_os_error_that_names_the_target(
 def test_other_errors_go_through_the_door_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError), atomic_path(tmp_path / "a"):
         raise ConfigError("os error 28 is no option")
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here = new_stamp().rsplit("-", 1)[1]
+    stamps = {
+        f"{time.time_ns():016x}-{dead.pid}-00000000-{here}": False,
+        "0000000000000000-1-00000000-elsewhere": False,  # a day ago
+        f"{time.time_ns():016x}-1-00000000-elsewhere": True,
+        new_stamp(): True,
+    }
+    for stamp in stamps:
+        under_way(tmp_path / "a.h5", stamp).touch()
+        under_way(tmp_path / "model", stamp).mkdir()
+    kept = {
+        under_way(tmp_path / name, s).name
+        for s in stamps
+        if stamps[s]
+        for name in ("a.h5", "model")
+    }
+    for name in (".hidden.tmp", ".a.tmp.h5", "a.h5"):
+        (tmp_path / name).touch()
+        kept.add(name)
+    write_json(tmp_path / "new.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.json"}
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing"])
+def test_damage_to_a_folder_that_was_made_here_is_named(damage: str, tmp_path: Path) -> None:
+    with new_folder(tmp_path / "encoder") as folder:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    check_folder(tmp_path / "encoder")
+    path = tmp_path / "encoder" / "config.json"
+    path.unlink() if damage == "missing" else path.write_text("[]")
+    with pytest.raises(FormatVersionError, match=r"config\.json in .*encoder was altered"):
+        check_folder(tmp_path / "encoder")
 
 
 SEALED = {"format": "x", "version": 1, "labels": ["b", "a"], "10": 1.5, "text": "é"}

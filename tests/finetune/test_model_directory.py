@@ -14,8 +14,9 @@ import torch
 from transformers import AutoModel
 
 from corpora.errors import ConfigError, EmopoolError, FormatVersionError, MissingStepError
-from corpora.files import write_json
+from corpora.files import new_stamp, under_way, write_json
 from finetune.model import EmotionModel
+from finetune.model_files import has_model
 from tests.finetune.corpus import make_model
 
 WAVEFORMS = [torch.rand(n, generator=torch.Generator().manual_seed(n)) - 0.5 for n in (5000, 9000)]
@@ -213,6 +214,32 @@ def test_an_earlier_model_survives_a_save_that_fails(copy: Path, encoders: Path)
         model.save_pretrained(copy)
     torch.testing.assert_close(logits(EmotionModel.from_pretrained(copy)), before, atol=0, rtol=0)
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+DEAD = "0000000000000000-1-00000000-elsewhere"  # a day ago
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_model_that_was_left_between_two_renames_is_put_in_place(new: bool, copy: Path) -> None:
+    under_way(copy.with_name("other"), DEAD).mkdir()  # of a run that was killed before
+    aside = under_way(copy, DEAD, "old")
+    copy.rename(aside)
+    if new:
+        shutil.copytree(aside, under_way(copy, DEAD))
+        (under_way(copy, DEAD) / "README.md").write_text("new")
+    assert has_model(copy)
+    assert [path.name for path in copy.parent.iterdir()] == ["model"]
+    assert ((copy / "README.md").read_text() == "new") == new
+    EmotionModel.from_pretrained(copy)
+
+
+def test_what_others_have_under_way_stays(copy: Path) -> None:
+    mine = under_way(copy, new_stamp())
+    mine.mkdir()
+    copy.rename(under_way(copy, new_stamp(), "old"))
+    assert not has_model(copy)
+    assert mine.is_dir()
+    assert len(list(copy.parent.iterdir())) == 2
 
 
 def test_code_that_an_encoder_asks_for_is_not_run(copy: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from cache.store.locks import exclusive_lock
 from corpora.errors import CacheError, ConfigError
+from corpora.files import under_way
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 from finetune.config import FinetuneConfig
@@ -55,6 +56,9 @@ Keeper.after_step = count
 work = Work(Path(sys.argv[1]))
 run_finetune(work, read_manifest(work.manifest), CONFIG)
 """
+
+
+DEAD = "0000000000000000-1-00000000-elsewhere"  # a day ago
 
 
 class StopError(Exception):
@@ -223,7 +227,7 @@ def test_best_weights_that_stay_are_not_written_again(tmp_path: Path) -> None:
 
 
 def test_what_is_not_complete_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / ".checkpoint.1234.tmp").mkdir()
+    under_way(tmp_path / "checkpoint", DEAD).mkdir()
     checkpoints = Checkpoints(tmp_path, {})
     assert checkpoints.latest() is None
     checkpoints.clear()
