@@ -32,6 +32,8 @@ COMMANDS = {
 }
 # Commands inside those, where another floor than the outer command's brings them.
 SUBCOMMANDS = {"prepare": {"check": "cache.corpus_check.command"}}
+# No option is meant to be larger. Seeds are 64 bits, as torch draws from them.
+MOST, MOST_SEED, MOST_FLOAT = 10**9, 2**63 - 1, 1e30
 # The exit status of shells for a program ended by an interrupt, and of `sysexits.h` for a fault of
 # the program's own.
 INTERRUPTED, UNFORESEEN = 130, 70
@@ -52,6 +54,7 @@ class Commands(click.Group):
         if isinstance(command, click.Group):
             for name, module in SUBCOMMANDS.get(cmd_name, {}).items():
                 command.add_command(getattr(import_module(module), name))
+        _bound(command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
@@ -85,6 +88,47 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(1)
+
+
+class _Integer(click.types.IntParamType):
+    """Integers that libraries can take."""
+
+    def __init__(self, lowest: int, highest: int) -> None:
+        self._bounds = lowest, highest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Refuse what is out of bounds."""
+        number: int = super().convert(value, param, ctx)
+        lowest, highest = self._bounds
+        if not lowest <= number <= highest:
+            self.fail(f"{number} is not between {lowest:,} and {highest:,}.", param, ctx)
+        return number
+
+
+class _Float(click.types.FloatParamType):
+    """Numbers that arithmetic survives."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is out of bounds, infinite or no number."""
+        number: float = super().convert(value, param, ctx)
+        if not abs(number) <= MOST_FLOAT:
+            self.fail(f"{number:g} is not between -{MOST_FLOAT:g} and {MOST_FLOAT:g}.", param, ctx)
+        return number
+
+
+def _bound(command: click.Command) -> None:
+    """Give the numbers of a command, and of those inside it, bounds where they have none."""
+    for parameter in command.params:
+        if type(parameter.type) is click.types.IntParamType:
+            seed = parameter.name == "seed"
+            parameter.type = _Integer(0, MOST_SEED) if seed else _Integer(-MOST, MOST)
+        elif type(parameter.type) is click.types.FloatParamType:
+            parameter.type = _Float()
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _bound(inner)
 
 
 def _unforeseen(error: Exception) -> str:

@@ -89,6 +89,25 @@ def test_no_error_is_a_traceback(
     assert ["Traceback" in log for log in logs] == [True] * (status == 70)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (f"search --seed {10**20}", "is not between 0 and 9,223,372,036,854,775,807"),
+        (f"prepare split --seed {10**20}", "is not between 0 and"),
+        ("prepare split --seed=-1", "-1 is not between 0 and"),
+        (f"search --trials {10**20}", "is not between -1,000,000,000 and 1,000,000,000"),
+        (f"search --batch-size {10**20}", "is not between"),
+        ("finetune --best --lr2 1e300", "1e+300 is not between -1e+30 and 1e+30"),
+        ("finetune --best --lr2 nan", "nan is not between"),
+        ("extract --batch-seconds inf", "inf is not between"),
+    ],
+)
+def test_numbers_that_no_library_takes_are_refused(words: str, said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [*words.split(), "--work", str(tmp_path)])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
 HANGING = """
 import signal, sys, time
 import cli, corpora.manifest

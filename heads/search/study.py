@@ -250,7 +250,7 @@ class HeadStudy:
                 self._give_back(trial.number)
                 break
             if not self.shared:
-                cohort = cohort or (trial.number, count)
+                cohort = cohort or [trial.number, count]
                 trial.set_user_attr(COHORT, cohort)
             if SEED not in trial.user_attrs:
                 trial.set_user_attr(SEED, trial_seed(self._seed, trial.number))
@@ -331,14 +331,14 @@ class HeadStudy:
                 trial = self.trials[number]._trial_id
                 self._storage.set_trial_state_values(trial, TrialState.WAITING)
 
-    def _interrupted(self) -> tuple[tuple[int, int] | None, list[FrozenTrial]]:
+    def _interrupted(self) -> tuple[list[int] | None, list[FrozenTrial]]:
         """The cohort that a killed run left, if any: its first number and size, and those told."""
         trials = self.trials
         for trial in trials:
             if trial.state == TrialState.WAITING and COHORT in trial.user_attrs:
                 first, size = trial.user_attrs[COHORT]
                 members = trials[first : first + size]
-                return (first, size), [one for one in members if one.state.is_finished()]
+                return [first, size], [one for one in members if one.state.is_finished()]
         return None, []
 
     def _queue_again(self, study: Study, trial: FrozenTrial) -> None:

@@ -400,6 +400,12 @@ def test_a_corpus_with_one_label_is_refused_with_what_to_do(tmp_path: Path) -> N
         )
 
 
+def test_a_train_split_with_one_label_is_refused(tmp_path: Path) -> None:
+    dataset = unlabelled(unlabelled(small_dataset(), "anger", {"train"}), "neutral", {"train"})
+    with pytest.raises(ManifestError, match=r"All utterances of train have one label, sadness"):
+        small_search(tmp_path / "search", 1, dataset=dataset)
+
+
 @pytest.mark.parametrize("option", [{"trials": 0}, {"cohort": 0}, {"seed": -1}, {"epochs": 0}])
 def test_an_option_out_of_range_is_refused(option: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
