@@ -96,7 +96,9 @@ class _Integer(click.types.IntParamType):
     def __init__(self, lowest: int, highest: int) -> None:
         self._bounds = lowest, highest
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
         """Refuse what is out of bounds."""
         number: int = super().convert(value, param, ctx)
         lowest, highest = self._bounds

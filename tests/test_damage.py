@@ -51,7 +51,9 @@ KINDS: Mapping[str, tuple[str, list[list[str]]]] = {
 }
 # What a command prints and that differs from run to run.
 _VOLATILE = re.compile(r"second|took|added|wrote|files|path|device|residence|notes|temperature")
-_SAID = re.compile(r"altered|damaged|is not as Emopool wrote it|not in .* any more|left out")
+_SAID = re.compile(
+    r"altered|damaged|is not as Emopool wrote it|not in .* any more|left out|There is no manifest"
+)
 
 
 @dataclass(frozen=True)

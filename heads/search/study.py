@@ -49,6 +49,8 @@ from heads.search.storage import (
 )
 
 STUDY_NAME = "heads"
+# What a database that is damaged raises.
+_BROKEN = (SQLAlchemyError, StorageInternalError)
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "random": lambda seed: RandomSampler(seed=seed),
@@ -132,10 +134,7 @@ class HeadStudy:
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             if isinstance(error, CacheError) or disk_error(error):
                 raise  # nothing is wrong with the study
-            remedy = "" if shared else " Remove it, or search with --fresh, to start anew."
-            raise CacheError(
-                f"{self._place} cannot be read as an Optuna study ({error}).{remedy}"
-            ) from error
+            raise self._unreadable(error) from error
         self._heart = Heartbeats(
             self._storage, self._study.study_name, shared.heartbeat if shared else HEARTBEAT_SECONDS
         )
@@ -146,11 +145,17 @@ class HeadStudy:
             raise
 
     def __enter__(self) -> HeadStudy:
-        if self._shared is None:
-            for trial in self.trials:  # a killed process had them
-                if trial.state == TrialState.RUNNING:
-                    self._give_back(trial.number)
-        self._queue_starts()
+        try:
+            if self._shared is None:
+                for trial in self.trials:  # a killed process had them
+                    if trial.state == TrialState.RUNNING:
+                        self._give_back(trial.number)
+            self._queue_starts()
+        except _BROKEN as error:
+            close(self._storage)
+            if disk_error(error):
+                raise
+            raise self._unreadable(error) from error
         self._heart.start()
         return self
 
@@ -164,8 +169,17 @@ class HeadStudy:
         try:
             for number in sorted(self._heart.held):
                 self._give_back(number)
+        except _BROKEN:
+            if error is None:
+                raise
         finally:
             close(self._storage)
+        if isinstance(error, _BROKEN) and not disk_error(error):
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: BaseException) -> CacheError:
+        remedy = "" if self._shared else " Remove it, or search with --fresh, to start anew."
+        return CacheError(f"{self._place} cannot be read as an Optuna study ({error}).{remedy}")
 
     @property
     def id(self) -> str:
