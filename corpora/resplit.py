@@ -56,7 +56,7 @@ def split(path: Path, out: Path, *, wish: Wish, folds: str = "") -> ToolReport:
     notes = [*made.notes, *_notes(made)]
     if manifest.protocol:
         notes.append(f"These are not the rows of the protocol {manifest.protocol} any more.")
-    if out.resolve() == path.resolve():
+    if out.resolve() == path.resolve() and written != manifest:
         kept = keep_both(path, lambda number: f"{path.stem}.before-split-{number}.csv")
         notes.append(f"The manifest as it was is kept in {kept}.")
     write_manifest(written, out)

@@ -7,6 +7,7 @@ written anew by each evaluation; everything else may be edited and stays.
 from __future__ import annotations
 
 import hashlib
+import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ def card_text(config: Config) -> str:
     Args:
         config: what its config.json holds.
     """
+    config = _escaped(config)
     made = config["provenance"]
     corpus = str(made.get("corpus") or "a corpus that is not named")
     reads = "text" in config["head"]["dims"]
@@ -90,6 +92,15 @@ def card_text(config: Config) -> str:
         _licence(made, corpus),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _escaped(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """JSON whose texts are no HTML: hubs draw a card, and labels and names come from corpora."""
+    if isinstance(value, str):
+        return html.escape(value, quote=False)
+    if isinstance(value, Mapping):
+        return {name: _escaped(entry) for name, entry in value.items()}
+    return [_escaped(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def update_card(directory: Path, evaluations: Path) -> None:
@@ -170,7 +181,7 @@ def _order(report: Mapping[str, Any]) -> tuple[bool, int, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, kind=FORMAT, version=VERSION)
+    return dict(_escaped(read_json(path, kind=FORMAT, version=VERSION)))
 
 
 def _scores(report: Mapping[str, Any]) -> tuple[str, ...]:

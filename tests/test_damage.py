@@ -50,7 +50,7 @@ KINDS: Mapping[str, tuple[str, list[list[str]]]] = {
     "rest": (r".*", [HEAD]),
 }
 # What a command prints and that differs from run to run.
-_VOLATILE = re.compile(r"second|took|added|wrote|files|path|device|residence|notes|temperature")
+_VOLATILE = re.compile(r"sha256|second|took|added|wrote|files|path|device|notes|temperature")
 _SAID = re.compile(
     r"altered|damaged|is not as Emopool wrote it|not in .* any more|left out|There is no manifest"
 )

@@ -24,6 +24,7 @@ from corpora.files import (
     under_way,
     write_json,
 )
+from corpora.text_table import inert
 
 
 def wrapped(inner: Exception) -> Exception:
@@ -147,3 +148,21 @@ def test_a_digest_does_not_depend_on_layout_nor_on_how_often_it_was_written(
     assert json.loads(path.read_text()) == first
     path.write_text(json.dumps(dict(reversed(first.items()))))
     assert read_json(path, kind="x", version=1) == SEALED
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=1+2", "'=1+2"),
+        (" @SUM(A1)", "' @SUM(A1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-anger", "'-anger"),
+        ("-0.5", "-0.5"),
+        ("+1e-05", "+1e-05"),
+        ("joy", "joy"),
+        ("", ""),
+        (-1.5, -1.5),
+    ],
+)
+def test_no_cell_of_a_table_is_a_formula(cell: object, written: object) -> None:
+    assert inert(cell) == written

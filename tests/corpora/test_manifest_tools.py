@@ -189,6 +189,8 @@ def test_a_manifest_that_is_kept_already_is_not_kept_twice(many: Path) -> None:
         many.with_suffix(name).write_bytes(data)
     split(many, many, wish=Wish())
     assert len(list(many.parent.glob("*before-split-*"))) == 2
+    split(many, many, wish=Wish())  # which changes nothing
+    assert len(list(many.parent.glob("*before-split-*"))) == 2
 
 
 def test_another_file_leaves_the_manifest_alone(many: Path, tmp_path: Path) -> None:
