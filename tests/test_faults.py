@@ -154,7 +154,7 @@ def try_all(root: Path, most: int, only: str = "") -> tuple[dict[str, Counter[st
     shutil.copytree(work, root / "kept")
     counts, faults = {}, []
     for name, (words, without) in COMMANDS.items():
-        if only and name != only:
+        if only and name not in only.split(","):
             continue
         start = root / "whole" / "start"
         shutil.copytree(root / "kept", start)
