@@ -97,7 +97,10 @@ class _Integer(click.types.IntParamType):
         self._bounds = lowest, highest
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,  # noqa: ANN401 - click's own signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> int:
         """Refuse what is out of bounds."""
         number: int = super().convert(value, param, ctx)
@@ -111,7 +114,10 @@ class _Float(click.types.FloatParamType):
     """Numbers that arithmetic survives."""
 
     def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,  # noqa: ANN401 - click's own signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> float:
         """Refuse what is out of bounds, infinite or no number."""
         number: float = super().convert(value, param, ctx)

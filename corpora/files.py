@@ -1,8 +1,8 @@
 """The one way files are written: a temporary file beside the target, fsync, `os.replace`.
 
 JSON that says its format also holds a digest of its values, for it gives weights their meaning:
-labels in another order turn one emotion into another. What a person changed is refused, except
-in files that are made to be changed by hand (the manifest's).
+labels in another order turn one emotion into another. What was changed is refused; in the
+manifest's, which is made to be changed by hand, it is said.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -241,27 +241,28 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: Path, value: object, *, sealed: bool = True) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` as indented UTF-8 JSON, atomically. Key order is kept as given.
 
-    Args:
-        path: the file.
-        value: JSON values.
-        sealed: whether an object that says its format gets a digest, which `read_json` compares.
+    An object that says its format gets a digest, which `read_json` compares.
     """
-    if sealed and isinstance(value, dict) and "format" in value:
+    if isinstance(value, dict) and "format" in value:
         bare = {name: entry for name, entry in value.items() if name != DIGEST}
         value = {**bare, DIGEST: _digest(bare)}
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, kind: str, version: int) -> dict[str, Any]:
+def read_json(
+    path: Path, *, kind: str, version: int, altered: Callable[[], None] | None = None
+) -> dict[str, Any]:
     """Read a JSON object that says which format and version it has.
 
     Args:
         path: the file.
         kind: the value its "format" entry must have.
         version: the value its "version" entry must have.
+        altered: called where the values do not fit the digest, for files that a person may change;
+            by default that is an error.
 
     Raises:
         FormatVersionError: the file is not JSON, another format or version, or was altered.
@@ -280,6 +281,9 @@ def read_json(path: Path, *, kind: str, version: int) -> dict[str, Any]:
             f"('{kind}', {version}). Use the Emopool version that wrote it, or another work folder."
         )
     if DIGEST in value and value.pop(DIGEST) != _digest(value):
+        if altered is not None:
+            altered()
+            return dict(value)
         raise FormatVersionError(
             f"{path} was altered after it was written: its values do not fit its {DIGEST}. "
             "Restore the file, or delete it and run the command that writes it again."

@@ -40,7 +40,7 @@ def write_both(path: Path, table: bytes, fields: Mapping[str, Any]) -> None:
     plain = {name: dict(v) if isinstance(v, Mapping) else v for name, v in fields.items()}
     value = {"format": FORMAT, "version": VERSION, **plain, CSV_SHA256: _sha256(table)}
     if not path.is_file():
-        write_json(beside, value, sealed=False)
+        write_json(beside, value)
         write_bytes(path, table)
         return
     standing = _sha256(path.read_bytes())
@@ -49,9 +49,9 @@ def write_both(path: Path, table: bytes, fields: Mapping[str, Any]) -> None:
     except FormatVersionError:
         earlier = {}  # it could not be read before either
     replaced = {**earlier, CSV_SHA256: standing}
-    write_json(beside, {**value, REPLACED: replaced}, sealed=False)
+    write_json(beside, {**value, REPLACED: replaced})
     write_bytes(path, table)
-    write_json(beside, value, sealed=False)
+    write_json(beside, value)
 
 
 def keep_both(path: Path, name: Callable[[int], str]) -> Path:
@@ -91,7 +91,7 @@ def read_fields(path: Path, table: bytes) -> dict[str, Any]:
     if set(found) == {CSV_SHA256}:
         return {"corpus": ""}  # of a CSV that had no JSON
     if found.get(CSV_SHA256, _sha256(table)) != _sha256(table):
-        _say_edited(path, _sha256(table))
+        _say_edited(path.with_suffix(".csv"), _sha256(table), "rows")
     value = found
     labels = value.get("labels")
     if (
@@ -129,7 +129,12 @@ def _are_scales(value: object) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, kind=FORMAT, version=VERSION) if path.is_file() else {}
+    def altered() -> None:
+        _say_edited(path, hashlib.sha256(path.read_bytes()).hexdigest(), "values")
+
+    if not path.is_file():
+        return {}
+    return read_json(path, kind=FORMAT, version=VERSION, altered=altered)
 
 
 def _of_csv(value: dict[str, Any], standing: str) -> dict[str, Any]:
@@ -145,11 +150,10 @@ def _of_csv(value: dict[str, Any], standing: str) -> dict[str, Any]:
 
 
 @cache  # once for each file and state of it: a command reads it several times
-def _say_edited(path: Path, sha256: str) -> None:
+def _say_edited(path: Path, sha256: str, what: str) -> None:
     logging.getLogger(__name__).warning(
-        f"Note: {path.with_suffix('.csv')} is not as Emopool wrote it (SHA-256 {sha256[:12]}…). "
-        f"If you changed it, go on: its rows are used, and labels and settings are still those in "
-        f"{path.name}. If not, restore it or run `prepare` again."
+        f"Note: {path} is not as Emopool wrote it (SHA-256 {sha256[:12]}…). If you changed it, go "
+        f"on: its {what} are used as they are. If not, restore it or run `prepare` again."
     )
 
 

@@ -241,7 +241,7 @@ def load_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     """
     data = path.read_bytes()
     try:
-        tensors = safetensors.torch.load(data)
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
         with safetensors.safe_open(path, "pt") as file:
             expected = (file.metadata() or {}).get(_DIGEST)
     except SafetensorError as error:

@@ -13,6 +13,8 @@ back, so that N means N in all.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -59,6 +61,8 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 # one, its share of the seconds that its cohort was trained for, and its cohort: the first one's
 # number and how many there are.
 SEED, START, SECONDS, COHORT = "seed", "start", "seconds", "cohort"
+# A digest of what a finished trial is and gave: SQLite does not see a flipped bit in a value.
+SEAL = "seal"
 # The study's note that whoever created it has also queued the published configurations.
 READY = "ready"
 # How long to wait for that; its creator died if it takes longer.
@@ -150,6 +154,7 @@ class HeadStudy:
                 for trial in self.trials:  # a killed process had them
                     if trial.state == TrialState.RUNNING:
                         self._give_back(trial.number)
+            self._check_seals()
             self._queue_starts()
         except _BROKEN as error:
             close(self._storage)
@@ -177,7 +182,21 @@ class HeadStudy:
         if isinstance(error, _BROKEN) and not disk_error(error):
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: BaseException) -> CacheError:
+    def _check_seals(self) -> None:
+        """Compare finished trials with what was told.
+
+        Raises:
+            CacheError: one was altered.
+        """
+        for trial in self.trials:
+            if SEAL not in trial.user_attrs or trial.state == TrialState.WAITING:
+                continue  # of an earlier version, or not told
+            last = trial.intermediate_values.get(trial.last_step or 0, trial.value)
+            if trial.user_attrs[SEAL] != _seal(trial) or trial.value not in (None, last):
+                close(self._storage)
+                raise self._unreadable(f"trial {trial.number} was altered after it ended")
+
+    def _unreadable(self, error: object) -> CacheError:
         remedy = "" if self._shared else " Remove it, or search with --fresh, to start anew."
         return CacheError(f"{self._place} cannot be read as an Optuna study ({error}).{remedy}")
 
@@ -320,6 +339,7 @@ class HeadStudy:
         self, trial: Trial, value: float | None = None, state: TrialState | None = None
     ) -> None:
         with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(SEAL, _seal(self.trials[trial.number]))
             self._study.tell(trial, value, state=state, skip_if_finished=True)
         self._heart.held.discard(trial.number)
 
@@ -400,6 +420,12 @@ class HeadStudy:
             "the old trials."
         )
         check_identity(self._study, identity, self._place, remedy)
+
+
+def _seal(trial: FrozenTrial) -> str:
+    what = [trial.params, trial.user_attrs.get(SEED), trial.user_attrs.get(START)]
+    text = json.dumps([*what, sorted(trial.intermediate_values.items())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def final_value(trial: FrozenTrial) -> float:

@@ -333,6 +333,22 @@ def test_a_damaged_study_is_refused_with_what_to_do(tmp_path: Path) -> None:
     small_search(tmp_path / "search", 1, fresh=True)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_values SET value = value / 2",
+        "UPDATE trial_intermediate_values SET intermediate_value = intermediate_value / 2",
+        "UPDATE trial_params SET param_value = param_value + 1 WHERE param_name = 'pooling'",
+    ],
+)
+def test_a_trial_that_was_altered_is_named(change: str, tmp_path: Path) -> None:
+    small_search(tmp_path / "search", 1)
+    with closing(sqlite3.connect(tmp_path / "search" / "study.db")) as database, database:
+        database.execute(change)
+    with pytest.raises(CacheError, match=r"study\.db cannot be read.*trial 0 was altered"):
+        small_search(tmp_path / "search", 2)
+
+
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_split_without_utterances_is_refused(split: str, tmp_path: Path) -> None:
     dataset = small_dataset()
