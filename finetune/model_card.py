@@ -106,7 +106,7 @@ def _escaped(value: Any) -> Any:  # noqa: ANN401 - JSON
 def update_card(directory: Path, evaluations: Path) -> None:
     """Write what was found about a model into its card.
 
-    A card without the two marks, or that cannot be written, is left alone.
+    A card without the two marks, or that cannot be read or written, is left alone.
 
     Args:
         directory: of the model.
@@ -116,7 +116,10 @@ def update_card(directory: Path, evaluations: Path) -> None:
     path = directory / CARD
     if not path.is_file() or not os.access(directory, os.W_OK):
         return
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

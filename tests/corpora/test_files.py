@@ -142,8 +142,9 @@ def test_a_digest_does_not_depend_on_layout_nor_on_how_often_it_was_written(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.json"
-    value: dict[object, object] = {**SEALED, 10: 1.5}
-    write_json(path, value)  # a number as a key is text in JSON
+    numbered: dict[object, object] = dict(SEALED.items())
+    numbered[10] = 1.5
+    write_json(path, numbered)  # a number as a key is text in JSON
     first = json.loads(path.read_text())
     write_json(path, first)
     assert json.loads(path.read_text()) == first
