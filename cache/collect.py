@@ -194,6 +194,14 @@ def find_frames(
                 held[which].append(key)
     known = read_failures(work.failures)
     unknown = [utterance.id for utterance in missing if utterance.id not in known]
+    gone = [u for u in missing if u.id not in known and not u.audio.is_file()]
+    if gone and "audio" in modalities:
+        raise MissingStepError(
+            f"{len(gone)} of {len(manifest.utterances)} recordings are not where the manifest says "
+            f"(the first: {gone[0].audio}), so it cannot be told which frames are theirs. Mount or "
+            "move them back, or run `prepare` on the folder where they are now: frames are kept by "
+            "content, and are not extracted again."
+        )
     if unknown:
         raise MissingStepError(
             f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache"

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from corpora.errors import CacheError
 from corpora.files import write_text
 
 
@@ -23,8 +24,18 @@ def write_failures(path: Path, reasons: Mapping[str, str]) -> None:
 
 
 def read_failures(path: Path) -> dict[str, str]:
-    """Reasons by utterance id; empty where there is no such file."""
+    """Reasons by utterance id; empty where there is no such file.
+
+    Raises:
+        CacheError: it is damaged.
+    """
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["id"]: row["reason"] for row in csv.DictReader(file, strict=True)}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise CacheError(
+            f"{path} is damaged ({error!r}). Delete it and run `extract` again, which writes "
+            "it anew."
+        ) from error

@@ -1,8 +1,8 @@
 """SourceIndex: the SHA-256 of recordings' bytes, so that unchanged files are not read again.
 
-A table in `WORK/sources.sqlite`: path, size, times, inode → hash. It holds nothing of value: a
-damaged file, or one of another version, is deleted and built anew without a word, and one that
-cannot be written costs time only.
+A table in `WORK/sources.sqlite`: path, size, times, inode → hash, and a seal of the row, for SQLite
+does not see a flipped bit in a value. It holds nothing of value: a damaged file, or one of another
+version, is deleted and built anew without a word, and one that cannot be written costs time only.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from corpora.errors import CacheError
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS sources (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
-    "ctime_ns INTEGER, inode INTEGER, sha256 TEXT) WITHOUT ROWID"
+    "ctime_ns INTEGER, inode INTEGER, sha256 TEXT, seal TEXT) WITHOUT ROWID"
 )
 # A file changed twice within one tick of the file system's clock looks unchanged the second time
 # (git calls it racy). Ticks are up to 2 s (FAT); so a hash is kept only if the last change was
@@ -40,7 +40,13 @@ _BATCH = 1024
 # Reading waits for the disk; hashing runs outside the interpreter's lock.
 _THREADS = min(16, (os.cpu_count() or 1) + 4)
 _BUSY_S = 60.0
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Errors that say nothing of the file's contents; after any other one it is built anew.
+_NO_DAMAGE = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM),
+        *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
+    }
+)
 
 
 class _State(NamedTuple):
@@ -103,7 +109,8 @@ class SourceIndex:
                     if hashed is not None:
                         hashes[path], settled = hashed
                         if settled is not None:
-                            rows.append((_name(path), *settled, hashes[path]))
+                            row = (_name(path), *settled, hashes[path])
+                            rows.append((*row, _seal(row)))
                 self._store(rows)
         return hashes
 
@@ -131,7 +138,7 @@ class SourceIndex:
         except sqlite3.DatabaseError as error:
             database.close()
             # Locked, full and read-only are errors of this class; those are no damage.
-            if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
+            if not _damaged(error):
                 raise self._unusable(error) from error
         return self._rebuild()
 
@@ -149,9 +156,11 @@ class SourceIndex:
                 marks = ",".join("?" * len(names))
                 query = f"SELECT * FROM sources WHERE path IN ({marks})"
                 with closing(self._database.execute(query, list(names))) as rows:
-                    for name, size, mtime_ns, ctime_ns, inode, sha256 in rows:
-                        state = _State(size, mtime_ns, ctime_ns, inode)
-                        known[names[name]] = (state, sha256)
+                    for *row, seal in rows:
+                        name, *state, sha256 = row
+                        if seal != _seal(row) or name not in names:
+                            raise sqlite3.DatabaseError("a row was altered")
+                        known[names[name]] = (_State(*state), sha256)
         except sqlite3.DatabaseError as error:
             if not _damaged(error):
                 raise self._unusable(error) from error
@@ -170,14 +179,12 @@ class SourceIndex:
         try:
             with self._database:
                 self._database.executemany(
-                    "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)", rows
+                    "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)", rows
                 )
-        except sqlite3.OperationalError:
-            # Full, read-only, or locked for a minute: these files are read again next time.
-            return
         except sqlite3.DatabaseError as error:
             if not _damaged(error):
-                raise
+                # Full, read-only, or locked for a minute: these files are read again next time.
+                return
             self._database.close()
             self._database = self._rebuild()
 
@@ -227,4 +234,10 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _damaged(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", None) in _DAMAGED
+    # The low byte is the kind, what is above it the details.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_DAMAGE
+
+
+def _seal(row: Sequence[object]) -> str:
+    """A checksum of a row's values."""
+    return hashlib.sha256(repr(tuple(row)).encode()).hexdigest()[:16]

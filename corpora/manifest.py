@@ -6,7 +6,8 @@ relative to the CSV's folder). `manifest.json` beside it holds what belongs to n
 
     {"format": "emopool-manifest", "version": 1, "labels": [...], "corpus": "...",
      "protocol": "", "shared_speakers": false, "synthetic": false,
-     "settings": {"seed": 0, ...}, "scales": {"valence": [1, 7], ...}}
+     "settings": {"seed": 0, ...}, "scales": {"valence": [1, 7], ...},
+     "csv_sha256": "..."}
 
 A hand-made CSV needs no JSON: its labels are then its label column, sorted.
 """
@@ -23,8 +24,7 @@ from typing import Any
 
 from corpora.checks import Problem, find_problems, refuse
 from corpora.errors import ManifestError, MissingStepError
-from corpora.files import write_text
-from corpora.manifest_fields import FIELDS, read_fields, write_fields
+from corpora.manifest_fields import FIELDS, read_fields, write_both
 from corpora.names import plain_name
 from corpora.rows import (
     COLUMNS,
@@ -97,7 +97,8 @@ def read_manifest(path: str | Path) -> Manifest:
             f"No manifest at {path}. Make one with `prepare CORPUS ROOT`, or name another."
         )
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(
             f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8, "
@@ -105,7 +106,7 @@ def read_manifest(path: str | Path) -> Manifest:
         ) from error
     rows = table_rows(text, str(path))
     header = _read_header(path, rows)
-    fields = read_fields(path.with_suffix(".json"))
+    fields = read_fields(path.with_suffix(".json"), data)
     # Paths come back as `write_manifest` made them: seen from the CSV's real folder, so that a
     # link on the way to the work folder does not lead `..` astray.
     folder = os.path.realpath(path.parent)
@@ -131,9 +132,9 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write `path` (CSV) and the JSON beside it; what could not be read back is refused.
+    """Write `path` (CSV) and the JSON beside it, both or neither.
 
-    The JSON goes first: a CSV never stands without its label order.
+    What could not be read back is refused.
 
     Raises:
         ManifestError: the manifest breaks a rule of `read_manifest`.
@@ -144,13 +145,12 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     table = _table_text(manifest, folder)
     refuse(str(path), _problems(manifest, IN_MEMORY))
     try:
-        table.encode("utf-8")
+        data = table.encode("utf-8")
     except UnicodeEncodeError as error:
         around = table[max(error.start - 40, 0) : error.start + 40]
         raise ManifestError(f"{path}: not valid Unicode near {around!r}. Rename that.") from error
     fields = {name: getattr(manifest, name) for name in FIELDS}
-    write_fields(path.with_suffix(".json"), fields)
-    write_text(path, table)
+    write_both(path, data, fields)
 
 
 def keep_others(path: str | Path, utterances: Sequence[Utterance]) -> None:

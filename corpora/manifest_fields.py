@@ -1,13 +1,23 @@
-"""What belongs to a whole manifest and to none of its rows: `manifest.json` beside the CSV."""
+"""A manifest on disk: the CSV, and `manifest.json` beside it with what belongs to none of its rows.
+
+The two are one commit, which is the rename of the CSV. The JSON is written first; it holds the
+CSV's SHA-256 (`csv_sha256`), and under `replaced` what the JSON said of the CSV that still stands,
+which counts until the new CSV is in place. A CSV that fits neither was changed by hand: that is
+allowed, and said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import ManifestError
-from corpora.files import read_json, write_json
+from corpora.errors import FormatVersionError, ManifestError
+from corpora.files import read_json, write_bytes, write_json
 from corpora.names import plain_name
 
 FORMAT, VERSION = "emopool-manifest", 1
@@ -22,17 +32,68 @@ FIELDS = (
 )
 
 
-def write_fields(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write the JSON of a manifest's `FIELDS`."""
+CSV_SHA256, REPLACED = "csv_sha256", "replaced"
+
+
+def write_both(path: Path, table: bytes, fields: Mapping[str, Any]) -> None:
+    """Write the CSV at `path` and the JSON of a manifest's `FIELDS` beside it, both or neither."""
+    beside = path.with_suffix(".json")
     plain = {name: dict(v) if isinstance(v, Mapping) else v for name, v in fields.items()}
-    write_json(path, {"format": FORMAT, "version": VERSION, **plain})
-
-
-def read_fields(path: Path) -> dict[str, Any]:
-    """Return the arguments of `Manifest` that the JSON holds, or defaults where it is absent."""
+    value = {"format": FORMAT, "version": VERSION, **plain, CSV_SHA256: _sha256(table)}
     if not path.is_file():
+        write_json(beside, value)
+        write_bytes(path, table)
+        return
+    standing = _sha256(path.read_bytes())
+    try:
+        earlier = _of_csv(_read(beside), standing)
+    except FormatVersionError:
+        earlier = {}  # it could not be read before either
+    replaced = {**earlier, CSV_SHA256: standing}
+    write_json(beside, {**value, REPLACED: replaced})
+    write_bytes(path, table)
+    write_json(beside, value)
+
+
+def keep_both(path: Path, name: Callable[[int], str]) -> Path:
+    """Copy a manifest and its JSON aside; one that is there already is not copied again.
+
+    Args:
+        path: the CSV.
+        name: of the copy, from its number; the first that is free is taken.
+    """
+    data, beside = path.read_bytes(), path.with_suffix(".json")
+    fields = beside.read_bytes() if beside.is_file() else None
+    for number in count(1):
+        kept = path.with_name(name(number))
+        other = kept.with_suffix(".json")
+        if not kept.exists():
+            if fields is not None:
+                write_bytes(other, fields)
+            write_bytes(kept, data)
+            return kept
+        same = kept.read_bytes() == data
+        if same and (other.read_bytes() if other.is_file() else None) == fields:
+            return kept
+    raise AssertionError("numbers do not end")
+
+
+def read_fields(path: Path, table: bytes) -> dict[str, Any]:
+    """Return the arguments of `Manifest` that the JSON holds, or defaults where it is absent.
+
+    Args:
+        path: of the JSON.
+        table: the bytes of the CSV beside it.
+    """
+    value = _read(path)
+    if not value:
         return {"corpus": ""}
-    value = read_json(path, kind=FORMAT, version=VERSION)
+    found = _of_csv(value, _sha256(table))
+    if set(found) == {CSV_SHA256}:
+        return {"corpus": ""}  # of a CSV that had no JSON
+    if found.get(CSV_SHA256, _sha256(table)) != _sha256(table):
+        _say_edited(path.with_suffix(".csv"), _sha256(table), "rows")
+    value = found
     labels = value.get("labels")
     if (
         not isinstance(labels, list)
@@ -66,3 +127,36 @@ def _are_scales(value: object) -> bool:
         and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
         for ends in value.values()
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    def altered() -> None:
+        _say_edited(path, hashlib.sha256(path.read_bytes()).hexdigest(), "values")
+
+    if not path.is_file():
+        return {}
+    return read_json(path, kind=FORMAT, version=VERSION, altered=altered)
+
+
+def _of_csv(value: dict[str, Any], standing: str) -> dict[str, Any]:
+    """What a JSON says of the CSV with this digest: a killed run may not have replaced it."""
+    replaced = value.get(REPLACED)
+    if (
+        value.get(CSV_SHA256) != standing
+        and isinstance(replaced, dict)
+        and replaced.get(CSV_SHA256) == standing
+    ):
+        return replaced
+    return {name: entry for name, entry in value.items() if name != REPLACED}
+
+
+@cache  # once for each file and state of it: a command reads it several times
+def _say_edited(path: Path, sha256: str, what: str) -> None:
+    logging.getLogger(__name__).warning(
+        f"Note: {path} is not as Emopool wrote it (SHA-256 {sha256[:12]}…). If you changed it, go "
+        f"on: its {what} are used as they are. If not, restore it or run `prepare` again."
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -42,6 +42,7 @@ def progress_bar(
         delay=DELAY_SECONDS,
         mininterval=TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS,
         disable=not show,
-        leave=False,
+        # In a log the last state stays, on a line that ends: what follows begins a new one.
+        leave=not sys.stderr.isatty(),
         dynamic_ncols=True,
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from corpora.arrangement import Arrangement, Wish, arrange, folded
 from corpora.errors import ConfigError
-from corpora.files import write_bytes
 from corpora.folds import FEWEST, divide, folds_by, folds_of_count
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
+from corpora.manifest_fields import keep_both
 from corpora.tool_report import ToolReport, report_on
 
 MOST_FOLDS = 200  # leave-one-speaker-out beyond this is a mistake, not a plan
@@ -61,8 +61,8 @@ def split(
     notes = [*made.notes, *_notes(made)]
     if manifest.protocol:
         notes.append(f"These are not the rows of the protocol {manifest.protocol} any more.")
-    if out.resolve() == path.resolve():
-        kept = _keep(path)
+    if out.resolve() == path.resolve() and written != manifest:
+        kept = keep_both(path, lambda number: f"{path.stem}.before-split-{number}.csv")
         notes.append(f"The manifest as it was is kept in {kept}.")
     write_manifest(written, out)
     return report_on(f"Splits: {made.how}", written, out, notes)
@@ -96,15 +96,3 @@ def _notes(made: Arrangement) -> list[str]:
             listed = ", ".join(f"{label} {count:,}" for label, count in removed.items())
             notes.append(f"Left out of {part} at random, to balance classes: {listed}.")
     return notes
-
-
-def _keep(path: Path) -> Path:
-    """Copy a manifest and its JSON aside, under a name that is free."""
-    number = 1
-    while (kept := path.with_name(f"{path.stem}.before-split-{number}.csv")).exists():
-        number += 1
-    write_bytes(kept, path.read_bytes())
-    fields = path.with_suffix(".json")
-    if fields.is_file():
-        write_bytes(kept.with_suffix(".json"), fields.read_bytes())
-    return kept

@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,7 +27,15 @@ import soundfile
 
 from corpora import espeak
 from corpora.errors import ConfigError, CorpusError, EmopoolError
-from corpora.files import fsync_folder, read_json, write_json, write_text
+from corpora.files import (
+    fsync_folder,
+    new_stamp,
+    read_json,
+    sweep,
+    under_way,
+    write_json,
+    write_text,
+)
 from corpora.sample_design import LABELS, SPEAKERS, Line, design
 from corpora.sample_recording import SAMPLE_RATE, align, record
 from corpora.textgrid import write_textgrid
@@ -88,7 +95,8 @@ def write_sample_corpus(
         return root
     espeak.loader()
     root.parent.mkdir(parents=True, exist_ok=True)
-    building = root.with_name(f".{root.name}.{uuid.uuid4().hex}.tmp")
+    sweep(root.parent)
+    building = under_way(root, new_stamp())
     try:
         _run_generator(building, utterances, seed, progress)
         _replace(root, building)

@@ -25,6 +25,21 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     ]
 
 
+def inert(cell: object) -> object:
+    """A cell of a CSV that is made to be looked at: no spreadsheet takes its text for a formula.
+
+    Ids, labels and words come from corpora. Text that begins with `=`, `+`, `-` or `@` gets an
+    apostrophe in front, unless it is a number.
+    """
+    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
 def wrapped(text: str, indent: str = "  ") -> list[str]:
     """Lines of a paragraph, those after the first indented; words are not torn apart.
 

@@ -33,7 +33,7 @@ from explain.subject import Subject
 from finetune.evaluating.subjects import HeadSubject, ModelSubject, open_head, open_model
 from finetune.evaluation import SUBJECTS
 from finetune.model import EmotionModel
-from finetune.model_files import CONFIG
+from finetune.model_files import has_model
 from heads.results import BEST
 from heads.search.plots import require_matplotlib
 from heads.speakers import SPEAKER
@@ -147,7 +147,7 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
     """The head, which takes seconds, unless there is none or the model is asked for."""
     if config.subject not in ("", *SUBJECTS):
         raise ConfigError(f"expected {' or '.join(SUBJECTS)} to explain, got {config.subject!r}.")
-    there = (work.search / BEST).is_file(), (work.model / CONFIG).is_file()
+    there = (work.search / BEST).is_file(), has_model(work.model)
     if config.head is not None or config.subject == "head" or (not config.subject and there[0]):
         return open_head(work, config.head or work.search)
     if config.subject == "model" or there[1]:

@@ -28,7 +28,7 @@ from finetune.evaluation import (
     write_evaluation,
 )
 from finetune.model_card import update_card
-from finetune.model_files import CONFIG
+from finetune.model_files import has_model
 from heads.dataset import Dataset
 
 
@@ -148,7 +148,7 @@ def evaluate_model(
 
 def _own(work: Work, config: EvaluateConfig) -> Subject:
     """The work folder's model or head: the one asked for, else the model where there is one."""
-    chosen = config.subject or ("model" if (work.model / CONFIG).is_file() else "head")
+    chosen = config.subject or ("model" if has_model(work.model) else "head")
     if chosen == "model":
         return open_model(work.model, device=config.device)
     return open_head(work, work.search)

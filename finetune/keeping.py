@@ -33,6 +33,11 @@ class Keeper:
             self.results = [_result(value) for value in self._resumed.state["results"]]
 
     @property
+    def damaged(self) -> Sequence[str]:
+        """What to tell about checkpoints that could not be taken up."""
+        return self._checkpoints.damaged
+
+    @property
     def resumes(self) -> str:
         """What to tell about the run that is taken up; "" where there is none."""
         if self._resumed is None:

@@ -7,6 +7,7 @@ written anew by each evaluation; everything else may be edited and stays.
 from __future__ import annotations
 
 import hashlib
+import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ def card_text(config: Config) -> str:
     Args:
         config: what its config.json holds.
     """
+    config = _escaped(config)
     made = config["provenance"]
     corpus = str(made.get("corpus") or "a corpus that is not named")
     reads = "text" in config["head"]["dims"]
@@ -93,10 +95,19 @@ def card_text(config: Config) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _escaped(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """JSON whose texts are no HTML: hubs draw a card, and labels and names come from corpora."""
+    if isinstance(value, str):
+        return html.escape(value, quote=False)
+    if isinstance(value, Mapping):
+        return {name: _escaped(entry) for name, entry in value.items()}
+    return [_escaped(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def update_card(directory: Path, evaluations: Path) -> None:
     """Write what was found about a model into its card.
 
-    A card without the two marks, or that cannot be written, is left alone.
+    A card without the two marks, or that cannot be read or written, is left alone.
 
     Args:
         directory: of the model.
@@ -106,7 +117,10 @@ def update_card(directory: Path, evaluations: Path) -> None:
     path = directory / CARD
     if not path.is_file() or not os.access(directory, os.W_OK):
         return
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -171,7 +185,7 @@ def _order(report: Mapping[str, Any]) -> tuple[bool, int, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, kind=FORMAT, version=VERSION)
+    return dict(_escaped(read_json(path, kind=FORMAT, version=VERSION)))
 
 
 def _scores(report: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ and so does `extract --audio-encoder`. Nothing in the directory is code or a pic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,16 @@ from cache.layers import LayersRead, layers_from_json, layers_to_json
 from corpora.errors import ConfigError, MissingStepError
 from corpora.files import read_json, write_json, write_text
 from finetune.model_card import card_text
-from finetune.model_files import CARD, CONFIG, HEAD, check_files, digests, fsync, replacing
+from finetune.model_files import (
+    CARD,
+    CONFIG,
+    HEAD,
+    check_files,
+    digests,
+    fsync,
+    has_model,
+    replacing,
+)
 from heads.head import Head, HeadConfig
 from heads.layers import layer_weights
 
@@ -119,9 +128,7 @@ def describe(parts: Parts) -> dict[str, Any]:
         "version": VERSION,
         "model_type": "emopool",
         "architectures": ["EmotionModel"],
-        "labels": list(labels),
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
+        **_label_entries(labels),
         "head": parts.head.config.to_json(),
         "layers": {name: layers_to_json(read) for name, read in parts.layers.items()},
         "layer_weights": {name: list(w) for name, w in layer_weights(parts.head).items()},
@@ -149,14 +156,18 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
     config = read_model_config(directory)
     check_files(directory, config["files"])
     try:
-        head = Head(HeadConfig.from_json(config["head"]))
-        layers = {name: layers_from_json(config["layers"][name]) for name in head.config.modalities}
+        shape = HeadConfig.from_json(config["head"])
+        layers = {name: layers_from_json(config["layers"][name]) for name in shape.modalities}
         provenance, speech_dtype = dict(config["provenance"]), str(config["speech_dtype"])
+        _check_labels(config, shape.labels)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{directory / CONFIG} does not describe a model ({error}). Restore the file."
         ) from error
-    _load_tensors(head, directory / HEAD)
+    try:
+        head = Head.from_state(shape, load_file(directory / HEAD))
+    except (SafetensorError, ConfigError) as error:
+        raise _misfit(directory / HEAD, error) from error
     detector = None
     if head.config.needs_speech:
         detector = SpeechDetector().requires_grad_(False).eval()
@@ -195,7 +206,7 @@ def read_model_config(directory: Path) -> dict[str, Any]:
         ConfigError: it is not of Emopool at all, or not readable.
     """
     path = directory / CONFIG
-    if not path.is_file():
+    if not has_model(directory):
         raise MissingStepError(
             f"no model in {directory} ({CONFIG} is missing). Make one with "
             "`python cli.py finetune --best`, or name another directory."
@@ -210,6 +221,22 @@ def read_model_config(directory: Path) -> dict[str, Any]:
     if not isinstance(config.get("files"), dict):
         raise ConfigError(f"{path} lists no files. Restore it, or fine-tune again.")
     return config
+
+
+def _label_entries(labels: Sequence[str]) -> dict[str, Any]:
+    """The order of the classes as Emopool and hubs read it."""
+    return {
+        "labels": list(labels),
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def _check_labels(config: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Compare the copies of the label order with the head's."""
+    for name, expected in _label_entries(labels).items():
+        if config[name] != expected:
+            raise ValueError(f"its {name} is {config[name]}, but its head's {list(labels)}")
 
 
 def _write_encoder(
@@ -251,6 +278,8 @@ def _load_tensors(module: nn.Module, path: Path) -> None:
     try:
         module.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ConfigError(
-            f"{path} does not fit {CONFIG} beside it ({error}). Restore the model."
-        ) from error
+        raise _misfit(path, error) from error
+
+
+def _misfit(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path} does not fit {CONFIG} beside it ({error}). Restore the model.")

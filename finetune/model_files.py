@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from cache.encoders.files import hash_files
 from cache.store.scratch import publish
 from corpora.errors import ConfigError
+from corpora.files import left_under_way, new_stamp, remove, sweep, under_way, writing
 
 CONFIG, HEAD, CARD = "config.json", "head.safetensors", "README.md"
 # config.json holds the digests; a person may edit the model card.
@@ -34,14 +34,34 @@ def replacing(directory: Path) -> Iterator[Path]:
         ConfigError: the directory holds something else.
     """
     directory = directory.absolute()
+    has_model(directory)
     check_replaceable(directory)
-    site = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
+    stamp = new_stamp()
+    site = under_way(directory, stamp)
     site.mkdir(parents=True)
     try:
-        yield site
-        _put_in_place(site, directory)
+        with writing(directory):
+            yield site
+        _put_in_place(site, directory, under_way(directory, stamp, "old"))
     finally:
         shutil.rmtree(site, ignore_errors=True)  # gone already when it was put in place
+
+
+def has_model(directory: Path) -> bool:
+    """Whether there is a model, once what a killed process left of one is put right.
+
+    Killed between its two renames it left two hidden directories: the new model, which was complete
+    then, and the earlier one.
+    """
+    directory = directory.absolute()
+    for stamp in left_under_way(directory, "old"):
+        new, earlier = (under_way(directory, stamp, kind) for kind in ("tmp", "old"))
+        if not directory.exists():
+            os.rename(new if new.is_dir() else earlier, directory)
+        for path in (new, earlier):
+            remove(path)
+    sweep(directory.parent)
+    return (directory / CONFIG).is_file()
 
 
 def check_replaceable(directory: Path) -> None:
@@ -116,18 +136,18 @@ def _files(directory: Path) -> dict[str, Path]:
     }
 
 
-def _put_in_place(site: Path, directory: Path) -> None:
+def _put_in_place(site: Path, directory: Path, earlier: Path) -> None:
     """Rename the finished model into place; an earlier one steps aside first and is then removed.
 
-    A directory cannot be renamed onto a full one, so for a moment only the two hidden ones exist.
+    A directory cannot be renamed onto a full one, so for a moment only the two hidden ones exist:
+    `has_model` puts that right.
     """
-    earlier = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.old")
     if directory.exists():
         os.rename(directory, earlier)
     try:
         publish(site, directory)
-    except OSError:
-        if earlier.exists():
+    except BaseException:
+        if earlier.exists() and not directory.exists():
             os.rename(earlier, directory)
         raise
     shutil.rmtree(earlier, ignore_errors=True)

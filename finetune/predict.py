@@ -15,7 +15,7 @@ from finetune.building import build_model
 from finetune.evaluation import caveats
 from finetune.fitting import check_streams
 from finetune.model import EmotionModel
-from finetune.model_files import CONFIG
+from finetune.model_files import has_model
 from finetune.predicting.answers import Answer, Prediction
 from finetune.predicting.run import MAX_SECONDS, TOP_FRAMES, predict
 from heads.results import BEST, load_head
@@ -167,7 +167,7 @@ def counts_text(answers: Sequence[Answer]) -> str:
 def _names(work: Work, config: PredictConfig) -> tuple[str | Path, ...]:
     if config.models:
         return config.models
-    if (work.model / CONFIG).is_file():
+    if has_model(work.model):
         return (work.model,)
     if (work.search / BEST).is_file():
         return (work.search,)

@@ -162,6 +162,8 @@ def _run_phases(
     """Run what is not finished; returns all results."""
     config, model, engine = session.config, session.model, session.engine
     keeper = Keeper(checkpoints, config.checkpoint_every, writes=engine.leads)
+    for line in keeper.damaged:
+        session.tell(line)
     if keeper.resumes:
         session.tell(keeper.resumes)
     model.load_state_dict(keeper.weights(), strict=False)

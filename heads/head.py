@@ -189,6 +189,30 @@ class Head(nn.Module):
                 self.register_buffer(f"{name}_scale", torch.ones(config.dims[name]))
         self._draw(seed)
 
+    @classmethod
+    def from_state(cls, config: HeadConfig, state: Mapping[str, Tensor]) -> Head:
+        """A head with parameters that were kept.
+
+        Raises:
+            ConfigError: they are not those of such a head. Shapes are compared before there is
+                memory for any: a width of 10⁹ is a typing error, not a reason to run out of it.
+        """
+        try:
+            with torch.device("meta"):
+                bare = cls(config).state_dict()
+        except (RuntimeError, TypeError) as error:  # more than a tensor can have
+            raise ConfigError(f"no head can have this shape: {config}") from error
+        expected = {name: tuple(value.shape) for name, value in bare.items()}
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        if found != expected:
+            names = sorted({n for n in {*found, *expected} if found.get(n) != expected.get(n)})
+            raise ConfigError(
+                "; ".join(f"{n} is {found.get(n)}, expected {expected.get(n)}" for n in names)
+            )
+        head = cls(config)
+        head.load_state_dict(state)
+        return head
+
     def _draw(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         for name in self.config.modalities:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
@@ -47,6 +48,7 @@ ENSEMBLE, ENSEMBLE_PREDICTIONS = "ensemble.json", "ensemble_predictions.csv"
 TEST_FOLDS, TEST_FOLD_PREDICTIONS = "test_folds.json", "test_fold_predictions.csv"
 TEST_FOLDS_FOLDER = "test_folds"
 TRIALS_FOLDER, SELECTION_FOLDER, PLOTS_FOLDER = "trials", "selection", "plots"
+_DIGEST = "sha256"
 # Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
 KEPT = 10
 
@@ -185,6 +187,8 @@ def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
     value = read_json(path, kind=FORMAT, version=VERSION)
     try:
         record = HeadRecord.from_json(value)
+        if record.head.labels != record.origin.labels:
+            raise ValueError(f"labels {record.origin.labels}, of its head {record.head.labels}")
         name, digest = Path(value["weights"]["file"]).name, value["weights"]["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise FormatVersionError(
@@ -203,10 +207,9 @@ def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
             f"{weights} does not belong to {path}: its SHA-256 begins with {found[:12]}, expected "
             f"{digest[:12]}. Restore both, or run `search` again."
         )
-    head = Head(record.head)
     try:
-        head.load_state_dict(safetensors.torch.load(data))
-    except RuntimeError as error:
+        head = Head.from_state(record.head, safetensors.torch.load(data))
+    except (SafetensorError, ConfigError) as error:
         raise CacheError(
             f"{path} describes another head than {weights} holds ({error}). "
             "Restore both, or run `search` again."
@@ -224,14 +227,53 @@ def selection_file(folder: Path, number: int) -> Path:
     return folder / SELECTION_FOLDER / f"{number:05}.safetensors"
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors whose metadata holds a digest of them."""
+    plain = {name: value.contiguous() for name, value in tensors.items()}
+    write_bytes(path, safetensors.torch.save(plain, {_DIGEST: _digest(plain)}))
+
+
+def load_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
+    """Read back what `save_tensors` wrote.
+
+    Raises:
+        CacheError: they are not those that were written.
+    """
+    data = path.read_bytes()
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(data)
+        with safetensors.safe_open(path, "pt") as file:
+            expected = (file.metadata() or {}).get(_DIGEST)
+    except SafetensorError as error:
+        raise CacheError(f"{path} is damaged ({error}). {remedy}") from error
+    if expected not in (None, _digest(tensors)):
+        raise CacheError(f"{path} is damaged: its tensors do not fit their digest. {remedy}")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors as safetensors writes them, without metadata."""
+    return hashlib.sha256(safetensors.torch.save(dict(tensors))).hexdigest()
+
+
 def save_probabilities(path: Path, probabilities: Tensor) -> None:
     """Write probabilities `[m, C]`."""
-    write_bytes(path, safetensors.torch.save({"probabilities": probabilities.contiguous()}))
+    save_tensors(path, {"probabilities": probabilities})
 
 
 def load_probabilities(path: Path) -> Tensor | None:
-    """Read probabilities `[m, C]` back; None where there is no such file."""
-    return safetensors.torch.load(path.read_bytes())["probabilities"] if path.is_file() else None
+    """Read probabilities `[m, C]` back; None where there is no such file.
+
+    Raises:
+        CacheError: they are not those that were written.
+    """
+    if not path.is_file():
+        return None
+    remedy = "Restore it, or search with --fresh."
+    found = load_tensors(path, remedy)
+    if set(found) != {"probabilities"}:
+        raise CacheError(f"{path} is damaged: it holds {sorted(found)}. {remedy}")
+    return found["probabilities"]
 
 
 def claim_folder(folder: Path, study_id: str) -> None:
@@ -255,7 +297,10 @@ def study_of(folder: Path) -> str:
     path = folder / STUDY_NOTE
     if not path.is_file():
         return ""
-    return str(read_json(path, kind=NOTE_FORMAT, version=VERSION)["study"])
+    study = read_json(path, kind=NOTE_FORMAT, version=VERSION).get("study")
+    if not isinstance(study, str):
+        raise FormatVersionError(f"{path} names no study. Restore it, or search with --fresh.")
+    return study
 
 
 def remove_trials(folder: Path, numbers: Iterable[int]) -> None:

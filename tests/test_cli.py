@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,98 @@ def test_a_mistake_is_one_message_and_status_1(
     assert result.exit_code == 1
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyError("dev"), 70, r"Error: this was not foreseen: KeyError: 'dev'.*emopool-.*\.log"),
+        (OSError(28, "No space left on device", "a.bin"), 1, r"No space left on device \(a\.bin\)"),
+        (OSError("no number"), 1, "Error: no number"),
+        (RuntimeError("I/O error (os error 28)"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 130, "Interrupted. What was finished is kept"),
+    ],
+)
+def test_no_error_is_a_traceback(
+    error: BaseException,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("corpora.manifest.read_manifest", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        result = CliRunner().invoke(main, ["prepare", "check", "--work", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.exit_code == status
+    assert re.search(said, result.output)
+    assert result.output.count("\n") == 1
+    logs = [path.read_text() for path in tmp_path.glob("emopool-*.log")]
+    assert ["Traceback" in log for log in logs] == [True] * (status == 70)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (f"search --seed {10**20}", "is not between 0 and 9,223,372,036,854,775,807"),
+        (f"prepare split --seed {10**20}", "is not between 0 and"),
+        ("prepare split --seed=-1", "-1 is not between 0 and"),
+        (f"search --trials {10**20}", "is not between -1,000,000,000 and 1,000,000,000"),
+        (f"search --batch-size {10**20}", "is not between"),
+        ("finetune --best --lr2 1e300", "1e+300 is not between -1e+30 and 1e+30"),
+        ("finetune --best --lr2 nan", "nan is not between"),
+        ("extract --batch-seconds inf", "inf is not between"),
+    ],
+)
+def test_numbers_that_no_library_takes_are_refused(words: str, said: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [*words.split(), "--work", str(tmp_path)])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+HANGING = """
+import signal, sys, time
+import cli, corpora.manifest
+def hang(path):
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("unwinding", flush=True)
+        time.sleep(float(sys.argv.pop()))
+corpora.manifest.read_manifest = hang
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "seconds"), [(["SIGHUP"], "0"), (["SIGTERM"], "0"), (["SIGINT", "SIGINT"], "60")]
+)
+def test_signals_end_a_run_with_a_sentence(
+    signals: list[str], seconds: str, tmp_path: Path
+) -> None:
+    words = ["prepare", "check", "--work", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING.replace("sys.argv.pop()", seconds), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        for name in signals:
+            process.stdout.readline()
+            process.send_signal(getattr(signal, name))
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said.startswith("Interrupted. ")
+    assert "Traceback" not in said
 
 
 def test_the_readme_names_only_commands_and_files_that_exist() -> None:

@@ -93,7 +93,7 @@ def check_corpus(
             if found is not None
         ),
         problems=tuple(problems),
-        notes=tuple(_notes(manifest, lengths, unknown, audio=audio)),
+        notes=tuple(_notes(manifest, path, lengths, unknown, audio=audio)),
     )
 
 
@@ -155,8 +155,15 @@ def _speakers_in_two_splits(rows: Sequence[Utterance]) -> int:
     return sum(len(splits) > 1 for splits in homes.values())
 
 
-def _notes(manifest: Manifest, lengths: Lengths, unknown: int, *, audio: bool) -> list[str]:
+def _notes(
+    manifest: Manifest, path: Path, lengths: Lengths, unknown: int, *, audio: bool
+) -> list[str]:
     notes = list(lengths.notes)
+    if not path.with_suffix(".json").is_file():
+        notes.append(
+            f"There is no {path.with_suffix('.json').name} beside it: labels are in the order "
+            f"{', '.join(manifest.labels)}, and corpus and protocol are not known."
+        )
     if unknown and not audio:
         notes.append(
             f"The content of {unknown:,} utterances' recordings is not known yet, so duplicates "

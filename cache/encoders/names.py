@@ -20,6 +20,7 @@ from cache.encoders.files import (
 from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
 from cache.encoders.small import INSTALL, SMALL, is_packaged, make_small_encoder, small_folder
 from corpora.errors import ConfigError, EmopoolError
+from corpora.files import check_folder
 
 # What is fetched from a hub. Pickled weights only where there are no others (as in
 # microsoft/deberta-v3-base); transformers reads them with torch's tensors-only unpickler.
@@ -53,6 +54,7 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
             from cache.encoders.tiny import make_tiny_encoder  # imports torch
 
             make_tiny_encoder(work, kind)
+        check_folder(directory)
     elif path.is_dir():
         directory = path.resolve()
     elif name in SMALL:
@@ -94,6 +96,7 @@ def small_directory(name: str, work: Path, complete: Callable[[Path], bool]) -> 
         ConfigError: an installed package holds other files than those that were checked.
     """
     if small_folder(work, name).is_dir():
+        check_folder(small_folder(work, name))
         return small_folder(work, name)
     from huggingface_hub import try_to_load_from_cache
 

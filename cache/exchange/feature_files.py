@@ -53,6 +53,11 @@ def read_features(path: Path) -> npt.NDArray[Any]:
     """
     try:
         values = _read_pt(path) if path.suffix == ".pt" else np.load(path, allow_pickle=False)
+    except UnpicklingError as error:  # whose advice is to run what is in the file
+        raise CacheError(
+            f"{path} cannot be read (it holds Python objects, which are never loaded: they could "
+            "run any code). Expected one tensor [T, D]; save it anew, as torch.save(tensor, path)."
+        ) from error
     except _UNREADABLE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CacheError(

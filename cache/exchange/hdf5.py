@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -103,9 +105,9 @@ def export_hdf5(
 
     Raises:
         MissingStepError: there is no cache.
-        CacheError: a part is damaged.
+        CacheError: a stream or a part is damaged.
     """
-    streams = read_catalogue(work).streams
+    streams = read_catalogue(work).all_streams()
     total = sum(FrameStream.open(stream.path).nbytes for stream in streams)
     utterances = _by_key(work, manifest)
     encoders = _encoders(work, streams)
@@ -138,14 +140,51 @@ def export_hdf5(
     return TransferReport(path, counts, {}, total, False, work.root)
 
 
-def _opened(path: Path, mode: str = "r+") -> Any:  # noqa: ANN401 - h5py.File
-    return h5py.File(path, mode, libver=_LIBRARY)
-
-
 def _runs(utterances: Iterator[_Read]) -> Iterator[Iterator[_Read]]:
     """The same in runs of so many, each of which has to be used up before the next."""
     for first in utterances:
         yield chain([first], islice(utterances, _AT_ONCE - 1))
+
+
+class _Disk(FileIO):
+    """A file that keeps the disk's first error to itself, and takes what is written after it.
+
+    HDF5 cannot close a file whose disk is full: it fails again when the process ends, and crashes.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - a buffer
+        """All of `data`, or nothing once the disk has failed."""
+        view = memoryview(data)
+        try:
+            while self.error is None and len(view):
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = error
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """The same."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+@contextmanager
+def _opened(path: Path, mode: str = "r+") -> Iterator[Any]:
+    """An HDF5 file to be written: a new one (`w`), or one to go on with.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    with _Disk(path, "w+" if mode == "w" else "r+") as disk:
+        with h5py.File(disk, mode, libver=_LIBRARY) as file:
+            yield file
+        if disk.error is not None:
+            raise disk.error
 
 
 def _describe(dataset: Any, key: str, utterances: Sequence[Utterance]) -> None:  # noqa: ANN401

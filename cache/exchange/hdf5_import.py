@@ -13,6 +13,7 @@ from cache.exchange.hdf5 import FORMAT, VERSION, TransferReport
 from cache.extraction import Extraction, Source, write_extraction
 from cache.recipe import Recipe
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features
+from cache.store.parts import MAX_PART_BYTES
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
@@ -113,6 +114,11 @@ class _Group:
             raise CacheError(f"{where} is not a {self._header.dtype} dataset. Export it again.")
         if dataset.attrs.get("key") != key:
             raise CacheError(f"{where} does not say that this is its key. Export it again.")
+        if dataset.nbytes > MAX_PART_BYTES:
+            raise CacheError(
+                f"{where} claims to hold {dataset.nbytes:,} bytes; an utterance has at most "
+                f"{MAX_PART_BYTES:,}. Export it again."
+            )
         try:
             return dataset[()]
         except OSError as error:

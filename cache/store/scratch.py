@@ -8,20 +8,14 @@ dead, and those older than a day.
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import shutil
-import socket
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from corpora.files import fsync_folder
+from corpora.files import abandoned, fsync_folder, new_stamp
 
-# A part is closed after minutes, so a site of a day ago belongs to nobody, whatever its machine.
-STALE_S = 24 * 3600
-_SITE = re.compile(r"site-(?P<ns>[0-9a-f]{16})-(?P<pid>\d+)-[0-9a-f]{8}-(?P<host>.+)")
+_SITE = "site-"
 
 
 def scratch_folder(features: Path) -> Path:
@@ -32,8 +26,7 @@ def scratch_folder(features: Path) -> Path:
 def new_site(scratch: Path) -> Path:
     """Create an empty folder to build in. Its name says when, by which process, on which host."""
     scratch.mkdir(parents=True, exist_ok=True)
-    stamp = f"{time.time_ns():016x}-{os.getpid()}-{secrets.token_hex(4)}"
-    site = scratch / f"site-{stamp}-{_host()}"
+    site = scratch / f"{_SITE}{new_stamp()}"
     os.mkdir(site)
     return site
 
@@ -99,26 +92,6 @@ def clear_stale_sites(scratch: Path) -> None:
         names = os.listdir(scratch)
     except FileNotFoundError:
         return
-    for name in names:
-        found = _SITE.fullmatch(name)
-        if found is None:
-            continue  # not ours: other rooms may use the folder too
-        age_s = (time.time_ns() - int(found["ns"], 16)) / 1e9
-        dead = found["host"] == _host() and not _alive(int(found["pid"]))
-        if dead or age_s > STALE_S:
+    for name in names:  # other rooms may use the folder too
+        if name.startswith(_SITE) and abandoned(name.removeprefix(_SITE)):
             discard(scratch / name)
-
-
-def _host() -> str:
-    """This machine's name as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "unknown"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # signal 0 tests only
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's process
-    return True

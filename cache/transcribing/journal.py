@@ -2,11 +2,13 @@
 
 Each batch is one transaction, so a killed run loses at most the batch it was at, and any number of
 processes may write at once. Keys are content: a second manifest of the same recordings, a renamed
-file and a manifest made anew by `prepare` find their texts here.
+file and a manifest made anew by `prepare` find their texts here. Each row has a seal, for SQLite
+does not see a flipped bit in a text; rows of version 1 have none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,13 +16,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from corpora.errors import CacheError, FormatVersionError
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS transcripts (audio TEXT, model TEXT, asked TEXT, source TEXT, "
-    "text TEXT, language TEXT, silent INTEGER, PRIMARY KEY (audio, model, asked)) WITHOUT ROWID"
+    "text TEXT, language TEXT, silent INTEGER, seal TEXT, "
+    "PRIMARY KEY (audio, model, asked)) WITHOUT ROWID"
 )
 _QUERY = 900  # SQLite's limit on variables in one statement was 999 for long.
 _BUSY_S = 60.0
@@ -65,9 +69,13 @@ class Journal:
                 with self._database:
                     self._database.execute(_SCHEMA)
                     self._database.execute(f"PRAGMA user_version = {_VERSION}")
+            if version == 1:
+                with self._database:
+                    self._database.execute("ALTER TABLE transcripts ADD COLUMN seal TEXT")
+                    self._database.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
-        if version not in (0, _VERSION):
+        if version not in (0, 1, _VERSION):
             self._database.close()
             raise FormatVersionError(
                 f"{path} has version {version}, but this version of Emopool reads {_VERSION}. "
@@ -94,17 +102,16 @@ class Journal:
         """
         asked = set(wanted)
         found = {}
-        columns = "audio, asked, text, language, silent"
-        for row in self._rows(columns, "AND model = ?", [key for key, _ in asked], [model]):
-            if (row[0], row[1]) in asked:
-                found[row[0], row[1]] = Transcript(row[2], row[3], bool(row[4]))
+        for row in self._rows("AND model = ?", [key for key, _ in asked], [model]):
+            if (row[0], row[2]) in asked:
+                found[row[0], row[2]] = Transcript(row[4], row[5], bool(row[6]))
         return found
 
     def texts(self, audio: Iterable[str]) -> dict[str, set[str]]:
         """All texts that any model gave to recordings, by content key."""
         found: dict[str, set[str]] = {}
-        for key, text in self._rows("audio, text", "", audio, []):
-            found.setdefault(key, set()).add(text)
+        for row in self._rows("", audio, []):
+            found.setdefault(row[0], set()).add(row[4])
         return found
 
     def add(self, model: str, source: str, transcripts: Mapping[Heard, Transcript]) -> None:
@@ -116,27 +123,31 @@ class Journal:
             transcripts: by recording and language told.
         """
         rows = [
-            (key, model, asked, source, one.text, one.language, one.silent)
+            _sealed((key, model, asked, source, one.text, one.language, int(one.silent)))
             for (key, asked), one in transcripts.items()
         ]
         try:
             with self._database:
                 self._database.executemany(
-                    "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                    "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
                 )
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
     def _rows(
-        self, columns: str, condition: str, audio: Iterable[str], values: Sequence[str]
-    ) -> Iterator[tuple[str, ...]]:
+        self, condition: str, audio: Iterable[str], values: Sequence[str]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Whole rows without their seals, which are compared."""
         keys = iter(dict.fromkeys(audio))
         try:
             while batch := list(islice(keys, _QUERY)):
                 marks = ",".join("?" * len(batch))
-                query = f"SELECT {columns} FROM transcripts WHERE audio IN ({marks}) {condition}"
+                query = f"SELECT * FROM transcripts WHERE audio IN ({marks}) {condition}"
                 with closing(self._database.execute(query, [*batch, *values])) as rows:
-                    yield from rows
+                    for row in rows:
+                        if row[-1] is not None and row != _sealed(row[:-1]):
+                            raise sqlite3.DatabaseError(f"the transcript of {row[0]} was altered")
+                        yield row[:-1]
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
@@ -146,3 +157,8 @@ class Journal:
             "lie in a folder that can be written, and no other program may hold it open for long. "
             "If it is damaged, move it away; its recordings are then transcribed again."
         )
+
+
+def _sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row with its checksum."""
+    return (*row, hashlib.sha256(repr(row).encode()).hexdigest()[:16])

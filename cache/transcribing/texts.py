@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from corpora.files import write_bytes
 from corpora.manifest import read_manifest, write_manifest
+from corpora.manifest_fields import keep_both
 from corpora.rows import COLUMNS
 from corpora.utterance import Utterance
 
@@ -59,7 +60,7 @@ def fill_texts(
     skipped = len(texts) - same
     if not changed:
         return Filled(0, skipped)
-    kept_as = _keep(path)
+    kept_as = keep_both(path, partial(_copy_name, path))
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file))]
     lost = tuple(name for name in header if name and name not in COLUMNS)
@@ -77,18 +78,7 @@ def _state(utterance: Utterance) -> tuple[object, ...]:
     )
 
 
-def _keep(path: Path) -> Path:
-    """Copy a manifest and its JSON to the first free name beside it."""
-    number = 1
-    while (copy := _copy_name(path, number)).exists():
-        number += 1
-    if path.with_suffix(".json").is_file():
-        write_bytes(copy.with_suffix(".json"), path.with_suffix(".json").read_bytes())
-    write_bytes(copy, path.read_bytes())
-    return copy
-
-
-def _copy_name(path: Path, number: int) -> Path:
+def _copy_name(path: Path, number: int) -> str:
     """`manifest.before-transcribe.csv`, then `manifest.before-transcribe-2.csv`."""
     behind = f"-{number}" if number > 1 else ""
-    return path.with_name(f"{path.stem}.before-transcribe{behind}{path.suffix}")
+    return f"{path.stem}.before-transcribe{behind}{path.suffix}"

@@ -91,6 +91,21 @@ class Catalogue:
     streams: tuple[Stream, ...]
     strays: tuple[Stray, ...]
 
+    def all_streams(self) -> tuple[Stream, ...]:
+        """The streams, for work that would be wrong without one of them.
+
+        Raises:
+            CacheError: a folder that holds parts cannot be read as a stream.
+        """
+        hidden = [stray for stray in self.strays if _holds_parts(stray.path)]
+        if hidden:
+            raise CacheError(
+                f"{len(hidden)} folders with frames cannot be used. The first: {hidden[0].path}: "
+                f"{hidden[0].reason} Run `python cli.py cache verify --fix`, which sets them "
+                "aside, then `extract`, and try again."
+            )
+        return self.streams
+
 
 def read_catalogue(work: Work) -> Catalogue:
     """List the streams of a work folder's cache. Parts are not looked at.
@@ -127,6 +142,11 @@ def read_catalogue(work: Work) -> Catalogue:
             if not path.name.startswith(PREFIX):
                 strays.append(Stray(path, "not a part of a stream"))
     return Catalogue(tuple(streams), tuple(strays))
+
+
+def _holds_parts(folder: Path) -> bool:
+    """Whether a folder looks like a stream or a recipe's, whatever its own metadata says."""
+    return any(any(folder.glob(f"{between}{PREFIX}*")) for between in ("", "*/"))
 
 
 def _folders(folder: Path, strays: list[Stray], expected: str) -> list[Path]:

@@ -128,14 +128,15 @@ def compact(work: Work, *, show_progress: bool = False) -> CompactReport:
 
     Raises:
         MissingStepError: there is no cache.
-        CacheError: a part is damaged (nothing is merged that is not right), or the cache is in use.
+        CacheError: a stream or a part is damaged (nothing is merged that is not right), or the
+            cache is in use.
         OSError: the disk is full or failed; nothing is lost.
     """
     read_catalogue(work)  # says so when there is none, before a lock file is made for it
     scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):
         clear_stale_sites(scratch)
-        plans = [_plan(stream) for stream in read_catalogue(work).streams]
+        plans = [_plan(stream) for stream in read_catalogue(work).all_streams()]
         megabytes = sum(source.nbytes for plan in plans for source in plan.sources) / 1e6
         with progress_bar("merging", megabytes, "MB", show=show_progress) as bar:
             for plan in plans:

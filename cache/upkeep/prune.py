@@ -18,7 +18,7 @@ from cache.inputs import possible_keys, utterance_keys
 from cache.store.index import seen_of_parts
 from cache.store.layout import METADATA
 from cache.store.locks import exclusive_lock
-from cache.store.scratch import scratch_folder, withdraw
+from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.upkeep.catalogue import CUES, Stream, read_catalogue
 from corpora.errors import CacheError, ConfigError
 from corpora.manifest import read_manifest
@@ -120,8 +120,8 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
     Raises:
         ConfigError: no manifest is named.
         ManifestError: one cannot be read.
-        CacheError: a part is damaged, or a manifest's recordings are missing: what they use cannot
-            be told then, and would be dropped.
+        CacheError: a stream or a part is damaged, or a manifest's recordings are missing: what
+            they use cannot be told then, and would be dropped.
         MissingStepError: there is no cache, or no such manifest (with `last_only`: or no record of
             an extraction).
     """
@@ -163,6 +163,7 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
     """
     scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):
+        clear_stale_sites(scratch)
         now = _plan(work, plan.used, last_only=plan.last_only, planned=plan)
         changed = [one for one in now.streams if one.parts]
         withdraw(
@@ -182,7 +183,7 @@ def _plan(
     sources = list(read_extraction(work).sources.values()) if last_only else None
     allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
     streams = []
-    for stream in read_catalogue(work).streams:
+    for stream in read_catalogue(work).all_streams():
         keys = used if sources is None or _asked_for(stream, sources) else frozenset()
         may_drop = allowed.get(stream.label, frozenset()) if planned else None
         streams.append(_plan_stream(stream, keys, may_drop))

@@ -11,6 +11,7 @@ from typing import Any
 
 from corpora.files import write_json, write_text
 from corpora.progress import progress_bar
+from corpora.text_table import inert
 from explain.item import Item
 from explain.picture import file_name
 from explain.report.page import page_html
@@ -97,7 +98,7 @@ def csv_text(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
+    writer.writerows(["" if cell is None else inert(cell) for cell in row] for row in table.rows)
     return buffer.getvalue()
 
 

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
-from corpora.errors import CacheError
-from corpora.files import read_json, write_bytes, write_json
+from corpora.files import read_json, write_json
 from heads.comparing.config import Tuning
 from heads.head import Head
+from heads.results import load_tensors, save_tensors
 from heads.search.identity import refuse_differences
 
 FORMAT, VERSION = "emopool-compare", 2
@@ -88,9 +86,7 @@ class Kept:
         """
         state = {} if head is None else head.state_dict()
         weights = {f"{_WEIGHTS}{name}": value.detach().cpu() for name, value in state.items()}
-        tensors = {**answers, **weights}
-        data = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()})
-        write_bytes(self.path(unit), data)
+        save_tensors(self.path(unit), {**answers, **weights})
 
     def answers(self, unit: Unit) -> dict[str, Tensor]:
         """By split the probabilities `[n, C]` of a run."""
@@ -102,17 +98,13 @@ class Kept:
         return {name.removeprefix(_WEIGHTS): value for name, value in found}
 
     def _tensors(self, unit: Unit, *, weights: bool) -> Iterator[tuple[str, Tensor]]:
-        path = self.path(unit)
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - no mapping
-                    if name.startswith(_WEIGHTS) == weights:
-                        yield name, file.get_tensor(name)
-        except safetensors.SafetensorError as error:
-            raise CacheError(
-                f"{path} is damaged ({error}). Delete it and run `compare` again: this run of the "
-                "comparison is then trained anew."
-            ) from error
+        tensors = load_tensors(
+            self.path(unit),
+            "Delete it and run `compare` again: this run of the comparison is then trained anew.",
+        )
+        for name, value in tensors.items():
+            if name.startswith(_WEIGHTS) == weights:
+                yield name, value
 
     def save_note(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep JSON beside the runs, under a name of its own."""

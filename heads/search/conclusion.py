@@ -97,6 +97,13 @@ def conclude(
             f"Trained again here, because another machine has them: trials "
             f"{', '.join(str(number) for number in missing)}."
         )
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    absent = sum(trial.state in ended and trial.number not in said for trial in trials)
+    if absent and not study.shared:
+        other_notes.append(
+            f"What {absent} trials said is not in {folder / SELECTION_FOLDER} any more: they are "
+            "left out where trials are compared."
+        )
     sentence = choice.to_text()
     return SearchReport(
         folder=folder,

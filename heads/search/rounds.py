@@ -83,7 +83,8 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
     """Draw a cohort, train it with halving, keep what is worth keeping, tell the results.
 
     Each rung is in the study as soon as it is reached: what was halved stays so if a run is
-    stopped.
+    stopped. A cohort that was is trained anew as a whole, and those that were told once are not
+    told again.
 
     Args:
         setting: the search.
@@ -93,7 +94,7 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
         bar: counts trained heads × epochs, and shows the best score so far.
 
     Returns:
-        How many trials there were to take.
+        How many trials there were to take; those that had a result before do not count.
     """
 
     def draw(trial: Trial, seed: int) -> _Member:
@@ -103,7 +104,8 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
     members = study.ask(count, draw, total=total)
     if not members:
         return 0
-    taken = len(members)
+    told = {trial.number for trial in study.trials if trial.state.is_finished()}
+    taken = sum(member.trial.number not in told for member in members)
     before = max((final_value(trial) for trial in study.ranked), default=0.0)
     seconds = dict.fromkeys((member.trial.number for member in members), 0.0)
     configs = [(member.head, member.training) for member in members]

@@ -195,6 +195,12 @@ def check_rows(dataset: Dataset) -> list[str]:
             f"No utterance in train or dev has the label {' or '.join(absent)}, so no head can "
             "learn it or be chosen by it. Leave it out of the labels, or split the corpus anew."
         )
+    known = held["train"] & set(dataset.labels)
+    if len(known) < 2:
+        raise ManifestError(
+            f"All utterances of train have one label, {', '.join(known)}: there is nothing to "
+            "learn from them. Split the corpus anew (`prepare split`), or fill in its labels."
+        )
     notes = []
     for split, what in (("train", "cannot be learnt"), ("dev", "does not count in the choice")):
         lacking = [label for label in dataset.labels if label not in held[split]]
@@ -247,11 +253,11 @@ def _run_cohorts(setting: Setting, study: HeadStudy, config: SearchConfig, title
     def size(left: int, probes: int) -> int:
         return min(probes or config.cohort, left)
 
-    left, waiting, total = trials - study.finished, study.queued_probes, 0
-    while left > 0:
-        count = size(left, waiting)
-        total += head_epochs(count, min(count, waiting), epochs) * setting.selection.heads
-        left, waiting = left - count, 0
+    waiting, left = study.queued_probes, max(0, trials - study.finished)
+    first = size(left, waiting)
+    whole, rest = divmod(left - first, config.cohort)
+    total = head_epochs(first, min(first, waiting), epochs) + head_epochs(rest, 0, epochs)
+    total = (total + whole * head_epochs(config.cohort, 0, epochs)) * setting.selection.heads
     with progress_bar(title, total, "head-epoch", show=bool(title)) as bar:
         while study.finished < trials or not study.ranked:
             most = trials

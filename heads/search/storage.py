@@ -6,7 +6,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -25,8 +25,8 @@ HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 120
 # How long a write waits for another reader or writer of a SQLite file.
 BUSY_SECONDS = 60.0
-# Making the tables of a new database takes less.
-OPENING_SECONDS = 2.0
+# Making the tables of a new database takes less, on a machine that has nothing else to do.
+OPENING_SECONDS, OPENINGS = 2.0, 5
 
 
 def open_file(path: Path) -> RDBStorage:
@@ -74,10 +74,12 @@ def open_shared(
             )
 
     try:
-        try:
-            storage = open_once()
-        except DBAPIError:  # another process was making the tables at the same moment
+        for _ in range(OPENINGS):
+            with suppress(DBAPIError):  # another process is making the tables at the same moment
+                storage = open_once()
+                break
             time.sleep(OPENING_SECONDS)
+        else:
             storage = open_once()
     except ImportError as error:
         raise MissingExtraError(

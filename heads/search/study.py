@@ -1,7 +1,8 @@
 """The Optuna study of a search: taken up where it stopped, by one process or by many.
 
 Search asks for a whole cohort and tells results as they come. What a stopped or killed run had in
-hand is asked again, with the same values and the same seed, so that nothing is lost.
+hand is asked again before anything else, in the same company, with the same number, values and
+seed: the search ends as if nobody had stopped it.
 
 By default the study is a SQLite file that one search at a time works on. In a database that
 several machines share (`SharedStudy`) a process that died is known by its heartbeats, and no
@@ -12,6 +13,8 @@ back, so that N means N in all.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,6 +35,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from corpora.errors import CacheError, ConfigError
+from corpora.files import disk_error
 from heads.results import STUDY_FILE
 from heads.search.heartbeats import Heartbeats
 from heads.search.identity import STUDY_ID, check_identity, note_identity
@@ -47,13 +51,18 @@ from heads.search.storage import (
 )
 
 STUDY_NAME = "heads"
+# What a database that is damaged raises.
+_BROKEN = (SQLAlchemyError, StorageInternalError)
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "random": lambda seed: RandomSampler(seed=seed),
 }
 # A trial's notes in the study: its seed, the name of the start it is (one of `STARTS`), if it is
-# one, and its share of the seconds that its cohort was trained for.
-SEED, START, SECONDS = "seed", "start", "seconds"
+# one, its share of the seconds that its cohort was trained for, and its cohort: the first one's
+# number and how many there are.
+SEED, START, SECONDS, COHORT = "seed", "start", "seconds", "cohort"
+# A digest of what a finished trial is and gave: SQLite does not see a flipped bit in a value.
+SEAL = "seal"
 # The study's note that whoever created it has also queued the published configurations.
 READY = "ready"
 # How long to wait for that; its creator died if it takes longer.
@@ -85,7 +94,8 @@ class HeadStudy:
     """A study that is being worked on; a context manager.
 
     Leaving puts the trials that this process did not finish back into the queue. Entering does so
-    with those of a killed process; in a shared study that happens whenever one is found dead.
+    with those of a killed process; in a shared study that happens whenever one is found dead, and
+    they are queued behind all others there.
 
     Args:
         folder: holds `study.db`; must exist, and be locked against other searches.
@@ -126,12 +136,9 @@ class HeadStudy:
                 )
             self._study, self._created = self._create_or_load()
         except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-            if isinstance(error, CacheError):
-                raise
-            remedy = "" if shared else " Remove it, or search with --fresh, to start anew."
-            raise CacheError(
-                f"{self._place} cannot be read as an Optuna study ({error}).{remedy}"
-            ) from error
+            if isinstance(error, CacheError) or disk_error(error):
+                raise  # nothing is wrong with the study
+            raise self._unreadable(error) from error
         self._heart = Heartbeats(
             self._storage, self._study.study_name, shared.heartbeat if shared else HEARTBEAT_SECONDS
         )
@@ -142,11 +149,18 @@ class HeadStudy:
             raise
 
     def __enter__(self) -> HeadStudy:
-        if self._shared is None:
-            for trial in self.trials:  # a killed process had them
-                if trial.state == TrialState.RUNNING:
-                    self._give_back(trial.number)
-        self._queue_starts()
+        try:
+            if self._shared is None:
+                for trial in self.trials:  # a killed process had them
+                    if trial.state == TrialState.RUNNING:
+                        self._give_back(trial.number)
+            self._check_seals()
+            self._queue_starts()
+        except _BROKEN as error:
+            close(self._storage)
+            if disk_error(error):
+                raise
+            raise self._unreadable(error) from error
         self._heart.start()
         return self
 
@@ -160,8 +174,31 @@ class HeadStudy:
         try:
             for number in sorted(self._heart.held):
                 self._give_back(number)
+        except _BROKEN:
+            if error is None:
+                raise
         finally:
             close(self._storage)
+        if isinstance(error, _BROKEN) and not disk_error(error):
+            raise self._unreadable(error) from error
+
+    def _check_seals(self) -> None:
+        """Compare finished trials with what was told.
+
+        Raises:
+            CacheError: one was altered.
+        """
+        for trial in self.trials:
+            if SEAL not in trial.user_attrs or trial.state == TrialState.WAITING:
+                continue  # of an earlier version, or not told
+            last = trial.intermediate_values.get(trial.last_step or 0, trial.value)
+            if trial.user_attrs[SEAL] != _seal(trial) or trial.value not in (None, last):
+                close(self._storage)
+                raise self._unreadable(f"trial {trial.number} was altered after it ended")
+
+    def _unreadable(self, error: object) -> CacheError:
+        remedy = "" if self._shared else " Remove it, or search with --fresh, to start anew."
+        return CacheError(f"{self._place} cannot be read as an Optuna study ({error}).{remedy}")
 
     @property
     def id(self) -> str:
@@ -205,6 +242,9 @@ class HeadStudy:
     def ask(self, count: int, draw: Callable[[Trial, int], T], *, total: int) -> list[T]:
         """Take trials in hand: queued ones first, then new ones.
 
+        Where a killed run left a cohort, that one is what comes back, whatever `count` is, with
+        those of it that have a result already: a trial is halved, and rounded, in company.
+
         A resumed sampler with the same seed would repeat its draws, and so would those of two
         processes: each trial has its own, seeded from its number.
 
@@ -220,7 +260,7 @@ class HeadStudy:
         Returns:
             What `draw` returned, for each; fewer than `count` where `total` is reached.
         """
-        asked: list[T] = []
+        asked: dict[int, T] = {}
         learnt_from = optuna.create_study(direction="maximize")
         learnt_from.add_trials(
             [
@@ -230,7 +270,11 @@ class HeadStudy:
                 and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
             ]
         )
-        while len(asked) < count and self.taken < total:
+        cohort, finished = self._interrupted()
+        for one in finished:
+            trial = Trial(self._study, one._trial_id)
+            asked[one.number] = draw(trial, one.user_attrs[SEED])
+        while len(asked) < (cohort[1] if cohort else count) and self.taken < total:
             with quiet():
                 trial = self._study.ask()
             self._heart.held.add(trial.number)
@@ -238,6 +282,9 @@ class HeadStudy:
             if self._surplus(trial.number, total):
                 self._give_back(trial.number)
                 break
+            if not self.shared:
+                cohort = cohort or [trial.number, count]
+                trial.set_user_attr(COHORT, cohort)
             if SEED not in trial.user_attrs:
                 trial.set_user_attr(SEED, trial_seed(self._seed, trial.number))
             seed = seed_from(self._seed, _SAMPLER_DOMAIN, trial.number)
@@ -246,11 +293,13 @@ class HeadStudy:
             draw(proposed, trial.user_attrs[SEED])
             with quiet():
                 self._study.sampler = PartialFixedSampler(proposed.params, RandomSampler())
-                asked.append(draw(trial, trial.user_attrs[SEED]))
-        return asked
+                asked[trial.number] = draw(trial, trial.user_attrs[SEED])
+        return [asked[number] for number in sorted(asked)]
 
     def report(self, trial: Trial, value: float, step: int) -> None:
         """Note a trial's value at an epoch."""
+        if step in self.trials[trial.number].intermediate_values:
+            return  # a killed run came as far, and to the same value
         with suppress(UpdateFinishedTrialError):  # given to another: see `complete`
             trial.report(value, step=step)
 
@@ -290,6 +339,7 @@ class HeadStudy:
         self, trial: Trial, value: float | None = None, state: TrialState | None = None
     ) -> None:
         with suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(SEAL, _seal(self.trials[trial.number]))
             self._study.tell(trial, value, state=state, skip_if_finished=True)
         self._heart.held.discard(trial.number)
 
@@ -302,11 +352,28 @@ class HeadStudy:
         return self.shared and len(before) >= total
 
     def _give_back(self, number: int) -> None:
-        """Fail a running trial, of which no process is in charge any more, and queue it again."""
+        """Let go of a running trial, of which no process is in charge any more.
+
+        In a study of its own it waits where it was; in a shared one it is failed and queued again.
+        """
         self._heart.held.discard(number)
         # Both say that it is finished: this process was taken for dead, and another queued it.
         with suppress(UpdateFinishedTrialError, ValueError):
-            self._queue_again(self._study, self._study.tell(number, state=TrialState.FAIL))
+            if self.shared:
+                self._queue_again(self._study, self._study.tell(number, state=TrialState.FAIL))
+            else:
+                trial = self.trials[number]._trial_id
+                self._storage.set_trial_state_values(trial, TrialState.WAITING)
+
+    def _interrupted(self) -> tuple[list[int] | None, list[FrozenTrial]]:
+        """The cohort that a killed run left, if any: its first number and size, and those told."""
+        trials = self.trials
+        for trial in trials:
+            if trial.state == TrialState.WAITING and COHORT in trial.user_attrs:
+                first, size = trial.user_attrs[COHORT]
+                members = trials[first : first + size]
+                return [first, size], [one for one in members if one.state.is_finished()]
+        return None, []
 
     def _queue_again(self, study: Study, trial: FrozenTrial) -> None:
         """Queue a failed trial's values and seed."""
@@ -353,6 +420,12 @@ class HeadStudy:
             "the old trials."
         )
         check_identity(self._study, identity, self._place, remedy)
+
+
+def _seal(trial: FrozenTrial) -> str:
+    what = [trial.params, trial.user_attrs.get(SEED), trial.user_attrs.get(START)]
+    text = json.dumps([*what, sorted(trial.intermediate_values.items())], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def final_value(trial: FrozenTrial) -> float:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from corpora.files import write_text
+from corpora.text_table import inert
 from heads.dataset import Dataset
 from heads.search.study import SECONDS, SEED, START
 
@@ -83,5 +84,5 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str,
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: inert(cell) for name, cell in row.items()} for row in rows)
     write_text(path, out.getvalue())

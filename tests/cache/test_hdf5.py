@@ -286,3 +286,19 @@ def test_missing_things_are_named(fast_path: Path) -> None:
         import_hdf5(Work(fast_path), fast_path / "none.h5")
     with pytest.raises(MissingStepError, match="No features"):
         export_hdf5(Work(fast_path), fast_path / "out.h5")
+
+
+def test_a_claim_of_more_rows_than_an_utterance_has_is_refused_unread(
+    filled: tuple[Work, Manifest], fast_path: Path
+) -> None:
+    export_hdf5(filled[0], fast_path / "out.h5")
+    with h5py.File(fast_path / "out.h5", "r+") as file:
+        streams = [stream for recipe in file.values() for stream in recipe.values()]
+        group = next(stream for stream in streams if stream.attrs["dim"] == 4)
+        key = next(iter(group))
+        attributes = dict(group[key].attrs)
+        del group[key]
+        immense = group.create_dataset(key, (10**9, 4), "float16", chunks=(1024, 4))
+        immense.attrs.update(attributes)
+    with pytest.raises(CacheError, match=rf"{key} claims to hold 8,000,000,000 bytes"):
+        import_hdf5(Work(fast_path / "other"), fast_path / "out.h5")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,23 @@ def test_several_users_at_once(tmp_path: Path, settled: None) -> None:
     for thread in threads:
         thread.join()
     assert found == [{path: sha(path.name.encode()) for path in paths}] * 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE sources SET sha256 = '00' || substr(sha256, 3)",
+        "UPDATE sources SET path = path || x'00'",
+        "UPDATE sources SET size = NULL",
+        "UPDATE sources SET sha256 = CAST(x'ff' AS TEXT)",
+        "DROP TABLE sources",
+    ],
+)
+@pytest.mark.usefixtures("settled")
+def test_an_index_with_altered_values_is_built_anew(damage: str, tmp_path: Path) -> None:
+    index, path = tmp_path / "s.sqlite", make(tmp_path, "a.wav", b"x")
+    hashes(index, path)
+    with closing(sqlite3.connect(index)) as database, database:
+        database.execute(damage)
+    assert hashes(index, path) == {path: sha(b"x")}
+    assert hashes(index, path) == {path: sha(b"x")}

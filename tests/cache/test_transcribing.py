@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -455,3 +457,32 @@ def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(CacheError):
             journal.add("m", "name", {("k1", ""): good, ("k2", ""): bad})
         assert journal.known("m", [("k1", "")]) == {}
+
+
+def test_a_transcript_that_was_altered_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    with Journal(path) as journal:
+        journal.add("m", "name", {("k1", ""): Transcript("we go", "en")})
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE transcripts SET text = 'no go'")
+    with (
+        Journal(path) as journal,
+        pytest.raises(CacheError, match="the transcript of k1 was altered"),
+    ):
+        journal.known("m", [("k1", "")])
+
+
+def test_a_journal_of_the_first_version_is_read_and_gets_seals(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "CREATE TABLE transcripts (audio TEXT, model TEXT, asked TEXT, source TEXT, text TEXT, "
+            "language TEXT, silent INTEGER, PRIMARY KEY (audio, model, asked)) WITHOUT ROWID"
+        )
+        database.execute("INSERT INTO transcripts VALUES ('k', 'm', '', 'name', 'one', 'en', 0)")
+        database.execute("PRAGMA user_version = 1")
+    for text in ("one", "two"):
+        with Journal(path) as journal:
+            known = journal.known("m", [("k", "")])
+            assert known == {("k", ""): Transcript(text, "en")}
+            journal.add("m", "name", {("k", ""): Transcript("two", "en")})

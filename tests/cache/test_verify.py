@@ -9,10 +9,13 @@ import google_crc32c
 import numpy as np
 import pytest
 
+from cache.exchange.hdf5 import export_hdf5
 from cache.inputs import utterance_keys
 from cache.recipe import Recipe
 from cache.store.locks import shared_lock
 from cache.stream import FrameStream
+from cache.upkeep.compact import compact
+from cache.upkeep.prune import prune_plan
 from cache.upkeep.verify import verify
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.manifest import Manifest
@@ -346,3 +349,31 @@ def test_dropped_cues_come_back_with_explain(filled: tuple[Work, Manifest]) -> N
     flip(parts(stream)[0])
     assert "next `explain`" in verify(work, fix=True).to_text()
     assert verify(work).ok
+
+
+@pytest.mark.parametrize("level", ["recipe", "stream"])
+@pytest.mark.parametrize("damage", ["cut", "deleted", "another recipe"])
+@pytest.mark.parametrize("command", ["export", "compact", "prune"])
+def test_frames_behind_damaged_metadata_are_not_passed_over(
+    command: str, damage: str, level: str, filled: tuple[Work, Manifest]
+) -> None:
+    work, _ = filled
+    folder = next(work.features.glob("audio-*"))
+    folder = folder if level == "recipe" else folder / "layer_2"
+    metadata = folder / "zarr.json"
+    if damage == "deleted":
+        metadata.unlink()
+    elif damage == "cut" or level == "stream":
+        metadata.write_bytes(metadata.read_bytes()[:30])
+    else:
+        metadata.write_text(metadata.read_text().replace("5.22.0", "5.22.1"))
+    run: dict[str, Callable[[], object]] = {
+        "export": lambda: export_hdf5(work, work.root / "out.h5"),
+        "compact": lambda: compact(work),
+        "prune": lambda: prune_plan(work, [work.manifest]),
+    }
+    with pytest.raises(CacheError, match=r"1 folders with frames.*audio-.*cache verify --fix"):
+        run[command]()
+    assert not (work.root / "out.h5").exists()
+    verify(work, fix=True)
+    run[command]()

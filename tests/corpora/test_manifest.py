@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -358,3 +360,70 @@ def test_stretches_of_one_recording_that_do_not_overlap_may_stand_in_two_splits(
     rows = ("a,a.wav,sad,train,,2", "b,a.wav,sad,test,2,4", "c,a.wav,sad,train,4,")
     path = write_table(tmp_path, *rows, header="id,audio,label,split,start,end")
     assert len(read_manifest(path).utterances) == 3
+
+
+def two(folder: Path) -> tuple[Manifest, Manifest]:
+    """Manifests with other labels, of which the second is to replace the first."""
+    rows = tuple(
+        Utterance(id=f"u{number}", audio=folder / f"{number}.wav", label=label)
+        for number, label in enumerate(LABELS)
+    )
+    other = tuple(replace(row, label=row.label.upper()) for row in rows)
+    return Manifest(rows, LABELS, corpus="one"), Manifest(other, ("ANGER", "NEUTRAL"), corpus="two")
+
+
+@pytest.mark.parametrize("earlier", ["manifest", "hand-made", "edited"])
+def test_csv_and_json_are_replaced_both_or_neither(
+    earlier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, new = two(tmp_path)
+    path = tmp_path / "manifest.csv"
+    moved = os.replace
+
+    def stop_after(files: int) -> None:
+        left = [files]
+
+        def counted(source: Path, target: Path) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            moved(source, target)
+
+        monkeypatch.setattr(os, "replace", counted)
+
+    for files in range(4):
+        monkeypatch.setattr(os, "replace", moved)
+        write_manifest(one, path)
+        if earlier == "hand-made":
+            path.with_suffix(".json").unlink()
+        elif earlier == "edited":
+            path.write_text(path.read_text() + "extra,0.wav,anger,,,\n")
+        before = read_manifest(path)
+        stop_after(files)
+        with suppress(KeyboardInterrupt):
+            write_manifest(new, path)
+        monkeypatch.setattr(os, "replace", moved)
+        found = read_manifest(path)
+        assert found.labels == (before.labels if files < 2 else new.labels)
+        assert {u.label for u in found.utterances} == set(found.labels)
+        write_manifest(new, path)
+        assert read_manifest(path).corpus == "two"
+        assert "replaced" not in json.loads(path.with_suffix(".json").read_text())
+
+
+def test_a_csv_that_was_changed_by_hand_is_used_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, _ = two(tmp_path)
+    path = tmp_path / "manifest.csv"
+    write_manifest(one, path)
+    assert read_manifest(path).corpus == "one"
+    assert not caplog.records
+    path.write_text(path.read_text().replace("u0", "first"))
+    for _ in range(2):
+        assert read_manifest(path).utterances[0].id == "first"
+    (said,) = [record.getMessage() for record in caplog.records]  # once
+    assert "manifest.csv is not as Emopool wrote it" in said
+    write_manifest(one, path)
+    read_manifest(path)
+    assert len(caplog.records) == 1

@@ -193,6 +193,18 @@ def test_the_manifest_as_it_was_is_kept_each_time(many: Path) -> None:
     assert many.with_name("manifest.before-split-2.json").is_file()
 
 
+def test_a_manifest_that_is_kept_already_is_not_kept_twice(many: Path) -> None:
+    """As when a run was killed between keeping it and writing the new one."""
+    before = {name: many.with_suffix(name).read_bytes() for name in (".csv", ".json")}
+    split(many, many, wish=Wish())
+    for name, data in before.items():
+        many.with_suffix(name).write_bytes(data)
+    split(many, many, wish=Wish())
+    assert len(list(many.parent.glob("*before-split-*"))) == 2
+    split(many, many, wish=Wish())  # which changes nothing
+    assert len(list(many.parent.glob("*before-split-*"))) == 2
+
+
 def test_another_file_leaves_the_manifest_alone(many: Path, tmp_path: Path) -> None:
     before = many.read_bytes()
     report = split(many, tmp_path / "new.csv", wish=Wish(), folds="loso")

@@ -63,3 +63,9 @@ def test_a_model_of_one_modality_does_not_speak_of_the_other(
     assert "Whisper" not in text
     assert "Tiny encoders" not in text  # nothing is known about where it comes from
     assert ("texts=" in text) == (modality == "text")
+
+
+def test_what_comes_from_a_corpus_is_no_html(encoders: Path, tmp_path: Path) -> None:
+    text = card(encoders, tmp_path, ("audio",), {**MADE, "corpus": "<script>alert(1)</script>"})
+    assert "<script" not in text
+    assert "trained on &lt;script&gt;alert(1)&lt;/script&gt;" in text

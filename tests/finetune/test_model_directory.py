@@ -14,7 +14,9 @@ import torch
 from transformers import AutoModel
 
 from corpora.errors import ConfigError, EmopoolError, FormatVersionError, MissingStepError
+from corpora.files import new_stamp, under_way, write_json
 from finetune.model import EmotionModel
+from finetune.model_files import has_model
 from tests.finetune.corpus import make_model
 
 WAVEFORMS = [torch.rand(n, generator=torch.Generator().manual_seed(n)) - 0.5 for n in (5000, 9000)]
@@ -106,13 +108,33 @@ def add(directory: Path) -> None:
 def another_head(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     config["head"]["mlp_width"] = 5
-    (directory / "config.json").write_text(json.dumps(config))
+    write_json(directory / "config.json", config)
 
 
 def no_description(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     del config["head"]["pooling"]
-    (directory / "config.json").write_text(json.dumps(config))
+    write_json(directory / "config.json", config)
+
+
+def reversed_labels(directory: Path) -> None:
+    """As a person might: the digest stays."""
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config["labels"].reverse()
+    path.write_text(json.dumps(config))
+
+
+def labels_that_contradict(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    config["id2label"] = {"0": "sadness", "1": "neutral", "2": "anger"}
+    write_json(directory / "config.json", config)
+
+
+def an_immense_head(directory: Path) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    config["head"]["mlp_width"] = 10**9
+    write_json(directory / "config.json", config)
 
 
 def listed_code(directory: Path) -> None:
@@ -122,7 +144,7 @@ def listed_code(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
     digest = hashlib.sha256(code.read_bytes()).hexdigest()
     config["files"]["audio_encoder/modeling_custom.py"] = digest
-    (directory / "config.json").write_text(json.dumps(config))
+    write_json(directory / "config.json", config)
 
 
 def an_encoder(directory: Path) -> None:
@@ -131,7 +153,7 @@ def an_encoder(directory: Path) -> None:
 
 def another_version(directory: Path) -> None:
     config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps({**config, "version": 99}))
+    write_json(directory / "config.json", {**config, "version": 99})
 
 
 @pytest.mark.parametrize(
@@ -141,6 +163,9 @@ def another_version(directory: Path) -> None:
         (alter, ConfigError, r"audio_encoder/model\.safetensors was altered"),
         (add, ConfigError, r"text_encoder/modeling_custom\.py does not belong"),
         (another_head, ConfigError, r"head\.safetensors does not fit"),
+        (an_immense_head, ConfigError, r"hidden\.weight is .*, expected \(1000000000, "),
+        (reversed_labels, FormatVersionError, r"config\.json was altered.*Restore the file"),
+        (labels_that_contradict, ConfigError, r"its id2label is .*'0': 'sadness'"),
         (no_description, ConfigError, "does not describe a model"),
         (listed_code, ConfigError, r"lists audio_encoder/modeling_custom\.py.*never read"),
         (an_encoder, ConfigError, "is no model of Emopool: .* that of wav2vec2-bert"),
@@ -191,6 +216,32 @@ def test_an_earlier_model_survives_a_save_that_fails(copy: Path, encoders: Path)
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
 
 
+DEAD = "0000000000000000-1-00000000-elsewhere"  # a day ago
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_model_that_was_left_between_two_renames_is_put_in_place(new: bool, copy: Path) -> None:
+    under_way(copy.with_name("other"), DEAD).mkdir()  # of a run that was killed before
+    aside = under_way(copy, DEAD, "old")
+    copy.rename(aside)
+    if new:
+        shutil.copytree(aside, under_way(copy, DEAD))
+        (under_way(copy, DEAD) / "README.md").write_text("new")
+    assert has_model(copy)
+    assert [path.name for path in copy.parent.iterdir()] == ["model"]
+    assert ((copy / "README.md").read_text() == "new") == new
+    EmotionModel.from_pretrained(copy)
+
+
+def test_what_others_have_under_way_stays(copy: Path) -> None:
+    mine = under_way(copy, new_stamp())
+    mine.mkdir()
+    copy.rename(under_way(copy, new_stamp(), "old"))
+    assert not has_model(copy)
+    assert mine.is_dir()
+    assert len(list(copy.parent.iterdir())) == 2
+
+
 def test_code_that_an_encoder_asks_for_is_not_run(copy: Path) -> None:
     """Even where config.json is made to call it its own file."""
     path = copy / "audio_encoder" / "config.json"
@@ -199,7 +250,7 @@ def test_code_that_an_encoder_asks_for_is_not_run(copy: Path) -> None:
     path.write_text(json.dumps(value))
     config = json.loads((copy / "config.json").read_text())
     config["files"]["audio_encoder/config.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (copy / "config.json").write_text(json.dumps(config))
+    write_json(copy / "config.json", config)
     model = EmotionModel.from_pretrained(copy)
     assert type(model.get_submodule("audio_encoder.model")).__module__.startswith("transformers.")
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 
 from cache.store.locks import exclusive_lock
 from corpora.errors import CacheError, ConfigError
+from corpora.files import under_way
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 from finetune.config import FinetuneConfig
@@ -54,6 +56,9 @@ Keeper.after_step = count
 work = Work(Path(sys.argv[1]))
 run_finetune(work, read_manifest(work.manifest), CONFIG)
 """
+
+
+DEAD = "0000000000000000-1-00000000-elsewhere"  # a day ago
 
 
 class StopError(Exception):
@@ -172,15 +177,42 @@ def test_other_settings_are_named_and_refused_until_started_over(
     assert work.model.is_dir()
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def another_number(path: Path) -> None:
+    value = json.loads(path.read_text())
+    value["number"] = 7.0
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("weights.safetensors", lambda path: path.write_bytes(b"torn")),
+        ("weights.safetensors", flip),
+        ("weights.safetensors", Path.unlink),
+        ("state.json", another_number),
+        ("state.json", Path.unlink),
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    file: str, damage: Callable[[Path], object], tmp_path: Path
+) -> None:
     checkpoints = Checkpoints(tmp_path, {"seed": 1})
     for number in (1.0, 2.0):
         checkpoints.save({"number": number}, {"weights": {"w": torch.tensor([number])}})
-    (tmp_path / "checkpoint-000002" / "weights.safetensors").write_bytes(b"torn")
+    damage(tmp_path / "checkpoint-000002" / file)
     found = checkpoints.latest()
     assert found is not None
     assert found.state["number"] == 1.0
     assert found.tensors["weights"]["w"].tolist() == [1.0]
+    (said,) = checkpoints.damaged
+    assert "checkpoint-000002 is damaged and passed over" in said
+    assert file in said
 
 
 def test_best_weights_that_stay_are_not_written_again(tmp_path: Path) -> None:
@@ -195,7 +227,7 @@ def test_best_weights_that_stay_are_not_written_again(tmp_path: Path) -> None:
 
 
 def test_what_is_not_complete_is_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / ".checkpoint.1234.tmp").mkdir()
+    under_way(tmp_path / "checkpoint", DEAD).mkdir()
     checkpoints = Checkpoints(tmp_path, {})
     assert checkpoints.latest() is None
     checkpoints.clear()

@@ -14,7 +14,7 @@ from heads.origin import Origin
 from heads.search.config import SearchConfig
 from heads.search.run import search_heads
 from heads.search.space import PROBES, PUBLISHED
-from heads.search.study import SECONDS, STUDY_NAME
+from heads.search.study import SEAL, SECONDS, STUDY_NAME
 from heads.search.summary import SearchReport
 from tests.heads.synthetic import LABELS, make_dataset
 
@@ -95,5 +95,5 @@ def essence(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
 
 
 def untimed(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's notes, without the seconds that it took."""
-    return {name: value for name, value in trial.user_attrs.items() if name != SECONDS}
+    """A trial's notes, without what it has from its end only: the seconds it took and its seal."""
+    return {n: value for n, value in trial.user_attrs.items() if n not in (SECONDS, SEAL)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.files import write_json
 from heads.dataset import VectorStore
 from heads.head import Head
 from heads.metrics import classification_report
@@ -168,7 +170,7 @@ def test_altered_weights_are_refused(copied: Path) -> None:
 
 
 def alter(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    write_json(path, {**json.loads(path.read_text()), **changes})
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,53 @@ def test_a_description_of_another_head_is_refused(copied: Path) -> None:
     alter(copied / "best.json", head={**value, "mlp_width": value["mlp_width"] + 1})
     with pytest.raises(CacheError, match="another head"):
         load_head(copied)
+
+
+@pytest.mark.parametrize("width", [10**9, 10**20])
+def test_an_immense_head_is_refused_before_memory_is_taken(width: int, copied: Path) -> None:
+    value = json.loads((copied / "best.json").read_text())["head"]
+    alter(copied / "best.json", head={**value, "mlp_width": width})
+    with pytest.raises(CacheError, match="another head"):
+        load_head(copied)
+
+
+def reverse(value: dict[str, Any]) -> None:
+    value["labels"].reverse()
+
+
+def reverse_both(value: dict[str, Any]) -> None:
+    value["labels"].reverse()
+    value["head"]["labels"].reverse()
+
+
+def another_score(value: dict[str, Any]) -> None:
+    value["dev_macro_f1"] += 0.01
+
+
+@pytest.mark.parametrize("change", [reverse, reverse_both, another_score])
+def test_values_that_were_changed_are_refused(
+    change: Callable[[dict[str, Any]], None], copied: Path
+) -> None:
+    """Labels in another order would turn one emotion into another."""
+    path = copied / "best.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+    with pytest.raises(FormatVersionError, match=r"best\.json was altered"):
+        load_head(copied)
+
+
+def test_labels_that_contradict_the_heads_are_refused(copied: Path) -> None:
+    alter(copied / "best.json", labels=["neutral", "anger", "sadness"])
+    with pytest.raises(FormatVersionError, match=r"best\.json was altered.*neutral"):
+        load_head(copied)
+
+
+def test_layout_and_order_of_keys_do_not_count(copied: Path) -> None:
+    path = copied / "best.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(value.items()))))
+    assert load_head(copied)[1].trial == value["trial"]
 
 
 def test_input_statistics_are_kept_with_the_weights(done: SearchReport, tmp_path: Path) -> None:
@@ -205,6 +254,7 @@ def test_records_of_earlier_versions_can_be_read(copied: Path) -> None:
     value = json.loads((copied / "best.json").read_text())
     value["published"] = value.pop("start")
     del value["trained_on"], value["training"]["scorer_rate"], value["schedule"]["frames"]
+    del value["digest"]
     (copied / "best.json").write_text(json.dumps(value))
     record = load_head(copied)[1]
     assert record.start == value["published"]

@@ -217,21 +217,48 @@ def test_an_interrupted_search_loses_no_trial_and_runs_none_twice(
     assert {tuple(sorted(trial.params.items())) for trial in given_up} <= set(drawn)
 
 
-def test_an_interrupted_first_cohort_gives_the_same_values_when_resumed(
-    done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
+@pytest.mark.parametrize(
+    ("way", "at"),
+    [
+        ("epoch", EPOCHS + 2),
+        ("told", len(PROBES) + 4),
+        ("asked", len(PROBES) + COHORT + 3),
+        *(
+            pytest.param(way, at, marks=pytest.mark.slow)
+            for way in ("epoch", "told", "asked")
+            for at in (0, 5, 12, 17, 20)
+        ),
+    ],
+)
+def test_a_search_that_stopped_ends_as_one_that_did_not(
+    way: str, at: int, done: tuple[SearchReport, list[FrozenTrial]], tmp_path: Path
 ) -> None:
+    """Stopped between epochs, between two results, or between two draws; and without a word."""
     folder = tmp_path / "search"
     with pytest.MonkeyPatch.context() as patch:
-        stop_training(patch, 0, RuntimeError("power"))
-        with pytest.raises(RuntimeError, match="power"):
-            small_search(folder, TWO_COHORTS)
-    small_search(folder, TWO_COHORTS)
-    # What was given back stands at the end of the queue: trials meet others, with equal values.
-    again = {untimed(t)["seed"]: t for t in finished(stored_trials(folder))}
-    for trial in done[1][:STARTED]:
-        same = again[untimed(trial)["seed"]]
-        assert same.params == trial.params
-        assert same.intermediate_values[1] == pytest.approx(trial.intermediate_values[1])
+        patch.setattr(HeadStudy, "_give_back", lambda *_: None)  # as when it is killed
+        if way == "epoch":
+            stop_training(patch, at, KeyboardInterrupt())
+        else:
+            stop_study(patch, "_tell" if way == "told" else "_surplus", at)
+        with pytest.raises(KeyboardInterrupt):
+            small_search(folder, TRIALS)
+    report = small_search(folder, TRIALS)
+    assert essence(stored_trials(folder)) == essence(done[1])
+    assert report.best == done[0].best
+    assert report.top == done[0].top
+
+
+def stop_study(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
+    real, left = getattr(HeadStudy, name), [at]
+
+    def counted(self: HeadStudy, *arguments: object, **options: object) -> object:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(self, *arguments, **options)
+
+    patch.setattr(HeadStudy, name, counted)
 
 
 def test_trials_of_a_killed_process_are_run_again_with_their_values_and_seeds(
@@ -306,6 +333,22 @@ def test_a_damaged_study_is_refused_with_what_to_do(tmp_path: Path) -> None:
     small_search(tmp_path / "search", 1, fresh=True)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_values SET value = value / 2",
+        "UPDATE trial_intermediate_values SET intermediate_value = intermediate_value / 2",
+        "UPDATE trial_params SET param_value = param_value + 1 WHERE param_name = 'pooling'",
+    ],
+)
+def test_a_trial_that_was_altered_is_named(change: str, tmp_path: Path) -> None:
+    small_search(tmp_path / "search", 1)
+    with closing(sqlite3.connect(tmp_path / "search" / "study.db")) as database, database:
+        database.execute(change)
+    with pytest.raises(CacheError, match=r"study\.db cannot be read.*trial 0 was altered"):
+        small_search(tmp_path / "search", 2)
+
+
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_split_without_utterances_is_refused(split: str, tmp_path: Path) -> None:
     dataset = small_dataset()
@@ -371,6 +414,12 @@ def test_a_corpus_with_one_label_is_refused_with_what_to_do(tmp_path: Path) -> N
         small_search(
             tmp_path / "search", 1, dataset=replace(dataset, utterances=alike, labels=("joy",))
         )
+
+
+def test_a_train_split_with_one_label_is_refused(tmp_path: Path) -> None:
+    dataset = unlabelled(unlabelled(small_dataset(), "anger", {"train"}), "neutral", {"train"})
+    with pytest.raises(ManifestError, match=r"All utterances of train have one label, sadness"):
+        small_search(tmp_path / "search", 1, dataset=dataset)
 
 
 @pytest.mark.parametrize("option", [{"trials": 0}, {"cohort": 0}, {"seed": -1}, {"epochs": 0}])
