@@ -15,6 +15,7 @@ from pathlib import Path
 
 from corpora.encodings import UTF8_OR_WINDOWS, told_by_bytes
 from corpora.errors import CorpusError
+from corpora.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.registry import Dropped
 from corpora.tree import inside
 
@@ -26,8 +27,10 @@ def encoding_of(path: Path, candidates: Sequence[str] = UTF8_OR_WINDOWS) -> str:
     """Return the first encoding that decodes the whole file.
 
     Raises:
-        CorpusError: none of them does.
+        CorpusError: none of them does, or the file was not fetched.
     """
+    if is_lfs_pointer(path):
+        raise CorpusError(f"{path} {LFS_SENTENCE}")
     with path.open("rb") as file:
         candidates = told_by_bytes(file.read(CHUNK), candidates)
         for name in candidates:

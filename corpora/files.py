@@ -80,6 +80,9 @@ def writing(path: Path) -> Iterator[None]:
 
 #: How a pointer of Git LFS begins (its specification, version 1).
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_SENTENCE = (
+    "is a Git LFS pointer, a few lines in place of the file. Run `git lfs pull` in its repository."
+)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -283,6 +286,8 @@ def read_json(
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
+        if is_lfs_pointer(path):
+            raise FormatVersionError(f"{path} {LFS_SENTENCE}") from error
         raise FormatVersionError(
             f"{path} is not readable as JSON ({error}). "
             "Restore the file, or delete it and run the command that writes it again."

@@ -24,6 +24,7 @@ from typing import Any
 
 from corpora.checks import Problem, find_problems, refuse
 from corpora.errors import ManifestError, MissingStepError
+from corpora.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.manifest_fields import FIELDS, read_fields, write_both
 from corpora.names import plain_name
 from corpora.rows import (
@@ -98,6 +99,8 @@ def read_manifest(path: str | Path) -> Manifest:
         )
     try:
         data = path.read_bytes()
+        if is_lfs_pointer(path):
+            raise ManifestError(f"{path} {LFS_SENTENCE}")
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ManifestError(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from corpora.counted_bytes import counted_bytes
 from corpora.errors import AudioError
-from corpora.files import is_lfs_pointer
+from corpora.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.flac_frames import flac_frames, flac_streams, with_total
 from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
 from corpora.ogg_pages import ogg_pages
@@ -245,10 +245,7 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
 def _no_audio(path: Path, error: soundfile.SoundFileError) -> AudioError:
     """Why libsndfile refuses a file, as far as that is known better than by itself."""
     if is_lfs_pointer(path):
-        return AudioError(
-            "is a Git LFS pointer, a few lines in place of the recording. Run `git lfs pull` in "
-            "its repository."
-        )
+        return AudioError(LFS_SENTENCE)
     try:
         _check_counted(path, _behind_tags(path))
     except AudioError as better:

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
-from corpora.files import read_json, write_bytes, write_json
+from corpora.files import LFS_SENTENCE, is_lfs_pointer, read_json, write_bytes, write_json
 from heads.head import Head, HeadConfig
 from heads.layers import layer_weights
 from heads.metrics import ClassScore, Report
@@ -200,6 +200,8 @@ def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
             f"{path} names its weights {name}, but {weights} is missing. "
             "Restore it, or run `search` again."
         )
+    if is_lfs_pointer(weights):
+        raise CacheError(f"{weights} {LFS_SENTENCE}")
     data = weights.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != digest:

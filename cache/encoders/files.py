@@ -17,7 +17,7 @@ from cache.encoders.grid import FBANK_MODELS, read_config, read_front_end, read_
 from cache.encoders.padding import Padding, read_padding
 from cache.recipe import JSON
 from corpora.errors import ConfigError
-from corpora.files import is_lfs_pointer
+from corpora.files import LFS_SENTENCE, is_lfs_pointer
 
 Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.
@@ -200,10 +200,7 @@ def _check_there(path: Path) -> None:
     if path.stat().st_size == 0:
         raise ConfigError(f"{path} is empty (0 bytes). Copy it again.")
     if is_lfs_pointer(path):
-        raise ConfigError(
-            f"{path} is a Git LFS pointer, a few lines in place of the file. Run `git lfs pull` in "
-            "its repository."
-        )
+        raise ConfigError(f"{path} {LFS_SENTENCE}")
 
 
 def _check_safetensors(path: Path) -> None:

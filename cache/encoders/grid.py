@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cache.recipe import JSON
 from corpora.errors import ConfigError
-from corpora.files import is_lfs_pointer
+from corpora.files import LFS_SENTENCE, is_lfs_pointer
 
 SAMPLE_RATE = 16_000
 # Of a model; building more would never end. The deepest known have about a hundred.
@@ -268,10 +268,7 @@ def read_config(directory: Path, name: str) -> Mapping[str, Any]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         if is_lfs_pointer(path):
-            raise ConfigError(
-                f"{path} is a Git LFS pointer, a few lines in place of the file. Run "
-                "`git lfs pull` in its repository."
-            ) from error
+            raise ConfigError(f"{path} {LFS_SENTENCE}") from error
         raise ConfigError(f"{path} is not readable as JSON ({error}). Restore the file.") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds a {type(value).__name__}; expected a JSON object.")

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from corpora.errors import ConfigError, FormatVersionError
+from corpora.delimited import encoding_of
+from corpora.errors import ConfigError, EmopoolError, FormatVersionError
 from corpora.files import (
+    LFS_POINTER,
     atomic_path,
     check_folder,
     disk_error,
@@ -24,7 +26,9 @@ from corpora.files import (
     under_way,
     write_json,
 )
+from corpora.manifest import read_manifest
 from corpora.text_table import inert
+from corpora.textgrid import read_textgrid
 
 
 def wrapped(inner: Exception) -> Exception:
@@ -168,3 +172,21 @@ def test_a_digest_does_not_depend_on_layout_nor_on_how_often_it_was_written(
 )
 def test_no_cell_of_a_table_is_a_formula(cell: object, written: object) -> None:
     assert inert(cell) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("a.json", lambda path: read_json(path, kind="emopool-x", version=1)),
+        ("manifest.csv", read_manifest),
+        ("table.csv", encoding_of),
+        ("a.TextGrid", read_textgrid),
+    ],
+)
+def test_what_git_lfs_leaves_in_place_of_a_file_is_called_so(
+    name: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(LFS_POINTER + b"v1\noid sha256:0\nsize 9\n")
+    with pytest.raises((EmopoolError, ValueError), match=r"Git LFS pointer.*git lfs pull"):
+        read(path)
