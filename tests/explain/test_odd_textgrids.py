@@ -189,8 +189,8 @@ def test_its_length_tells_whether_a_textgrid_is_of_the_segment_or_of_the_recordi
     audio = tmp_path / "x.wav"
     if cut.recording:
         with wave.open(str(audio), "wb") as file:
-            file.setparams((1, 2, 100, 0, "NONE", ""))
-            file.writeframes(bytes(200 * int(cut.recording)))
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(16000 * int(cut.recording)))
     utterance = Utterance(
         "u", audio, "x", start=cut.start, end=cut.end, alignment=write(tmp_path, content)
     )

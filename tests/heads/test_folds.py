@@ -19,6 +19,7 @@ from heads.results import load_head
 from heads.search.candidates import Candidates, Selection, selection_scores
 from heads.search.config import SearchConfig
 from heads.search.run import search_heads
+from heads.search.space import PROBES
 from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.heads.searches import (
@@ -257,9 +258,11 @@ def test_a_search_on_folds_selects_by_them_and_trains_the_best_on_both(
 
 def test_a_search_on_folds_resumes_and_never_sees_the_test_set(tmp_path: Path) -> None:
     options: dict[str, Any] = {"folds": "2", "epochs": 3, "cohort": 6}
-    small_search(tmp_path / "one", 16, **options)
-    small_search(tmp_path / "two", 14, **options)
-    small_search(tmp_path / "two", 16, dataset=relabelled(small_dataset(), "test"), **options)
+    most = len(PROBES) + 6
+    relabelled_test = relabelled(small_dataset(), "test")
+    small_search(tmp_path / "one", most + 2, **options)
+    small_search(tmp_path / "two", most, **options)
+    small_search(tmp_path / "two", most + 2, dataset=relabelled_test, **options)
     assert essence(stored_trials(tmp_path / "one")) == essence(stored_trials(tmp_path / "two"))
 
 
