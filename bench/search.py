@@ -24,7 +24,6 @@ from heads.training import Cohort, Schedule, TrainingConfig
 
 DIM = 1024
 WIDTH = 256
-TRAIN_SHARE = 0.75  # of generated utterances
 Configs = list[tuple[HeadConfig, TrainingConfig]]
 
 # Q and H: the published heads with linear scorers, and one with neither.

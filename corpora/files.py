@@ -195,7 +195,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         with writing(target):
             yield temporary
-        files = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
         write_json(temporary / CONTENTS, {"format": _FOLDER, "version": 1, "files": files})
         for path in temporary.iterdir():
             with path.open("rb+") as file:
@@ -223,7 +223,7 @@ def check_folder(folder: Path) -> None:
     wrong = [
         name
         for name, digest in expected.items()
-        if not (folder / name).is_file() or _sha256(folder / name) != digest
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest
     ]
     if wrong:
         raise FormatVersionError(
@@ -232,7 +232,8 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

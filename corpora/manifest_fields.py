@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.errors import FormatVersionError, ManifestError
-from corpora.files import read_json, write_bytes, write_json
+from corpora.files import file_sha256, read_json, write_bytes, write_json
 from corpora.names import plain_name
 
 FORMAT, VERSION = "emopool-manifest", 1
@@ -44,7 +44,7 @@ def write_both(path: Path, table: bytes, fields: Mapping[str, Any]) -> None:
         write_json(beside, value)
         write_bytes(path, table)
         return
-    standing = _sha256(path.read_bytes())
+    standing = file_sha256(path)
     try:
         earlier = _of_csv(_read(beside), standing)
     except FormatVersionError:
@@ -131,7 +131,7 @@ def _are_scales(value: object) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     def altered() -> None:
-        _say_edited(path, hashlib.sha256(path.read_bytes()).hexdigest(), "values")
+        _say_edited(path, file_sha256(path), "values")
 
     if not path.is_file():
         return {}

@@ -6,13 +6,12 @@ Phase 1 is what the comparison did: the row's head on frozen frames, as tuned, o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from corpora.errors import ConfigError, did_you_mean
-from corpora.files import read_json, write_json
+from corpora.files import file_sha256, read_json, write_json
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.config import FinetuneConfig
@@ -121,7 +120,12 @@ def _finetune(
         model=None if found.model is None else found.model.report,
         notes=found.notes,
     )
-    value = {"format": FORMAT, "version": VERSION, "head_sha256": _digest(head), **row.to_json()}
+    value = {
+        "format": FORMAT,
+        "version": VERSION,
+        "head_sha256": file_sha256(head),
+        **row.to_json(),
+    }
     write_json(folder / SCORES, value)
     return row
 
@@ -132,7 +136,7 @@ def _kept(folder: Path, head: Path, title: str) -> Finetuned | None:
     if not path.is_file() or not (folder / "model" / CONFIG).is_file():
         return None
     value = read_json(path, kind=FORMAT, version=VERSION)
-    if value["head_sha256"] != _digest(head):
+    if value["head_sha256"] != file_sha256(head):
         return None
     return Finetuned(
         title=title,
@@ -143,10 +147,6 @@ def _kept(folder: Path, head: Path, title: str) -> Finetuned | None:
         model=value["model"] and report_from_json(value["model"]),
         notes=tuple(value["notes"]),
     )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _titles(config: CompareConfig) -> list[str]:

@@ -6,7 +6,6 @@ written anew by each evaluation; everything else may be edited and stays.
 
 from __future__ import annotations
 
-import hashlib
 import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.layers import layer_numbers, layers_from_json
-from corpora.files import read_json, write_text
+from corpora.files import file_sha256, read_json, write_text
 from corpora.utterance import ALL, SPLITS
 from finetune.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG
@@ -125,7 +124,7 @@ def update_card(directory: Path, evaluations: Path) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         return
-    digest = hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest()
+    digest = file_sha256(directory / CONFIG)
     reports = [_read(file) for file in sorted(evaluations.glob("*/report.json"))]
     own = [one for one in reports if one.get("subject") == "model" and one.get("sha256") == digest]
     found = results_text(sorted(own, key=_order)) if own else NOT_YET

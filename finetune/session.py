@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from cache.extraction import read_extraction
 from corpora.errors import ConfigError, MissingStepError
+from corpora.files import file_sha256
 from corpora.manifest import Manifest
 from corpora.work import Work
 from finetune.bridge import label_agreement
@@ -112,7 +112,7 @@ def train_model(
         compute_activations_again(model)
     phases = [_phase_config(config, number, record, tiny=tiny) for number in config.phases]
     identity = {
-        "head": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "head": file_sha256(source),
         "manifest_sha256": manifest_digest(manifest),
         "streams": dict(model.provenance["streams"]),
         "utterances": [len(train), len(dev)],

@@ -27,8 +27,6 @@ from corpora.work import Work
 FORMAT, VERSION = "emopool-layers", 1
 #: Utterances that layers are ranked by, at most: more move no layer past another.
 SAMPLE = 2_000
-# Groups of speakers, each held out once; fewer where there are not so many speakers.
-_FOLDS = 5
 #: Inverse strength of the L2 penalty on standardised vectors. Of .001, .01, .1 and 1 on both
 #: Whispers, EMO-DB and RAVDESS, the layer it ranks first is within .01 of the best one at any
 #: strength; and it converges in a tenth of the steps that 1 takes.

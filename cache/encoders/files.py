@@ -5,7 +5,6 @@ Nothing here imports torch, so that an extraction with nothing to do is planned 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from cache.encoders.grid import FBANK_MODELS, read_config, read_front_end, read_
 from cache.encoders.padding import Padding, read_padding
 from cache.recipe import JSON
 from corpora.errors import ConfigError
-from corpora.files import LFS_SENTENCE, is_lfs_pointer
+from corpora.files import LFS_SENTENCE, file_sha256, is_lfs_pointer
 
 Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.
@@ -249,11 +248,7 @@ def maximum_tokens(config: Mapping[str, JSON]) -> int:
 
 def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
     """SHA-256 of each file's bytes, in hexadecimal."""
-    digests = {}
-    for path in paths:
-        with path.open("rb") as file:
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {path: file_sha256(path) for path in paths}
 
 
 def without_volatile(config: Mapping[str, JSON]) -> dict[str, JSON]:

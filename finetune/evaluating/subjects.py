@@ -6,7 +6,6 @@ from.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from cache.collect import collect_frames
 from cache.extraction import read_extraction
 from cache.layers import LayersRead
+from corpora.files import file_sha256
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
 from corpora.work import Work
@@ -214,7 +214,7 @@ def open_head(work: Work, path: Path) -> HeadSubject:
         corpus=origin.corpus,
         manifest_sha256=origin.manifest_sha256,
         search_manifest_sha256="",
-        sha256=_digest(file),
+        sha256=file_sha256(file),
         layer_weights=layer_weights(head),
         trained_on=record.trained_on,
     )
@@ -236,12 +236,8 @@ def open_model(name: str | Path, *, device: str = "cpu") -> ModelSubject:
         corpus=str(made.get("corpus", "")),
         manifest_sha256=str(made.get("manifest_sha256", "")),
         search_manifest_sha256=str(made.get("search_manifest_sha256", "")),
-        sha256=_digest(directory / CONFIG),
+        sha256=file_sha256(directory / CONFIG),
         layer_weights=layer_weights(model.head),
         trained_on=str(made.get("trained_on", "train")),
     )
     return ModelSubject(source, model)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -50,16 +50,6 @@ def narrowed(space: Space, path: Path | None, fixed: Mapping[str, Any], fixed_by
     return narrow(narrow(space, rest, where), table, str(path))
 
 
-def read_space(path: Path, space: Space) -> Space:
-    """The space, narrowed by a file alone.
-
-    Raises:
-        MissingStepError: there is no such file.
-        ConfigError: it is not TOML, or names an axis or a value that there is not.
-    """
-    return narrow(space, read_table(path), str(path))
-
-
 def read_table(path: Path) -> dict[str, Any]:
     """What a file says of axes.
 

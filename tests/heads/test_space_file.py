@@ -13,7 +13,7 @@ from corpora.errors import ConfigError, MissingStepError
 from corpora.protocol import all_protocols
 from heads.search.axes import Choice, Range
 from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
-from heads.search.space_file import narrow, narrowed, read_space
+from heads.search.space_file import narrow, narrowed
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
@@ -42,7 +42,7 @@ def test_a_file_narrows_and_fixes_axes(tmp_path: Path) -> None:
         dropout = 0.1
         """
     )
-    space = read_space(path, SPACE)
+    space = narrowed(SPACE, path, {}, "")
     assert space.axes["hidden"] == Choice((128, 256))
     assert space.axes["learning_rate"] == Range(1e-4, 1e-3, log=True)
     for params in drawn(space):
@@ -56,7 +56,7 @@ def test_a_file_narrows_and_fixes_axes(tmp_path: Path) -> None:
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text("# nothing\n")
-    assert read_space(tmp_path / "space.toml", SPACE).axes == SPACE.axes
+    assert narrowed(SPACE, tmp_path / "space.toml", {}, "").axes == SPACE.axes
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_what_the_space_does_not_have_is_refused(table: dict[str, Any], message:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingStepError, match="No space file"):
-        read_space(tmp_path / "no.toml", SPACE)
+        narrowed(SPACE, tmp_path / "no.toml", {}, "")
 
 
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text("pooling: max")
     with pytest.raises(ConfigError, match="not a TOML file"):
-        read_space(tmp_path / "space.toml", SPACE)
+        narrowed(SPACE, tmp_path / "space.toml", {}, "")
 
 
 def test_pooling_axes_of_untied_modalities_are_narrowed_together_or_one_by_one() -> None:
