@@ -12,7 +12,6 @@ from bench.frames import LABELS
 from bench.throughput import head_epoch_flops
 from heads.dataset import Dataset
 from heads.origin import Origin
-from heads.pooling.attentive import AttentivePooling
 from heads.search.candidates import Candidates
 from heads.search.config import SearchConfig
 from heads.search.run import search_heads
@@ -49,7 +48,7 @@ def searched(dataset: Dataset, trials: int, device: str) -> Searched:
         def run_epoch(self) -> None:
             for head in self.heads:
                 found["flop"] += head_epoch_flops(head.config, len(rows), average)
-            if any(isinstance(head.poolings["audio"], AttentivePooling) for head in self.heads):
+            if any(head.attention_pooling("audio") for head in self.heads):
                 found["frame_bytes"] += 2 * frames * dataset.frames["audio"].dim * 2
             super().run_epoch()
 

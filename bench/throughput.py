@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 
 from heads.head import HeadConfig
-from heads.pooling.attentive import Attentive
 from heads.pooling.registry import pooling_config
 
 SIZE, REPEATS = 2048, 5
@@ -25,14 +24,7 @@ def head_epoch_flops(config: HeadConfig, utterances: int, frames: float) -> floa
     for name, dim in config.dims.items():
         pooling = pooling_config(config.pooling[name])
         pooled += pooling.out_dim(dim)
-        if not isinstance(pooling, Attentive):
-            continue
-        queries, rows = pooling.queries, utterances * frames
-        # Scores of all heads of a query read every feature once; so do both moments.
-        units = 1 if pooling.scorer_layers == 1 else pooling.hidden
-        scorer = 2 * rows * dim * queries * units
-        moments = 2 * (2 * rows * dim * queries)
-        total += 2 * scorer + 2 * moments
+        total += 2 * 2 * utterances * frames * dim * pooling.cost
     width = config.mlp_width or len(config.labels)
     return total + 3 * 2 * utterances * pooled * width
 

@@ -29,7 +29,6 @@ from explain.pooled import (
     pooled,
     runs,
     scores,
-    weights_of,
 )
 from explain.saliency import as_importance, gradient_saliency
 from explain.subject import ATTENTION, GRADIENT, Subject
@@ -37,6 +36,7 @@ from explain.workers import one_thread_each
 from finetune.evaluating.subjects import HeadSubject, Source
 from finetune.fitting import check_streams
 from heads.head import Head
+from heads.pooling.pooling import attention_weights
 
 # Frames worked on together: in float32 they stay in a processor's cache (8 MB at 1024-d).
 CHUNK_FRAMES = 2_048
@@ -238,7 +238,7 @@ def _weighed(head: Head, frames: Mapping[str, Frames], first: int, end: int) -> 
             scored = scores(head, view, name) if is_attentive(head, name) else None
             vectors[name] = pooled(head, view, name, scored)
             if scored is not None:
-                weights[name] = weights_of(scored, view)
+                weights[name] = attention_weights(scored, view)
                 importance[name] = weights[name].double().mean(dim=1)
         probabilities = torch.softmax(logits_of(head, vectors), dim=1)
     saliency = gradient_saliency(head, batch) if len(weights) < len(frames) else {}

@@ -24,7 +24,7 @@ from explain.ragged import (
     segment_sum,
 )
 from explain.subject import Subject, frame_attention
-from heads.pooling.vad_average import DEFAULT_THRESHOLD
+from heads.pooling.fixed import DEFAULT_THRESHOLD
 
 HELD = 0.8
 """The share of attention whose frames are counted."""

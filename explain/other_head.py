@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from corpora.files import read_json
-from heads.pooling.attentive import Attentive
-from heads.pooling.registry import pooling_config
+from heads.pooling import pooling_config
 from heads.results import FORMAT, TRIALS_FOLDER, VERSION, HeadRecord
 
 
 def attends(record: HeadRecord) -> bool:
     """Whether the pooling of every modality learns weights."""
-    described = record.head.pooling.values()
-    return all(isinstance(pooling_config(one), Attentive) for one in described)
+    return all(pooling_config(one).learns_weights for one in record.head.pooling.values())
 
 
 def other_head_note(record: HeadRecord, search: Path) -> str:

@@ -15,14 +15,13 @@ from torch.nn import functional as F
 
 from cache.frames import Frames
 from heads.head import Head, Inputs
-from heads.pooling.attentive import AttentivePooling, attention_scores, laid_out
-from heads.pooling.segments import attentive_moments, segment_softmax
+from heads.pooling import AttentionPooling
 from heads.pooling.view import View
 
 
 def is_attentive(head: Head, modality: str) -> bool:
     """Whether the pooling of a modality learns weights."""
-    return isinstance(head.poolings[modality], AttentivePooling)
+    return head.attention_pooling(modality) is not None
 
 
 def neighbours(frames: Frames, first: int, end: int) -> Frames:
@@ -72,17 +71,12 @@ def frame_view(head: Head, frames: Frames, modality: str) -> View:
 
 def scores(head: Head, view: View, modality: str) -> Tensor:
     """`[H, Q, N]`, what the attention of a modality is the softmax of."""
-    return attention_scores(view, (_attentive(head, modality), head.affine(modality)))
-
-
-def weights_of(scored: Tensor, view: View) -> Tensor:
-    """`[N, Q·H]`, query-major, from `scores`; each column sums to 1 over each utterance."""
-    return segment_softmax(scored.permute(2, 1, 0).flatten(1), view.lengths)
+    return _attentive(head, modality).scores(view, head.affine(modality))
 
 
 def as_scores(head: Head, columns: Tensor, modality: str) -> Tensor:
     """`[N, Q·H]`, query-major, laid out as `scores` are: `[H, Q, N]`."""
-    cut: Tensor = columns.unflatten(1, (-1, _attentive(head, modality).config.heads))
+    cut: Tensor = columns.unflatten(1, (-1, _attentive(head, modality).slices))
     return cut.permute(2, 1, 0)
 
 
@@ -101,9 +95,8 @@ def pooled(head: Head, view: View, modality: str, scored: Tensor | None = None) 
         return head.pooling(modality).pool(view, affine)[0]
     scored = scores(head, view, modality) if scored is None else scored
     ways = scored if scored.ndim == 4 else scored[:, None]
-    mean, deviation = attentive_moments(ways.flatten(1, 2), view.centred, view.lengths)
-    mean = mean + view.vector("mean")[:, None]
-    vectors = laid_out(mean, deviation, _attentive(head, modality), affine, ways.shape[1])
+    module = _attentive(head, modality)
+    vectors = module.pool_scored(view, affine, ways.flatten(1, 2), ways.shape[1])
     return vectors if scored.ndim == 4 else vectors[0]
 
 
@@ -124,7 +117,7 @@ def logits_of(head: Head, vectors: Mapping[str, Tensor]) -> Tensor:
     parts = []
     for name, block in zip(head.config.modalities, blocks, strict=True):
         several = vectors[name].ndim == 3
-        # Sets lie beside one another in an utterance (see `laid_out`): so it is one product.
+        # Sets lie beside one another in an utterance (`AttentionPooling.lay_out`): one product.
         own = vectors[name].transpose(0, 1) if several else vectors[name]
         through = F.linear(own, block)
         parts.append(through.transpose(0, 1) if several else through)
@@ -132,5 +125,5 @@ def logits_of(head: Head, vectors: Mapping[str, Tensor]) -> Tensor:
     return total if head.hidden is None else cast(Tensor, head.output(F.relu(total)))
 
 
-def _attentive(head: Head, modality: str) -> AttentivePooling:
-    return cast(AttentivePooling, head.poolings[modality])
+def _attentive(head: Head, modality: str) -> AttentionPooling:
+    return cast(AttentionPooling, head.attention_pooling(modality))

@@ -19,13 +19,13 @@ from finetune.model_files import CONFIG
 from finetune.phases import ENCODER_PHASES
 from finetune.run import run_finetune
 from finetune.training import Tell
+from heads.axes import choices
 from heads.comparing.config import CompareConfig
 from heads.comparing.published import MODALITIES
 from heads.comparing.report import CompareReport, Finetuned
 from heads.comparing.writing import write_report
 from heads.results import report_from_json
-from heads.search.axes import choices
-from heads.search.space import POOLING_AXES, PUBLISHED
+from heads.search.space import PUBLISHED, other_poolings, pooling_axes
 
 FORMAT, VERSION = "emopool-compare-finetuned", 1
 FOLDER, SCORES = "finetuned", "scores.json"
@@ -153,12 +153,13 @@ def _titles(config: CompareConfig) -> list[str]:
     """Titles of the rows that these options can give."""
     titles: list[str] = []
     if "poolings" in config.tables:
-        wanted = {name.lower() for name in config.poolings or PUBLISHED}
-        titles += [name for name in PUBLISHED if name.lower() in wanted]
+        every = (*PUBLISHED, *other_poolings())
+        wanted = {name.lower() for name in config.poolings or every}
+        titles += [name for name in every if name.lower() in wanted]
     if "modalities" in config.tables:
         titles += MODALITIES
     if "grid" in config.tables:
-        axes = [POOLING_AXES[name] for name in ("queries", "heads", "scorer_layers")]
+        axes = [pooling_axes()[name] for name in ("queries", "heads", "scorer_layers")]
         queries, heads, depths = (choices(axis) for axis in axes)
         titles += [f"Q{q} H{h} n{n}" for n in depths for q in queries for h in heads]
     return titles

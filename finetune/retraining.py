@@ -24,6 +24,7 @@ from corpora.manifest import Manifest
 from corpora.progress import progress_bar
 from corpora.work import Work
 from finetune.scoring import Score, score
+from heads.axes import Choice, Range
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.layers import origin_of_head
@@ -32,7 +33,6 @@ from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.origin import Origin
 from heads.precision import choose_precision
 from heads.results import STUDY_FILE, HeadRecord, package_versions
-from heads.search.axes import Choice, Range
 from heads.search.identity import refuse_differences
 from heads.search.space import Space, seed_from, trial_configs
 from heads.search.storage import close, open_file, silence_optuna

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from cache.frames import Frames
 from corpora.errors import ConfigError
-from heads.pooling.attentive import AttentivePooling, attend
-from heads.pooling.registry import Pooling, build_pooling, pooling_config
+from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER
 
@@ -228,12 +227,17 @@ class Head(nn.Module):
         """The pooling module of a modality."""
         return cast(Pooling, self.poolings[modality])
 
+    def attention_pooling(self, modality: str) -> AttentionPooling | None:
+        """The pooling module of a modality, where it learns weights over frames."""
+        module = self.pooling(modality)
+        return cast(AttentionPooling, module) if module.learns_weights else None
+
     def scorer_parameters(self) -> list[nn.Parameter]:
         """The parameters that decide which frames count, of all modalities."""
         return [
             parameter
-            for module in self.poolings.values()
-            if cast(Pooling, module).learns_weights
+            for name in self.config.modalities
+            if (module := self.attention_pooling(name)) is not None
             for parameter in module.parameters()
         ]
 
@@ -267,10 +271,7 @@ class Head(nn.Module):
     def attention(self, frames: Mapping[str, Frames], modality: str) -> Tensor:
         """`[N, columns]`, the weights of one modality's frames (ConfigError if it has none)."""
         view = Inputs.from_frames(frames[modality]).view(*self.config.view(modality))
-        module = self.poolings[modality]
-        if isinstance(module, AttentivePooling):
-            return module.attention(view, self.affine(modality))[0]
-        return self.pooling(modality).attention(view)[0]
+        return self.pooling(modality).attention(view, self.affine(modality))[0]
 
 
 def as_inputs(frames: Mapping[str, Frames]) -> dict[str, Inputs]:
@@ -313,21 +314,15 @@ def pooled_vectors(heads: Sequence[Head], batch: Mapping[str, Inputs]) -> list[T
 def _pool(
     heads: Sequence[Head], members: Sequence[int], modality: str, batch: Mapping[str, Inputs]
 ) -> list[Tensor]:
-    """`[B, out]` for each member, attentive poolings that read the same view in one pass."""
+    """`[B, out]` for each member, poolings of one class that read the same view in one pass."""
     results: dict[int, Tensor] = {}
-    shared: dict[View, list[int]] = {}
+    shared: dict[tuple[View, type[Pooling]], list[int]] = {}
     for k in members:
         view = batch[modality].view(*heads[k].config.view(modality))
-        if isinstance(heads[k].poolings[modality], AttentivePooling):
-            shared.setdefault(view, []).append(k)
-        else:
-            results[k] = heads[k].pooling(modality).pool(view, heads[k].affine(modality))[0]
-    for view, group in shared.items():
-        requests = [
-            (cast(AttentivePooling, heads[k].poolings[modality]), heads[k].affine(modality))
-            for k in group
-        ]
-        for k, vectors in zip(group, attend(view, requests), strict=True):
+        shared.setdefault((view, type(heads[k].pooling(modality))), []).append(k)
+    for (view, kind), group in shared.items():
+        requests = [(heads[k].pooling(modality), heads[k].affine(modality)) for k in group]
+        for k, vectors in zip(group, kind.pool_together(view, requests), strict=True):
             results[k] = vectors[0]
     return [results[k] for k in members]
 

@@ -10,7 +10,6 @@ from cache.layers import LayersRead, layer_numbers
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.origin import Origin
-from heads.pooling.layer_weights import LayerWeightedPooling
 
 #: By modality the weights of a head's layers, lowest layer first, where it weighs several.
 LayerWeights = Mapping[str, tuple[float, ...]]
@@ -40,9 +39,9 @@ def origin_of_head(origin: Origin, dataset: Dataset, head: HeadConfig) -> Origin
 def layer_weights(head: Head) -> dict[str, tuple[float, ...]]:
     """What a head learnt about its layers; empty for one that reads a single one of each."""
     return {
-        name: tuple(pooling.shares[0].tolist())
+        name: tuple(shares[0].tolist())
         for name in head.config.modalities
-        if isinstance(pooling := head.poolings[name], LayerWeightedPooling)
+        if (shares := head.pooling(name).layer_shares) is not None
     }
 
 

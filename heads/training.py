@@ -23,8 +23,6 @@ from corpora.errors import ConfigError
 from heads.dataset import Thinning, VectorStore
 from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
 from heads.losses import LossConfig, inverse_frequency, loss_function
-from heads.pooling.fixed import FixedPooling
-from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.sharing import dealt, sharing_threads, side_by_side
 from heads.speakers import SPEAKER
 from heads.targets import soft_targets
@@ -297,12 +295,12 @@ def gather(
     for head in heads:
         for modality in head.config.modalities:
             view = head.config.view(modality)
-            module = head.poolings[modality]
+            own = head.pooling(modality).needs
             wanted = needs.setdefault(modality, {}).setdefault(view, [])
-            if isinstance(module, FixedPooling | LayerWeightedPooling):
-                wanted.extend(name for name in module.names if name not in wanted)
-            else:
+            if own is None:
                 with_frames.add((modality, view))
+            else:
+                wanted.extend(name for name in own if name not in wanted)
     return store.inputs(rows, needs, with_frames=with_frames, thinning=thinning)
 
 

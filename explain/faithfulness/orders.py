@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from explain.exchange import draw_donors, exchanged, usable_counts
-from explain.pooled import is_attentive, scores, weights_of
+from explain.pooled import is_attentive, scores
 from explain.ragged import Bools, Floats, Ints, floats, order_within, positions, segment_sum
 from explain.saliency import gradient_saliency
 from explain.subject import Subject
 from heads.head import Head
+from heads.pooling.pooling import attention_weights
 from heads.pooling.view import View
 
 
@@ -92,7 +93,7 @@ def importance(
     """
     if is_attentive(head, modality):
         with torch.no_grad():
-            weights = weights_of(scores(head, view, modality), view)
+            weights = attention_weights(scores(head, view, modality), view)
         return floats(weights.double().mean(dim=1))
     frames = {name: batch.select(rows) for name, batch in subject.frames.items()}
     return floats(gradient_saliency(head, frames)[modality])

@@ -22,7 +22,6 @@ from corpora.work import Work
 from explain.ragged import Floats, floats
 from explain.subject import Subject, frame_attention
 from heads.head import Inputs
-from heads.pooling.layer_weights import LayerWeightedPooling
 
 MEAN, DEVIATION, ATTENDED = "mean", "deviation", "attended mean"
 
@@ -101,12 +100,12 @@ def subject_vectors(
 def _read_frames(subject: Subject) -> Frames:
     """The audio frames as the pooling reads them: those of one layer, or the sum of several."""
     frames, head = subject.frames["audio"], subject.head
-    pooling = head.poolings["audio"]
-    if not isinstance(pooling, LayerWeightedPooling):
+    pooling = head.pooling("audio")
+    if pooling.layer_shares is None:
         return frames
     summed = []
     with torch.no_grad():
         for row in range(len(frames)):  # all layers of one utterance at a time, in float32
             view = Inputs.from_frames(frames.select([row])).view(*head.config.view("audio"))
-            summed.append(pooling.weighted(view, head.affine("audio")).values)
+            summed.append(pooling.read(view, head.affine("audio")).values)
     return Frames.from_list(summed)

@@ -14,7 +14,6 @@ from cache.encoders.text_encoder import TextEncoder
 from cache.frames import Frames
 from finetune.predicting.answers import AttendedFrame
 from heads.head import Head
-from heads.pooling.attentive import AttentivePooling
 
 
 class Model(Protocol):
@@ -56,8 +55,7 @@ def most_attended(
         count: how many at most.
     """
     encoder = model.audio_encoder
-    pooling = model.head.poolings["audio"] if encoder is not None else None
-    if encoder is None or not isinstance(pooling, AttentivePooling):
+    if encoder is None or model.head.attention_pooling("audio") is None:
         return [()] * len(next(iter(frames.values())))
     weights: Tensor = model.head.attention(frames, "audio").mean(dim=1).cpu()
     grid = encoder.grid

@@ -11,14 +11,23 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from corpora.errors import ConfigError, did_you_mean
+from heads.axes import Choice, choices
 from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.published import MODALITIES, POOLINGS, Figures
 from heads.head import HeadConfig
-from heads.search.axes import Choice, choices
-from heads.search.space import PUBLISHED, Space, start_params
+from heads.search.space import (
+    PUBLISHED,
+    Space,
+    option_axis,
+    other_poolings,
+    searched_class,
+    start_params,
+)
 
 #: The published hidden size of a two-layer scorer.
 HIDDEN = 256
+# How axes of `attentive` are written in a row's key, whose `hidden` follows from the depth.
+LETTERS = {"queries": "q", "heads": "h", "scorer_layers": "n", "hidden": ""}
 TITLES = {
     "poolings": "Poolings, with the published scorers",
     "modalities": "Modalities, average pooling",
@@ -95,7 +104,7 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     Raises:
         ConfigError: an unknown name of a pooling, or nothing is left to compare.
     """
-    published, notes = start_params(space, PUBLISHED)
+    named, notes = start_params(space, {**PUBLISHED, **other_poolings()})
     modalities = space.axes["modalities"]
     assert isinstance(modalities, Choice)
     rest = config.shared
@@ -123,7 +132,7 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     if "poolings" in config.tables:
         found = [
             entry(name, {**params, **rest}, POOLINGS.get(name))
-            for name, params in published.items()
+            for name, params in named.items()
             if name in chosen
         ]
         found.append(reference("logistic regression", together))
@@ -185,21 +194,24 @@ def make_row(space: Space, params: Mapping[str, Any], prefix: str = "") -> Row:
     from heads.search.space import trial_configs
 
     head, _ = trial_configs(FixedTrial(dict(params)), space, 0)
-    parts = [str(params["modalities"]), str(params["pooling"])]
-    for axis, letter in (("queries", "q"), ("heads", "h"), ("scorer_layers", "n")):
-        parts += [f"{letter}{params[axis]}"] if axis in params else []
+    name = str(params["pooling"])
+    parts = [str(params["modalities"]), name]
+    for option in searched_class(name).axes:
+        axis = option_axis(name, option)
+        letter = LETTERS.get(axis, option)
+        parts += [f"{letter}{params[axis]}"] if axis in params and letter else []
     tuned = [field.name for field in fields(Tuning)]
     own = {name: value for name, value in params.items() if name not in tuned}
     return Row(prefix + "-".join(parts), own, head)
 
 
 def _chosen_poolings(names: Sequence[str]) -> tuple[str, ...]:
-    """The published names that are meant; upper or lower case makes no difference."""
-    known = {name.lower(): name for name in PUBLISHED}
+    """The names that are meant; upper or lower case makes no difference."""
+    every = (*PUBLISHED, *other_poolings())
+    known = {name.lower(): name for name in every}
     for name in names:
         if name.lower() not in known:
             raise ConfigError(
-                f"Unknown pooling {name!r}.{did_you_mean(name, PUBLISHED)} "
-                f"Known: {', '.join(PUBLISHED)}."
+                f"Unknown pooling {name!r}.{did_you_mean(name, every)} Known: {', '.join(every)}."
             )
-    return tuple(known[name.lower()] for name in names) or tuple(PUBLISHED)
+    return tuple(known[name.lower()] for name in names) or every

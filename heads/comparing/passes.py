@@ -19,8 +19,7 @@ from heads.comparing.grid import Row
 from heads.comparing.units import Kept, Unit
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
-from heads.pooling.attentive import Attentive
-from heads.pooling.registry import pooling_config
+from heads.pooling import pooling_config
 from heads.search.space import LOSSES, seed_from
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 
@@ -50,7 +49,7 @@ class Job:
 
 def is_attentive(row: Row) -> bool:
     """Whether a row has scorers, whose rate is tuned."""
-    return bool(Head(row.head).scorer_parameters())
+    return any(pooling_config(one).learns_weights for one in row.head.pooling.values())
 
 
 def head_config(row: Row, tuning: Tuning) -> HeadConfig:
@@ -140,13 +139,11 @@ def companies(
     hidden: dict[str, float] = {}
     for key in {unit.row for unit in units}:
         head = rows[key].head
-        attentive[key], hidden[key] = False, 0.0
-        for name in head.modalities:
-            own = pooling_config(head.pooling[name])
-            if isinstance(own, Attentive):
-                attentive[key] = True
-                wide = own.hidden if own.scorer_layers == 2 else 0
-                hidden[key] += own.queries * own.heads * wide * lengths[name] * batch_size
+        own = {name: pooling_config(head.pooling[name]) for name in head.modalities}
+        attentive[key] = any(pooling.learns_weights for pooling in own.values())
+        hidden[key] = sum(
+            pooling.hidden_values * lengths[name] * batch_size for name, pooling in own.items()
+        )
     groups: list[list[Unit]] = []
     held = 0.0
     for unit in sorted(units, key=lambda unit: (attentive[unit.row], hidden[unit.row])):

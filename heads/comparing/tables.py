@@ -13,14 +13,12 @@ from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE
 from heads.comparing.report import CompareReport
 from heads.metrics import HEADLINE, score_cells
-from heads.search.space import SPEECH_KINDS
+from heads.search.space import searched_class
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
 TUNED = ("learning_rate", "scorer_rate", "input_norm")
 # Macro-F1 by which a row may be below the regression without a word on it.
 WORTH_A_REASON = 0.03
-# Poolings that say nothing of how frames vary, which the regression reads.
-WITHOUT_DEVIATION = ("average", "max", *SPEECH_KINDS)
 
 
 def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
@@ -134,7 +132,7 @@ def _below_reference(report: CompareReport) -> list[str]:
             behind = reached - outcome.scores["macro_f1"].mean
             if line.is_reference or behind <= WORTH_A_REASON:
                 continue
-            if line.params.get("pooling") in WITHOUT_DEVIATION:
+            if not searched_class(line.params["pooling"]).deviations:
                 reason = "they read no deviations, which it does"
             elif outcome.under_trained:
                 continue

@@ -1,16 +1,28 @@
 """Poolings: from the frames of an utterance to one vector. One file a kind, and a registry."""
 
 # Importing a kind registers it.
-from heads.pooling import attentive, average, maximum, statistics, vad_average
-from heads.pooling.registry import build_pooling, pooling_config, pooling_kinds
+from heads.pooling import attentive, fixed
+from heads.pooling.pooling import AttentionPooling, Pooling
+from heads.pooling.registry import (
+    PoolingConfig,
+    build_pooling,
+    pooling_class,
+    pooling_config,
+    pooling_kinds,
+    register,
+    searched_kinds,
+)
 
 __all__ = [
+    "AttentionPooling",
+    "Pooling",
+    "PoolingConfig",
     "attentive",
-    "average",
     "build_pooling",
-    "maximum",
+    "fixed",
+    "pooling_class",
     "pooling_config",
     "pooling_kinds",
-    "statistics",
-    "vad_average",
+    "register",
+    "searched_kinds",
 ]

@@ -10,27 +10,29 @@ with p hidden units (n = 2), without an output bias: the softmax ignores it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from cache.frames import Frames
 from corpora.errors import ConfigError
-from heads.pooling.registry import register
+from heads.axes import Axis, Choice
+from heads.pooling.pooling import AttentionPooling, Pooling
+from heads.pooling.registry import PoolingConfig, register
 from heads.pooling.scorers import linear_scores, network_scores
-from heads.pooling.segments import attentive_moments, segment_softmax
-from heads.pooling.view import Affine, View, as_view
+from heads.pooling.segments import attentive_moments
+from heads.pooling.view import Affine, View
 
 
-@register("as", queries=1, heads=1, scorer_layers=2)
-@register("sa", queries=2, heads=1, scorer_layers=2)
-@register("mha", queries=1, heads=2, scorer_layers=1)
-@register("mqmha", queries=2, heads=2, scorer_layers=1)
+# AS, SA and MHA are points of what a search draws as `attentive`.
+@register("as", searched=False, queries=1, heads=1, scorer_layers=2)
+@register("sa", searched=False, queries=2, heads=1, scorer_layers=2)
+@register("mha", searched=False, queries=1, heads=2, scorer_layers=1)
+@register("mqmha", searched="attentive", queries=2, heads=2, scorer_layers=1)
 @dataclass(frozen=True)
-class Attentive:
+class Attentive(PoolingConfig):
     """Learnt weights over frames; mean and deviation under each.
 
     Attributes:
@@ -41,7 +43,14 @@ class Attentive:
         shared_scorer: one scorer for all heads of a query instead of one each.
     """
 
-    needs_speech: ClassVar[bool] = False
+    learns_weights: ClassVar[bool] = True
+    deviations: ClassVar[bool] = True
+    axes: ClassVar[Mapping[str, Axis]] = {
+        "queries": Choice((1, 2, 4)),
+        "heads": Choice((1, 2, 4)),
+        "scorer_layers": Choice((1, 2)),
+        "hidden": Choice((64, 128, 256)),
+    }
 
     queries: int = 1
     heads: int = 1
@@ -64,25 +73,40 @@ class Attentive:
             )
         return 2 * self.queries * dim
 
-    def build(self, dim: int, stack: int) -> AttentivePooling:
+    def build(self, dim: int, stack: int) -> Pooling:
         """The module with fresh parameters."""
         return AttentivePooling(self, dim, stack)
 
+    @property
+    def cost(self) -> float:
+        """Of a query its scorers' units, and two moments."""
+        units = 1 if self.scorer_layers == 1 else self.hidden
+        return self.queries * (units + 2)
 
-class AttentivePooling(nn.Module):
+    @property
+    def hidden_values(self) -> int:
+        """The hidden units of networks."""
+        return self.queries * self.heads * self.hidden if self.scorer_layers == 2 else 0
+
+    @classmethod
+    def draw_options(cls, draw: Callable[[str], Any]) -> dict[str, Any]:
+        """`hidden` for networks only."""
+        drawn = {name: draw(name) for name in cls.axes if name != "hidden"}
+        return drawn if drawn["scorer_layers"] == 1 else {**drawn, "hidden": draw("hidden")}
+
+
+class AttentivePooling(AttentionPooling):
     """The parameters of `stack` attentive poolings of one configuration.
 
     The arithmetic is in `attend`, which serves any number of such modules in one pass.
     """
 
-    learns_weights: ClassVar[bool] = True
+    config: Attentive
 
     def __init__(self, config: Attentive, dim: int, stack: int) -> None:
-        super().__init__()
         config.out_dim(dim)
-        self.config = config
+        super().__init__(config, stack, config.heads)
         self.dim = dim
-        self.stack = stack
         slices = 1 if config.shared_scorer else config.heads
         shape = (stack, config.queries, slices)
         width = dim // config.heads
@@ -109,19 +133,16 @@ class AttentivePooling(nn.Module):
                 else:
                     parameter.uniform_(-bound, bound, generator=generator)
 
-    def forward(self, frames: Frames | View) -> Tensor:
-        """`[stack, B, 2·Q·K]`."""
-        return self.pool(as_view(frames))
+    def scores(self, view: View, affine: Affine | None = None) -> Tensor:
+        """`[H, stack·Q, N]`, what the softmax over an utterance's frames is taken of."""
+        return _scores(view, [(self, affine)], self.slices)[0]
 
-    def pool(self, view: View, affine: Affine | None = None) -> Tensor:
-        """`[stack, B, 2·Q·K]` from frames seen through an input affine."""
-        return attend(view, [(self, affine)])[0]
-
-    def attention(self, frames: Frames | View, affine: Affine | None = None) -> Tensor:
-        """`[stack, N, Q·H]`, query-major; each column sums to 1 over each utterance."""
-        view = as_view(frames)
-        weights = attention_weights(view, [(self, affine)])[0]
-        return weights.view(len(weights), self.stack, -1).transpose(0, 1)
+    @staticmethod
+    def pool_together(
+        view: View, requests: Sequence[tuple[Pooling, Affine | None]]
+    ) -> list[Tensor]:
+        """As that of every pooling, sharing the products with frames."""
+        return attend(view, cast(Sequence[Request], requests))
 
 
 Request = tuple[AttentivePooling, Affine | None]
@@ -146,41 +167,8 @@ def attend(view: View, requests: Sequence[Request]) -> list[Tensor]:
         sizes = [module.stack * module.config.queries for module, _ in group]
         moments = zip(mean.split(sizes, 1), deviation.split(sizes, 1), strict=True)
         for i, (module, affine), (mu, sigma) in zip(members, group, moments, strict=True):
-            results[i] = laid_out(mu, sigma, module, affine, module.stack)
+            results[i] = module.lay_out(mu, sigma, affine, module.stack)
     return [results[i] for i in range(len(requests))]
-
-
-def laid_out(
-    mean: Tensor, deviation: Tensor, module: AttentivePooling, affine: Affine | None, stack: int
-) -> Tensor:
-    """Pooled vectors `[stack, B, 2·Q·K]` from moments `[B, stack·Q, K]` of frames as they are."""
-    if affine is not None:
-        mean = (mean - affine.shift) / affine.scale
-        deviation = deviation / affine.scale
-    # [B, stack·Q, H, 2, K/H]
-    pooled = torch.stack([split_features(mean, module), split_features(deviation, module)], dim=3)
-    vectors: Tensor = pooled.unflatten(1, (stack, -1))
-    return vectors.flatten(2).transpose(0, 1)
-
-
-def split_features(vectors: Tensor, module: AttentivePooling) -> Tensor:
-    """`[B, C, K]` as `[B, C, H, K/H]`."""
-    cut: Tensor = vectors.unflatten(2, (module.config.heads, -1))
-    return cut
-
-
-def attention_weights(view: View, requests: Sequence[Request]) -> list[Tensor]:
-    """Softmax weights of many poolings, for each `[N, stack·Q·H]`, query-major."""
-    weights = []
-    for module, affine in requests:
-        scores = attention_scores(view, (module, affine))
-        weights.append(segment_softmax(scores.permute(2, 1, 0).flatten(1), view.lengths))
-    return weights
-
-
-def attention_scores(view: View, request: Request) -> Tensor:
-    """What the softmax over an utterance's frames is taken of: `[H, stack·Q, N]`."""
-    return _scores(view, [request], request[0].config.heads)[0]
 
 
 def _companies(requests: Sequence[Request]) -> dict[int, list[int]]:

@@ -11,17 +11,15 @@ between layers, and heads train on these. Frames were centred for them: nothing 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from cache.frames import Frames
 from corpora.errors import ConfigError
-from heads.pooling.fixed import uniform_weights
+from heads.pooling.pooling import Pooling
 from heads.pooling.registry import PoolingConfig
 from heads.pooling.segments import VARIANCE_FLOOR
-from heads.pooling.view import LAYER_COVARIANCE, Affine, View, as_view, layer_pairs
+from heads.pooling.view import LAYER_COVARIANCE, Affine, View, layer_pairs
 
 
 def check_layers(layers: int) -> None:
@@ -44,32 +42,26 @@ def features_of_a_layer(dim: int, layers: int) -> int:
     return dim // layers
 
 
-class LayerWeightedPooling(nn.Module):
-    """Mean, and where it is wanted deviation, of the weighted sum of layers.
+class LayerWeightedPooling(Pooling):
+    """Mean, and where the config has it deviation, of the weighted sum of layers.
 
     Args:
         config: the kind's configuration.
         layers: L.
         dim: L·D.
         stack: how many heads, each with weights of its own.
-        deviation: whether σ follows the mean in the output.
     """
 
     first: Tensor
     second: Tensor
     times: Tensor
 
-    learns_weights: ClassVar[bool] = False
-
-    def __init__(
-        self, config: PoolingConfig, layers: int, dim: int, stack: int, *, deviation: bool
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: PoolingConfig, layers: int, dim: int, stack: int) -> None:
+        covariances = (f"{LAYER_COVARIANCE}{layers}",) if config.deviations else ()
+        super().__init__(config, stack, ("mean", *covariances))
         features_of_a_layer(dim, layers)
-        self.config = config
         self.layers = layers
-        self.stack = stack
-        self.names = ("mean", f"{LAYER_COVARIANCE}{layers}") if deviation else ("mean",)
+        self._covariances = covariances
         self.layer_scores = nn.Parameter(torch.zeros(stack, layers))
         # Of each pair the layers, and how often it counts: two layers stand for both orders.
         pairs = torch.tensor(layer_pairs(layers))
@@ -84,48 +76,42 @@ class LayerWeightedPooling(nn.Module):
             self.layer_scores.zero_()
 
     @property
-    def shares(self) -> Tensor:
+    def layer_shares(self) -> Tensor:
         """`[stack, L]`, the weights; each row sums to 1."""
         return torch.softmax(self.layer_scores, dim=1)
-
-    def forward(self, frames: Frames | View) -> Tensor:
-        """`[stack, B, out_dim]`."""
-        return self.pool(as_view(frames))
 
     def pool(self, view: View, affine: Affine | None = None) -> Tensor:
         """`[stack, B, out_dim]` from frames or vectors seen through an input affine."""
         if view.frames is None:
             return self._from_vectors(view, affine)
         # Where frames are at hand, one pass sums the layers; the covariances would take L²/2.
-        names = ("mean", "deviation")[: len(self.names)]
-        views = [View(self.weighted(view, affine, head)) for head in range(self.stack)]
+        names = ("mean", "deviation") if self._covariances else ("mean",)
+        views = [View(self._weighted(view, affine, head)) for head in range(self.stack)]
         return torch.stack([torch.cat([v.vector(name) for name in names], dim=1) for v in views])
 
-    def weighted(self, view: View, affine: Affine | None = None, head: int = 0) -> Frames:
-        """Frames `[N, D]`: the sum that a head of the stack pools."""
+    def read(self, view: View, affine: Affine | None = None) -> Frames:
+        """Frames `[N, D]`: the sum that the first head of the stack pools."""
+        return self._weighted(view, affine, 0)
+
+    def _weighted(self, view: View, affine: Affine | None, head: int) -> Frames:
         assert view.frames is not None, "there are no frames to sum"
         layers = view.values.unflatten(1, (self.layers, -1))
         if affine is not None:
             layers = (layers - self._cut(affine.shift)) / self._cut(affine.scale)
-        share = self.shares[head]
+        share = self.layer_shares[head]
         first, *others = layers.unbind(dim=1)
         total = share[0] * first
         for weight, layer in zip(share[1:], others, strict=True):
             total = torch.addcmul(total, weight, layer)
         return Frames(total, view.frames.offsets, view.frames.speech)
 
-    def attention(self, frames: Frames | View) -> Tensor:
-        """`[stack, N, 1]`, the fixed share of each frame in the pooled mean."""
-        weights = uniform_weights(as_view(frames))
-        return weights.expand(self.stack, *weights.shape)
-
     def _from_vectors(self, view: View, affine: Affine | None) -> Tensor:
-        shares = self.shares
+        shares = self.layer_shares
         means = view.vector("mean").unflatten(1, (self.layers, -1))
         if affine is not None:
             means = (means - self._cut(affine.shift)) / self._cut(affine.scale)
         parts = [shares @ means]  # [B, stack, D]
-        for name in self.names[1:]:
+        for name in self._covariances:
             pairs = view.vector(name).unflatten(1, (len(self.times), -1))
             if affine is not None:
                 scale = self._cut(affine.scale)

@@ -3,59 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, ClassVar, Protocol, TypeVar
-
-from torch import Tensor, nn
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from corpora.errors import ConfigError, did_you_mean
-from heads.pooling.view import Affine, View
+from heads.axes import Axis
+
+if TYPE_CHECKING:
+    from heads.pooling.pooling import Pooling
 
 
-class PoolingConfig(Protocol):
-    """What a registered config class offers; instances are frozen dataclasses.
+class PoolingConfig:
+    """What a registered config class offers; its instances are frozen dataclasses.
 
     Attributes:
         needs_speech: whether the speech probability of each audio frame is used.
+        learns_weights: whether parameters decide which frames count. The module is then an
+            `AttentionPooling` (`heads.pooling.pooling`).
+        deviations: whether deviations of the frames are among what is pooled.
+        axes: the options that a search draws, by name, each with its values.
     """
 
-    needs_speech: ClassVar[bool]
+    needs_speech: ClassVar[bool] = False
+    learns_weights: ClassVar[bool] = False
+    deviations: ClassVar[bool] = False
+    axes: ClassVar[Mapping[str, Axis]] = {}
 
     def out_dim(self, dim: int) -> int:
         """Size of the pooled vector of frames of size `dim`; ConfigError if they do not fit."""
+        raise NotImplementedError
 
     def build(self, dim: int, stack: int) -> Pooling:
         """The module, for `stack` heads at once."""
+        raise NotImplementedError
+
+    @property
+    def cost(self) -> float:
+        """Outputs that each feature of each frame is multiplied for at every step; 0: no frames."""
+        return 0.0
+
+    @property
+    def hidden_values(self) -> int:
+        """Values of each frame that a step keeps for its gradients, beside the frame."""
+        return 0
+
+    @classmethod
+    def draw_options(cls, draw: Callable[[str], Any]) -> dict[str, Any]:
+        """A configuration's options; `draw` gives a value of one of `axes`.
+
+        A kind some of whose options change nothing under others draws those that do.
+        """
+        return {name: draw(name) for name in cls.axes}
 
 
-class Pooling(Protocol):
-    """What a pooling module offers besides being an `nn.Module`.
-
-    Attributes:
-        config: what it was built from.
-        learns_weights: whether its parameters decide which frames count.
-    """
-
-    config: PoolingConfig
-    learns_weights: ClassVar[bool]
-
-    def pool(self, view: View, affine: Affine | None = None) -> Tensor:
-        """`[stack, B, out_dim]` from frames seen through an optional input affine."""
-
-    def attention(self, frames: Any) -> Tensor:  # noqa: ANN401 - Frames or View
-        """`[stack, N, queries*heads]`, each column summing to 1 over each utterance."""
-
-    def reset(self, generator: Any) -> None:  # noqa: ANN401 - torch.Generator
-        """Draw fresh parameters, if there are any."""
+@dataclass(frozen=True)
+class _Kind:
+    config: type[PoolingConfig]
+    defaults: Mapping[str, Any]
+    searched_as: str
 
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=PoolingConfig)
 
-_KINDS: dict[str, tuple[type, Mapping[str, Any]]] = {}
+_KINDS: dict[str, _Kind] = {}
 
 
-def register(name: str, **defaults: Any) -> Callable[[type[Config]], type[Config]]:  # noqa: ANN401
+def register(
+    name: str,
+    *,
+    searched: bool | str = True,
+    **defaults: Any,  # noqa: ANN401 - options have types of their own
+) -> Callable[[type[Config]], type[Config]]:
     """Register a config class under `name`, with defaults that belong to this name.
+
+    Args:
+        name: the kind.
+        searched: whether a search draws it: under its own name, or under another one that says
+            better what all its options cover. Not for one that is a point of another kind.
+        defaults: options' values, in place of the class's own.
 
     Raises:
         ConfigError: the name is taken.
@@ -64,7 +89,8 @@ def register(name: str, **defaults: Any) -> Callable[[type[Config]], type[Config
     def decorate(config_class: type[Config]) -> type[Config]:
         if name in _KINDS:
             raise ConfigError(f"pooling kind '{name}' is registered twice")
-        _KINDS[name] = (config_class, defaults)
+        label = searched if isinstance(searched, str) else name if searched else ""
+        _KINDS[name] = _Kind(config_class, defaults, label)
         return config_class
 
     return decorate
@@ -73,6 +99,22 @@ def register(name: str, **defaults: Any) -> Callable[[type[Config]], type[Config
 def pooling_kinds() -> tuple[str, ...]:
     """The registered names, sorted."""
     return tuple(sorted(_KINDS))
+
+
+def searched_kinds() -> dict[str, str]:
+    """The kinds that a search draws, by the names that it has for them, sorted by these."""
+    found = {kind.searched_as: name for name, kind in _KINDS.items() if kind.searched_as}
+    return dict(sorted(found.items()))
+
+
+def pooling_class(kind: str) -> type[PoolingConfig]:
+    """The config class of a kind (ConfigError where there is no such kind)."""
+    if kind not in _KINDS:
+        raise ConfigError(
+            f"unknown pooling kind {kind!r}.{did_you_mean(str(kind), _KINDS)} "
+            f"Known: {', '.join(pooling_kinds())}."
+        )
+    return _KINDS[kind].config
 
 
 def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
@@ -84,13 +126,8 @@ def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
     """
     options = dict(description)
     kind = options.pop("kind", None)
-    if kind not in _KINDS:
-        raise ConfigError(
-            f"unknown pooling kind {kind!r}.{did_you_mean(str(kind), _KINDS)} "
-            f"Known: {', '.join(pooling_kinds())}."
-        )
-    config_class, defaults = _KINDS[kind]
-    known = {field.name: field.default for field in fields(config_class)}
+    config_class = pooling_class(kind)
+    known = {field.name: field.default for field in fields(config_class)}  # type: ignore[arg-type]
     for option, value in options.items():
         if option not in known:
             raise ConfigError(
@@ -101,8 +138,7 @@ def pooling_config(description: Mapping[str, Any]) -> PoolingConfig:
             raise ConfigError(
                 f"pooling '{kind}': {option} has to be {_named(known[option])}, got {value!r}."
             )
-    config: PoolingConfig = config_class(**{**defaults, **options})
-    return config
+    return config_class(**{**_KINDS[kind].defaults, **options})
 
 
 def _of_the_kind(value: object, default: object) -> bool:
@@ -117,7 +153,7 @@ def _named(default: object) -> str:
     return names[type(default)]
 
 
-def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> nn.Module:
+def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> Pooling:
     """Build a pooling module.
 
     `module(frames) -> [stack, B, out_dim]`; `module.attention(frames) -> [stack, N, columns]`.
@@ -133,6 +169,4 @@ def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> n
     """
     if dim < 1 or stack < 1:
         raise ConfigError(f"dim and stack must be at least 1, got {dim} and {stack}")
-    module = pooling_config(description).build(dim, stack)
-    assert isinstance(module, nn.Module)
-    return module
+    return pooling_config(description).build(dim, stack)

@@ -18,8 +18,7 @@ from torch import Tensor
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import Head, HeadConfig
-from heads.pooling.attentive import Attentive
-from heads.pooling.registry import pooling_config
+from heads.pooling import pooling_config
 from heads.search.space import seed_from
 from heads.sharing import dealt
 from heads.statistics.confusion import confusion_matrix, macro_f1
@@ -166,13 +165,7 @@ class Candidates:
 
 def head_cost(head: HeadConfig) -> float:
     """About how much work a head is: the outputs of its scorers, and its classifier as one more."""
-    cost = 1.0
-    for name in head.modalities:
-        pooling = pooling_config(head.pooling[name])
-        if isinstance(pooling, Attentive):
-            units = 1 if pooling.scorer_layers == 1 else pooling.hidden
-            cost += pooling.queries * (units + 2)
-    return cost
+    return 1.0 + sum(pooling_config(head.pooling[name]).cost for name in head.modalities)
 
 
 def _company(

@@ -34,6 +34,13 @@ def check_identity(study: Study, identity: Mapping[str, Any], place: str, remedy
     Raises:
         ConfigError: they differ; each difference is shown.
     """
+    known, now = (made.get("axis pooling", []) for made in (study.user_attrs, identity))
+    if set(known) < set(now):
+        since = ", ".join(name for name in now if name not in known)
+        remedy = (
+            f"If {since} came since: with --space FILE that has the line pooling = "
+            f"{json.dumps(known)} the study goes on without. {remedy}"
+        )
     refuse_differences(study.user_attrs, identity, f"{place} holds a search", remedy)
 
 

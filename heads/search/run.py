@@ -21,6 +21,7 @@ from corpora.manifest import Manifest, require_splits
 from corpora.progress import progress_bar
 from corpora.protocol import protocol_sentence
 from corpora.work import Work
+from heads.axes import choices
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import make_folds
 from heads.leakage import refuse_shared_recordings, shared_sentences
@@ -28,7 +29,6 @@ from heads.load import load_dataset, read_origin
 from heads.origin import Origin
 from heads.precision import choose_precision
 from heads.results import BEST, TRIALS, claim_folder, clear
-from heads.search.axes import choices
 from heads.search.candidates import Selection
 from heads.search.conclusion import conclude, keep_chosen
 from heads.search.config import SearchConfig

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corpora.errors import ConfigError
+from heads.axes import Axis, Choice, Range, choices, nearest
 from heads.dataset import Dataset
 from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
 from heads.losses import LossConfig
-from heads.search.axes import Axis, Choice, Range, choices, nearest
+from heads.pooling import PoolingConfig, pooling_class, pooling_config, searched_kinds
 from heads.search.weighing import TOP, WEIGHTED, layer_axis, weighable_kinds
 from heads.speakers import SPEAKER
 from heads.targets import EMO_SUPERB_SMOOTHING, vote_shares
@@ -35,20 +37,10 @@ LOSSES = {
         "kl", class_weight=False, logit_adjustment=True, smoothing=EMO_SUPERB_SMOOTHING
     ),
 }
-SPEECH_KINDS = ("vad_average", "average+vad_average")
-
-# The axes of pooling; with `--untied` each modality has its own, `audio_queries` and so on.
-# `attentive` is mqmha with Q, H and n of its own: AS, SA and MHA are points of it. Where several
-# layers are cached, `layers` says whether `average` and `statistics` weigh them; which one all
-# others read is an axis of each modality, `audio_layer` and `text_layer`.
-POOLING_AXES: dict[str, Axis] = {
-    "pooling": Choice(("average", "max", "statistics", "attentive", *SPEECH_KINDS)),
-    "queries": Choice((1, 2, 4)),
-    "heads": Choice((1, 2, 4)),
-    "scorer_layers": Choice((1, 2)),
-    "hidden": Choice((64, 128, 256)),
-    "layers": Choice((TOP, WEIGHTED)),
-}
+# The first kinds there were, in the order in which studies hold them; others follow by name.
+FIRST_KINDS = ("average", "max", "statistics", "attentive", "vad_average", "average+vad_average")
+# Its options are axes of the same names; those of other kinds bear the kind's name before them.
+ATTENTIVE = "attentive"
 # All others, beside `modalities`, whose values depend on what was extracted.
 OTHER_AXES: dict[str, Axis] = {
     "input_norm": Choice(
@@ -112,6 +104,47 @@ STARTS: dict[str, dict[str, Any]] = {**PROBES, **PUBLISHED}
 _TRIAL_DOMAIN = 1
 
 
+def pooling_axes() -> dict[str, Axis]:
+    """The axes of pooling; with `--untied` each modality has its own, `audio_queries` and so on.
+
+    `attentive` is mqmha with Q, H and n of its own: AS, SA and MHA are points of it. Where several
+    layers are cached, `layers` says whether `average` and `statistics` weigh them; which one all
+    others read is an axis of each modality, `audio_layer` and `text_layer`.
+    """
+    names = (*FIRST_KINDS, *(name for name in searched_kinds() if name not in FIRST_KINDS))
+    options = {
+        option_axis(name, option): axis
+        for name in names
+        for option, axis in searched_class(name).axes.items()
+    }
+    return {"pooling": Choice(names), **options, "layers": Choice((TOP, WEIGHTED))}
+
+
+def other_poolings() -> dict[str, dict[str, Any]]:
+    """Of each kind that is not among the first ones its configuration without options, as axes."""
+    others = {name: kind for name, kind in searched_kinds().items() if name not in FIRST_KINDS}
+    return {
+        name: {
+            "pooling": name,
+            **{
+                option_axis(name, option): getattr(pooling_config({"kind": kind}), option)
+                for option in pooling_class(kind).axes
+            },
+        }
+        for name, kind in others.items()
+    }
+
+
+def option_axis(name: str, option: str) -> str:
+    """The axis of an option of a pooling that a search draws under this name."""
+    return option if name == ATTENTIVE else f"{name}_{option}"
+
+
+def searched_class(name: str) -> type[PoolingConfig]:
+    """The config class of a pooling by the name that a search has for it."""
+    return pooling_class(searched_kinds()[name])
+
+
 @dataclass(frozen=True)
 class Space:
     """The axes as the data allows them, and as a file narrowed them (`heads.search.space_file`).
@@ -172,9 +205,9 @@ class Space:
         combinations = ("+".join(present), *present) if len(present) > 1 else tuple(present)
         axes: dict[str, Axis] = {"modalities": Choice(combinations)}
         for prefix in dict.fromkeys(self.prefix(name) for name in present):
-            axes |= {f"{prefix}{name}": axis for name, axis in POOLING_AXES.items()}
+            axes |= {f"{prefix}{name}": axis for name, axis in pooling_axes().items()}
             axes[f"{prefix}pooling"] = Choice(self._kinds(prefix))
-            axes[f"{prefix}heads"] = Choice(self._dividing())
+            axes |= {f"{prefix}{name}": axis for name, axis in self._fitting_options()}
             if not self.weighs(prefix, present):
                 del axes[f"{prefix}layers"]
         axes |= {
@@ -201,22 +234,51 @@ class Space:
         return trial.suggest_float(name, axis.low, axis.high, log=axis.log and axis.low > 0)
 
     def to_json(self) -> dict[str, Any]:
-        """Each axis as plain JSON values."""
+        """Each axis as plain JSON values, without options of later kinds that are not drawn.
+
+        So a study from before there was a kind goes on where a space file leaves that out.
+        """
+        axes = self.axes
+        prefixes = {self.prefix(name) for name in self.dims}
+        drawn = {name for prefix in prefixes for name in choices(axes[f"{prefix}pooling"])}
+        unused = {
+            f"{prefix}{axis}"
+            for name, start in other_poolings().items()
+            if name not in drawn
+            for axis in start
+            for prefix in prefixes
+            if axis != "pooling"
+        }
         return {
             name: list(axis.values) if isinstance(axis, Choice) else asdict(axis)
-            for name, axis in self.axes.items()
+            for name, axis in axes.items()
+            if name not in unused
         }
 
     def _kinds(self, prefix: str) -> tuple[str, ...]:
         """The pooling kinds of an axis; text alone has no silence to leave out."""
         usable = self.speech and prefix != "text_"
-        kinds = choices(POOLING_AXES["pooling"])
-        return tuple(kind for kind in kinds if usable or kind not in SPEECH_KINDS)
+        kinds = choices(pooling_axes()["pooling"])
+        return tuple(kind for kind in kinds if usable or not searched_class(kind).needs_speech)
 
-    def _dividing(self) -> tuple[int, ...]:
-        """Numbers of heads that divide the features of every modality."""
-        counts = choices(POOLING_AXES["heads"])
-        return tuple(h for h in counts if all(dim % h == 0 for dim in self.dims.values()))
+    def _fitting_options(self) -> Iterator[tuple[str, Axis]]:
+        """Listed options of poolings with those values that fit the features of every modality."""
+        for name, kind in searched_kinds().items():
+            for option, axis in pooling_class(kind).axes.items():
+                if isinstance(axis, Choice):
+                    fitting = (v for v in axis.values if self.fits(kind, {option: v}))
+                    yield option_axis(name, option), Choice(tuple(fitting))
+
+    def fits(self, kind: str, options: Mapping[str, Any]) -> bool:
+        """Whether a pooling with these options can read every modality's frames."""
+        axes = pooling_class(kind).axes
+        # All others at their first values, which fit wherever any do.
+        least = {name: values[0] for name, axis in axes.items() if (values := choices(axis))}
+        config = pooling_config({"kind": kind, **least, **options})
+        try:
+            return all(config.out_dim(dim) > 0 for dim in self.dims.values())
+        except ConfigError:
+            return False
 
 
 def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig, TrainingConfig]:
@@ -265,7 +327,7 @@ def _scorer_rate(
     trial: BaseTrial, space: Space, descriptions: Mapping[str, Mapping[str, Any]]
 ) -> float:
     """The relative rate of scorers, where there are any: an axis that changes nothing misleads."""
-    if any(pooling["kind"] == "mqmha" for pooling in descriptions.values()):
+    if any(pooling_class(pooling["kind"]).learns_weights for pooling in descriptions.values()):
         return float(space.draw(trial, "scorer_rate"))
     return SCORER_RATE
 
@@ -273,23 +335,19 @@ def _scorer_rate(
 def _draw_pooling(
     trial: BaseTrial, space: Space, prefix: str, modalities: Sequence[str]
 ) -> dict[str, Any]:
-    kind = space.draw(trial, f"{prefix}pooling")
-    description: dict[str, Any] = {"kind": kind}
-    if kind in space.weighable and space.weighs(prefix, modalities):
+    name = space.draw(trial, f"{prefix}pooling")
+    description: dict[str, Any] = {"kind": searched_kinds()[name]}
+    if name in space.weighable and space.weighs(prefix, modalities):
         description["layers"] = space.draw(trial, f"{prefix}layers")
-    if kind != "attentive":
-        return description
-    description = {"kind": "mqmha"}
-    for axis in ("queries", "heads", "scorer_layers"):
-        description[axis] = space.draw(trial, f"{prefix}{axis}")
-    if description["scorer_layers"] == 2:
-        description["hidden"] = space.draw(trial, f"{prefix}hidden")
-    return description
+    options = searched_class(name).draw_options(
+        lambda option: space.draw(trial, prefix + option_axis(name, option))
+    )
+    return {**description, **options}
 
 
 def _fitting(modality: str, description: Mapping[str, Any], layers: int) -> Mapping[str, Any]:
     """The description for a modality: how many layers it weighs; and text has no silence."""
-    if modality == "text" and description["kind"] in SPEECH_KINDS:
+    if modality == "text" and pooling_class(description["kind"]).needs_speech:
         return {"kind": "average"}
     own = {name: value for name, value in description.items() if name != "layers"}
     weighed = description.get("layers") == WEIGHTED and layers > 1
@@ -297,7 +355,7 @@ def _fitting(modality: str, description: Mapping[str, Any], layers: int) -> Mapp
 
 
 def start_params(
-    space: Space, starts: Mapping[str, Mapping[str, Any]] = STARTS
+    space: Space, starts: Mapping[str, Mapping[str, Any]] | None = None
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Configurations as values of the axes, by name, and notes on those left out.
 
@@ -306,8 +364,9 @@ def start_params(
 
     Args:
         space: the axes.
-        starts: which of `STARTS`.
+        starts: which of `STARTS` and `other_poolings`; by default all.
     """
+    starts = {**STARTS, **other_poolings()} if starts is None else starts
     axes = space.axes
     combination = choices(axes["modalities"])[0]
     chosen: dict[str, dict[str, Any]] = {}
@@ -319,7 +378,7 @@ def start_params(
         if reason:
             notes.append(reason)
             continue
-        pooling = {axis: value for axis, value in start.items() if axis in POOLING_AXES}
+        pooling = {axis: value for axis, value in start.items() if axis in pooling_axes()}
         rest = {**PUBLISHED_REST, **{a: v for a, v in start.items() if a not in pooling}}
         near = {axis: nearest(axes[axis], value) for axis, value in rest.items()}
         if "mlp_width" in start and near["mlp_width"] != start["mlp_width"]:
@@ -352,12 +411,21 @@ def start_params(
 
 def _impossible(name: str, pooling: Mapping[str, Any], space: Space) -> str:
     """Why the data does not allow a published configuration; "" where it does."""
-    if pooling.get("heads", 1) not in space._dividing():
+    kind = searched_kinds()[pooling["pooling"]]
+    if not space.fits(kind, _options(pooling)):
         dims = " and ".join(str(dim) for dim in space.dims.values())
-        return f"{name} is left out: {pooling['heads']} heads do not divide {dims}."
-    if pooling["pooling"] in SPEECH_KINDS and not space.speech:
+        what = f"{pooling['heads']} heads do" if "heads" in pooling else "its options do"
+        return f"{name} is left out: {what} not {'divide' if 'heads' in pooling else 'fit'} {dims}."
+    if pooling_class(kind).needs_speech and not space.speech:
         return f"{name} is left out: it needs audio with the detector's output."
     return ""
+
+
+def _options(start: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values of a start that are options of its pooling, by the options' own names."""
+    name = start["pooling"]
+    axes = {option_axis(name, option): option for option in searched_class(name).axes}
+    return {axes[axis]: value for axis, value in start.items() if axis in axes}
 
 
 def trial_seed(study_seed: int, number: int) -> int:

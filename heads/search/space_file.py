@@ -18,9 +18,9 @@ from typing import Any
 
 from cache.amounts import bytes_text
 from corpora.errors import ConfigError, MissingStepError, did_you_mean
+from heads.axes import Axis, Choice, Range
 from heads.head import MODALITIES
-from heads.search.axes import Axis, Choice, Range
-from heads.search.space import POOLING_AXES, Space
+from heads.search.space import Space, pooling_axes
 from heads.search.weighing import MOST_BYTES, layer_axis
 
 # Of the axes of poolings only `layers` can be absent; so can `audio_layer` and `text_layer`.
@@ -77,14 +77,14 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
     allowed = space.allowed
     axes: dict[str, Axis] = dict(space.narrowed)
     for name, value in table.items():
-        shared = name in POOLING_AXES and not space.tied
+        shared = name in pooling_axes() and not space.tied
         names = [f"{modality}_{name}" for modality in MODALITIES] if shared else [name]
         known = [axis for axis in names if axis in allowed]
         if not known:
             why = did_you_mean(name, allowed)
             if name in (layer_axis(modality) for modality in MODALITIES):
                 why = _ONE_LAYER
-            if name in POOLING_AXES:
+            if name in pooling_axes():
                 why = _TOO_LARGE if space.layers and not space.weighable else _ONE_LAYER
             raise ConfigError(
                 f"{where}: there is no axis {name!r}.{why} Axes: {', '.join(allowed)}."

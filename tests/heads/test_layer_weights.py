@@ -159,7 +159,7 @@ def test_vectors_of_layers_give_what_their_frames_give(kind: str) -> None:
     offsets = torch.cat([torch.zeros(1), lengths.cumsum(0)])
     frames = Frames(8 + 0.05 * torch.randn(45, DIM), offsets)
     view = View(frames)
-    vectors = View(None, {name: view.vector(name) for name in module.names})
+    vectors = View(None, {name: view.vector(name) for name in module.needs or ()})
     for affine in (None, Affine(torch.randn(DIM), torch.rand(DIM) + 0.5)):
         found, expected = module.pool(vectors, affine), module.pool(View(frames), affine)
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)

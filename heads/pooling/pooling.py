@@ -1,0 +1,144 @@
+"""What every pooling module offers, and what all that learn weights over frames share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cache.frames import Frames
+from heads.pooling.registry import PoolingConfig
+from heads.pooling.segments import attentive_moments, segment_softmax
+from heads.pooling.view import Affine, View, as_view
+
+
+class Pooling(nn.Module):
+    """From the frames of an utterance to one vector, for `stack` heads at once.
+
+    A kind gives `pool`; the other answers hold for one that learns no weights and reads frames.
+
+    Args:
+        config: what it is built from.
+        stack: how many heads, each with parameters of its own.
+        needs: the vectors of a view that are enough to pool (`View.vector`), where they are: they
+            are then computed once, and heads train on them. None: frames are read at every step.
+    """
+
+    def __init__(
+        self, config: PoolingConfig, stack: int, needs: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.stack = stack
+        self.needs = None if needs is None else tuple(needs)
+
+    @property
+    def learns_weights(self) -> bool:
+        """Whether its parameters decide which frames count."""
+        return self.config.learns_weights
+
+    def forward(self, frames: Frames | View) -> Tensor:
+        """`[stack, B, out_dim]`."""
+        return self.pool(as_view(frames))
+
+    def pool(self, view: View, affine: Affine | None = None) -> Tensor:
+        """`[stack, B, out_dim]` from frames seen through an optional input affine."""
+        raise NotImplementedError
+
+    def attention(self, frames: Frames | View, affine: Affine | None = None) -> Tensor:
+        """`[stack, N, columns]`, the share of each frame; columns sum to 1 over an utterance.
+
+        Raises:
+            ConfigError: frames have no shares in what is pooled.
+        """
+        del affine  # it decides nothing where no weights are learnt
+        weights = uniform_weights(as_view(frames))
+        return weights.expand(self.stack, *weights.shape)
+
+    def read(self, view: View, affine: Affine | None = None) -> Frames:
+        """The frames `[N, D]` that the first head of the stack takes its moments of."""
+        del affine
+        assert view.frames is not None, "there are no frames, only vectors"
+        return view.frames
+
+    @property
+    def layer_shares(self) -> Tensor | None:
+        """`[stack, L]`, the weights of L layers, where several are weighed."""
+        return None
+
+    def reset(self, generator: torch.Generator | None) -> None:
+        """Draw fresh parameters; there may be none."""
+
+    @staticmethod
+    def pool_together(
+        view: View, requests: Sequence[tuple[Pooling, Affine | None]]
+    ) -> list[Tensor]:
+        """Pool one batch with several poolings of one class, each behind its head's affine.
+
+        Kinds whose members can share work on the frames do so here.
+
+        Returns:
+            For each request `[stack, B, out_dim]`.
+        """
+        return [module.pool(view, affine) for module, affine in requests]
+
+
+class AttentionPooling(Pooling):
+    """Means under learnt weights over frames, and deviations where the config says so.
+
+    A kind gives `scores`. Weights ω are their softmax over an utterance's frames; μ = Σ ω X and
+    σ = sqrt(Σ ω X² − μ²) of each of H slices of the features under each of Q sets of weights lie
+    query-major, then slice, then [μ, σ].
+
+    Args:
+        config: what it is built from.
+        stack: how many heads.
+        slices: H; 1 where a frame's weights are the same for all features.
+    """
+
+    def __init__(self, config: PoolingConfig, stack: int, slices: int = 1) -> None:
+        super().__init__(config, stack)
+        self.slices = slices
+
+    def scores(self, view: View, affine: Affine | None = None) -> Tensor:
+        """`[H, stack·Q, N]`, what the softmax over an utterance's frames is taken of."""
+        raise NotImplementedError
+
+    def pool(self, view: View, affine: Affine | None = None) -> Tensor:
+        """`[stack, B, out_dim]` from frames seen through an input affine."""
+        return self.pool_scored(view, affine, self.scores(view, affine), self.stack)
+
+    def pool_scored(self, view: View, affine: Affine | None, scores: Tensor, stack: int) -> Tensor:
+        """`[stack, B, out_dim]` under given scores `[H, stack·Q, N]`; -inf leaves a frame out."""
+        mean, deviation = attentive_moments(scores, view.centred, view.lengths)
+        return self.lay_out(mean + view.vector("mean")[:, None], deviation, affine, stack)
+
+    def lay_out(self, mean: Tensor, deviation: Tensor, affine: Affine | None, stack: int) -> Tensor:
+        """Pooled vectors `[stack, B, out_dim]` from moments `[B, stack·Q, K]` of unmoved frames."""
+        moments = [mean, deviation] if self.config.deviations else [mean]
+        if affine is not None:
+            moments = [(mean - affine.shift) / affine.scale]
+            if self.config.deviations:
+                moments.append(deviation / affine.scale)
+        # [B, stack·Q, H, moments, K/H]
+        cut = [one.unflatten(2, (self.slices, -1)) for one in moments]
+        vectors: Tensor = torch.stack(cut, dim=3).unflatten(1, (stack, -1))
+        return vectors.flatten(2).transpose(0, 1)
+
+    def attention(self, frames: Frames | View, affine: Affine | None = None) -> Tensor:
+        """`[stack, N, Q·H]`, query-major; each column sums to 1 over each utterance."""
+        view = as_view(frames)
+        weights = attention_weights(self.scores(view, affine), view)
+        return weights.view(len(weights), self.stack, -1).transpose(0, 1)
+
+
+def attention_weights(scores: Tensor, view: View) -> Tensor:
+    """`[N, C·H]` from scores `[H, C, N]`; each column sums to 1 over each utterance."""
+    return segment_softmax(scores.permute(2, 1, 0).flatten(1), view.lengths)
+
+
+def uniform_weights(view: View) -> Tensor:
+    """`[N, 1]`, 1/T for each frame of an utterance of T frames."""
+    lengths = torch.tensor(view.lengths, device=view.values.device, dtype=view.values.dtype)
+    return view.per_frame(1 / lengths)[:, None]
