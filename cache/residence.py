@@ -14,18 +14,12 @@ from typing import Literal
 
 from cache.amounts import bytes_text
 
-Place = Literal["gpu", "memory", "streaming"]
+Place = Literal["gpu", "memory", "disk"]
 
 # The rest of a GPU is for the heads, their optimizers and a batch's intermediate results.
 GPU_SHARE = 0.7
 # The rest of the memory is for batches, for the program, and for the system's cache of files.
 MEMORY_SHARE = 0.6
-# Of free memory for the buffer that streaming shuffles in: the system's cache of files, which holds
-# what is read ahead and read again, gets more than the buffer.
-BUFFER_SHARE = 0.25
-# More shuffles no better: 4 GB hold 8,000 utterances of 5 s at 1024-d fp16.
-MOST_BUFFER_BYTES = 4_000_000_000
-LEAST_BUFFER_BYTES = 64_000_000
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -36,13 +30,12 @@ class Residence:
     """Where frames are kept; as text, one sentence with the figures.
 
     Attributes:
-        place: `gpu`; `memory` (batches are sent to the device); `streaming` (read from disk
-            as they are needed).
+        place: `gpu`; `memory` (batches are sent to the device); `disk` (read as they
+            are needed).
         nbytes: of all frames.
         device: where batches are needed.
         free_gpu: bytes; None without a GPU.
         free_memory: bytes.
-        buffer_bytes: for shuffling a stream in (`cache.streaming`); 0 where all frames fit.
     """
 
     place: Place
@@ -50,7 +43,6 @@ class Residence:
     device: str
     free_gpu: int | None
     free_memory: int
-    buffer_bytes: int
 
     def __str__(self) -> str:
         size, memory = bytes_text(self.nbytes), bytes_text(self.free_memory)
@@ -89,14 +81,12 @@ def choose_residence(
     """
     memory = free("cpu")
     gpu = None if device == "cpu" else free(device)
-    place: Place = "streaming"
+    place: Place = "disk"
     if gpu is not None and nbytes <= gpu * GPU_SHARE:
         place = "gpu"
     elif nbytes <= memory * MEMORY_SHARE:
         place = "memory"
-    wanted = min(nbytes, int(memory * BUFFER_SHARE), MOST_BUFFER_BYTES)
-    buffer = max(LEAST_BUFFER_BYTES, wanted) if place == "streaming" else 0
-    return Residence(place, nbytes, device, gpu, memory, buffer)
+    return Residence(place, nbytes, device, gpu, memory)
 
 
 def _free_memory() -> int:

@@ -7,10 +7,8 @@ bytes.
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,43 +98,6 @@ class FrameStream:
             CacheError: a key is not in the stream.
         """
         return self._index.lengths(self._positions(keys))
-
-    def places(
-        self, keys: Sequence[str] | None = None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Where utterances lie: `[B]` the part, as a number, and `[B]` the first row in it.
-
-        Reading in this order reads the disk forward. Numbers change when the stream does.
-
-        Raises:
-            CacheError: a key is not in the stream.
-        """
-        return self._index.places(self._positions(keys))
-
-    def prefetch(self, keys: Sequence[str]) -> None:
-        """Ask the system to start reading utterances from disk; returns at once.
-
-        A later `gather` of them then takes half as long (measured). A hint: where the system has
-        none (macOS), or a part is gone, nothing happens.
-
-        Raises:
-            CacheError: a key is not in the stream.
-        """
-        positions = self._positions(keys)
-        if not hasattr(os, "posix_fadvise"):
-            return
-        in_order = positions[np.lexsort(self._index.places(positions)[::-1])]
-        for number, runs in groupby(self._index.runs(in_order), key=lambda run: run.part):
-            try:
-                descriptor = os.open(self._index.parts[number].chunk, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            try:
-                for run in runs:
-                    start, size = run.source * self.frame_bytes, run.frames * self.frame_bytes
-                    os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(descriptor)
 
     def read(self, key: str) -> npt.NDArray[Any]:
         """`[T, dim]`, one utterance: a read-only view of the map, without a copy.

@@ -1,22 +1,18 @@
 """The files in which the MSP-Podcast challenges (Odyssey 2024, Interspeech 2025) take predictions.
 
-Categories (task 1): a CSV `FileName,EmoClass`, one letter of A S H U F D C N for each recording.
-Attributes (task 2): a CSV `FileName,EmoAct,EmoVal,EmoDom` with numbers from 1 to 7. The second is
-what the organisers' baseline writes (msplabresearch/MSP-Podcast_Challenge, eval_dim_ser_test3.py);
-the first is the header that published entries use.
+Categories (task 1): a CSV `FileName,EmoClass`, one letter of A S H U F D C N for each recording,
+with the header that published entries use.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from corpora.errors import ManifestError, did_you_mean
 from corpora.files import write_text
-from corpora.msp_podcast import SCALE
 from corpora.msp_ratings import CODES
 
 LETTERS = {label: code for code, label in CODES.items()}
@@ -41,25 +37,6 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> int:
             )
         lines.append((file, LETTERS[label]))
     return _write(path, ("FileName", "EmoClass"), lines)
-
-
-def write_attribute_submission(path: Path, rows: Iterable[tuple[str, float, float, float]]) -> int:
-    """Write predicted attributes; returns how many.
-
-    Args:
-        path: the CSV.
-        rows: (file name, arousal, valence, dominance); what leaves 1 to 7 is clipped.
-
-    Raises:
-        ManifestError: no row, a file twice, or a value that is not a number.
-    """
-    low, high = SCALE
-    lines = []
-    for file, *values in rows:
-        if not all(math.isfinite(value) for value in values):
-            raise ManifestError(f"{file}: a predicted attribute is not a finite number.")
-        lines.append((file, *(f"{min(max(value, low), high):.6f}" for value in values)))
-    return _write(path, ("FileName", "EmoAct", "EmoVal", "EmoDom"), lines)
 
 
 def _write(path: Path, header: Sequence[str], lines: Sequence[Sequence[str]]) -> int:

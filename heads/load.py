@@ -72,7 +72,7 @@ def load_dataset(
     )
     residence = choose_residence(found.nbytes, device)
     home = device if residence.place == "gpu" else "cpu"
-    disk = residence.place == "streaming"
+    disk = residence.place == "disk"
     return Dataset(
         found.utterances,
         manifest.labels,

@@ -137,10 +137,6 @@ class Index:
         """`[B]` frames of each."""
         return self._length[positions]
 
-    def places(self, positions: Int64s) -> tuple[Int64s, Int64s]:
-        """`[B]` number of each one's part, and `[B]` its first row there."""
-        return self._part[positions], self._start[positions]
-
     def runs(self, positions: Int64s) -> Iterator[Run]:
         """What to copy to lay utterances end to end in the given order.
 

@@ -16,8 +16,8 @@ GB = 10**9
         (29 * GB, 140 * GB, 16 * GB, "gpu"),
         (29 * GB, 40 * GB, 128 * GB, "memory"),
         (29 * GB, None, 128 * GB, "memory"),
-        (29 * GB, 40 * GB, 32 * GB, "streaming"),
-        (29 * GB, None, 32 * GB, "streaming"),
+        (29 * GB, 40 * GB, 32 * GB, "disk"),
+        (29 * GB, None, 32 * GB, "disk"),
         (0, None, 0, "memory"),
     ],
 )
@@ -28,7 +28,6 @@ def test_the_fastest_place_that_has_room_is_chosen(
     free = {"cpu": memory, "cuda": gpu or 0}
     chosen = choose_residence(nbytes, device, free=lambda name: free[name])
     assert chosen.place == place
-    assert (chosen.buffer_bytes > 0) == (place == "streaming")
 
 
 def test_the_sentence_has_the_figures() -> None:
@@ -43,11 +42,6 @@ def test_the_sentence_has_the_figures() -> None:
     assert str(choose_residence(2 * GB, "cpu", free=free.__getitem__)) == (
         "Frames are kept in memory: 2.00 GB, with 32.0 GB free."
     )
-
-
-def test_a_small_machine_shuffles_in_a_small_buffer() -> None:
-    chosen = choose_residence(3 * GB, "cpu", free=lambda _: 4 * GB)
-    assert chosen.buffer_bytes == GB
 
 
 def test_a_container_has_no_more_than_its_limit(

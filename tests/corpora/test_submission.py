@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 
 from corpora.errors import ManifestError
 from corpora.registry import read_corpus
-from corpora.submission import write_attribute_submission, write_submission
+from corpora.submission import write_submission
 from tests.corpora.field_trees import msp_podcast
 
 FILE = "MSP-PODCAST_test3_0001.wav"
@@ -29,15 +28,6 @@ def test_the_blind_test_set_of_a_corpus_can_be_submitted(tmp_path: Path) -> None
     ]
 
 
-def test_attributes_are_written_in_the_order_of_the_header_and_clipped(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    assert write_attribute_submission(path, [(FILE, 0.2, 4.25, 9.0)]) == 1
-    assert path.read_text().splitlines() == [
-        "FileName,EmoAct,EmoVal,EmoDom",
-        f"{FILE},1.000000,4.250000,7.000000",
-    ]
-
-
 @pytest.mark.parametrize("label", ["other", "no_agreement", "", "Neutral"])
 def test_a_class_that_the_challenge_does_not_have_is_refused(tmp_path: Path, label: str) -> None:
     with pytest.raises(ManifestError, match=f"'{label}' is no class of the challenge"):
@@ -53,8 +43,3 @@ def test_a_file_predicted_twice_is_named(tmp_path: Path) -> None:
 def test_no_prediction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="nothing to submit"):
         write_submission(tmp_path / "out.csv", [])
-
-
-def test_an_attribute_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=f"{FILE}: .* not a finite number"):
-        write_attribute_submission(tmp_path / "out.csv", [(FILE, math.nan, 1.0, 1.0)])
