@@ -103,11 +103,11 @@ def whole_space(settings: Settings, *, least: float) -> Outcome:
             for rung in rungs(schedule.epochs):
                 while candidates.epoch < rung:
                     candidates.run_epoch()
-                scores = selection_scores(candidates.probabilities(), gold)
+                scores = selection_scores(candidates.trial_probabilities(), gold)
                 stay = list(range(len(scores)))
                 if rung < schedule.epochs:
                     stay = survivors(scores, [False] * len(scores), range(len(scores)))
-                    candidates.keep(stay)
+                    candidates.keep_trials(stay)
                 left[-1].append(stay)
             ours.extend(scores)
 

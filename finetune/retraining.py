@@ -33,6 +33,7 @@ from heads.losses import LossConfig, inverse_frequency, loss_function
 from heads.origin import Origin
 from heads.precision import choose_precision
 from heads.results import STUDY_FILE, HeadRecord, package_versions
+from heads.runs import Run, Runs
 from heads.search.identity import refuse_differences
 from heads.search.space import Space, seed_from, trial_configs
 from heads.search.storage import close, open_file, silence_optuna
@@ -41,7 +42,7 @@ from heads.search.weighing import OTHERS
 from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.targets import soft_targets
 from heads.threads import suitable_threads
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig
 
 # Heads that say what one of this kind is worth.
 SEEDS = 5
@@ -102,32 +103,30 @@ def retrain(
     training, schedule = record.training, record.schedule
     if learning_rate is not None:
         training = replace(training, learning_rate=learning_rate)
-    head = Head(record.head, training.seed)
     store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
     dev = dataset.rows("dev")
     with (
         suitable_threads(dataset, schedule.batch_size),
         progress_bar(title, schedule.epochs, "epoch", show=bool(title)) as bar,
     ):
-        cohort = Cohort([head], [training], store, dataset.rows("train"), schedule)
-        said = [predict([head], store, dev)[0]]
+        runs = Runs([Run(record.head, training)], store, schedule, dataset.rows("train"))
+        (head,) = runs.heads
+        said = [runs.probabilities(dev)[0]]
         scores = [*_scores(dataset, training.loss, said)]
         best, kept = 0, copy.deepcopy(head.state_dict())
-        while cohort.epoch < schedule.epochs:
-            cohort.run_epoch()
-            said.append(predict([head], store, dev)[0])
-            scores += _scores(dataset, training.loss, said[-1:])
+
+        def look() -> bool:
+            nonlocal best, kept
+            said.append(runs.probabilities(dev)[0])
+            scores.extend(_scores(dataset, training.loss, said[-1:]))
             bar.update()
-            if patience is not None:
-                if scores[-1].better_than(scores[best]):
-                    best, kept = cohort.epoch, copy.deepcopy(head.state_dict())
-                if cohort.epoch - best >= patience:
-                    break
-    if patience is None:
-        best = cohort.epoch
-    else:
-        head.load_state_dict(kept)
-    return Retrained(head, tuple(said), tuple(scores), cohort.steps_per_epoch, best)
+            if patience is None or scores[-1].better_than(scores[best]):
+                best, kept = runs.epoch, copy.deepcopy(head.state_dict())
+            return patience is not None and runs.epoch - best >= patience
+
+        runs.train(look)
+    head.load_state_dict(kept)
+    return Retrained(head, tuple(said), tuple(scores), runs.steps_per_epoch, best)
 
 
 def scores_of_seeds(
@@ -148,21 +147,16 @@ def scores_of_seeds(
     """
     dataset = _frames_of(work, manifest, record)
     schedule, dev = record.schedule, dataset.rows("dev")
-    training = [
-        replace(
-            record.training,
-            learning_rate=learning_rate or record.training.learning_rate,
-            seed=seed_from(record.training.seed, _SEED_DOMAIN, number),
-        )
-        for number in range(SEEDS)
-    ]
-    heads = [Head(record.head, own.seed) for own in training]
+    rate = learning_rate or record.training.learning_rate
+    seeds = [seed_from(record.training.seed, _SEED_DOMAIN, number) for number in range(SEEDS)]
+    training = [replace(record.training, learning_rate=rate, seed=seed) for seed in seeds]
     store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
     with suitable_threads(dataset, schedule.batch_size):
-        cohort = Cohort(heads, training, store, dataset.rows("train"), schedule)
-        for _ in range(schedule.epochs):
-            cohort.run_epoch()
-        said = predict(heads, store, dev).argmax(dim=-1)
+        runs = Runs(
+            [Run(record.head, own) for own in training], store, schedule, dataset.rows("train")
+        )
+        runs.train()
+        said = runs.probabilities(dev).argmax(dim=-1)
     confusion = confusion_matrix(dataset.targets(dev), said, len(dataset.labels))
     return tuple(macro_f1(confusion).tolist())
 

@@ -30,7 +30,7 @@ from heads.head import INPUT_NORMS, Head, HeadConfig, as_inputs, pooled_vectors
 from heads.layers import layer_weights
 from heads.pooling import pooling_class, pooling_config, pooling_kinds, registry, searched_kinds
 from heads.pooling.pooling import AttentionPooling
-from heads.search.candidates import head_cost
+from heads.runs import head_cost
 from heads.search.space import Space, option_axis, start_params, trial_configs
 from heads.training import TrainingConfig, parameter_groups
 from tests.explain.planted import plant

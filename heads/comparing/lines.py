@@ -12,10 +12,10 @@ import torch
 from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.grid import Entry, Plan, Row, TablePlan
 from heads.comparing.outcomes import Classes, Outcome, Scorer, choose_tuning, classes_of
-from heads.comparing.passes import is_attentive
 from heads.comparing.published import Figures
 from heads.comparing.references import Answered
 from heads.comparing.units import Kept, Unit
+from heads.runs import learns_weights
 from heads.statistics.comparison import Difference
 
 
@@ -85,7 +85,7 @@ def chosen_tuning(row: Row, kept: Kept, scorer: Scorer, config: CompareConfig, p
     Of folds each has a choice of its own: the others' development sets hold what it is scored on.
     """
     selection = {}
-    for tuning in config.tunings(attentive=is_attentive(row)):
+    for tuning in config.tunings(attentive=learns_weights(row.head)):
         said = kept.answers(Unit(row.key, tuning, 0, part))["dev"]
         (selection[tuning],) = scorer.selection("dev", said[None], part)
     return choose_tuning(selection)
@@ -108,7 +108,7 @@ def chosen_line(
         for split in scorer.division.splits
     }
     selection = {}
-    for tuning in config.tunings(attentive=is_attentive(row)):
+    for tuning in config.tunings(attentive=learns_weights(row.head)):
         own = [kept.answers(Unit(row.key, tuning, 0, part))["dev"] for part in parts]
         (selection[tuning],) = scorer.selection("dev", torch.cat(own)[None])
     rates = config.learning_rates

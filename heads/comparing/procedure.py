@@ -16,7 +16,7 @@ from heads.comparing.division import Division
 from heads.comparing.grid import Plan
 from heads.comparing.lines import Line, chosen_line, chosen_tuning, make_tables, reference_line
 from heads.comparing.outcomes import Classes, Scorer
-from heads.comparing.passes import Job, is_attentive, train_missing
+from heads.comparing.passes import Job, train_missing
 from heads.comparing.references import fit_reference, kept_reference
 from heads.comparing.report import CompareReport
 from heads.comparing.saved_heads import save_heads
@@ -24,6 +24,7 @@ from heads.comparing.units import Kept, Unit
 from heads.comparing.writing import clear_reports, write_report
 from heads.dataset import Dataset, VectorStore
 from heads.origin import Origin
+from heads.runs import learns_weights
 from heads.search.halving import default_epochs
 from heads.search.run import check_rows
 from heads.threads import suitable_threads
@@ -146,7 +147,7 @@ def _train(comparison: Comparison, scorer: Scorer, epochs: int, *, show_progress
             Unit(key, tuning, 0, part)
             for part in parts
             for key, row in job.rows.items()
-            for tuning in config.tunings(attentive=is_attentive(row))
+            for tuning in config.tunings(attentive=learns_weights(row.head))
         ]
         for number, job in enumerate(comparison.jobs)
     }

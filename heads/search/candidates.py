@@ -7,10 +7,8 @@ is that of each utterance's prediction by the head it was held out from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,17 +16,12 @@ from torch import Tensor
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import Head, HeadConfig
-from heads.pooling import pooling_config
+from heads.runs import MOST_HEADS, Run, Runs, head_cost
 from heads.search.space import seed_from
 from heads.sharing import dealt
 from heads.statistics.confusion import confusion_matrix, macro_f1
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig, predict
 
-Result = TypeVar("Result")
-
-# Heads trained in one company where trials are several heads: bounds the memory that the hidden
-# units of their scorers take. Companies do not change results.
-HEADS_AT_ONCE = 32
 # Keeps the seeds of folds apart from other numbers drawn from a trial's seed.
 _FOLD_DOMAIN = 3
 
@@ -76,16 +69,15 @@ class Selection:
         return "dev" if self.folds is None else "folds"
 
 
-class Candidates:
-    """The trials of a cohort in training, as companies that share their work on frames.
+class Candidates(Runs):
+    """The trials of a cohort in training, each one run or one a fold.
 
     Args:
         configs: shape and training of each trial's heads.
         store: the data.
         schedule: what they have in common.
         selection: what they are trained on and scored by.
-        workers: threads that train companies beside one another. For small data, where two
-            threads in one company would mostly wait for each other.
+        workers: threads (see `Runs`).
     """
 
     def __init__(
@@ -96,60 +88,34 @@ class Candidates:
         selection: Selection,
         workers: int = 1,
     ) -> None:
-        self._store = store
         self._selection = selection
-        self._workers = workers
-        size = len(configs) if selection.folds is None else max(1, HEADS_AT_ONCE // selection.heads)
-        # The position of each trial of each company among those that are left.
-        companies = max(math.ceil(len(configs) / size), workers)
-        self._members = dealt([head_cost(config) for config, _ in configs], companies, size)
-        self._companies = [
-            _company([configs[k] for k in members], store, schedule, selection)
-            for members in self._members
-        ]
-        self.epoch = 0
+        folds = selection.folds
+        each, runs = selection.heads, [Run(*config) for config in configs]
+        size = len(configs)
+        if folds is not None:
+            size = max(1, MOST_HEADS // each)
+            runs = [_held_out(run, fold) for run in runs for fold in range(folds.count)]
+        # The folds of a trial stay in one group: they read the same vectors.
+        groups = max(math.ceil(len(configs) / size), workers)
+        members = dealt([head_cost(head) for head, _ in configs], groups, size)
+        super().__init__(
+            runs,
+            store,
+            schedule,
+            selection.trained,
+            None if folds is None else folds.numbers,
+            groups=[[k * each + fold for k in own for fold in range(each)] for own in members],
+            workers=workers,
+        )
 
-    @property
-    def heads(self) -> list[Head]:
-        """All heads in training, the folds of a trial one after the other."""
-        count = self._selection.heads
-        found = {
-            trial: company.heads[at * count : (at + 1) * count]
-            for company, members in zip(self._companies, self._members, strict=True)
-            for at, trial in enumerate(members)
-        }
-        return [head for trial in sorted(found) for head in found[trial]]
-
-    def run_epoch(self) -> None:
-        """One pass of every head over its rows."""
-        self._each(lambda company: company.run_epoch())
-        self.epoch += 1
-
-    def probabilities(self) -> Tensor:
+    def trial_probabilities(self) -> Tensor:
         """`[trials, m, C]` for the scored rows, in their order."""
-        said = torch.cat(self._each(lambda company: self._predict(company.heads)))
-        trials = torch.tensor([trial for members in self._members for trial in members])
-        return said[trials.argsort()]
+        return self.predict(self._predict)
 
-    def keep(self, trials: Sequence[int]) -> None:
+    def keep_trials(self, trials: Sequence[int]) -> None:
         """Go on with the trials at these positions only."""
-        count = self._selection.heads
-        place = {trial: position for position, trial in enumerate(sorted(trials))}
-        members, companies = [], []
-        for company, own in zip(self._companies, self._members, strict=True):
-            staying = [at for at, trial in enumerate(own) if trial in place]
-            company.keep([at * count + fold for at in staying for fold in range(count)])
-            if staying:
-                members.append([place[own[at]] for at in staying])
-                companies.append(company)
-        self._members, self._companies = members, companies
-
-    def _each(self, work: Callable[[Cohort], Result]) -> list[Result]:
-        """Do something with every company, in their order."""
-        if self._workers == 1:
-            return [work(company) for company in self._companies]
-        with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(work, self._companies))
+        each = self._selection.heads
+        self.keep([k * each + fold for k in trials for fold in range(each)])
 
     def _predict(self, heads: Sequence[Head]) -> Tensor:
         scored, folds = self._selection.scored, self._selection.folds
@@ -163,35 +129,10 @@ class Candidates:
         return found
 
 
-def head_cost(head: HeadConfig) -> float:
-    """About how much work a head is: the outputs of its scorers, and its classifier as one more."""
-    return 1.0 + sum(pooling_config(head.pooling[name]).cost for name in head.modalities)
-
-
-def _company(
-    configs: Sequence[tuple[HeadConfig, TrainingConfig]],
-    store: VectorStore,
-    schedule: Schedule,
-    selection: Selection,
-) -> Cohort:
-    folds = selection.folds
-    if folds is None:
-        heads = [Head(shape, training.seed) for shape, training in configs]
-        return Cohort(heads, [t for _, t in configs], store, selection.trained, schedule)
-    copies = [
-        (shape, replace(training, seed=seed_from(training.seed, _FOLD_DOMAIN, fold)), fold)
-        for shape, training in configs
-        for fold in range(folds.count)
-    ]
-    return Cohort(
-        [Head(shape, training.seed) for shape, training, _ in copies],
-        [training for _, training, _ in copies],
-        store,
-        selection.trained,
-        schedule,
-        folds.numbers,
-        [fold for _, _, fold in copies],
-    )
+def _held_out(run: Run, fold: int) -> Run:
+    """A trial's run that does not learn from a fold."""
+    seed = seed_from(run.training.seed, _FOLD_DOMAIN, fold)
+    return Run(run.head, replace(run.training, seed=seed), fold)
 
 
 def selection_scores(probabilities: Tensor, gold: Tensor) -> list[float]:

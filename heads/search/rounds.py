@@ -32,10 +32,12 @@ from heads.results import (
     selection_file,
     trial_file,
 )
-from heads.search.candidates import Candidates, Selection, head_cost, selection_scores
+from heads.runs import Run, Runs, head_cost
+from heads.search.candidates import Candidates, Selection, selection_scores
 from heads.search.halving import rungs, survivors
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.study import SEED, START, HeadStudy, final_value
+from heads.sharing import dealt
 from heads.training import Schedule, TrainingConfig
 
 
@@ -117,7 +119,7 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
         while candidates.epoch < rung:
             candidates.run_epoch()
             bar.update(len(members) * setting.selection.heads)
-        probabilities = candidates.probabilities()
+        probabilities = candidates.trial_probabilities()
         scores = selection_scores(probabilities, setting.gold)
         costs = [head_cost(member.head) for member in members]
         for member, cost in zip(members, costs, strict=True):
@@ -138,7 +140,7 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
                 save_probabilities(path, probabilities[k])
             if k not in stay:
                 study.prune(member.trial)
-        candidates.keep(stay)
+        candidates.keep_trials(stay)
         members = [members[k] for k in stay]
     with _kept_weights(setting, study, members, candidates.heads, scores):
         for member, score in zip(members, scores, strict=True):
@@ -190,12 +192,15 @@ def train_missing(setting: Setting, study: HeadStudy, numbers: Sequence[int]) ->
     if not missing:
         return []
     configs = [trial_configs(t, setting.space, t.user_attrs[SEED]) for t in missing]
-    rows = setting.selection.kept(setting.store.dataset)
-    alone = Selection(rows, rows)
-    candidates = Candidates(configs, setting.store, setting.schedule, alone, setting.workers)
-    while candidates.epoch < setting.schedule.epochs:
-        candidates.run_epoch()
-    for trial, head, (_, training) in zip(missing, candidates.heads, configs, strict=True):
+    runs = Runs(
+        [Run(*config) for config in configs],
+        setting.store,
+        setting.schedule,
+        setting.selection.kept(setting.store.dataset),
+        groups=dealt([head_cost(head) for head, _ in configs], setting.workers),
+        workers=setting.workers,
+    )
+    for trial, head, (_, training) in zip(missing, runs.train(), configs, strict=True):
         _save(setting, trial.number, trial, head, training, final_value(trial))
     return [trial.number for trial in missing]
 

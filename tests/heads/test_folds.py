@@ -58,7 +58,7 @@ def trained(dataset: Dataset, configs: list[tuple[HeadConfig, TrainingConfig]]) 
     )
     for _ in range(2):
         candidates.run_epoch()
-    return candidates.probabilities()
+    return candidates.trial_probabilities()
 
 
 def speakers_by_fold(dataset: Dataset, folds: Folds) -> list[set[str]]:
@@ -167,10 +167,10 @@ def test_halving_keeps_the_folds_of_those_who_stay() -> None:
     expected = trained(dataset, CONFIGS)
     candidates = Candidates(CONFIGS, VectorStore(dataset), SCHEDULE, selection)
     candidates.run_epoch()
-    candidates.keep([0, 5, 6])
+    candidates.keep_trials([0, 5, 6])
     candidates.run_epoch()
     torch.testing.assert_close(
-        candidates.probabilities(), expected[[0, 5, 6]], atol=1e-5, rtol=1e-4
+        candidates.trial_probabilities(), expected[[0, 5, 6]], atol=1e-5, rtol=1e-4
     )
 
 

@@ -451,11 +451,11 @@ def test_candidates_are_the_same_with_any_number_of_workers(how: str) -> None:
         selection = Selection.of(dataset, folds)
         candidates = Candidates(configs, VectorStore(dataset), Schedule(3, 16), selection, workers)
         candidates.run_epoch()
-        candidates.keep([1, 2, 4, 7])
+        candidates.keep_trials([1, 2, 4, 7])
         candidates.run_epoch()
         assert [head.config for head in candidates.heads[:: selection.heads]] == [
             configs[k][0] for k in (1, 2, 4, 7)
         ]
-        return candidates.probabilities()
+        return candidates.trial_probabilities()
 
     torch.testing.assert_close(said(3), said(1), atol=1e-5, rtol=0)
