@@ -14,6 +14,8 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 
 # 64 bits: with a thousand recipes in a folder two meet by chance once in 10^13 folders.
 FINGERPRINT_DIGITS = 16
+#: The field of streams that hold more than a recording's own frames.
+KEPT = "kept"
 
 
 @dataclass(frozen=True, eq=False)

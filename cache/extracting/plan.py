@@ -25,7 +25,7 @@ from cache.extracting.decoding import where_of
 from cache.extracting.targets import Item, lacking, targets_of
 from cache.extraction import Extraction, Source, read_extraction
 from cache.inputs import utterance_keys
-from cache.recipe import JSON, Recipe
+from cache.recipe import JSON, KEPT, Recipe
 from cache.sources import SourceIndex
 from corpora.errors import ConfigError, MissingStepError
 from corpora.manifest import Manifest, Utterance
@@ -147,7 +147,7 @@ def _sources(
         padding = read_padding(directory, config.padding) if kind == "audio" else None
         fields = encoder_fields(directory, cast(Kind, kind), hashes, padding)
         if padding is not None and config.whole:
-            fields["kept"] = "recording and silence"
+            fields[KEPT] = "recording and silence"
         fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
         if kind == "audio":
             fields["decoder"] = dict(decoder_fields())

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache.recipe import canonical_json
+from cache.recipe import KEPT, canonical_json
 from cache.store.parts import Part
 from cache.upkeep.catalogue import Stream
 
@@ -67,7 +67,8 @@ def disagreements(streams: Sequence[tuple[Stream, Sequence[Part]]]) -> list[Disa
 def _family(stream: Stream) -> str:
     """The same for all streams with the same frames."""
     fields = stream.recipe.fields
-    if "grid" in fields and stream.recipe.kind in _ON_THE_GRID:
+    # With the silence that a recording was filled up by it has more frames than lie on its grid.
+    if "grid" in fields and KEPT not in fields and stream.recipe.kind in _ON_THE_GRID:
         # The decoder is in it: another resampler may give a sample more, and so a frame.
         return canonical_json([fields["grid"], fields.get("decoder")])
     return stream.recipe.folder

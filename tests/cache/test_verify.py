@@ -20,7 +20,7 @@ from cache.upkeep.verify import verify
 from corpora.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
-from tests.cache.filled import GRID, SOURCES, fill_stream, fill_work, parts
+from tests.cache.filled import GRID, SOURCES, audio_recipe, fill_stream, fill_work, parts
 
 
 @pytest.fixture
@@ -217,6 +217,16 @@ def test_streams_on_the_same_frames_must_agree_on_lengths(filled: tuple[Work, Ma
     assert part.parent.parent.parent == work.features
     assert verify(work, fix=True).ok
     assert verify(work).problems == ()
+
+
+def test_frames_of_silence_beside_a_recording_are_no_fault(
+    filled: tuple[Work, Manifest],
+) -> None:
+    work, manifest = filled
+    longer = fill_stream(work, manifest, audio_recipe(kept="recording and silence"), "layer_0")
+    for part in parts(longer):
+        edit(part, swap_lengths)
+    assert verify(work).ok
 
 
 def test_what_does_not_belong_is_moved_and_not_deleted(filled: tuple[Work, Manifest]) -> None:
