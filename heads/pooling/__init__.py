@@ -2,9 +2,8 @@
 
 # Importing a kind registers it.
 from heads.pooling import attentive, fixed
-from heads.pooling.pooling import AttentionPooling, Pooling
+from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig
 from heads.pooling.registry import (
-    PoolingConfig,
     build_pooling,
     pooling_class,
     pooling_config,

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from corpora.errors import ConfigError
 from heads.axes import Axis, Choice
-from heads.pooling.pooling import AttentionPooling, Pooling
-from heads.pooling.registry import PoolingConfig, register
+from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig
+from heads.pooling.registry import register
 from heads.pooling.scorers import linear_scores, network_scores
 from heads.pooling.segments import attentive_moments
 from heads.pooling.view import Affine, View

@@ -19,8 +19,8 @@ from torch import Tensor
 from cache.frames import Frames
 from corpora.errors import ConfigError
 from heads.pooling.layer_weights import LayerWeightedPooling, check_layers, features_of_a_layer
-from heads.pooling.pooling import Pooling, uniform_weights
-from heads.pooling.registry import PoolingConfig, register
+from heads.pooling.pooling import Pooling, PoolingConfig, uniform_weights
+from heads.pooling.registry import register
 from heads.pooling.view import Affine, View, as_view
 
 # Deviations do not move with a shift of the input; all other vectors do.

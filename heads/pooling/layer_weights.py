@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from cache.frames import Frames
 from corpora.errors import ConfigError
-from heads.pooling.pooling import Pooling
-from heads.pooling.registry import PoolingConfig
+from heads.pooling.pooling import Pooling, PoolingConfig
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import LAYER_COVARIANCE, Affine, View, layer_pairs
 

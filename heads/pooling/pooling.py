@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cache.frames import Frames
-from heads.pooling.registry import PoolingConfig
+from heads.axes import Axis
 from heads.pooling.segments import attentive_moments, segment_softmax
 from heads.pooling.view import Affine, View, as_view
+
+
+class PoolingConfig:
+    """What a registered config class offers; its instances are frozen dataclasses.
+
+    Attributes:
+        needs_speech: whether the speech probability of each audio frame is used.
+        learns_weights: whether parameters decide which frames count. The module is then an
+            `AttentionPooling` (`heads.pooling.pooling`).
+        deviations: whether deviations of the frames are among what is pooled.
+        axes: the options that a search draws, by name, each with its values.
+    """
+
+    needs_speech: ClassVar[bool] = False
+    learns_weights: ClassVar[bool] = False
+    deviations: ClassVar[bool] = False
+    axes: ClassVar[Mapping[str, Axis]] = {}
+
+    def out_dim(self, dim: int) -> int:
+        """Size of the pooled vector of frames of size `dim`; ConfigError if they do not fit."""
+        raise NotImplementedError
+
+    def build(self, dim: int, stack: int) -> Pooling:
+        """The module, for `stack` heads at once."""
+        raise NotImplementedError
+
+    @property
+    def cost(self) -> float:
+        """Outputs that each feature of each frame is multiplied for at every step; 0: no frames."""
+        return 0.0
+
+    @property
+    def hidden_values(self) -> int:
+        """Values of each frame that a step keeps for its gradients, beside the frame."""
+        return 0
+
+    @classmethod
+    def draw_options(cls, draw: Callable[[str], Any]) -> dict[str, Any]:
+        """A configuration's options; `draw` gives a value of one of `axes`.
+
+        A kind some of whose options change nothing under others draws those that do.
+        """
+        return {name: draw(name) for name in cls.axes}
 
 
 class Pooling(nn.Module):

@@ -4,56 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from corpora.errors import ConfigError, did_you_mean
-from heads.axes import Axis
-
-if TYPE_CHECKING:
-    from heads.pooling.pooling import Pooling
-
-
-class PoolingConfig:
-    """What a registered config class offers; its instances are frozen dataclasses.
-
-    Attributes:
-        needs_speech: whether the speech probability of each audio frame is used.
-        learns_weights: whether parameters decide which frames count. The module is then an
-            `AttentionPooling` (`heads.pooling.pooling`).
-        deviations: whether deviations of the frames are among what is pooled.
-        axes: the options that a search draws, by name, each with its values.
-    """
-
-    needs_speech: ClassVar[bool] = False
-    learns_weights: ClassVar[bool] = False
-    deviations: ClassVar[bool] = False
-    axes: ClassVar[Mapping[str, Axis]] = {}
-
-    def out_dim(self, dim: int) -> int:
-        """Size of the pooled vector of frames of size `dim`; ConfigError if they do not fit."""
-        raise NotImplementedError
-
-    def build(self, dim: int, stack: int) -> Pooling:
-        """The module, for `stack` heads at once."""
-        raise NotImplementedError
-
-    @property
-    def cost(self) -> float:
-        """Outputs that each feature of each frame is multiplied for at every step; 0: no frames."""
-        return 0.0
-
-    @property
-    def hidden_values(self) -> int:
-        """Values of each frame that a step keeps for its gradients, beside the frame."""
-        return 0
-
-    @classmethod
-    def draw_options(cls, draw: Callable[[str], Any]) -> dict[str, Any]:
-        """A configuration's options; `draw` gives a value of one of `axes`.
-
-        A kind some of whose options change nothing under others draws those that do.
-        """
-        return {name: draw(name) for name in cls.axes}
+from heads.pooling.pooling import Pooling, PoolingConfig
 
 
 @dataclass(frozen=True)
