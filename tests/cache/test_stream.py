@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cache.stream
+from cache.store.parts import Part, map_part
 from cache.stream import FrameStream
 from corpora.errors import CacheError, MissingStepError
 from tests.cache.streams import Array, add, make_stream, utterances
@@ -175,9 +176,13 @@ def test_what_is_loaded_nearly_whole_is_read_and_not_mapped(
     keys = list(values)
     keys = keys[chosen] if isinstance(chosen, slice) else [keys[number] for number in chosen]
     mapped: list[str] = []
-    whole = cache.stream.map_part
+
+    def noted(part: Part) -> Array:
+        mapped.append(part.path)
+        return map_part(part)
+
     monkeypatch.setattr("cache.store.parts._BLOCK_BYTES", block)
-    monkeypatch.setattr(cache.stream, "map_part", lambda part: (mapped.append(""), whole(part))[1])
+    monkeypatch.setattr(cache.stream, "map_part", noted)
     opened = FrameStream.open(stream)
     for _ in range(2):
         found, offsets = opened.gather(keys)
