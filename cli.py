@@ -173,6 +173,9 @@ def main() -> None:
     # Threads of torch that wait should sleep, not spin: beside any other busy program a spinning
     # pair of threads made small products 14 times slower (80 against 6 ms). Read at its import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # oneDNN keeps what it compiled for 1,024 shapes, and nearly every batch is a new one; between
+    # these small pieces the heap falls apart. A batch needs some 40 of them.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     # A terminated run commits what it has, as an interrupted one does; so does one whose terminal
     # is closed, unless it was started to outlive it (nohup).
     for name in ("SIGTERM", "SIGHUP"):

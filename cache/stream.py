@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from cache.store.index import Index, Run, scan, seen_of_parts
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
-from cache.store.parts import check_sum, copy_checked, map_part, read_through
+from cache.store.parts import check_sum, map_part, read_rows, read_through
 from cache.store.writer import PartWriter
 from corpora.errors import CacheError
 
@@ -173,8 +174,8 @@ class FrameStream:
                     f"out must be [at least {frames}, {self.dim}] {self.dtype} in C order, got "
                     f"{values.shape} {values.dtype}"
                 )
-            for run in self._index.runs(positions):
-                self._copy(run, values[run.target : run.target + run.frames])
+            for number, runs in groupby(self._index.runs(positions), key=lambda run: run.part):
+                self._copy(number, list(runs), values)
             return values, offsets
 
         return self._rescanning(copy)
@@ -257,13 +258,22 @@ class FrameStream:
                 f"utterances asked for are missing, {len(self.keys)} are there). Run `extract`."
             ) from error
 
-    def _copy(self, run: Run, out: npt.NDArray[Any]) -> None:
-        part, frames = self._index.parts[run.part], self._frames(run.part, check=False)
-        if run.frames == part.frames:
-            copy_checked(part, frames, out)
+    def _copy(self, number: int, runs: Sequence[Run], out: npt.NDArray[Any]) -> None:
+        """Copy runs of one part: from its map, but where all of it has to be read anyway.
+
+        That is for its checksum the first time, and where most of it is wanted. Pages of a map
+        count as this process's memory, so what is loaded would be held twice.
+        """
+        part = self._index.parts[number]
+        apart = all(a.source + a.frames <= b.source for a, b in pairwise(runs))
+        most = part.path not in self._summed or 2 * sum(r.frames for r in runs) >= part.frames
+        if number not in self._maps and apart and most:
+            read_rows(part, [(run.source, run.target, run.frames) for run in runs], out)
             self._summed.add(part.path)
-        else:
-            out[:] = self._frames(run.part)[run.source : run.source + run.frames]
+            return
+        frames = self._frames(number)
+        for run in runs:
+            out[run.target : run.target + run.frames] = frames[run.source : run.source + run.frames]
 
     def _frames(self, number: int, *, check: bool = True) -> npt.NDArray[Any]:
         """A part's matrix `[frames, dim]`, mapped; the maps used last stay open."""

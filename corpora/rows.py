@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -131,6 +132,10 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
         cell = get(column, "")
         return "" if is_missing(cell) else cell
 
+    def shared(column: str) -> str:
+        """Names that many rows have are one string in memory, which saves half of a row's."""
+        return sys.intern(get(column, ""))
+
     audio = get("audio")
     if not audio:
         raise ManifestError("audio is empty")
@@ -139,18 +144,18 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
     return Utterance(
         id=get("id", ""),
         audio=locate(audio),
-        label=get("label", ""),
+        label=shared("label"),
         start=number(cells, "start"),
         end=number(cells, "end"),
         text=get("text", ""),
-        text_source=get("text_source", ""),
-        speaker=get("speaker", ""),
-        split=optional("split"),
-        fold=get("fold", ""),
-        session=get("session", ""),
+        text_source=shared("text_source"),
+        speaker=shared("speaker"),
+        split=sys.intern(optional("split")),
+        fold=shared("fold"),
+        session=shared("session"),
         sex=SEX_SPELLINGS.get(sex.lower(), sex),
-        language=get("language", ""),
-        corpus=get("corpus", ""),
+        language=shared("language"),
+        corpus=shared("corpus"),
         alignment=locate(alignment) if alignment else None,
         valence=number(cells, "valence"),
         arousal=number(cells, "arousal"),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -41,11 +41,12 @@ FORMAT, VERSION = "emopool-hdf5", 1
 # HDF5 1.8 (2008) and later read it; older layouts hold at most 64 kB of attributes, and a text may
 # belong to many utterances.
 _LIBRARY = ("v108", "latest")
-# Utterances written before the file is closed and opened again (0.5 ms): what HDF5 keeps in memory
-# of each one, some 5 kB, is only given back then.
-_AT_ONCE = 500
+# Utterances written or read before the file is closed and opened again (0.5 ms): what HDF5 keeps in
+# memory of each one, some 5 kB, is only given back then.
+AT_ONCE = 500
 
 _Read = tuple[str, npt.NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def export_hdf5(
                 if stream.label in encoders:
                     group.attrs["encoder"] = encoders[stream.label]
             counts[stream.label] = 0
-            for some in _runs(frames.each()):
+            for some in in_runs(frames.each()):
                 with _opened(temporary) as file:
                     group = file[stream.label]
                     for key, values in some:
@@ -140,10 +141,10 @@ def export_hdf5(
     return TransferReport(path, counts, {}, total, False, work.root)
 
 
-def _runs(utterances: Iterator[_Read]) -> Iterator[Iterator[_Read]]:
+def in_runs(items: Iterator[T]) -> Iterator[Iterator[T]]:
     """The same in runs of so many, each of which has to be used up before the next."""
-    for first in utterances:
-        yield chain([first], islice(utterances, _AT_ONCE - 1))
+    for first in items:
+        yield chain([first], islice(items, AT_ONCE - 1))
 
 
 class _Disk(FileIO):

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from cache.exchange.hdf5 import FORMAT, VERSION, TransferReport
+from cache.exchange.hdf5 import FORMAT, VERSION, TransferReport, in_runs
 from cache.extraction import Extraction, Source, write_extraction
 from cache.recipe import Recipe
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features
@@ -47,15 +47,15 @@ def import_hdf5(work: Work, path: Path, *, show_progress: bool = False) -> Trans
                 f"reads {FORMAT}, version {VERSION}. Expected a file that `cache export` wrote."
             )
         groups = [_Group(path, label, file) for label in _labels(file)]
-        open_features(work.features)
-        added, present, nbytes = {}, {}, 0
-        with progress_bar("importing", sum(map(len, groups)), "utt", show=show_progress) as bar:
-            for group in groups:
-                new, size = group.add_to(work, bar)
-                added[group.label], present[group.label] = new, len(group) - new
-                nbytes += size
-        if not work.extraction.exists():
-            _record(work, groups)
+    open_features(work.features)
+    added, present, nbytes = {}, {}, 0
+    with progress_bar("importing", sum(map(len, groups)), "utt", show=show_progress) as bar:
+        for group in groups:
+            new, size = group.add_to(work, bar)
+            added[group.label], present[group.label] = new, len(group) - new
+            nbytes += size
+    if not work.extraction.exists():
+        _record(work, groups)
     return TransferReport(path, added, present, nbytes, True, work.root)
 
 
@@ -64,10 +64,12 @@ class _Group:
 
     def __init__(self, path: Path, label: str, file: Any) -> None:  # noqa: ANN401 - h5py
         self.label = label
-        self._group = file[label]
+        self._path = path
         self._where = f"{path}: {label}"
-        attributes = self._group.attrs
+        group = file[label]
+        attributes = group.attrs
         try:
+            self._count = len(group)
             self.recipe = Recipe(str(attributes["kind"]), json.loads(attributes["recipe"]))
             self._header = StreamHeader(int(attributes["dim"]), str(attributes["dtype"]))
             self._dtype = DTYPES[self._header.dtype]
@@ -84,7 +86,7 @@ class _Group:
         self.encoder = attributes.get("encoder")
 
     def __len__(self) -> int:
-        return len(self._group)
+        return self._count
 
     @property
     def name(self) -> str:
@@ -97,16 +99,24 @@ class _Group:
         folder = ensure_stream(work.features, self.recipe, self.name, header.dim, header.dtype)
         there = FrameStream.open(folder)
         with PartWriter(folder, header.dim, header.dtype) as writer:
-            for key, dataset in self._group.items():
-                if key not in there:
-                    values = self._read(key, dataset)
-                    try:
-                        writer.add(key, values)
-                    except CacheError as error:
-                        raise CacheError(f"{self._where}/{error}. Export it again.") from error
-                    added, nbytes = added + 1, nbytes + values.nbytes
-                bar.update(1)
+            for keys in in_runs(iter(self._keys())):
+                with h5py.File(self._path, "r") as file:
+                    group = file[self.label]
+                    for key in keys:
+                        if key not in there:
+                            values = self._read(key, group[key])
+                            try:
+                                writer.add(key, values)
+                            except CacheError as error:
+                                where = f"{self._where}/{error}"
+                                raise CacheError(f"{where}. Export it again.") from error
+                            added, nbytes = added + 1, nbytes + values.nbytes
+                        bar.update(1)
         return added, nbytes
+
+    def _keys(self) -> list[str]:
+        with h5py.File(self._path, "r") as file:
+            return list(file[self.label])
 
     def _read(self, key: str, dataset: Any) -> Any:  # noqa: ANN401 - h5py
         where = f"{self._where}/{key}"

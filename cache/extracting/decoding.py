@@ -21,6 +21,8 @@ from corpora.manifest import Utterance
 
 # Batches decoded ahead of the encoder: enough to hide one slow file, little enough to hold.
 BATCHES_AHEAD = 3
+# Items that wait for a thread: each takes 1.3 kB, which a whole corpus should not.
+_WAITING = 1024
 # Decoding and resampling run outside the interpreter's lock, and reading waits: one thread a core,
 # up to what one GPU can take from (a core decodes 3,000 × real time of 16 kHz WAV).
 THREADS = max(2, min(16, os.cpu_count() or 1))
@@ -29,7 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A recording to be encoded.
 
@@ -82,8 +84,14 @@ def measure(items: Sequence[Item]) -> dict[str, float | str]:
         except AudioError as error:
             return str(error)
 
+    return dict(zip((item.key for item in items), each_in_threads(one, items), strict=True))
+
+
+def each_in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """What `work` makes of each item, in order; called in threads, some ahead."""
     with ThreadPoolExecutor(THREADS) as threads:
-        return dict(zip((i.key for i in items), threads.map(one, items), strict=True))
+        for start in range(0, len(items), _WAITING):
+            yield from threads.map(work, items[start : start + _WAITING])
 
 
 def longest_first(recordings: Iterable[Recording]) -> list[Recording]:

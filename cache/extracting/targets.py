@@ -42,7 +42,7 @@ class Target:
         return "uint8" if self.name == TOKEN_KIND else str(self.recipe.fields["stored_dtype"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One input that some streams lack.
 

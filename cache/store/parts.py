@@ -18,7 +18,7 @@ import json
 import mmap
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -197,6 +197,46 @@ def read_through(part: Part, numbers: Collection[int]) -> Iterator[npt.NDArray[A
             total = google_crc32c.extend(total, data)
             if number in numbers:
                 yield np.frombuffer(data, dtype).reshape(shape)
+        _compare(part, total, file.read(SUM_BYTES))
+
+
+def read_rows(part: Part, rows: Sequence[tuple[int, int, int]], out: npt.NDArray[Any]) -> None:
+    """Read rows of a part to `out`, `[N, dim]` of the same dtype; nothing is mapped.
+
+    All of the part is read once, for its checksum: where most of it is wanted, that is one pass
+    over it, and its pages do not count as this process's memory beside the copy.
+
+    Args:
+        part: which.
+        rows: the first row in the part, the first in `out` and how many; ascending in the part,
+            without overlap.
+        out: where they go; if this raises, not to be used.
+
+    Raises:
+        FileNotFoundError: the chunk file is gone.
+        DamagedPartError: it has another size than it had, or its checksum does not match.
+    """
+    step = max(1, _BLOCK_BYTES // part.header.frame_bytes)
+    staging = np.empty((min(step, part.frames), part.header.dim), DTYPES[part.header.dtype])
+    total, done = 0, 0
+    with open(part.chunk, "rb") as file:
+        _check_size(part, os.fstat(file.fileno()).st_size)
+        for first in range(0, part.frames, step):
+            block = staging[: part.frames - first]
+            data = block.reshape(-1).view(np.uint8)
+            if file.readinto(data.data) < len(data):  # cut since
+                _check_size(part, os.fstat(file.fileno()).st_size)
+            total = google_crc32c.extend(total, data)
+            end = first + len(block)
+            while done < len(rows) and rows[done][0] < end:
+                source, target, count = rows[done]
+                low, high = max(source, first), min(source + count, end)
+                out[target + low - source : target + high - source] = block[
+                    low - first : high - first
+                ]
+                if source + count > end:
+                    break
+                done += 1
         _compare(part, total, file.read(SUM_BYTES))
 
 

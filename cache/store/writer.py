@@ -40,7 +40,7 @@ PART_SECONDS = 120.0
 _LARGEST_UINT8 = 254
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """State after an utterance was written. Entering it in the site is what adds the utterance."""
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from cache.amounts import bytes_text, count_text
 from cache.store.index import seen_of_parts
 from cache.store.locks import exclusive_lock
-from cache.store.parts import PART_BYTES, PREFIX, Part, check_sum, map_part
+from cache.store.parts import PART_BYTES, PREFIX, Part, read_through
 from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.store.writer import PartSite
 from cache.upkeep.catalogue import Stream, read_catalogue
@@ -174,11 +173,11 @@ def _merge(stream: Stream, group: Sequence[_Source], scratch: Path) -> None:
     site = PartSite(scratch, stream.header)
     try:
         for source in group:
-            frames = map_part(source.part)
-            check_sum(source.part, frames)  # damage must not get a checksum that fits it
-            starts = [0, *accumulate(source.part.lengths)]
-            for number in source.seen:
-                site.add(source.part.keys[number], frames[starts[number] : starts[number + 1]])
+            keys = [source.part.keys[number] for number in source.seen]
+            # Its checksum is compared: damage must not get one that fits it.
+            parts = read_through(source.part, {*source.seen})
+            for key, frames in zip(keys, parts, strict=True):
+                site.add(key, frames)
         # Named just before the first of the group. What readers see of a group lies in no part
         # before it: so this one wins over other copies, as the one that it replaces did.
         site.publish(stream.path, _time_ns(group[0].part) - 1)

@@ -14,9 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cache.collect import collect_frames
+from cache.collect import find_frames
 from cache.extraction import read_extraction
 from cache.layers import LayersRead
+from cache.residence import choose_residence
 from corpora.files import file_sha256
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
@@ -136,7 +137,7 @@ class HeadSubject:
             ConfigError: the frames at hand are not of the streams it was searched on.
         """
         check_streams(self.work, self.record, read_extraction(self.work))
-        collection = collect_frames(
+        found = find_frames(
             self.work,
             rows,
             self.record.head.modalities,
@@ -144,13 +145,17 @@ class HeadSubject:
             speech=self.record.head.needs_speech,
         )
         probabilities, note = torch.zeros(0, len(self.source.labels)), ""
-        if collection.utterances:
+        if found.utterances:
+            disk = choose_residence(found.nbytes, "cpu").place == "disk"
             dataset = Dataset(
-                collection.utterances,
+                found.utterances,
                 self.source.labels,
-                collection.frames,
-                others=collection.others,
-                layers=collection.layers,
+                {
+                    name: found.mapped(name) if disk else found.load(name)
+                    for name in self.record.head.modalities
+                },
+                others=found.others,
+                layers=found.layers,
             )
             everything = torch.arange(len(dataset))
             targets = {
@@ -162,7 +167,7 @@ class HeadSubject:
             probabilities = predict([self.head], store, everything)[0]
             if self.record.head.input_norm == SPEAKER:
                 note = declared(dataset.speakers(everything))
-        return Scored(collection.utterances, probabilities, collection.failed, note)
+        return Scored(found.utterances, probabilities, found.failed, note)
 
 
 @dataclass(frozen=True, eq=False)

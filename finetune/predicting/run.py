@@ -8,9 +8,7 @@ one likes, and a program that reads the answers need not wait for its end.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from cache.audio import audio_seconds, load_audio
 from cache.encoders.grid import SAMPLE_RATE
 from cache.extracting.config import ExtractConfig
-from cache.extracting.decoding import batches, decode_ahead, where_of
+from cache.extracting.decoding import batches, decode_ahead, each_in_threads, where_of
 from corpora.errors import AudioError, ConfigError
 from corpora.names import plain_name
 from corpora.utterance import Utterance
@@ -139,8 +137,7 @@ class _Run:
     ) -> list[_Job]:
         """Lengths by header; what cannot be used is told."""
         jobs = []
-        with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as threads:
-            found = list(threads.map(self._seconds, utterances))
+        found = each_in_threads(self._seconds, utterances)
         for place, (utterance, seconds) in enumerate(zip(utterances, found, strict=True)):
             job = _Job(place, utterance, 0.0 if isinstance(seconds, str) else seconds)
             if isinstance(seconds, str):

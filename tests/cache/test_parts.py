@@ -126,12 +126,14 @@ def test_a_flipped_bit_is_found_by_every_way_of_reading(tmp_path: Path) -> None:
     stream = make_stream(tmp_path)
     part = add(stream, utterances(4))
     flip(part)
-    last = list(utterances(4))[-1:]
+    keys = list(utterances(4))
+    last = keys[-1:]
     ways: list[Callable[[FrameStream], object]] = [
         lambda opened: opened.load(),
         lambda opened: opened.load(dtype=torch.float32),
         lambda opened: opened.load(last),
         lambda opened: opened.gather(last),
+        lambda opened: opened.gather(keys[1:]),
         lambda opened: opened.read(last[0]),
     ]
     for way in ways:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cache.stream
+from cache.store.parts import Part, map_part
 from cache.stream import FrameStream
 from corpora.errors import CacheError, MissingStepError
 from tests.cache.streams import Array, add, make_stream, utterances
@@ -148,6 +149,46 @@ def test_a_sum_is_computed_once_for_random_reads(
     for key in opened.keys * 2:
         opened.read(key)
     assert len(sums) == 1
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 18])
+@pytest.mark.parametrize(
+    ("chosen", "maps"),
+    [
+        (slice(None), 0),
+        (slice(None, None, -1), 0),
+        (slice(5, None), 0),
+        (slice(0, 20, 3), 1),
+        ([7] * 30, 1),
+    ],
+    ids=["all", "backwards", "most", "a third", "one again and again"],
+)
+def test_what_is_loaded_nearly_whole_is_read_and_not_mapped(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: slice | list[int],
+    maps: int,
+    block: int,
+) -> None:
+    values = utterances(20)
+    stream = make_stream(tmp_path)
+    add(stream, values)
+    keys = list(values)
+    keys = keys[chosen] if isinstance(chosen, slice) else [keys[number] for number in chosen]
+    mapped: list[str] = []
+
+    def noted(part: Part) -> Array:
+        mapped.append(part.path)
+        return map_part(part)
+
+    monkeypatch.setattr("cache.store.parts._BLOCK_BYTES", block)
+    monkeypatch.setattr(cache.stream, "map_part", noted)
+    opened = FrameStream.open(stream)
+    for _ in range(2):
+        found, offsets = opened.gather(keys)
+        np.testing.assert_array_equal(found, np.concatenate([values[key] for key in keys]))
+        assert np.diff(offsets).tolist() == [len(values[key]) for key in keys]
+    assert len(mapped) == maps
 
 
 def test_a_reader_finds_utterances_again_that_were_merged_elsewhere(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from cache.audio import load_audio
 from cache.collect import collect_frames
 from cache.failures import write_failures
+from cache.residence import Residence, choose_residence
 from corpora.errors import ConfigError, ManifestError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -66,10 +67,24 @@ def probabilities(evaluation: Evaluation) -> tuple[list[str], np.ndarray]:
     )
 
 
+@pytest.mark.parametrize("free", [10**12, 0], ids=["in memory", "from disk"])
 def test_the_heads_probabilities_are_those_on_cached_frames(
-    work: Work, searched: Searched, manifest: Manifest
+    work: Work,
+    searched: Searched,
+    manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
 ) -> None:
+    chosen: list[str] = []
+
+    def choose(nbytes: int, device: str) -> Residence:
+        found = choose_residence(nbytes, device, free=lambda _: free)
+        chosen.append(found.place)
+        return found
+
+    monkeypatch.setattr("finetune.evaluating.subjects.choose_residence", choose)
     evaluation = evaluate_head(work, manifest, "dev")
+    assert chosen == ["memory" if free else "streaming"]
     rows = replace(manifest, utterances=manifest.in_split("dev"))
     frames = collect_frames(work, rows, ("audio", "text")).frames
     with torch.no_grad():
