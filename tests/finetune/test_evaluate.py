@@ -84,7 +84,7 @@ def test_the_heads_probabilities_are_those_on_cached_frames(
 
     monkeypatch.setattr("finetune.evaluating.subjects.choose_residence", choose)
     evaluation = evaluate_head(work, manifest, "dev")
-    assert chosen == ["memory" if free else "streaming"]
+    assert chosen == ["memory" if free else "disk"]
     rows = replace(manifest, utterances=manifest.in_split("dev"))
     frames = collect_frames(work, rows, ("audio", "text")).frames
     with torch.no_grad():
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_written_to_stops_it_first(
     subject: str, with_model: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_model.evaluation.write_text("a file where the folder should be")
-    for name in ("collect_frames", "predict_logits"):
+    for name in ("find_frames", "predict_logits"):
         monkeypatch.delattr(f"finetune.evaluating.subjects.{name}")
     with pytest.raises(ConfigError, match="cannot be written to"):
         evaluate(with_model, manifest, config=EvaluateConfig(subject))
