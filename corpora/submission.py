@@ -4,6 +4,9 @@ Categories (task 1): a CSV `FileName,EmoClass`, one letter of A S H U F D C N fo
 Attributes (task 2): a CSV `FileName,EmoAct,EmoVal,EmoDom` with numbers from 1 to 7. The second is
 what the organisers' baseline writes (msplabresearch/MSP-Podcast_Challenge, eval_dim_ser_test3.py);
 the first is the header that published entries use.
+
+File names stand as they are, unlike in tables made to be looked at (`corpora.text_table.inert`): a
+program compares them, and an apostrophe more would name another recording.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from corpora.text_table import inert
 from heads.comparing.lines import Line, Table
 from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE
@@ -201,7 +202,8 @@ def csv_text(report: CompareReport) -> str:
     for table in report.tables:
         for line in table.lines:
             for split, outcome in line.outcomes.items():
-                writer.writerow(_record(report, table, line, split, outcome))
+                record = _record(report, table, line, split, outcome)
+                writer.writerow({name: inert(cell) for name, cell in record.items()})
     return out.getvalue()
 
 
