@@ -92,8 +92,8 @@ class HeadStudy:
     """A study that is being worked on; a context manager.
 
     Leaving puts the trials that this process did not finish back into the queue. Entering does so
-    with those of a killed process; in a shared study that happens whenever one is found dead, and
-    they are queued behind all others there.
+    with those of a killed process; in a shared study that happens whenever one is found dead.
+    Either way they come before all others.
 
     Args:
         folder: holds `study.db`; must exist, and be locked against other searches.
@@ -255,8 +255,7 @@ class HeadStudy:
             trial = Trial(self._study, one._trial_id)
             asked[one.number] = draw(trial, one.user_attrs[SEED])
         while len(asked) < (cohort[1] if cohort else count) and self.taken < total:
-            with quiet():
-                trial = self._study.ask()
+            trial = self._take()
             self._heart.held.add(trial.number)
             self._heart.record(trial.number)
             if self._surplus(trial.number, total):
@@ -275,6 +274,21 @@ class HeadStudy:
                 self._study.sampler = PartialFixedSampler(proposed.params, RandomSampler())
                 asked[trial.number] = draw(trial, trial.user_attrs[SEED])
         return [asked[number] for number in sorted(asked)]
+
+    def _take(self) -> Trial:
+        """A trial to be run again; else the next one in the queue, or a new one.
+
+        Optuna's queue has one order, of numbers, in which what a dead process left in a shared
+        study comes last.
+        """
+        for waiting in self.trials if self.shared else ():
+            if waiting.state == TrialState.WAITING and SEED in waiting.user_attrs:
+                # Neither where another process was faster.
+                with suppress(UpdateFinishedTrialError):
+                    if self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+                        return Trial(self._study, waiting._trial_id)
+        with quiet():
+            return self._study.ask()
 
     def report(self, trial: Trial, value: float, step: int) -> None:
         """Note a trial's value at an epoch."""
