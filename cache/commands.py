@@ -50,7 +50,7 @@ def verify(
     from cache.upkeep.verify import verify as run
 
     report = run(Work(root), fix=fix, manifest=manifest_path, show_progress=not as_json)
-    show(report.to_json(), report.to_text(), as_json)
+    show(report.to_json(), report.to_text(manifest_path), as_json)
     if not report.ok:
         ctx.exit(1)
 

@@ -317,6 +317,9 @@ def test_few_speakers_have_no_intervals_and_no_comparison(tmp_path: Path) -> Non
         for outcome in line.outcomes.values()
     )
     assert "fewer than 8" in terminal_text(report)
+    steps = [line for line in terminal_text(report, Path("o.csv")).splitlines() if "cli.py" in line]
+    assert steps
+    assert all(" --manifest o.csv --work " in line for line in steps)
 
 
 def test_published_figures_stand_in_a_column_of_their_own(

@@ -486,6 +486,11 @@ def test_the_report_names_encoders_scores_files_and_the_next_command(
     for part in ("tiny", "synthetic", "linear", "selected on it", "finetune --best", "evaluate"):
         assert part in text
     assert f"{report.best.scores['test'].macro_f1:.3f}" in text
+    for step in ("finetune --best", "evaluate"):
+        assert f"python cli.py {step} --work" in text
+        assert f"python cli.py {step} --manifest 'my rows.csv' --work" in report.to_text(
+            Path("my rows.csv")
+        )
     assert all(path.exists() for path in report.files)
     assert len(report.top) == 10
     assert report.best.trial in {line.number for line in report.top}
