@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from corpora.counted_bytes import counted_bytes
 from corpora.errors import AudioError
 from corpora.files import LFS_SENTENCE, is_lfs_pointer
-from corpora.flac_frames import flac_frames, flac_streams, with_total
+from corpora.flac_frames import flac_frames, flac_streams, may_be_joined, with_total
 from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
 from corpora.ogg_pages import ogg_pages
 from corpora.tree import CONVERT, Spellings
@@ -323,10 +323,14 @@ def _guesses(data: bytes) -> int:
 def _whole_flac(path: Path, start: int) -> bytes | None:
     """Other bytes to be decoded for a FLAC file whose header counts no or too few samples."""
     found = flac_frames(path, start)
-    if found is None or not found.rate or found.held == found.counted:
+    if found is None or not found.rate:
+        return None
+    if found.held == found.counted and not may_be_joined(path, start):
         return None
     if (streams := flac_streams(path)) > 1:
         raise AudioError(_joined(streams))
+    if found.held == found.counted:
+        return None
     if found.held is None:
         if found.counted:  # behind the last frame may stand what is no sound
             with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
