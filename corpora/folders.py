@@ -17,7 +17,15 @@ from corpora.names import splits_named, splits_note
 from corpora.options import CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options
 from corpora.registry import Dropped, ReadResult, register
 from corpora.transcripts import read_transcript
-from corpora.tree import CONVERT, SUFFIXES, files_below, inside, recordings_below, wrong_root
+from corpora.tree import (
+    CONVERT,
+    SUFFIXES,
+    files_below,
+    inside,
+    not_read,
+    recordings_below,
+    wrong_root,
+)
 from corpora.utterance import Utterance
 
 FOLDER, PREFIX, NOBODY = "folder", "prefix", "unknown"
@@ -53,10 +61,7 @@ def read_folders(root: Path, options: Options) -> ReadResult:
         for suffix in (".txt", ".textgrid")
     }
     utterances: list[Utterance] = []
-    dropped = [
-        Dropped(inside(path, root), f"{path.suffix.lower()} is not read. {CONVERT}")
-        for path in unreadable
-    ]
+    dropped = [Dropped(inside(path, root), not_read(path)) for path in unreadable]
     for path in paths:
         folders = path.relative_to(root).parts[:-1]
         split = ""

@@ -33,6 +33,11 @@ def recordings_below(root: Path) -> tuple[list[Path], list[Path]]:
     return read, [path for path in others if path.with_suffix("") not in converted]
 
 
+def not_read(path: Path) -> str:
+    """Why an unreadable one of `recordings_below` is left out, and what to do; no full stop."""
+    return f"{path.suffix.lower()} is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)"
+
+
 def files_below(root: Path, suffix: str | tuple[str, ...]) -> Iterator[Path]:
     """Yield the files below `root` with this suffix (any case), folder by folder, sorted.
 

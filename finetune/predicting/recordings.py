@@ -8,7 +8,7 @@ from pathlib import Path
 from corpora.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest
 from corpora.msp_podcast import BLIND
-from corpora.tree import CONVERT, SUFFIXES, recordings_below
+from corpora.tree import SUFFIXES, not_read, recordings_below
 from corpora.utterance import SPLITS, Utterance, split_name
 from finetune.predicting.answers import Unusable
 
@@ -45,10 +45,7 @@ def utterances_of(
             found, unreadable = recordings_below(Path(name))
             pairs += [(str(path), "") for path in found]
             unusable += [
-                Unusable(
-                    str(path), str(path), f"{path}: {path.suffix.lower()} is not read. {CONVERT}"
-                )
-                for path in unreadable
+                Unusable(str(path), str(path), f"{path}: {not_read(path)}.") for path in unreadable
             ]
             if not found and not unreadable:
                 reason = f"{name}: no recording in this folder ({', '.join(SUFFIXES)})."

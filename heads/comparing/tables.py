@@ -13,7 +13,7 @@ from heads.comparing.lines import Line, Table
 from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE
 from heads.comparing.report import CompareReport
-from heads.metrics import HEADLINE, score_cells
+from heads.metrics import HEADLINE, SCORES, score_cells
 from heads.search.space import SPEECH_KINDS
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
@@ -190,7 +190,7 @@ def csv_text(report: CompareReport) -> str:
     """One line a row of a table and split, all numbers unrounded."""
     columns = ["table", "row", "key", "layer", "modalities", "pooling", *AXES, *TUNED]
     columns += ["split", "is_selection_score", "utterances", "speakers", "seeds"]
-    for name in HEADLINE:
+    for name in SCORES:
         columns += [name, f"{name}_deviation", f"{name}_low", f"{name}_high"]
         columns += [f"{name}_folds_mean", f"{name}_folds_deviation"]
     columns += ["difference_to", "difference", "difference_low", "difference_high", "p"]

@@ -11,7 +11,7 @@ from corpora.errors import CorpusError
 from corpora.prepare import prepare
 from corpora.registry import read_corpus
 from corpora.sound_file import open_sound
-from corpora.tree import CONVERT, SUFFIXES
+from corpora.tree import SUFFIXES
 from tests.corpora.fixture_trees import folders
 from tests.corpora.tree_parts import write_lines, write_wav
 
@@ -80,7 +80,7 @@ def test_recordings_of_formats_that_are_not_read_are_named_with_what_to_do(tmp_p
     result = read_corpus("folders", tmp_path)
     assert [u.id for u in result.utterances] == ["a"]
     assert [(one.where, one.reason) for one in result.dropped] == [
-        (f"calm/{name}", f"{suffix} is not read. {CONVERT}")
+        (f"calm/{name}", f"{suffix} is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)")
         for name, suffix in (("b.M4A", ".m4a"), ("c.wma", ".wma"))
     ]
     (tmp_path / "calm" / "a.wav").unlink()

@@ -33,7 +33,7 @@ def test_recordings_that_are_not_read_are_said_and_converted_ones_are_not(tmp_pa
     found, unusable = utterances_of([str(tmp_path)])
     assert [u.audio.name for u in found] == ["a.aiff", "c.opus"]
     assert [one.error for one in unusable] == [
-        f"{tmp_path / 'b.MP4'}: .mp4 is not read. Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
+        f"{tmp_path / 'b.MP4'}: .mp4 is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
     ]
 
 
