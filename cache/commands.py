@@ -50,7 +50,7 @@ def verify(
     from cache.upkeep.verify import verify as run
 
     report = run(Work(root), fix=fix, manifest=manifest_path, show_progress=not as_json)
-    show(report.to_json(), report.to_text(), as_json)
+    show(report.to_json(), report.to_text(manifest_path), as_json)
     if not report.ok:
         ctx.exit(1)
 
@@ -71,14 +71,20 @@ def verify(
 @json_option
 @work_option
 def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, root: Path) -> None:
-    """Drop streams and parts that none of the named manifests use, after saying what."""
-    from cache.upkeep.prune import apply, prune_plan
+    """Drop streams and parts that none of the named manifests use, after saying what.
+
+    Unfinished files that killed commands left anywhere in the work folder go with them, unasked.
+    """
+    from cache.upkeep.prune import apply, prune_plan, sweep_work
 
     work = Work(root)
     plan = prune_plan(work, keep or (work.manifest,), last_only=last_only)
     asked = bool(plan.parts) and (yes or not as_json)
     if not as_json or not asked:
         show(plan.to_json(), plan.to_text(), as_json)
+    if (yes or not as_json) and (swept := sweep_work(work)):
+        left = "1 unfinished file or folder" if swept == 1 else f"{swept:,} unfinished files"
+        click.echo(f"Removed {left} that killed commands left in {root}.", err=True)
     if not asked or not (yes or click.confirm("Delete these?")):
         return
     done = apply(work, plan)

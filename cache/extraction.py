@@ -145,8 +145,13 @@ def write_extraction(work: Work, extraction: Extraction) -> None:
     write_json(work.extraction, value)
 
 
-def extract_command(root: Path) -> str:
-    """`extract` as a user can paste it: with the encoders and layers of the last one, if any."""
+def extract_command(root: Path, manifest: Path | None = None) -> str:
+    """`extract` as a user can paste it: with the encoders and layers of the last one, if any.
+
+    Args:
+        root: the work folder.
+        manifest: see `command_line`.
+    """
     words = ["extract"]
     try:
         sources = read_extraction(Work(root)).sources
@@ -168,7 +173,7 @@ def extract_command(root: Path) -> str:
     paddings = [recorded_padding(source.recipe) for source in held]
     if any(padding is not None and padding.name == "full" for padding in paddings):
         words += ["--padding", "full"]
-    return command_line(" ".join(words), root)
+    return command_line(" ".join(words), root, manifest)
 
 
 def read_extraction(work: Work) -> Extraction:

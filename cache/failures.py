@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corpora.errors import CacheError
 from corpora.files import write_text
+from corpora.text_table import as_written, inert
 
 
 def write_failures(path: Path, reasons: Mapping[str, str]) -> None:
@@ -17,9 +18,10 @@ def write_failures(path: Path, reasons: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
         return
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    # A bare carriage return is not quoted by itself, and would end the row on reading.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["id", "reason"])
-    writer.writerows(reasons.items())
+    writer.writerows([inert(cell) for cell in row] for row in reasons.items())
     write_text(path, buffer.getvalue())
 
 
@@ -33,8 +35,9 @@ def read_failures(path: Path) -> dict[str, str]:
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["id"]: row["reason"] for row in csv.DictReader(file, strict=True)}
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+            rows = csv.DictReader(file, strict=True)
+            return {as_written(row["id"]): as_written(row["reason"]) for row in rows}
+    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
         raise CacheError(
             f"{path} is damaged ({error!r}). Delete it and run `extract` again, which writes "
             "it anew."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -20,6 +21,8 @@ from corpora.registry import Dropped
 from corpora.tree import inside
 
 CHUNK = 1 << 20  # bytes decoded at once while an encoding is tried
+# Excel's first line that names the delimiter.
+_SEPARATOR_LINE = re.compile(r'"?sep=([^"\w])"?', re.IGNORECASE)
 LONGEST_CELL = 20  # lines that one cell in quotation marks may span
 
 
@@ -58,7 +61,7 @@ def named_rows(
     """Yield (line, stripped cells of the needed and then the optional columns) of each good row.
 
     Args:
-        path: a comma-separated table with a header.
+        path: a table with a header (see `lines_of_cells`).
         root: the corpus, for the names of places.
         needed: column names, in any case.
         dropped: gets the rows that cannot be read.
@@ -94,21 +97,33 @@ def named_rows(
             yield line, list(map(str.strip, pick(cells)[:-1]))
 
 
+def separator_told(line: str) -> str:
+    """The separator that a table's first line tells Excel, as in `sep=;`; "" for any other line."""
+    told = _SEPARATOR_LINE.fullmatch(line.strip(" \ufeff\r\n"))
+    return told[1] if told else ""
+
+
 def lines_of_cells(
     path: Path, encodings: Sequence[str] = UTF8_OR_WINDOWS
 ) -> Iterator[tuple[int, list[str] | None]]:
     """Yield (line, cells) of every row that is not blank; cells None is one that cannot be read.
 
+    Cells are separated by commas, or by what the first line tells Excel.
+
     Raises:
         CorpusError: the file is not text in any of the encodings.
     """
     with path.open(encoding=encoding_of(path, encodings), newline="") as file:
-        number, again = 1, iter(list[str]())
+        first = file.readline()
+        told = separator_told(first)
+        number, again = (2, iter(list[str]())) if told else (1, iter([first] if first else []))
         while True:
             taken: list[str] = []  # the lines of the row that is being read
             lines = _feed(chain(again, file), taken)
             try:
-                for cells in csv.reader(lines, skipinitialspace=True, strict=True):
+                for cells in csv.reader(
+                    lines, delimiter=told or ",", skipinitialspace=True, strict=True
+                ):
                     if any(cells):
                         yield number, cells
                     number += len(taken)

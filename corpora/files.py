@@ -126,11 +126,12 @@ def left_under_way(target: Path, kind: str) -> list[str]:
     return found
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder.
+def sweep(folder: Path) -> int:
+    """Remove what killed processes left unfinished in a folder; returns how many there were.
 
     What stepped aside for something new ("old"), and that, are left to those who put them there.
     """
+    removed = 0
     with suppress(OSError):
         names = os.listdir(folder)
         found = [parts for name in names if (parts := _UNDER_WAY.fullmatch(name))]
@@ -138,6 +139,22 @@ def sweep(folder: Path) -> None:
         for parts in found:
             if parts["stamp"] not in aside and abandoned(parts["stamp"]):
                 remove(folder / parts[0])
+                removed += 1
+    return removed
+
+
+def sweep_below(root: Path, *apart: Path) -> int:
+    """The same for a folder and all below it, for those that nobody writes into again.
+
+    Args:
+        root: the folder. Hidden ones in it are somebody's own, or under way.
+        apart: folders left out.
+    """
+    removed = 0
+    for folder, inner, _ in os.walk(root):
+        inner[:] = [n for n in inner if n[0] != "." and Path(folder, n) not in apart]
+        removed += sweep(Path(folder))
+    return removed
 
 
 def remove(path: Path) -> None:

@@ -17,6 +17,8 @@ MARKER = b"fLaC\0\0\0\x22"
 _INFO, _RATE, _TOTAL, _INFO_END = 8, 18, 21, 42
 # A frame of 16 bits and two channels has at most 17 kB at the usual 4,096 samples.
 _TAIL = 1 << 15
+# How many stretches of a large file are looked at.
+_LOOKS = 8
 _BLOCK_SIZES = {
     1: 192,
     **{n: 576 << n - 2 for n in range(2, 6)},
@@ -77,6 +79,42 @@ def with_total(data: bytes, total: int, start: int = 0) -> bytes:
     at = start + _TOTAL
     high = data[at] & 0xF0 | total >> 32
     return data[:at] + bytes([high]) + (total & 0xFFFF_FFFF).to_bytes(4, "big") + data[at + 5 :]
+
+
+def may_be_joined(path: Path, start: int = 0) -> bool:
+    """Whether other FLAC files may stand behind the first, from a few looks into the file.
+
+    Where the last one is as long as the first, the last frame tells nothing. But frames are
+    numbered: further into one file, later frames stand.
+
+    Args:
+        path: a file that begins as FLAC.
+        start: where that is, behind a tag.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    last = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        head = file.read(_INFO_END)
+        block = int.from_bytes(head[_INFO : _INFO + 2], "big")
+        size = file.seek(0, os.SEEK_END)
+        window = 2 * max(int.from_bytes(head[_INFO + 7 : _INFO + 10], "big"), _TAIL)
+        if size <= _LOOKS * window:
+            return flac_streams(path) > 1
+        for number in range(_LOOKS):
+            file.seek(number * (size - window) // (_LOOKS - 1))
+            seen = file.read(window)
+            if seen.count(MARKER) > (number == 0):
+                return True
+            ends = dict(_ends(seen, block))
+            # Of what looks like frames, those behind which the next one begins.
+            sure = sorted(end for end in ends.values() if end - block in ends.values())
+            if sure and sure[0] < last:
+                return True
+            last = sure[-1] if sure else last
+    return False
 
 
 def flac_streams(path: Path) -> int:

@@ -17,12 +17,19 @@ from corpora.names import splits_named, splits_note
 from corpora.options import CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options
 from corpora.registry import Dropped, ReadResult, register
 from corpora.transcripts import read_transcript
-from corpora.tree import files_below, inside, wrong_root
+from corpora.tree import (
+    CONVERT,
+    SUFFIXES,
+    files_below,
+    inside,
+    not_read,
+    recordings_below,
+    wrong_root,
+)
 from corpora.utterance import Utterance
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 FOLDER, PREFIX, NOBODY = "folder", "prefix", "unknown"
-LOOKED_FOR = "a folder for each label, with recordings in it (.wav, .flac, .ogg, .mp3)"
+LOOKED_FOR = f"a folder for each label, with recordings in it ({', '.join(SUFFIXES)})"
 
 
 @register(
@@ -47,14 +54,14 @@ LOOKED_FOR = "a folder for each label, with recordings in it (.wav, .flac, .ogg,
 )
 def read_folders(root: Path, options: Options) -> ReadResult:
     """Read all recordings below the label folders."""
-    paths = sorted(path for suffix in SUFFIXES for path in files_below(root, suffix))
+    paths, unreadable = recordings_below(root)
     level, splits = _splits([path.relative_to(root).parts[:-1] for path in paths], root)
     companions = {
         suffix: {path.with_suffix(""): path for path in files_below(root, suffix)}
         for suffix in (".txt", ".textgrid")
     }
     utterances: list[Utterance] = []
-    dropped: list[Dropped] = []
+    dropped = [Dropped(inside(path, root), not_read(path)) for path in unreadable]
     for path in paths:
         folders = path.relative_to(root).parts[:-1]
         split = ""
@@ -82,6 +89,11 @@ def read_folders(root: Path, options: Options) -> ReadResult:
             )
         )
     if not utterances:
+        if unreadable:
+            raise CorpusError(
+                f"{root} holds {len(unreadable):,} recordings, such as {dropped[0].where}, and "
+                f"none of a format that is read ({', '.join(SUFFIXES)}). {CONVERT}"
+            )
         raise wrong_root(root, "folders of labels", LOOKED_FOR)
     ids = ids_of_paths([inside(u.audio, root) for u in utterances], utterances)
     return ReadResult(

@@ -10,6 +10,9 @@ relative to the CSV's folder). `manifest.json` beside it holds what belongs to n
      "csv_sha256": "..."}
 
 A hand-made CSV needs no JSON: its labels are then its label column, sorted.
+
+Cells stand as they are, unlike in tables made to be looked at (`corpora.text_table.inert`): people
+and other programs write manifests too, and an apostrophe in front may be a transcript's own.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from corpora.counted_bytes import counted_bytes
 from corpora.errors import AudioError
 from corpora.files import LFS_SENTENCE, is_lfs_pointer
-from corpora.flac_frames import flac_frames, flac_streams, with_total
+from corpora.flac_frames import flac_frames, flac_streams, may_be_joined, with_total
 from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
 from corpora.ogg_pages import ogg_pages
-from corpora.tree import Spellings
+from corpora.tree import CONVERT, Spellings
 
 #: Sampling rates taken: telephone speech up to studio masters; others are damaged headers.
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
@@ -53,7 +53,6 @@ _LOST = "DWVW_"
 _UNKNOWN = 1 << 40
 # An encoder of MP3 adds a frame or two of silence, and at most this many samples at both ends.
 _ADDED = 2 * 1152 + 1105
-_CONVERT = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
 
 
 def unopenable(path: Path, spellings: Spellings | None = None) -> str:
@@ -223,7 +222,7 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
     if file.format not in _TAKEN or file.subtype.startswith(_LOST):
         raise AudioError(
             f"is {file.format_info} with {file.subtype_info}: a part of such a file cannot be told "
-            f"from a whole one. {_CONVERT}"
+            f"from a whole one. {CONVERT}"
         )
     _check_whole(file, path, start)
     if file.subtype.startswith("MPEG") and file.format != "MP3":
@@ -233,7 +232,7 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
     if file.frames <= 0:
         raise AudioError("holds no samples. Copy or export it again.")
     if file.frames >= _UNKNOWN:
-        raise AudioError(f"does not say how long it is. {_CONVERT}")
+        raise AudioError(f"does not say how long it is. {CONVERT}")
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise AudioError(
             f"sampled at {file.samplerate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz. "
@@ -308,9 +307,7 @@ def _counting_mpeg(data: bytes, start: int = 0) -> bytes | None:
     if found.counts <= 1 and _guesses(data) >= number * found.samples - added:
         return None
     if found.layer != 3:
-        raise AudioError(
-            f"is MPEG of layer {found.layer} that does not count its sound. {_CONVERT}"
-        )
+        raise AudioError(f"is MPEG of layer {found.layer} that does not count its sound. {CONVERT}")
     return with_count(data, found)
 
 
@@ -326,10 +323,14 @@ def _guesses(data: bytes) -> int:
 def _whole_flac(path: Path, start: int) -> bytes | None:
     """Other bytes to be decoded for a FLAC file whose header counts no or too few samples."""
     found = flac_frames(path, start)
-    if found is None or not found.rate or found.held == found.counted:
+    if found is None or not found.rate:
+        return None
+    if found.held == found.counted and not may_be_joined(path, start):
         return None
     if (streams := flac_streams(path)) > 1:
         raise AudioError(_joined(streams))
+    if found.held == found.counted:
+        return None
     if found.held is None:
         if found.counted:  # behind the last frame may stand what is no sound
             with soundfile.SoundFile(io.BytesIO(path.read_bytes())) as file:
@@ -366,7 +367,7 @@ def _check_whole(file: soundfile.SoundFile, path: Path, start: int) -> None:
                 "end. Copy it again, or write it again if it is whole (ffmpeg -i IN OUT.wav)."
             )
     if file.format in _COUNTED and not _check_counted(path, start, seconds):
-        raise AudioError(f"does not count its samples. {_CONVERT}")
+        raise AudioError(f"does not count its samples. {CONVERT}")
 
 
 def _check_counted(path: Path, start: int, seconds: float = 0.0) -> bool:
@@ -448,4 +449,4 @@ def _ends_within(what: str, seconds: float) -> AudioError:
 
 
 def _joined(number: int) -> str:
-    return f"holds {number} recordings, one joined to the other. Take them apart. {_CONVERT}"
+    return f"holds {number} recordings, one joined to the other. Take them apart. {CONVERT}"

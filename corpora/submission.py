@@ -2,6 +2,9 @@
 
 Categories (task 1): a CSV `FileName,EmoClass`, one letter of A S H U F D C N for each recording,
 with the header that published entries use.
+
+File names stand as they are, unlike in tables made to be looked at (`corpora.text_table.inert`): a
+program compares them, and an apostrophe more would name another recording.
 """
 
 from __future__ import annotations

@@ -9,13 +9,12 @@ kept.
 from __future__ import annotations
 
 import codecs
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from corpora.delimited import encoding_of
+from corpora.delimited import encoding_of, separator_told
 from corpora.errors import ConfigError, CorpusError, ManifestError
 from corpora.ids import ids_of_paths
 from corpora.names import MISSING_TEXTS, is_missing, plain_name, splits_named, splits_note
@@ -37,8 +36,6 @@ DELIMITERS = ",;\t|"
 # Columns in which `nan`, `None`, `-`, … is an empty cell. In numbers it is one anyway, and of
 # labels and speakers the user is warned (`corpora.registry`).
 EMPTIED = ("id", "audio", "fold", "session", "language", "corpus")
-# Excel's first line that names the delimiter.
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -189,11 +186,11 @@ def _find_table(root: Path) -> Path:
 def _load(path: Path, columns: Mapping[str, str], encoding: str) -> _Table:
     text, notes = _text_of(path, encoding)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    told = SEPARATOR_LINE.fullmatch(first.strip(" \ufeff"))
+    told = separator_told(first)
     if told:
         # An empty line stands in its place, so that lines keep their numbers.
         text = text.replace(first, "", 1)
-        delimiter = told[1]
+        delimiter = told
     else:
         wanted = {*NEEDED, *columns.values()}
         delimiter = max(DELIMITERS, key=lambda mark: _header_score(first, mark, wanted))

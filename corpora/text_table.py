@@ -28,16 +28,26 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
 def inert(cell: object) -> object:
     """A cell of a CSV that is made to be looked at: no spreadsheet takes its text for a formula.
 
-    Ids, labels and words come from corpora. Text that begins with `=`, `+`, `-` or `@` gets an
-    apostrophe in front, unless it is a number.
+    Ids, labels and words come from corpora. Text that begins with `=`, `+`, `-`, `@`, a tab or a
+    carriage return gets an apostrophe in front, unless it is a number; so does text that has
+    apostrophes before those, so that `as_written` is exact.
     """
-    if not isinstance(cell, str) or not cell.lstrip().startswith(("=", "+", "-", "@")):
-        return cell
+    return f"'{cell}" if isinstance(cell, str) and _formula(cell.lstrip("'")) else cell
+
+
+def as_written(cell: str) -> str:
+    """What a cell said before it was made `inert`."""
+    return cell[1:] if cell.startswith("'") and _formula(cell.lstrip("'")) else cell
+
+
+def _formula(text: str) -> bool:
+    if not text.startswith(("\t", "\r")) and not text.lstrip().startswith(("=", "+", "-", "@")):
+        return False
     try:
-        float(cell)
+        float(text)
     except ValueError:
-        return f"'{cell}"
-    return cell
+        return True
+    return False
 
 
 def wrapped(text: str, indent: str = "  ") -> list[str]:

@@ -9,8 +9,36 @@ from pathlib import Path
 from corpora.errors import CorpusError, ManifestError
 from corpora.names import look_alike
 
+#: Names of recordings that are read: every format whose header says how long the sound is.
+SUFFIXES = (
+    *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc"),
+)
+#: Names of recordings, and of video with sound, that nothing here reads.
+UNREADABLE = (
+    *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".weba", ".amr", ".3gp", ".ac3", ".ape"),
+    *(".wv", ".mka", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".flv", ".ra", ".dss"),
+)
+CONVERT = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
 
-def files_below(root: Path, suffix: str) -> Iterator[Path]:
+
+def recordings_below(root: Path) -> tuple[list[Path], list[Path]]:
+    """Recordings below a folder: those that are read, and those of formats that are not, sorted.
+
+    What lies beside a recording of the same name that is read was converted already.
+    """
+    read = sorted(files_below(root, SUFFIXES))
+    converted = {path.with_suffix("") for path in read}
+    others = sorted(files_below(root, UNREADABLE))
+    return read, [path for path in others if path.with_suffix("") not in converted]
+
+
+def not_read(path: Path) -> str:
+    """Why an unreadable one of `recordings_below` is left out, and what to do; no full stop."""
+    return f"{path.suffix.lower()} is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)"
+
+
+def files_below(root: Path, suffix: str | tuple[str, ...]) -> Iterator[Path]:
     """Yield the files below `root` with this suffix (any case), folder by folder, sorted.
 
     Hidden files and folders are passed over (`._x.wav` is macOS's, not a recording). Links to

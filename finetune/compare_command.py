@@ -169,4 +169,4 @@ def compare(
                 tell=None if as_json else click.echo,
                 show_progress=not as_json,
             )
-    show(report.to_json(), terminal_text(report), as_json)
+    show(report.to_json(), terminal_text(report, manifest_path), as_json)

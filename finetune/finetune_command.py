@@ -198,4 +198,4 @@ def finetune(
         show_progress=not as_json,
     )
     if current_rank().leads:
-        show(report.to_json(), report.to_text(), as_json)
+        show(report.to_json(), report.to_text(manifest_path), as_json)

@@ -143,7 +143,7 @@ def results_text(reports: Sequence[Mapping[str, Any]]) -> str:
         if not one["note"]:  # of another corpus it has seen nothing
             name += _SEEN.get(one["split"], "")
         rows.append((name, *_scores(one["report"]), *_calibration(one)))
-    scores = ("macro-F1", "UA", "WA", "utterances", "speakers")
+    scores = ("macro-F1", "UA", "WA", "weighted F1", "utterances", "speakers")
     blocks = [_table(("set", *scores, "ECE", "temperature"), rows)]
     if any(one["report"]["intervals"] for one in reports):
         blocks.append("In brackets: 95 % intervals of a bootstrap over speakers.")
@@ -189,7 +189,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _scores(report: Mapping[str, Any]) -> tuple[str, ...]:
     cells = []
-    for name in ("macro_f1", "uar", "accuracy"):
+    for name in ("macro_f1", "uar", "accuracy", "weighted_f1"):
+        if name not in report:  # an evaluation of an earlier version
+            cells.append("-")
+            continue
         low_high = (report["intervals"] or {}).get(name)
         interval = f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else ""
         cells.append(f"{report[name]:.3f}{interval}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from corpora.text_table import aligned, wrapped
+from corpora.work import command_line
 from finetune.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
 from finetune.retraining import SEEDS
 from finetune.training import PhaseResult
@@ -67,14 +67,13 @@ class FinetuneReport:
             "files": [str(path) for path in self.files],
         }
 
-    def to_text(self) -> str:
-        """For a terminal."""
+    def to_text(self, manifest: Path | None = None) -> str:
+        """For a terminal; the next command gets a manifest named in place of the folder's own."""
         origin, modalities = self.record.origin, self.record.head.modalities
         encoders = {name: origin.encoders[name] for name in modalities}
         split = "" if self.model is not None else " --split dev"
         after = self.model
         weights = "" if after is None else layer_weights_text(after.layer_weights, after.layers)
-        work = shlex.quote(str(self.directory.parent))
         return "\n".join(
             [
                 f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
@@ -91,7 +90,7 @@ class FinetuneReport:
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
                 "",
-                f"Next: python cli.py evaluate{split} --work {work}",
+                f"Next: {command_line(f'evaluate{split}', self.directory.parent, manifest)}",
             ]
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from cache.layers import layer_numbers
-from corpora.errors import ConfigError, MissingStepError
+from corpora.errors import EmopoolError, MissingStepError
 from corpora.manifest import Manifest
 from corpora.progress import progress_bar
 from corpora.work import Work
@@ -36,8 +37,8 @@ from heads.results import STUDY_FILE, HeadRecord, package_versions
 from heads.runs import Run, Runs
 from heads.search.identity import refuse_differences
 from heads.search.space import Space, seed_from, trial_configs
-from heads.search.storage import close, open_file, silence_optuna
-from heads.search.study import SEED, START, STUDY_NAME, final_value
+from heads.search.storage import close, open_file, readable, silence_optuna, unreadable
+from heads.search.study import SEED, START, STUDY_NAME, check_trials, final_value
 from heads.search.weighing import OTHERS
 from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.targets import soft_targets
@@ -200,13 +201,24 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
         raise MissingStepError(
             f"No trial {number} in {study}{trained}. Name one of these, or search first."
         )
-    trial = trials[number]
+    try:
+        return _recorded(work, manifest, trials[number], notes)
+    except EmopoolError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise unreadable(error, str(study)) from error
+
+
+def _recorded(
+    work: Work, manifest: Manifest, trial: FrozenTrial, notes: Mapping[str, Any]
+) -> HeadRecord:
+    """A trial's record, from the study's notes."""
     dataset = load_dataset(work, manifest, others=True).reading(notes.get(OTHERS, {}))
     origin = read_origin(work, manifest, dataset.frames)
     _check_origin({name: notes[name] for name in _FRAMES}, origin)
     head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
     return HeadRecord(
-        trial=number,
+        trial=trial.number,
         start=trial.user_attrs.get(START, ""),
         params=trial.params,
         head=head,
@@ -223,15 +235,13 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
 def _read_study(path: Path) -> tuple[dict[int, FrozenTrial], dict[str, Any]]:
     """The trained trials of a study by number, and its notes."""
     silence_optuna()
-    storage = open_file(path)
-    try:
+    with readable(str(path)), ExitStack() as stack:
+        storage = open_file(path)
+        stack.callback(close, storage)
         study = optuna.load_study(storage=storage, study_name=STUDY_NAME)
+        check_trials(study, str(path))
         known = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
         return {trial.number: trial for trial in known}, study.user_attrs
-    except KeyError as error:
-        raise ConfigError(f"{path} holds no search ({error}). Search again.") from error
-    finally:
-        close(storage)
 
 
 def _space(dataset: Dataset, notes: Mapping[str, Any]) -> Space:

@@ -335,4 +335,4 @@ def search(
         )
     else:
         found = run_search(work, manifest, config, fresh=fresh, show_progress=not as_json)
-    show(found.to_json(), found.to_text(), as_json)
+    show(found.to_json(), found.to_text(manifest_path), as_json)

@@ -49,6 +49,8 @@ ComputeDtype = Literal["fp32", "bf16"]
 # encoder runs one length at a time: slower, never wrong.
 _PADDING_SAFE = frozenset({"hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm"})
 
+# Half a second is enough for every front end.
+_TRIAL_SAMPLES = 8_000
 # Both would let chance decide which layers and frames exist: a dropped layer has no hidden state,
 # and SpecAugment refuses utterances under .2 s. Off also where the encoder is fine-tuned.
 _OVERRIDES: Mapping[str, object] = {"layerdrop": 0.0, "apply_spec_augment": False}
@@ -245,7 +247,17 @@ def load_audio_encoder(
                 front_end = StackedMels(FbankSettings.from_extractor(extractor))
         else:
             front_end = Samples(extractor, grid, masked=_padding_safe(model.config))
-    return AudioEncoder(model, front_end, grid, compute_dtype).to(device)
+    encoder = AudioEncoder(model, front_end, grid, compute_dtype).to(device)
+    # A front end of wrong numbers is built without a word, and fails on the first recording.
+    with (
+        loading(
+            f"the encoder in {directory} cannot be run with its front end",
+            "Copy its JSON files from the encoder's source.",
+        ),
+        torch.inference_mode(),
+    ):
+        encoder([torch.zeros(max(grid.minimum_samples, _TRIAL_SAMPLES))], [encoder.layers])
+    return encoder
 
 
 def _extractor(directory: Path) -> Any:  # noqa: ANN401 (untyped library)

@@ -28,10 +28,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from cache.encoders.files import weight_files
 from cache.encoders.grid import SAMPLE_RATE
-from cache.encoders.hidden_states import loading, quiet
+from cache.encoders.hidden_states import first_line, loading, quiet
 from cache.encoders.transfer import to_device
 from cache.transcribing.journal import Transcript
-from corpora.errors import ConfigError
+from corpora.errors import ConfigError, EmopoolError
 
 NO_SPEECH, LEAST_LOG_PROBABILITY, COMPRESSION = 0.6, -1.0, 2.4
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -72,7 +72,24 @@ class Whisper:
         self._languages = {number: token.strip("<|>") for token, number in known.items()}
 
     def __call__(self, pieces: Sequence[Piece]) -> list[Transcript]:
-        """The text of each piece."""
+        """The text of each piece.
+
+        Raises:
+            ConfigError: its settings have values that it cannot be run with.
+        """
+        try:
+            return self._hear(pieces)
+        except EmopoolError:
+            raise
+        # Wrong values in its JSON files are met where they are used. Want of memory is none of
+        # these.
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ConfigError(
+                f"{self._model.name_or_path} cannot be used as a Whisper model "
+                f"({first_line(error)}). Copy its JSON files from the model that it was made of."
+            ) from error
+
+    def _hear(self, pieces: Sequence[Piece]) -> list[Transcript]:
         with torch.inference_mode():
             encoded = self._encode([piece.waveform for piece in pieces])
             no_speech, detected = self._first_step(encoded)

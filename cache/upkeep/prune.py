@@ -21,6 +21,7 @@ from cache.store.locks import exclusive_lock
 from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.upkeep.catalogue import CUES, Stream, read_catalogue
 from corpora.errors import CacheError, ConfigError
+from corpora.files import sweep_below
 from corpora.manifest import read_manifest
 from corpora.work import Work
 
@@ -174,6 +175,15 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
         recipes = sorted({stream.parent for stream in emptied})
         withdraw([folder for folder in recipes if _is_bare(folder)], scratch)
     return now
+
+
+def sweep_work(work: Work) -> int:
+    """Remove what killed processes left unfinished anywhere in a work folder; returns how many.
+
+    Whoever writes into a folder sweeps it; this is for those that nobody writes into again. The
+    cache keeps what is under way in a place of its own, which `apply` clears.
+    """
+    return sweep_below(work.root, work.features)
 
 
 def _plan(

@@ -90,8 +90,12 @@ class VerifyReport:
             ],
         }
 
-    def to_text(self) -> str:
-        """The same to read; every utterance concerned is named."""
+    def to_text(self, manifest: Path | None = None) -> str:
+        """The same to read; every utterance concerned is named.
+
+        Args:
+            manifest: named in place of the work folder's own; the next command gets it too.
+        """
         lines = [
             f"Checked {count_text(self.streams, 'stream')}, {count_text(self.parts, 'part')}, "
             f"{count_text(self.utterances, 'utterance')}, {bytes_text(self.nbytes)} "
@@ -102,7 +106,7 @@ class VerifyReport:
         lines.append(f"{count_text(len(self.problems), 'thing is', 'things are')} wrong:")
         for problem in self.problems:
             lines += ["", *_problem_lines(problem)]
-        return "\n".join([*lines, "", *_next(self)])
+        return "\n".join([*lines, "", *_next(self, manifest)])
 
 
 def _problem_lines(problem: Problem) -> list[str]:
@@ -130,14 +134,14 @@ def _wrap(text: str) -> list[str]:
     )
 
 
-def _next(report: VerifyReport) -> list[str]:
+def _next(report: VerifyReport, manifest: Path | None) -> list[str]:
     work = report.work
     if not report.ok:
         return [
-            f"Next: {command_line('cache verify --fix', work)}  (drops damaged parts; what else is "
-            "wrong is moved out of the cache, not deleted)"
+            f"Next: {command_line('cache verify --fix', work, manifest)}  (drops damaged parts; "
+            "what else is wrong is moved out of the cache, not deleted)"
         ]
-    lines = [f"Next: {extract_command(work)}  (computes what is missing now)"]
+    lines = [f"Next: {extract_command(work, manifest)}  (computes what is missing now)"]
     parts = [problem for problem in report.problems if problem.is_part]
     if any(part.path.parents[1].name.startswith(f"{CUES}-") for part in parts):
         lines.append("Cues are computed again by the next `explain`.")

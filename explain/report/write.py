@@ -97,7 +97,7 @@ def csv_text(table: Table) -> str:
     """A table as CSV, numbers in full; None is an empty cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.columns)
+    writer.writerow([inert(name) for name in table.columns])
     writer.writerows(["" if cell is None else inert(cell) for cell in row] for row in table.rows)
     return buffer.getvalue()
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from corpora.errors import ConfigError, ManifestError
-from corpora.folders import SUFFIXES
 from corpora.manifest import Manifest
 from corpora.msp_podcast import BLIND
-from corpora.tree import files_below
+from corpora.tree import SUFFIXES, not_read, recordings_below
 from corpora.utterance import SPLITS, Utterance, split_name
 from finetune.predicting.answers import Unusable
 
@@ -43,11 +42,12 @@ def utterances_of(
         if name == LIST:
             pairs += [_pair(line) for line in lines if line.strip()]
         elif Path(name).is_dir():
-            found = sorted(
-                str(path) for suffix in SUFFIXES for path in files_below(Path(name), suffix)
-            )
-            pairs += [(path, "") for path in found]
-            if not found:
+            found, unreadable = recordings_below(Path(name))
+            pairs += [(str(path), "") for path in found]
+            unusable += [
+                Unusable(str(path), str(path), f"{path}: {not_read(path)}.") for path in unreadable
+            ]
+            if not found and not unreadable:
                 reason = f"{name}: no recording in this folder ({', '.join(SUFFIXES)})."
                 unusable.append(Unusable(name, name, reason))
         else:

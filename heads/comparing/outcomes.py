@@ -18,7 +18,7 @@ from torch import Tensor
 from heads.comparing.config import Tuning
 from heads.comparing.division import Division
 from heads.dataset import Dataset
-from heads.metrics import HEADLINE
+from heads.metrics import SCORES
 from heads.search.candidates import selection_scores
 from heads.statistics.bootstrap import Interval, bootstrap, t_interval
 from heads.statistics.clusters import (
@@ -135,14 +135,14 @@ class Scorer:
         if judge_clusters(known)[1]:
 
             def means(tables: Counts) -> Floats:
-                found = [score(tables).mean(axis=-1) for score in HEADLINE.values()]
+                found = [score(tables).mean(axis=-1) for score in SCORES.values()]
                 return np.stack(found, axis=-1)
 
             tables = confusion_by_cluster(gold, predicted, cluster_numbers(known), classes)
             drawn, count = bootstrap(tables, means), len(tables)
         by_fold = self._by_fold(split, predicted)
         scores = {}
-        for column, (name, score) in enumerate(HEADLINE.items()):
+        for column, (name, score) in enumerate(SCORES.items()):
             values = np.atleast_1d(score(confusion))
             scores[name] = Score(
                 float(values.mean()),
@@ -178,7 +178,7 @@ class Scorer:
             for own in self.places(split)
         ]
         found = {}
-        for name, score in HEADLINE.items():
+        for name, score in SCORES.items():
             values = np.array([score(table).mean() for table in tables])
             found[name] = (float(values.mean()), float(values.std(ddof=1)))
         return found

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from corpora.text_table import inert
 from heads.comparing.lines import Line, Table
 from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE
 from heads.comparing.report import CompareReport
-from heads.metrics import HEADLINE, score_cells
+from heads.metrics import HEADLINE, SCORES, score_cells
 from heads.search.space import searched_class
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
@@ -187,7 +188,7 @@ def csv_text(report: CompareReport) -> str:
     """One line a row of a table and split, all numbers unrounded."""
     columns = ["table", "row", "key", "layer", "modalities", "pooling", *AXES, *TUNED]
     columns += ["split", "is_selection_score", "utterances", "speakers", "seeds"]
-    for name in HEADLINE:
+    for name in SCORES:
         columns += [name, f"{name}_deviation", f"{name}_low", f"{name}_high"]
         columns += [f"{name}_folds_mean", f"{name}_folds_deviation"]
     columns += ["difference_to", "difference", "difference_low", "difference_high", "p"]
@@ -199,7 +200,8 @@ def csv_text(report: CompareReport) -> str:
     for table in report.tables:
         for line in table.lines:
             for split, outcome in line.outcomes.items():
-                writer.writerow(_record(report, table, line, split, outcome))
+                record = _record(report, table, line, split, outcome)
+                writer.writerow({name: inert(cell) for name, cell in record.items()})
     return out.getvalue()
 
 

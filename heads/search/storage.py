@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -18,11 +19,14 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from corpora.errors import CacheError, ConfigError, MissingExtraError
+from corpora.errors import CacheError, ConfigError, EmopoolError, MissingExtraError
+from corpora.files import disk_error
 
 # A trial whose last heartbeat is `GRACE_SECONDS` ago belongs to a dead process.
 HEARTBEAT_SECONDS = 30
 GRACE_SECONDS = 120
+# Whose code handles what is in a database.
+_DATABASE = ("optuna.storages._rdb", "optuna.storages._cached_storage", "sqlalchemy.")
 # How long a write waits for another reader or writer of a SQLite file.
 BUSY_SECONDS = 60.0
 # Making the tables of a new database takes less, on a machine that has nothing else to do.
@@ -94,6 +98,58 @@ def open_shared(
     if options:
         _lock_on_begin(storage)
     return storage
+
+
+def unreadable(error: object, place: str, *, shared: bool = False) -> CacheError:
+    """The one sentence for a study that is damaged, with what can be done.
+
+    Args:
+        error: what is wrong with it.
+        place: where it is kept.
+        shared: by several processes, in a database.
+    """
+    # Optuna and SQLAlchemy hide the database's own words behind general ones, a query and a link.
+    cause = getattr(error, "__cause__", None) or error
+    found = str(getattr(cause, "orig", cause)) or repr(error)
+    if isinstance(error, KeyError):
+        found = f"it lacks {error}"
+    remedy = (
+        "it was damaged or altered, or its database does not answer. Mend that, or start another "
+        "study with --study-name."
+        if shared
+        else "it was damaged or altered. The heads kept beside it, best.json and trials/, can "
+        "still be used. search --fresh removes them with it and starts anew; to keep them, move "
+        "the folder away first."
+    )
+    return CacheError(
+        f"{place} cannot be read as an Optuna study ({found.splitlines()[0]}): {remedy}"
+    )
+
+
+@contextmanager
+def readable(place: str, *, shared: bool = False) -> Iterator[None]:
+    """Read a study inside: what Optuna stumbles over in a damaged one becomes one sentence.
+
+    Optuna and SQLAlchemy raise whatever their code meets, from KeyError to errors of JSON: what
+    counts is that it comes out of the database.
+
+    Raises:
+        CacheError: the study is damaged.
+    """
+    try:
+        yield
+    except Exception as error:
+        if from_database(error):
+            raise unreadable(error, place, shared=shared) from error
+        raise
+
+
+def from_database(error: BaseException | None) -> bool:
+    """Whether reading or writing a study raised this, and not for want of a disk."""
+    if not isinstance(error, Exception) or isinstance(error, EmopoolError) or disk_error(error):
+        return False
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(module.startswith(_DATABASE) for module in modules)
 
 
 def _lock_on_begin(storage: RDBStorage) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,12 +30,9 @@ from optuna.exceptions import (
     UpdateFinishedTrialError,
 )
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from corpora.errors import CacheError, ConfigError
-from corpora.files import disk_error
 from heads.results import STUDY_FILE
 from heads.search.heartbeats import Heartbeats
 from heads.search.identity import STUDY_ID, check_identity, note_identity
@@ -44,15 +41,16 @@ from heads.search.storage import (
     GRACE_SECONDS,
     HEARTBEAT_SECONDS,
     close,
+    from_database,
     open_file,
     open_shared,
     quiet,
+    readable,
     silence_optuna,
+    unreadable,
 )
 
 STUDY_NAME = "heads"
-# What a database that is damaged raises.
-_BROKEN = (SQLAlchemyError, StorageInternalError)
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "random": lambda seed: RandomSampler(seed=seed),
@@ -94,8 +92,8 @@ class HeadStudy:
     """A study that is being worked on; a context manager.
 
     Leaving puts the trials that this process did not finish back into the queue. Entering does so
-    with those of a killed process; in a shared study that happens whenever one is found dead, and
-    they are queued behind all others there.
+    with those of a killed process; in a shared study that happens whenever one is found dead.
+    Either way they come before all others.
 
     Args:
         folder: holds `study.db`; must exist, and be locked against other searches.
@@ -127,40 +125,27 @@ class HeadStudy:
         self._shared = shared
         self._seen: set[int] = set()  # running trials of others
         silence_optuna()
-        try:
+        with self._readable():
             if shared is None:
                 self._storage = open_file(folder / STUDY_FILE)
             else:
                 self._storage = open_shared(
                     shared.url, self._queue_again, shared.heartbeat, shared.grace
                 )
+        with self._readable(), self._closing():
             self._study, self._created = self._create_or_load()
-        except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-            if isinstance(error, CacheError) or disk_error(error):
-                raise  # nothing is wrong with the study
-            raise self._unreadable(error) from error
-        self._heart = Heartbeats(
-            self._storage, self._study.study_name, shared.heartbeat if shared else HEARTBEAT_SECONDS
-        )
-        try:
+            beat = shared.heartbeat if shared else HEARTBEAT_SECONDS
+            self._heart = Heartbeats(self._storage, self._study.study_name, beat)
             self._check(identity)
-        except ConfigError:
-            close(self._storage)
-            raise
 
     def __enter__(self) -> HeadStudy:
-        try:
+        with self._readable(), self._closing():
             if self._shared is None:
                 for trial in self.trials:  # a killed process had them
                     if trial.state == TrialState.RUNNING:
                         self._give_back(trial.number)
-            self._check_seals()
+            check_trials(self._study, self._place, shared=self.shared)
             self._queue_starts()
-        except _BROKEN as error:
-            close(self._storage)
-            if disk_error(error):
-                raise
-            raise self._unreadable(error) from error
         self._heart.start()
         return self
 
@@ -174,31 +159,26 @@ class HeadStudy:
         try:
             for number in sorted(self._heart.held):
                 self._give_back(number)
-        except _BROKEN:
-            if error is None:
-                raise
+        except Exception as second:  # noqa: BLE001 - the first one says more
+            error = error or second
         finally:
             close(self._storage)
-        if isinstance(error, _BROKEN) and not disk_error(error):
-            raise self._unreadable(error) from error
+        if from_database(error):
+            raise unreadable(error, self._place, shared=self.shared) from error
+        if error is not None and kind is None:
+            raise error
 
-    def _check_seals(self) -> None:
-        """Compare finished trials with what was told.
+    def _readable(self) -> AbstractContextManager[None]:
+        return readable(self._place, shared=self.shared)
 
-        Raises:
-            CacheError: one was altered.
-        """
-        for trial in self.trials:
-            if SEAL not in trial.user_attrs or trial.state == TrialState.WAITING:
-                continue  # of an earlier version, or not told
-            last = trial.intermediate_values.get(trial.last_step or 0, trial.value)
-            if trial.user_attrs[SEAL] != _seal(trial) or trial.value not in (None, last):
-                close(self._storage)
-                raise self._unreadable(f"trial {trial.number} was altered after it ended")
-
-    def _unreadable(self, error: object) -> CacheError:
-        remedy = "" if self._shared else " Remove it, or search with --fresh, to start anew."
-        return CacheError(f"{self._place} cannot be read as an Optuna study ({error}).{remedy}")
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Close the storage where something is wrong."""
+        try:
+            yield
+        except BaseException:
+            close(self._storage)
+            raise
 
     @property
     def id(self) -> str:
@@ -275,8 +255,7 @@ class HeadStudy:
             trial = Trial(self._study, one._trial_id)
             asked[one.number] = draw(trial, one.user_attrs[SEED])
         while len(asked) < (cohort[1] if cohort else count) and self.taken < total:
-            with quiet():
-                trial = self._study.ask()
+            trial = self._take()
             self._heart.held.add(trial.number)
             self._heart.record(trial.number)
             if self._surplus(trial.number, total):
@@ -295,6 +274,21 @@ class HeadStudy:
                 self._study.sampler = PartialFixedSampler(proposed.params, RandomSampler())
                 asked[trial.number] = draw(trial, trial.user_attrs[SEED])
         return [asked[number] for number in sorted(asked)]
+
+    def _take(self) -> Trial:
+        """A trial to be run again; else the next one in the queue, or a new one.
+
+        Optuna's queue has one order, of numbers, in which what a dead process left in a shared
+        study comes last.
+        """
+        for waiting in self.trials if self.shared else ():
+            if waiting.state == TrialState.WAITING and SEED in waiting.user_attrs:
+                # Neither where another process was faster.
+                with suppress(UpdateFinishedTrialError):
+                    if self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+                        return Trial(self._study, waiting._trial_id)
+        with quiet():
+            return self._study.ask()
 
     def report(self, trial: Trial, value: float, step: int) -> None:
         """Note a trial's value at an epoch."""
@@ -420,6 +414,39 @@ class HeadStudy:
             "the old trials."
         )
         check_identity(self._study, identity, self._place, remedy)
+
+
+def check_trials(study: Study, place: str, *, shared: bool = False) -> None:
+    """Compare a study's trials with what was told: their values give heads their meaning.
+
+    Args:
+        study: as it is kept.
+        place: where that is.
+        shared: by several processes, in a database.
+
+    Raises:
+        CacheError: something was altered.
+    """
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise unreadable("it does not say what is sought", place, shared=shared)
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        last = trial.intermediate_values.get(trial.last_step or 0, trial.value)
+        told = SEAL in trial.user_attrs and trial.state != TrialState.WAITING
+        seed, cohort = trial.user_attrs.get(SEED), trial.user_attrs.get(COHORT, [0, 0])
+        if trial.state == TrialState.COMPLETE and trial.value is None:
+            what = "altered: it has no value"
+        elif told and (trial.user_attrs[SEAL] != _seal(trial) or trial.value not in (None, last)):
+            what = "altered after it ended"
+        elif seed is None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            what = "altered: it has no seed"
+        elif not isinstance(seed, int | None) or not (
+            isinstance(cohort, list) and [type(number) for number in cohort] == [int, int]
+        ):
+            what = "altered: its seed or cohort is no number"
+        else:
+            continue
+        raise unreadable(f"trial {trial.number} was {what}", place, shared=shared)
 
 
 def _seal(trial: FrozenTrial) -> str:

@@ -112,8 +112,8 @@ class SearchReport:
             "ensemble": self.ensemble and self.ensemble.to_json(),
         }
 
-    def to_text(self) -> str:
-        """For a terminal."""
+    def to_text(self, manifest: Path | None = None) -> str:
+        """For a terminal; the next command gets a manifest named in place of the folder's own."""
         best = self.best
         origin = best.origin
         encoders = ", ".join(
@@ -154,8 +154,8 @@ class SearchReport:
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
                 "",
-                f"Next: {command_line('finetune --best', work)}",
-                f"  or: {command_line('evaluate', work)}",
+                f"Next: {command_line('finetune --best', work, manifest)}",
+                f"  or: {command_line('evaluate', work, manifest)}",
             ]
         )
 

@@ -116,8 +116,8 @@ class TestFoldsReport:
             "files": [str(path) for path in self.files],
         }
 
-    def to_text(self) -> str:
-        """For a terminal."""
+    def to_text(self, manifest: Path | None = None) -> str:
+        """For a terminal; the next command gets a manifest named in place of the folder's own."""
         rows = [("test fold", "head", "macro-F1", "reference", "utterances")]
         rows += [
             (
@@ -165,8 +165,8 @@ class TestFoldsReport:
                 "Wrote:",
                 *(f"  {path}" for path in self.files),
                 "",
-                f"Next: {command_line('search', self.work)}   (a head to use, chosen on train and "
-                "dev)",
+                f"Next: {command_line('search', self.work, manifest)}   (a head to use, chosen on "
+                "train and dev)",
             ]
         )
 

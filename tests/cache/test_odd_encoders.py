@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -31,7 +32,7 @@ from cache.encoders.names import resolve_encoder
 from cache.encoders.tiny import make_tiny_encoder
 from cache.recipe import Recipe
 from cache.transcribing.model_files import find_whisper
-from cache.transcribing.whisper import load_whisper
+from cache.transcribing.whisper import Piece, load_whisper
 from cli import main
 from corpora.errors import ConfigError
 from corpora.manifest import write_manifest
@@ -54,9 +55,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def load(kind: str, folder: Path) -> None:
-    """All that a command does with an encoder before it encodes."""
+    """All that a command does with an encoder before it encodes; a Whisper hears a second."""
     if kind == "whisper":
-        load_whisper(find_whisper(str(folder)).directory)
+        whisper = load_whisper(find_whisper(str(folder)).directory)
+        whisper([Piece(np.zeros(16_000, np.float32))])
         return
     modality: Kind = "audio" if kind == "audio" else "text"
     found = resolve_encoder(str(folder), modality, folder.parent)
@@ -204,6 +206,8 @@ REFUSED: list[tuple[str, str, Damage, str]] = [
                 "cannot be built",
             ),
             ("no front end", lambda f: (f / "preprocessor_config.json").unlink(), "is missing"),
+            ("no mels", edit("preprocessor_config.json", num_mel_bins=0), "run with its front"),
+            ("fewer mels", edit("preprocessor_config.json", num_mel_bins=40), "run with its front"),
             ("a pointer for it", put("preprocessor_config.json", POINTER), IN_PLACE),
         )
     ),
@@ -231,6 +235,16 @@ REFUSED: list[tuple[str, str, Damage, str]] = [
                 "languages that are a list",
                 edit("generation_config.json", lang_to_id=[1]),
                 "has no lang_to_id",
+            ),
+            (
+                "a start of text",
+                edit("generation_config.json", decoder_start_token_id=""),
+                "one cannot be used as a Whisper model",
+            ),
+            (
+                "a length of text",
+                edit("generation_config.json", max_length="x"),
+                "one cannot be used as a Whisper model",
             ),
             ("endless layers", edit("config.json", decoder_layers=10**20), "1,000 at most"),
             (

@@ -13,6 +13,7 @@ from cache.stream import FrameStream
 from cache.upkeep.prune import PrunePlan, apply, plan_for_keys, prune_plan
 from cli import main
 from corpora.errors import CacheError, ConfigError, ManifestError, MissingStepError
+from corpora.files import new_stamp, under_way
 from corpora.manifest import Manifest, write_manifest
 from corpora.work import Work
 from tests.cache.filled import (
@@ -52,6 +53,26 @@ def test_what_a_manifest_uses_is_kept(filled: tuple[Work, Manifest]) -> None:
     before = sorted(work.features.rglob("*"))
     apply(work, plan)
     assert sorted(work.features.rglob("*")) == before
+
+
+def test_what_killed_commands_left_in_any_folder_goes_and_is_said(
+    filled: tuple[Work, Manifest],
+) -> None:
+    work, _ = filled
+    dead, alive = "0000000000000000-1-00000000-elsewhere", new_stamp()
+    targets = [work.search / "trials" / "0003.json", work.root / "out.h5", work.model]
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for stamp in (dead, alive):
+            under_way(target, stamp).touch()
+    command = ["cache", "prune", "--work", str(work.root)]
+    CliRunner().invoke(main, [*command, "--json"])  # which only looks
+    assert under_way(targets[0], dead).exists()
+    said = CliRunner().invoke(main, command)
+    assert f"Removed 3 unfinished files that killed commands left in {work.root}." in said.output
+    assert not any(under_way(target, dead).exists() for target in targets)
+    assert all(under_way(target, alive).exists() for target in targets)
+    assert "Removed" not in CliRunner().invoke(main, command).output
 
 
 def test_unused_parts_go_and_the_plan_says_so_before(filled: tuple[Work, Manifest]) -> None:

@@ -48,6 +48,19 @@ def test_many_broken_rows_are_each_named(tmp_path: Path) -> None:
     assert [line for line, row in found if row is None] == list(range(2, 1001, 2))
 
 
+@pytest.mark.parametrize(
+    ("first", "mark"),
+    [("sep=;\n", ";"), ("\ufeffSEP=\t\r\n", "\t"), ('"sep=|"\n', "|"), ("sep=,\n", ","), ("", ",")],
+)
+def test_the_separator_that_a_table_tells_excel_is_its_own(
+    tmp_path: Path, first: str, mark: str
+) -> None:
+    found = cells(tmp_path / "t.csv", f"{first}h{mark}i\n1{mark}'2,5'\n")
+    line = 2 if first else 1
+    assert found[0] == (line, ["h", "i"])
+    assert found[1] == (line + 1, ["1", *(["'2", "5'"] if mark == "," else ["'2,5'"])])
+
+
 def test_columns_are_picked_by_name_and_absent_ones_are_empty(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("B, a ,C\n1 ,2,3\n4,5\n", encoding="utf-8")

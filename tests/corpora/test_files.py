@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from cache.failures import read_failures, write_failures
 from corpora.delimited import encoding_of
 from corpora.errors import ConfigError, EmopoolError, FormatVersionError
 from corpora.files import (
@@ -27,7 +28,7 @@ from corpora.files import (
     write_json,
 )
 from corpora.manifest import read_manifest
-from corpora.text_table import inert
+from corpora.text_table import as_written, inert
 from corpora.textgrid import read_textgrid
 
 
@@ -165,6 +166,11 @@ def test_a_digest_does_not_depend_on_layout_nor_on_how_often_it_was_written(
         ("-anger", "'-anger"),
         ("-0.5", "-0.5"),
         ("+1e-05", "+1e-05"),
+        ("\tjoy", "'\tjoy"),
+        ("\r=1", "'\r=1"),
+        ("'=1+2", "''=1+2"),
+        ("'-0.5", "'-0.5"),
+        ("'tis joy", "'tis joy"),
         ("joy", "joy"),
         ("", ""),
         (-1.5, -1.5),
@@ -172,6 +178,17 @@ def test_a_digest_does_not_depend_on_layout_nor_on_how_often_it_was_written(
 )
 def test_no_cell_of_a_table_is_a_formula(cell: object, written: object) -> None:
     assert inert(cell) == written
+    if isinstance(cell, str):
+        assert as_written(str(inert(cell))) == cell
+
+
+def test_failures_are_no_formulas_and_are_read_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "failures.csv"
+    failures = {"=1+1": '-it\'s, "empty"', "'=u": "@x", "-5": "too\rlong", "\tu": "\r=1"}
+    write_failures(path, failures)
+    assert read_failures(path) == failures
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert '"\'=1+1","\'-it\'s, ""empty"""' in lines
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from corpora.errors import CorpusError
 from corpora.prepare import prepare
 from corpora.registry import read_corpus
+from corpora.sound_file import open_sound
+from corpora.tree import SUFFIXES
 from tests.corpora.fixture_trees import folders
 from tests.corpora.tree_parts import write_lines, write_wav
 
@@ -51,6 +55,36 @@ def test_one_name_in_two_folders_gives_two_ids(tmp_path: Path) -> None:
 def test_recordings_in_no_folder_are_named(tmp_path: Path) -> None:
     write_wav(tmp_path / "stray.wav")
     with pytest.raises(CorpusError, match="a folder for each label"):
+        read_corpus("folders", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_recordings_of_every_format_that_is_read_are_taken(tmp_path: Path, suffix: str) -> None:
+    formats = {".wave": "WAV", ".oga": "OGG", ".opus": "OGG", ".aif": "AIFF", ".aifc": "AIFF"}
+    formats |= {".snd": "AU", ".sph": "NIST"}
+    path = tmp_path / "calm" / f"a{suffix.upper()}"
+    path.parent.mkdir()
+    kind = formats.get(suffix, suffix[1:].upper())
+    soundfile.write(
+        path, np.zeros(16_000), 16_000, format=kind, subtype="OPUS" if suffix == ".opus" else None
+    )
+    assert [u.audio for u in read_corpus("folders", tmp_path).utterances] == [path]
+    with open_sound(path) as sound:
+        assert sound.seconds == pytest.approx(1, abs=0.1)
+
+
+def test_recordings_of_formats_that_are_not_read_are_named_with_what_to_do(tmp_path: Path) -> None:
+    write_wav(tmp_path / "calm" / "a.wav")
+    for name in ("a.mp4", "b.M4A", "c.wma", ".d.m4a", "e.jpg"):  # the first was converted already
+        (tmp_path / "calm" / name).write_bytes(b"sound")
+    result = read_corpus("folders", tmp_path)
+    assert [u.id for u in result.utterances] == ["a"]
+    assert [(one.where, one.reason) for one in result.dropped] == [
+        (f"calm/{name}", f"{suffix} is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)")
+        for name, suffix in (("b.M4A", ".m4a"), ("c.wma", ".wma"))
+    ]
+    (tmp_path / "calm" / "a.wav").unlink()
+    with pytest.raises(CorpusError, match=r"3 recordings, such as calm/a\.mp4, .*ffmpeg"):
         read_corpus("folders", tmp_path)
 
 

@@ -265,6 +265,7 @@ def test_the_card_forgets_scores_of_the_model_before(own: Work, manifest: Manife
     text = (own.model / "README.md").read_text()
     assert "tones, test" in text
     assert "tones, dev" not in text
+    assert "| macro-F1 | UA | WA | weighted F1 |" in text
 
 
 @pytest.mark.parametrize("card", [None, "# My own words\n"])

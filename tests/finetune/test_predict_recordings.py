@@ -27,6 +27,16 @@ def test_a_folder_gives_all_recordings_below_it_and_an_empty_one_is_said(
         utterances_of([str(folder)], ["hello"])
 
 
+def test_recordings_that_are_not_read_are_said_and_converted_ones_are_not(tmp_path: Path) -> None:
+    for name in ("a.aiff", "a.m4a", "b.MP4", "c.opus"):
+        (tmp_path / name).write_bytes(b"sound")
+    found, unusable = utterances_of([str(tmp_path)])
+    assert [u.audio.name for u in found] == ["a.aiff", "c.opus"]
+    assert [one.error for one in unusable] == [
+        f"{tmp_path / 'b.MP4'}: .mp4 is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
+    ]
+
+
 def test_rows_of_a_manifest_need_no_label(manifest: Manifest) -> None:
     blind = Utterance("b", Path("MSP-PODCAST_test3_0001.wav"), "")
     both = replace(manifest, utterances=(*manifest.utterances, blind))

@@ -126,6 +126,7 @@ def test_the_report_is_text_and_json(finished: tuple[Work, FinetuneReport, str])
     text = report.to_text()
     for words in ("searched head", "fine-tuned model", "synthetic", "random weights", "Next:"):
         assert words in text
+    assert f"evaluate --manifest o.csv --work {work.root}" in report.to_text(Path("o.csv"))
     value = json.loads(json.dumps(report.to_json()))
     assert value["phases"][0]["config"]["learning_rate"] == TINY_LEARNING_RATES[2]
     assert all(path.exists() for path in report.files)

@@ -27,7 +27,7 @@ from heads.comparing.run import ROWS
 from heads.comparing.text import terminal_text
 from heads.comparing.units import Kept, Unit
 from heads.dataset import Dataset, VectorStore
-from heads.metrics import HEADLINE
+from heads.metrics import SCORES
 from heads.results import load_head
 from heads.statistics.comparison import paired_differences
 from heads.training import predict
@@ -94,6 +94,7 @@ def by_sklearn(gold: Any, predicted: Any) -> dict[str, float]:
         "macro_f1": f1_score(gold, predicted, average="macro", zero_division=0),
         "uar": recall_score(gold, predicted, average="macro", zero_division=0),
         "accuracy": accuracy_score(gold, predicted),
+        "weighted_f1": f1_score(gold, predicted, average="weighted", zero_division=0),
     }
 
 
@@ -106,7 +107,7 @@ def test_scores_are_those_of_the_kept_predictions_by_scikit_learn(
     gold = dataset.targets(dataset.rows(split)).numpy()
     for line in heads_of(report):
         found = [by_sklearn(gold, own) for own in kept_classes(folder, line, split)]
-        for name in HEADLINE:
+        for name in SCORES:
             values = [scores[name] for scores in found]
             score = line.outcomes[split].scores[name]
             assert score.seeds == pytest.approx(values)
@@ -317,6 +318,9 @@ def test_few_speakers_have_no_intervals_and_no_comparison(tmp_path: Path) -> Non
         for outcome in line.outcomes.values()
     )
     assert "fewer than 8" in terminal_text(report)
+    steps = [line for line in terminal_text(report, Path("o.csv")).splitlines() if "cli.py" in line]
+    assert steps
+    assert all(" --manifest o.csv --work " in line for line in steps)
 
 
 def test_published_figures_stand_in_a_column_of_their_own(
@@ -406,7 +410,7 @@ def test_folds_score_every_utterance_once_out_of_fold(
     for line in heads_of(report):
         classes = kept_classes(folder, line, "test")
         found = [by_sklearn(gold, own) for own in classes]
-        for name in HEADLINE:
+        for name in SCORES:
             score = line.outcomes["test"].scores[name]
             assert score.mean == pytest.approx(np.mean([own[name] for own in found]))
 

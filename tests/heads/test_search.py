@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 import heads.training
 from cache.store.locks import exclusive_lock
 from corpora.errors import CacheError, ConfigError, ManifestError
+from finetune.retraining import _read_study
 from heads.dataset import Dataset, VectorStore
 from heads.folds import make_folds
 from heads.head import Head
@@ -349,6 +351,54 @@ def test_a_trial_that_was_altered_is_named(change: str, tmp_path: Path) -> None:
         small_search(tmp_path / "search", 2)
 
 
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with one trial that ended."""
+    folder = tmp_path_factory.mktemp("studied")
+    with HeadStudy(folder, {}, 0, {"start": {"rate": 1}}) as study:
+        [trial] = study.ask(
+            1, lambda trial, _: (trial.suggest_int("rate", 1, 9), trial)[1], total=1
+        )
+        study.report(trial, 0.5, 1)
+        study.complete(trial, 0.5)
+    return folder / "study.db"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_params SET distribution_json = replace(distribution_json, 'Dist', 'dIst')",
+        "UPDATE trial_params SET distribution_json = '[1,'",
+        "UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'seed'",
+        "UPDATE trial_user_attributes SET value_json = '5' WHERE key = 'cohort'",
+        "DELETE FROM trial_user_attributes",
+        "UPDATE trials SET state = 'DONE'",
+        "UPDATE trials SET number = NULL",
+        "UPDATE trial_values SET value_type = 'x'",
+        "DELETE FROM study_directions",
+        "UPDATE alembic_version SET version_num = 'x'",
+        "DROP TABLE trial_values",
+    ],
+)
+def test_a_study_that_optuna_stumbles_over_is_one_sentence(
+    change: str, studied: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "study.db"
+    shutil.copy(studied, database)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(change)
+
+    def search() -> None:
+        with HeadStudy(tmp_path, {}, 0) as study:
+            study.ask(1, lambda trial, _: trial.suggest_int("rate", 1, 9), total=2)
+
+    for read in (search, lambda: _read_study(database)):
+        with pytest.raises(CacheError, match="damaged or altered") as caught:
+            read()
+        assert str(caught.value).startswith(f"{database} cannot be read as an Optuna study (")
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_split_without_utterances_is_refused(split: str, tmp_path: Path) -> None:
     dataset = small_dataset()
@@ -436,6 +486,11 @@ def test_the_report_names_encoders_scores_files_and_the_next_command(
     for part in ("tiny", "synthetic", "linear", "selected on it", "finetune --best", "evaluate"):
         assert part in text
     assert f"{report.best.scores['test'].macro_f1:.3f}" in text
+    for step in ("finetune --best", "evaluate"):
+        assert f"python cli.py {step} --work" in text
+        assert f"python cli.py {step} --manifest 'my rows.csv' --work" in report.to_text(
+            Path("my rows.csv")
+        )
     assert all(path.exists() for path in report.files)
     assert len(report.top) == 10
     assert report.best.trial in {line.number for line in report.top}

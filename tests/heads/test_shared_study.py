@@ -140,6 +140,24 @@ def test_a_process_that_was_taken_for_dead_changes_nothing(tmp_path: Path) -> No
     }
 
 
+def test_what_a_dead_process_left_comes_before_the_rest_of_the_queue(tmp_path: Path) -> None:
+    shared = SharedStudy(f"sqlite:///{tmp_path / 'study.db'}", heartbeat=1, grace=1)
+    starts = {str(number): {"rate": number} for number in range(5)}
+
+    def rate(trial: Trial, seed: int) -> tuple[int, int, int]:
+        return trial.number, trial.suggest_int("rate", 0, 9), seed
+
+    with HeadStudy(tmp_path, {}, 0, starts, shared=shared) as dead:
+        left = dead.ask(2, rate, total=9)
+        dead._heart.stop()
+        time.sleep(2.5)
+        with HeadStudy(tmp_path, {}, 0, starts, shared=shared) as other:
+            other.wait()
+            again = other.ask(3, rate, total=9)
+        assert [(value, seed) for _, value, seed in again[1:]] == [one[1:] for one in left]
+        assert [number for number, _, _ in again] == [2, 5, 6]  # 2 is the next in the queue
+
+
 def test_trials_taken_in_excess_are_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
