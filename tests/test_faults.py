@@ -145,7 +145,10 @@ def make_all(root: Path) -> None:
     work = make_work(root, COUNT, SEARCH)
     save_whisper(root / "whisper")
     manifest = read_manifest(work / "manifest.csv")
-    rows = [f"{u.audio.relative_to(root / 'corpus')},{u.label},{u.speaker},{u.text}" for u in manifest.utterances]
+    rows = [
+        f"{u.audio.relative_to(root / 'corpus')},{u.label},{u.speaker},{u.text}"
+        for u in manifest.utterances
+    ]
     (root / "corpus" / "table.csv").write_text("\n".join(["audio,label,speaker,text", *rows]))
     (root / "wavlm").mkdir()
     for utterance in manifest.utterances:
@@ -164,9 +167,7 @@ def build(folder: Path) -> Path:
     """The library that fails."""
     library = folder / "faulty_disk.so"
     source = Path(__file__).with_name("faulty_disk.c")
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
-    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     return library
 
 
@@ -268,7 +269,7 @@ def values(path: Path) -> str:
 
 
 def fingerprint(work: Path) -> str:
-    """Of all that is on disk, but for times and chance: what has the same goes on in the same way."""
+    """Of all on disk but for times and chance: what has the same goes on in the same way."""
     entries = []
     for path in work.rglob("*"):
         name = _STAMP.sub("stamp", _PART.sub("part", path.relative_to(work).as_posix()))
@@ -289,16 +290,11 @@ def fingerprint(work: Path) -> str:
 def different(found: dict[str, Any], expected: dict[str, Any], but: str = "\0") -> str:
     """What of two states differs, except below a folder; "" where nothing does."""
     names = [name for name in sorted({*found, *expected}) if but not in name]
-    return "; ".join(
-        f"{name}: {str(found.get(name, 'lacks'))[:300]} not {str(expected.get(name, 'lacks'))[:300]}"
-        for name in names
-        if found.get(name) != expected.get(name)
-    )
+    pairs = [(name, found.get(name, "lacks"), expected.get(name, "lacks")) for name in names]
+    return "; ".join(f"{name}: {str(a)[:300]} not {str(b)[:300]}" for name, a, b in pairs if a != b)
 
 
-def try_command(
-    trial: Trial, start: Path, work: Path, most: int
-) -> tuple[Counter[str], list[str]]:
+def try_command(trial: Trial, start: Path, work: Path, most: int) -> tuple[Counter[str], list[str]]:
     """Interrupt a command at up to `most` of its operations by each fault.
 
     Of faults that leave the same on disk one is followed by the command again.
