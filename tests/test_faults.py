@@ -22,6 +22,7 @@ import pickle
 import random
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -183,7 +184,12 @@ def run(words: Sequence[str], work: Path, said: Path, at: int = 0, number: int =
     ctypes.c_long.from_buffer(_COUNT).value = 0
     child = os.fork()
     if child:
-        status = os.waitpid(child, 0)[1]
+        try:
+            status = os.waitpid(child, 0)[1]
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
         return os.waitstatus_to_exitcode(status)
     code = 99
     try:
@@ -304,6 +310,28 @@ def try_command(trial: Trial, start: Path, work: Path, most: int) -> tuple[Count
         shutil.rmtree(work)
         shutil.copytree(start, work)
 
+    def interrupted(at: int, number: int) -> str:
+        """What is wrong after one fault; "" where nothing is."""
+        begin()
+        said.write_text("")
+        status = run(words, work, said, at, number)
+        text = said.read_text()
+        if calls() < at:
+            counts["not reached"] += 1
+        if number and ("Traceback" in text or status not in (0, 1)):
+            return f"status {status}: {text[-300:]}"
+        if not number and status not in (0, -signal.SIGKILL):
+            return f"died of {status}"
+        if status == 0 and (differs := different(state(work), expected, but=".tmp/")):
+            return f"silent: {differs} | {text[-300:]}"
+        left = fingerprint(work)
+        if left not in ends:
+            counts["run again"] += 1
+            again = run(words, work, said)
+            differs = different(state(work), expected)
+            ends[left] = f"not again: {said.read_text()[-300:]}" if again else differs
+        return ends[left]
+
     words = trial.words
     said = work.parent.parent / "said"
     begin()
@@ -314,34 +342,18 @@ def try_command(trial: Trial, start: Path, work: Path, most: int) -> tuple[Count
     faults: list[str] = []
     ends: dict[str, str] = {}
     for at in random.Random(0).sample(range(1, count + 1), min(most, count)):
+        found = {}
+        try:
+            for name, number in FAULTS.items():
+                found[name] = interrupted(at, number)
+        except KeyboardInterrupt:
+            break
         counts["interrupted at"] += 1
-        for name, number in FAULTS.items():
-            begin()
-            said.write_text("")
-            status = run(words, work, said, at, number)
-            text = said.read_text()
-            wrong = ""
-            if calls() < at:
-                counts[f"{name} not reached"] += 1
-            if number and ("Traceback" in text or status not in (0, 1)):
-                wrong = f"status {status}: {text[-300:]}"
-            elif not number and status not in (0, -9):
-                wrong = f"died of {status}"
-            elif status == 0 and (differs := different(state(work), expected, but=".tmp/")):
-                wrong = f"silent: {differs}"
-            else:
-                left = fingerprint(work)
-                if left not in ends:
-                    counts["left otherwise"] += 1
-                    if (status := run(words, work, said)) != 0:
-                        ends[left] = f"not again: {said.read_text()[-300:]}"
-                    else:
-                        ends[left] = different(state(work), expected)
-                wrong = ends[left]
+        for name, wrong in found.items():
             counts[f"{name} {'wrong' if wrong else 'right'}"] += 1
             if wrong:
                 faults.append(f"{' '.join(words)}: {name} at {at} of {count}: {wrong}")
-                print(faults[-1][:900], "|", text[-200:], flush=True)  # noqa: T201
+                print(faults[-1][:900], flush=True)  # noqa: T201
     return counts, faults
 
 
@@ -400,12 +412,14 @@ def test_an_interrupted_command_ends_as_if_it_had_not_been(tmp_path: Path) -> No
 
 
 if __name__ == "__main__":
+    if LIBRARY not in os.environ:
+        library = build(Path(tempfile.mkdtemp()))
+        environment = {**os.environ, LIBRARY: str(library), "LD_PRELOAD": str(library)}
+        words = ["-m", "tests.test_faults", *sys.argv[1:]]
+        os.execve(sys.executable, [sys.executable, *words], environment)
+    shutil.rmtree(Path(os.environ[LIBRARY]).parent)  # it is loaded
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command, prints its counts
     with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
-        if LIBRARY not in os.environ:
-            path = str(build(Path(folder)))
-            environment = {**os.environ, LIBRARY: path, "LD_PRELOAD": path}
-            words = [sys.executable, "-m", "tests.test_faults", *sys.argv[1:]]
-            sys.exit(subprocess.run(words, env=environment, check=False).returncode)
         faults = try_all(Path(folder), int(sys.argv[1]), *sys.argv[2:])
     print(len(faults), "wrong")  # noqa: T201
     sys.exit(bool(faults))
