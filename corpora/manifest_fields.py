@@ -63,6 +63,7 @@ def keep_both(path: Path, name: Callable[[int], str]) -> Path:
         name: of the copy, from its number; the first that is free is taken.
     """
     data, beside = path.read_bytes(), path.with_suffix(".json")
+    _take_back(beside, _sha256(data))
     fields = beside.read_bytes() if beside.is_file() else None
     for number in count(1):
         kept = path.with_name(name(number))
@@ -148,6 +149,18 @@ def _of_csv(value: dict[str, Any], standing: str) -> dict[str, Any]:
     ):
         return replaced
     return {name: entry for name, entry in value.items() if name != REPLACED}
+
+
+def _take_back(beside: Path, standing: str) -> None:
+    """Undo what a killed `write_both` began: the JSON is again that of the CSV that stands."""
+    value = _read(beside)
+    earlier = _of_csv(value, standing)
+    if earlier is not value.get(REPLACED):
+        return
+    if set(earlier) == {CSV_SHA256}:  # there was none
+        beside.unlink()
+    else:
+        write_json(beside, earlier)
 
 
 @cache  # once for each file and state of it: a command reads it several times

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,16 @@ class Outcome:
     result: Any
 
 
-def make_work(root: Path) -> Path:
+def make_work(root: Path, count: int = 36, search: Sequence[str] = SEARCH) -> Path:
     """A work folder with everything in it."""
     work = root / "work"
-    write_manifest(make_corpus(root / "corpus"), work / "manifest.csv")
-    for words in (EXTRACT, SEARCH, ["finetune", "--best", "--epochs", "1"], HEAD, MODEL):
+    write_manifest(make_corpus(root / "corpus", count), work / "manifest.csv")
+    for words in (EXTRACT, search, ["finetune", "--best", "--epochs", "1"], HEAD, MODEL):
         run(words, work)
     return work
 
 
-def run(words: list[str], work: Path) -> Outcome:
+def run(words: Sequence[str], work: Path) -> Outcome:
     done = CliRunner().invoke(main, [*words, "--work", str(work)])
     try:
         result = without_times(json.loads(done.stdout))

@@ -128,6 +128,8 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
     """
     if not manifests:
         raise ConfigError("name at least one manifest to keep: cache prune --keep MANIFEST…")
+    # Also where nothing is left to drop: a pruning that was killed may have left what it took out.
+    clear_stale_sites(scratch_folder(work.features))
     of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work).streams)
     used: set[str] = set()
     for path in manifests:
@@ -164,7 +166,6 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
     """
     scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):
-        clear_stale_sites(scratch)
         now = _plan(work, plan.used, last_only=plan.last_only, planned=plan)
         changed = [one for one in now.streams if one.parts]
         withdraw(

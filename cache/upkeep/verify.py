@@ -19,7 +19,7 @@ from cache.keys import windowed_key
 from cache.store.index import Scan, scan
 from cache.store.locks import exclusive_lock
 from cache.store.parts import Part
-from cache.store.scratch import scratch_folder, withdraw
+from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.upkeep.agreement import disagreements
 from cache.upkeep.catalogue import Catalogue, Stream, read_catalogue
 from cache.upkeep.inspection import foreign_entries, inspect_part, listed_keys
@@ -59,6 +59,8 @@ def verify(
     started = time.monotonic()
     read_catalogue(work)  # says so when there is none, before a lock file is made for it
     with exclusive_lock(work.features) if fix else nullcontext():
+        if fix:
+            clear_stale_sites(scratch_folder(work.features))
         catalogue = read_catalogue(work)
         scans = [(stream, scan(stream.path, stream.header)) for stream in catalogue.streams]
         problems = [

@@ -1,6 +1,7 @@
 """cache prune: what is used stays, what would go is said, and nothing goes unsaid."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,20 @@ def test_a_damaged_part_is_refused(filled: tuple[Work, Manifest]) -> None:
     (parts(work.features / SOURCES["audio"].stream())[0] / "zarr.json").unlink()
     with pytest.raises(CacheError, match="verify --fix"):
         prune_plan(work, [work.manifest])
+
+
+@pytest.mark.parametrize("words", ["prune --yes", "verify --fix", "compact"])
+def test_what_a_killed_process_took_out_goes_where_nothing_else_is_to_do(
+    filled: tuple[Work, Manifest], words: str
+) -> None:
+    work, _ = filled
+    invoke = ["cache", *words.split(), "--work", str(work.root)]
+    assert CliRunner().invoke(main, invoke).exit_code == 0
+    days_ago = time.time_ns() - 2 * 24 * 3600 * 10**9
+    left = work.root / ".tmp" / f"site-{days_ago:016x}-1-00000000-host" / "0-part"
+    left.mkdir(parents=True)
+    assert CliRunner().invoke(main, invoke).exit_code == 0
+    assert not left.parent.exists()
 
 
 def test_nothing_is_deleted_while_somebody_adds(filled: tuple[Work, Manifest]) -> None:

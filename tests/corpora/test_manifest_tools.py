@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from corpora.arrangement import Wish
 from corpora.errors import ConfigError, ManifestError
+from corpora.files import write_bytes
 from corpora.label_map import LabelMap, map_manifest, parse_label_map
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.merge import merge
@@ -203,6 +205,28 @@ def test_a_manifest_that_is_kept_already_is_not_kept_twice(many: Path) -> None:
     assert len(list(many.parent.glob("*before-split-*"))) == 2
     split(many, many, wish=Wish())  # which changes nothing
     assert len(list(many.parent.glob("*before-split-*"))) == 2
+
+
+@pytest.mark.parametrize("with_json", [True, False])
+def test_a_manifest_is_not_kept_twice_where_its_json_alone_was_replaced(
+    many: Path, monkeypatch: pytest.MonkeyPatch, with_json: bool
+) -> None:
+    if not with_json:
+        many.with_suffix(".json").unlink()
+    before = {path.suffix: path.read_bytes() for path in many.parent.glob("manifest.*")}
+
+    def fail(path: Path, data: bytes) -> None:
+        if path == many:
+            raise OSError(errno.ENOSPC, "full")
+        write_bytes(path, data)
+
+    monkeypatch.setattr("corpora.manifest_fields.write_bytes", fail)
+    with pytest.raises(OSError, match="full"):
+        split(many, many, wish=Wish())
+    monkeypatch.undo()
+    split(many, many, wish=Wish())
+    kept = list(many.parent.glob("*before-split-*"))
+    assert {path.suffix: path.read_bytes() for path in kept} == before
 
 
 def test_another_file_leaves_the_manifest_alone(many: Path, tmp_path: Path) -> None:
