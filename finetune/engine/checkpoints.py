@@ -137,9 +137,9 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove all of them, and what killed runs left behind."""
+        """Remove all of them, and what killed runs left behind (OSError where the disk fails)."""
         for name in self._found():
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            shutil.rmtree(self.folder / name)
         sweep(self.folder)
 
     def _found(self) -> list[str]:
