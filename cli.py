@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from corpora.errors import EmopoolError
-from corpora.files import disk_error
+from corpora.base.errors import EmopoolError
+from corpora.base.files import disk_error
 
 # In the order of use.
 COMMANDS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from corpora.errors import EmopoolError
+from corpora.base.errors import EmopoolError
 
 if TYPE_CHECKING:
     from bench.table import Row
@@ -98,8 +98,8 @@ def explain_command(rows: str | None, size: float, repeats: int | None, write: b
 def layers_command(root: Path, seeds: int) -> None:
     """What each audio layer knows of emotion, one speaker held out at a time; up to 10 minutes."""
     from bench.layers import curve_text, layer_curve
+    from corpora.base.work import Work
     from corpora.manifest import read_manifest
-    from corpora.work import Work
 
     work = Work(root)
     with _plain_errors():
@@ -113,8 +113,8 @@ def layers_command(root: Path, seeds: int) -> None:
 def planted_command(root: Path, label: str, seeds: int) -> None:
     """Whether attention finds a class that a tenth of real frames carries; a few minutes."""
     from bench.planted import planted_lines, planted_text
+    from corpora.base.work import Work
     from corpora.manifest import read_manifest
-    from corpora.work import Work
 
     work = Work(root)
     with _plain_errors():

@@ -80,8 +80,8 @@ def _measured(work: Path) -> dict[str, float]:
 
 def main(root: str) -> None:
     """Explain a work folder's development set, and print the seconds of each part as JSON."""
+    from corpora.base.work import Work
     from corpora.manifest import read_manifest
-    from corpora.work import Work
     from explain.alignments import read_alignments
     from explain.analyses import ANALYSES, Context
     from explain.attention import read_texts

@@ -31,10 +31,10 @@ from cache.inputs import utterance_keys
 from cache.recipe import JSON, Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.stream import PartWriter
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from corpora.textgrid import Interval, fill_gaps, write_textgrid
 from corpora.utterance import Utterance
-from corpora.work import Work
 from explain.cues.descriptors import DEFAULT
 from explain.cues.stream import cue_recipe
 from heads.head import Head, HeadConfig

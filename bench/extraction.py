@@ -19,15 +19,15 @@ from bench.encoders import save_audio_encoder, save_wavlm_encoder, save_whisper_
 from bench.measure import Comparison, compare, seconds
 from bench.recordings import make_manifest
 from bench.table import Outcome, Settings, seconds_outcome
-from cache.amounts import bytes_text
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.grid import SAMPLE_RATE
 from cache.extracting.config import Auto, ExtractConfig
 from cache.extracting.run import extract
 from cache.store.parts import PART_BYTES
+from corpora.base.terminal import bytes_text
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from heads.extraction import extract as extract_chosen
 
 ROOT = Path(__file__).parents[1]

@@ -20,8 +20,8 @@ from cache.audio import load_audio
 from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.keys import normalise_text
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.batches import plan_batches
 from finetune.engine.boundary import open_boundary

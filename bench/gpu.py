@@ -32,8 +32,8 @@ from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.extracting.text_pass import BATCH_TOKENS
 from cache.keys import normalise_text
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 
 NO_DEVICE = 2
 # As in MSP-Podcast: 5.5 s on average.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cache.amounts import bytes_text
+from corpora.base.terminal import bytes_text
 
 # The corpus of Leygue et al. 2025, and the goal for it on one H200.
 GOAL_HOURS, GOAL_MINUTES = 78.0, 4.0

@@ -18,9 +18,9 @@ from sklearn.model_selection import GroupKFold
 from cache.extraction import read_extraction
 from cache.failures import read_failures
 from cache.moments import load_moments
+from corpora.base.terminal import aligned
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, speaker_key
-from corpora.text_table import aligned
-from corpora.work import Work
 from heads.layer_choice import STRENGTH, rank_layers
 from heads.metrics import Report, classification_report
 from heads.reference import fit_logistic

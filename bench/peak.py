@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
+from corpora.base.work import Work
 from corpora.manifest import read_manifest
-from corpora.work import Work
 
 
 def peak_bytes() -> int:

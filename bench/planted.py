@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
+from corpora.base.terminal import aligned
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.text_table import aligned
-from corpora.work import Work
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.table import Outcome, Row, Settings
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 
 
 def choose(rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, ...]:

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.measure import Comparison
-from cache.amounts import bytes_text, table_lines
-from corpora.files import write_text
+from corpora.base.files import write_text
+from corpora.base.terminal import bytes_text, table_lines
 
 HEADER = ("what", "against", "here", "there", "ratio", "required", "")
 _LIBRARIES = ("torch", "transformers", "numpy", "zarr", "h5py")

@@ -15,7 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from cache.encoders.grid import SAMPLE_RATE
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from corpora.sound_file import open_sound
 
 #: soxr's most careful setting: resampling is a small part of an extraction and done once.

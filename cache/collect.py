@@ -15,9 +15,9 @@ from cache.layers import LayersRead, layer_numbers, layers_text
 from cache.mapped import MappedFrames
 from cache.moments import DEVIATION, MEAN, ROWS
 from cache.stream import FrameStream
-from corpora.errors import CacheError, MissingStepError
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 
 SPEECH = "speech"
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     json_option,
     manifest_option,
     show,
     work_option,
 )
-from corpora.work import Work
+from corpora.base.work import Work
 
 File = click.Path(dir_okay=False, path_type=Path)
 

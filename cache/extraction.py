@@ -17,9 +17,9 @@ from typing import Any
 from cache.encoders.padding import recorded_padding
 from cache.keys import windowed_key
 from cache.recipe import Recipe
-from corpora.errors import CacheError, MissingStepError
-from corpora.files import read_json, write_json
-from corpora.work import Work, command_line
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.files import read_json, write_json
+from corpora.base.work import Work, command_line
 
 FORMAT, VERSION = "emopool-extraction", 1
 #: The stream of a recipe that has no layers.

@@ -7,9 +7,9 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from corpora.errors import CacheError
-from corpora.files import write_text
-from corpora.text_table import as_written, inert
+from corpora.base.errors import CacheError
+from corpora.base.files import write_text
+from corpora.base.terminal import as_written, inert
 
 
 def write_failures(path: Path, reasons: Mapping[str, str]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from cache.keys import audio_key, text_key, windowed_key
 from cache.sources import SourceIndex
+from corpora.base.work import Work
 from corpora.manifest import Utterance
-from corpora.work import Work
 
 
 def utterance_keys(

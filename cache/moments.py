@@ -31,9 +31,9 @@ from cache.inputs import utterance_keys
 from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
-from corpora.errors import CacheError, MissingStepError
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 
 #: Rows of an utterance's moments.
 MEAN, DEVIATION = 0, 1

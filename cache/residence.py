@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cache.amounts import bytes_text
+from corpora.base.terminal import bytes_text
 
 Place = Literal["gpu", "memory", "disk"]
 

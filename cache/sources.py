@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 
 T = TypeVar("T")
 

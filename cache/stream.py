@@ -20,7 +20,7 @@ from cache.store.index import Index, Run, scan, seen_of_parts
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
 from cache.store.parts import check_sum, map_part, read_rows, read_through
 from cache.store.writer import PartWriter
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpora.balance import Balanced, balance, limit_imbalance
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.folds import (
     Division,
     absent_speakers,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
 
 # Keeps the draws for one split apart from those for another, whatever the seed.

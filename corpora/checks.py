@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpora.errors import ManifestError, did_you_mean
+from corpora.base.errors import ManifestError, did_you_mean
 from corpora.names import is_missing
 from corpora.rows import row_problem
 from corpora.utterance import Utterance, speaker_key

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import json_option, replace_option, seed_option, show, work_option
+from corpora.base.command_options import json_option, replace_option, seed_option, show, work_option
+from corpora.base.work import Work
 from corpora.names import plain_name
 from corpora.options import cells_of, joined
-from corpora.work import Work
 
 # What `prepare` does where no tool is named: read the corpus that is.
 READ = "read"

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from corpora.base.errors import CorpusError
 from corpora.delimited import named_rows
-from corpora.errors import CorpusError
 from corpora.label_sets import DROP, TIES, leaders
 from corpora.options import Option, Options
 from corpora.registry import Dropped, ReadResult, register

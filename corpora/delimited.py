@@ -14,9 +14,9 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
+from corpora.base.errors import CorpusError
+from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.encodings import UTF8_OR_WINDOWS, told_by_bytes
-from corpora.errors import CorpusError
-from corpora.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.registry import Dropped
 from corpora.tree import inside
 

@@ -20,7 +20,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.errors import EmopoolError, MissingExtraError
+from corpora.base.errors import EmopoolError, MissingExtraError
 
 # Values of speak_lib.h.
 _OUTPUT_SYNCHRONOUS = 2

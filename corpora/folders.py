@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from corpora.errors import CorpusError
+from corpora.base.errors import CorpusError
 from corpora.ids import ids_of_paths
 from corpora.names import splits_named, splits_note
 from corpora.options import CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options

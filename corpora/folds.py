@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from corpora.errors import ConfigError, ManifestError, did_you_mean
+from corpora.base.errors import ConfigError, ManifestError, did_you_mean
 from corpora.names import is_unknown, plain_name
 from corpora.splits import speaker_groups
 from corpora.utterance import Utterance

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.base.errors import CorpusError, ManifestError
 from corpora.delimited import lines_of_cells
-from corpora.errors import CorpusError, ManifestError
 from corpora.label_sets import DROP, TIES
 from corpora.options import Options
 from corpora.registry import Dropped, ReadResult, register

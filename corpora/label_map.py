@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 from corpora.manifest import Manifest
 from corpora.names import plain_name
 from corpora.utterance import Utterance

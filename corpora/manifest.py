@@ -11,8 +11,8 @@ relative to the CSV's folder). `manifest.json` beside it holds what belongs to n
 
 A hand-made CSV needs no JSON: its labels are then its label column, sorted.
 
-Cells stand as they are, unlike in tables made to be looked at (`corpora.text_table.inert`): people
-and other programs write manifests too, and an apostrophe in front may be a transcript's own.
+Cells stand as they are, unlike in tables made to be looked at (`corpora.base.terminal.inert`):
+people and other programs write manifests too, and an apostrophe in front may be a transcript's own.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corpora.base.errors import ManifestError, MissingStepError
+from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.checks import Problem, find_problems, refuse
-from corpora.errors import ManifestError, MissingStepError
-from corpora.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.manifest_fields import FIELDS, read_fields, write_both
 from corpora.names import plain_name
 from corpora.rows import (

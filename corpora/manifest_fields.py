@@ -16,8 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import FormatVersionError, ManifestError
-from corpora.files import file_sha256, read_json, write_bytes, write_json
+from corpora.base.errors import FormatVersionError, ManifestError
+from corpora.base.files import file_sha256, read_json, write_bytes, write_json
 from corpora.names import plain_name
 
 FORMAT, VERSION = "emopool-manifest", 1

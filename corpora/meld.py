@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from corpora.base.errors import ManifestError
 from corpora.delimited import named_rows
-from corpora.errors import ManifestError
 from corpora.names import split_named
 from corpora.options import Option, Options
 from corpora.registry import Dropped, ReadResult, register

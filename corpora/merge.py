@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.label_map import LabelMap
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.names import plain_name

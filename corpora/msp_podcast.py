@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.base.errors import ManifestError
 from corpora.delimited import named_rows
-from corpora.errors import ManifestError
 from corpora.msp_files import Files, files_of, podcast_of, read_partitions
 from corpora.msp_ratings import CODES, LABELS, OTHER, read_votes
 from corpora.names import is_unknown, split_named

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpora.arrangement import Arrangement, Wish, arrange
-from corpora.errors import CorpusError, ManifestError, did_you_mean
+from corpora.base.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
 from corpora.names import look_alike
 from corpora.recordings import Header, cut_seconds, read_headers

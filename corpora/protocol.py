@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
+from corpora.base.terminal import wrapped
 from corpora.manifest import Manifest
 from corpora.options import OptionValue
-from corpora.text_table import wrapped
 
 # What a protocol's scores are called in reports.
 METRICS = {

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.base.errors import AudioError
+from corpora.base.terminal import progress_bar
 from corpora.counted_bytes import plain_wav
-from corpora.errors import AudioError
-from corpora.progress import progress_bar
 from corpora.sound_file import HIGHEST_RATE, LOWEST_RATE, open_sound
 from corpora.utterance import Utterance
 

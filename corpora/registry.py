@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import CorpusError, ManifestError, did_you_mean
+from corpora.base.errors import CorpusError, ManifestError, did_you_mean
 from corpora.names import is_missing
 from corpora.options import Declared, Options, OptionValue, complete, parse_settings
 from corpora.splits import NAME_SPEAKERS

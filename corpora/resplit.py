@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.arrangement import Arrangement, Wish, arrange, folded
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.folds import FEWEST, divide, folds_by, folds_of_count
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
 from corpora.names import is_missing
 from corpora.utterance import SEXES, SPLITS, Utterance
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.espeak import PITCH_LIMITS, RATE_LIMITS, Delivery
 from corpora.sample_sentences import EMOTIONAL, SHARED
 

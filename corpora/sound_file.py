@@ -18,9 +18,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from corpora.base.errors import AudioError
+from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.counted_bytes import counted_bytes
-from corpora.errors import AudioError
-from corpora.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.flac_frames import flac_frames, flac_streams, may_be_joined, with_total
 from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
 from corpora.ogg_pages import ogg_pages

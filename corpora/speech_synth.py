@@ -26,8 +26,8 @@ import numpy as np
 import soundfile
 
 from corpora import espeak
-from corpora.errors import ConfigError, CorpusError, EmopoolError
-from corpora.files import (
+from corpora.base.errors import ConfigError, CorpusError, EmopoolError
+from corpora.base.files import (
     fsync_folder,
     new_stamp,
     read_json,

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.base.errors import ManifestError
 from corpora.checks import overlaps
-from corpora.errors import ManifestError
 from corpora.utterance import SEXES, SPLITS, Utterance, speaker_key
 
 SHARES = (0.6, 0.2, 0.2)  # of SPLITS

@@ -3,8 +3,9 @@
 Categories (task 1): a CSV `FileName,EmoClass`, one letter of A S H U F D C N for each recording,
 with the header that published entries use.
 
-File names stand as they are, unlike in tables made to be looked at (`corpora.text_table.inert`): a
-program compares them, and an apostrophe more would name another recording.
+File names stand as they are, unlike in tables made to be looked at
+(`corpora.base.terminal.inert`): a program compares them, and an apostrophe more would name another
+recording.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from corpora.errors import ManifestError, did_you_mean
-from corpora.files import write_text
+from corpora.base.errors import ManifestError, did_you_mean
+from corpora.base.files import write_text
 from corpora.msp_ratings import CODES
 
 LETTERS = {label: code for code, label in CODES.items()}

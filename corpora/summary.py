@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corpora.base.terminal import aligned, wrapped
 from corpora.protocol import Protocol, metrics_text
 from corpora.registry import Dropped
-from corpora.text_table import aligned, wrapped
 from corpora.utterance import SPLITS, Utterance, speaker_key
 
 UNLABELLED, UNUSED = "(unlabelled)", "(not used)"  # how the empty label and split are shown

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from corpora.base.errors import ConfigError, CorpusError, ManifestError
 from corpora.delimited import encoding_of, separator_told
-from corpora.errors import ConfigError, CorpusError, ManifestError
 from corpora.ids import ids_of_paths
 from corpora.names import MISSING_TEXTS, is_missing, plain_name, splits_named, splits_note
 from corpora.options import (

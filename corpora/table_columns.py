@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from corpora.errors import ConfigError, CorpusError, did_you_mean
+from corpora.base.errors import ConfigError, CorpusError, did_you_mean
 from corpora.names import plain_name
 from corpora.options import cells_of
 from corpora.rows import COLUMNS

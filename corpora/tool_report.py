@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corpora.base.terminal import wrapped
 from corpora.manifest import Manifest
 from corpora.summary import table_lines, tally
-from corpora.text_table import wrapped
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from corpora.errors import CorpusError, ManifestError
+from corpora.base.errors import CorpusError, ManifestError
 from corpora.names import look_alike
 
 #: Names of recordings that are read: every format whose header says how long the sound is.

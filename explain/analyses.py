@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from corpora.base.report import Section
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from explain.alignments import Aligned
 from explain.config import ExplainConfig
 from explain.cues.section import CueConfig, cues_section
@@ -16,7 +17,6 @@ from explain.faithfulness.section import faithfulness_section
 from explain.localisation_section import localisation_section
 from explain.phones_section import phones_section
 from explain.probing.section import ProbingConfig, probing_section
-from explain.section import Section
 from explain.subject import Subject
 from explain.words_section import words_section
 from finetune.model import EmotionModel

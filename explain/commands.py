@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     device_option,
     json_option,
     manifest_option,
@@ -15,7 +15,7 @@ from corpora.command_options import (
     split_option,
     work_option,
 )
-from corpora.work import Work
+from corpora.base.work import Work
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from explain.phones_section import SHARE
 
 # Utterances whose sound goes into the page: some 25 kB each for three seconds.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Section, Table
 from explain.item import Item, listen
 from explain.picture import utterance_figure
-from explain.section import Cell, Figure, Section, Table
 from explain.subject import Subject
 from explain.words import plain
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.text_table import wrapped
+from corpora.base.report import Section
+from corpora.base.terminal import wrapped
 from corpora.utterance import split_name
 from explain.alignments import Aligned
 from explain.item import Item
-from explain.section import Section
 from explain.subject import Subject
 from finetune.evaluation import SUBJECTS, caveats, encoders_text
 from heads.layers import layer_weights, layer_weights_text

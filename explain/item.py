@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from corpora.utterance import Utterance
 from explain.alignments import Aligned, Alignment
 from explain.attention import Reading

@@ -17,10 +17,10 @@ from cache.extraction import TOKEN_KIND, Extraction, read_extraction
 from cache.frames import Frames
 from cache.inputs import utterance_keys
 from cache.stream import FrameStream
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
-from corpora.work import Work
 from explain.pooled import (
     frame_view,
     is_attentive,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Section, Table
 from explain.localisation import (
     HELD,
     PLACES,
@@ -18,7 +19,6 @@ from explain.localisation import (
 )
 from explain.localisation_figures import draw_curves, draw_lengths, draw_places
 from explain.ragged import Floats, floats, ints
-from explain.section import Cell, Figure, Section, Table
 from explain.subject import Subject, frame_attention
 
 SHARE_COLUMNS = (

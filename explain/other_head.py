@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corpora.files import read_json
+from corpora.base.files import read_json
 from heads.pooling import pooling_config
 from heads.results import FORMAT, TRIALS_FOLDER, VERSION, HeadRecord
 

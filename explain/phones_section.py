@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Section, Table
 from explain.alignments import Aligned, phone_frames
 from explain.phone_classes import SILENCE, UNKNOWN, Phone, PhoneSet, find_phone_set
 from explain.phones import (
@@ -18,7 +19,6 @@ from explain.phones import (
     likelihood_ratios,
 )
 from explain.ragged import attended_frames, floats, ints, segments
-from explain.section import Cell, Figure, Section, Table
 from explain.style import BLUE, GREY, LIGHT, RED
 from explain.subject import Subject, frame_attention
 

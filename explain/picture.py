@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.encoders.grid import SAMPLE_RATE
+from corpora.base.report import Figure
 from corpora.textgrid import Interval
 from explain.item import Item, Sound
 from explain.phone_classes import SILENT
 from explain.ragged import Floats
-from explain.section import Figure
 from explain.spectrogram import HIGHEST, LOWEST, mel, mel_spectrogram
 from explain.style import BLUE, GREEN, GREY, HEAT, LIGHT, ORANGE, PURPLE, RED
 from explain.text_panel import draw_text, has_text, literal, shortened

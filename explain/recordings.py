@@ -18,10 +18,10 @@ from cache.encoders.vad import load_detector, speech
 from cache.extraction import read_extraction
 from cache.frames import Frames
 from cache.keys import normalise_text
-from corpora.errors import AudioError
-from corpora.progress import progress_bar
+from corpora.base.errors import AudioError
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.utterance import Utterance
-from corpora.work import Work
 from explain.load import Material
 from finetune.assembly import assemble
 from finetune.batches import Batch, load_batches, plan_batches

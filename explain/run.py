@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.encoders.device import choose_device
-from corpora.errors import ConfigError, MissingStepError
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.plots import require_matplotlib
+from corpora.base.report import Section
+from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
-from corpora.work import Work
 from explain.alignments import read_alignments
 from explain.analyses import ANALYSES, Context
 from explain.attention import read_texts
@@ -28,14 +30,12 @@ from explain.load import (
 from explain.other_head import other_head_note
 from explain.recordings import head_on_recordings, model_material
 from explain.report.write import Contents, write_report
-from explain.section import Section
 from explain.subject import Subject
 from finetune.evaluating.subjects import HeadSubject, ModelSubject, open_head, open_model
 from finetune.evaluation import SUBJECTS
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
 from heads.results import BEST
-from heads.search.plots import require_matplotlib
 from heads.speakers import SPEAKER
 
 Opened = HeadSubject | ModelSubject

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
-from corpora.errors import MissingExtraError
+from corpora.base.errors import MissingExtraError
 from heads.head import Head
 
 # Steps of the integral; captum's own default. Its error is far below what frames differ by.

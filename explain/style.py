@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from corpora.files import write_bytes
-from explain.section import Figure
+from corpora.base.files import write_bytes
+from corpora.base.report import Figure
 
 # Told apart by people with any colour vision (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -22,7 +22,7 @@ def render(figure: Figure) -> dict[str, bytes]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    from heads.search.plots import require_matplotlib
+    from corpora.base.plots import require_matplotlib
 
     require_matplotlib("explain with --no-plots")
     from matplotlib import rc_context

@@ -13,7 +13,7 @@ from torch import Tensor
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.frames import Frames
 from cache.layers import LayersRead
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance, speaker_key
 from heads.head import Head
 

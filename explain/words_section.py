@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Section, Table
 from explain.alignments import Aligned
 from explain.attention import read_texts, special_mass
-from explain.section import Cell, Figure, Section, Table
 from explain.style import BY_MODALITY, GREY
 from explain.subject import Subject
 from explain.words import (

@@ -15,7 +15,7 @@ from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
 from cache.layers import LayersRead, layer_numbers
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.model import EmotionModel
 from finetune.model_directory import Parts, front_end_files
 from heads.head import Head

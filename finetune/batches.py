@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cache.audio import load_audio
 from cache.frames import Frames
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 from corpora.manifest import Utterance
 
 if TYPE_CHECKING:  # it knows the model, which itself makes batches to predict

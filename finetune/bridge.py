@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from cache.collect import collect_frames
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.examples import Examples
 from finetune.model import EmotionModel
 from finetune.scoring import predict_logits

@@ -12,12 +12,14 @@ from cache.encoders.files import Kind
 from cache.encoders.names import resolve_encoder
 from cache.encoders.padding import recorded_padding
 from cache.extraction import read_extraction
-from corpora.work import Work
+from corpora.base.work import Work
 from finetune.assembly import assemble
 from finetune.fitting import check_encoders
 from finetune.model import EmotionModel
-from finetune.starting_head import FOLDER
 from heads.results import TRIALS_FOLDER, HeadRecord, load_head, study_of
+
+# Under `WORK/finetune`: heads whose weights the search had not kept.
+FOLDER = "heads"
 
 
 def build_model(

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     json_option,
     show,
 )
+from corpora.base.errors import EmopoolError
+from corpora.base.work import Work
 from corpora.commands import read_command
-from corpora.errors import EmopoolError
-from corpora.work import Work
 from finetune.evaluate_command import evaluate
 from finetune.finetune_command import finetune
 from heads.commands import extract, search

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     device_option,
     json_option,
     manifest_option,
@@ -19,7 +19,7 @@ from corpora.command_options import (
     with_defaults,
     work_option,
 )
-from corpora.work import Work
+from corpora.base.work import Work
 
 
 @click.command()

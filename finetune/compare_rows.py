@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from corpora.errors import ConfigError, did_you_mean
-from corpora.files import file_sha256, read_json, write_json
+from corpora.base.errors import ConfigError, did_you_mean
+from corpora.base.files import file_sha256, read_json, write_json
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.config import FinetuneConfig
 from finetune.model_files import CONFIG
 from finetune.phases import ENCODER_PHASES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PHASES
 from finetune.settings import EPOCHS, FRAME_BUDGET, PATIENCE, PhaseConfig, StepConfig
 from heads.losses import LossConfig

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import MissingExtraError
-from corpora.files import atomic_path, write_text
+from corpora.base.errors import MissingExtraError
+from corpora.base.files import atomic_path, write_text
 from finetune.steps import LogRow
 
 CSV, PICTURE, EVENTS = "curves.csv", "curves.png", "tensorboard"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
+from corpora.base.work import Work
 from corpora.label_map import likely
 from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
 from corpora.utterance import split_name
-from corpora.work import Work
 from finetune.evaluating.against import Against
 from finetune.evaluating.development import calibrate_on_dev
 from finetune.evaluating.ensemble import average, check_labels_equal, joint

@@ -18,20 +18,20 @@ from typing import Any
 from torch import Tensor
 
 from cache.layers import LayersRead, layers_text, layers_to_json
-from corpora.errors import ConfigError
-from corpora.files import read_json, write_json
+from corpora.base.errors import ConfigError
+from corpora.base.files import read_json, write_json
+from corpora.base.terminal import aligned
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.text_table import aligned
 from corpora.utterance import split_name
-from corpora.work import Work
 from finetune.evaluating.against import Against, against_lines
 from finetune.evaluating.calibration import Calibration, calibration_lines
 from heads.dataset import Dataset
 from heads.layers import LayerWeights, layer_weights_text
 from heads.metrics import Report, format_report, score_cells
 from heads.origin import manifest_digest
+from heads.predictions import write_predictions
 from heads.results import report_from_json
-from heads.search.tables import write_predictions
 
 FORMAT, VERSION = "emopool-evaluation", 1
 REPORT, PREDICTIONS = "report.json", "predictions.csv"

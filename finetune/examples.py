@@ -11,7 +11,7 @@ from torch import Tensor
 from cache.audio import audio_seconds
 from cache.encoders.grid import SAMPLE_RATE
 from cache.keys import normalise_text
-from corpora.errors import AudioError, ManifestError
+from corpora.base.errors import AudioError, ManifestError
 from corpora.manifest import Utterance
 from finetune.model import EmotionModel
 from heads.losses import LossConfig

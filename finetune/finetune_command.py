@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     device_option,
     json_option,
     manifest_option,
@@ -16,7 +16,7 @@ from corpora.command_options import (
     with_defaults,
     work_option,
 )
-from corpora.work import Work
+from corpora.base.work import Work
 
 Function = Callable[..., Any]
 
@@ -169,7 +169,7 @@ def finetune(
     """
     if sum((best, trial is not None, head is not None)) > 1:
         raise click.UsageError("--best, --trial and --head exclude one another")
-    from cache.extracting.ranks import current_rank
+    from corpora.base.ranks import current_rank
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
     from finetune.config import FinetuneConfig, parse_phases

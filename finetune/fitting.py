@@ -15,9 +15,9 @@ from cache.layers import layer_numbers
 from cache.recipe import JSON, Recipe, difference
 from cache.store.layout import read_recipe
 from cache.stream import FrameStream
-from corpora.errors import ConfigError, FormatVersionError
+from corpora.base.errors import ConfigError, FormatVersionError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from heads.results import HeadRecord
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.model import EmotionModel
 from finetune.phases import format_table, trainable_parts, trainable_table
 from finetune.retraining import retrain

@@ -15,7 +15,7 @@ from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
 from cache.layers import layer_numbers
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
 from finetune.model_directory import Parts, read_model, write_model
 from finetune.model_names import resolve_model

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.layers import layer_numbers, layers_from_json
-from corpora.files import file_sha256, read_json, write_text
+from corpora.base.files import file_sha256, read_json, write_text
 from corpora.utterance import ALL, SPLITS
 from finetune.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG

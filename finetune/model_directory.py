@@ -33,8 +33,8 @@ from cache.encoders.padding import Padding
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
 from cache.layers import LayersRead, layers_from_json, layers_to_json
-from corpora.errors import ConfigError, MissingStepError
-from corpora.files import read_json, write_json, write_text
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.files import read_json, write_json, write_text
 from finetune.model_card import card_text
 from finetune.model_files import (
     CARD,

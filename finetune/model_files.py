@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cache.encoders.files import hash_files
 from cache.store.scratch import publish
-from corpora.errors import ConfigError
-from corpora.files import left_under_way, new_stamp, remove, sweep, under_way, writing
+from corpora.base.errors import ConfigError
+from corpora.base.files import left_under_way, new_stamp, remove, sweep, under_way, writing
 
 CONFIG, HEAD, CARD = "config.json", "head.safetensors", "README.md"
 # config.json holds the digests; a person may edit the model card.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cache.encoders.names import hub_directory
-from corpora.errors import EmopoolError, MissingStepError
+from corpora.base.errors import EmopoolError, MissingStepError
 from finetune.model_directory import read_model_config
 from finetune.model_files import CARD, KINDS
 

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from cache.layers import layer_numbers
-from corpora.errors import ConfigError
-from corpora.text_table import aligned
+from corpora.base.errors import ConfigError
+from corpora.base.terminal import aligned
 from finetune.model import EmotionModel
 
 PHASES = (1, 2, 3)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.extraction import read_extraction
-from corpora.errors import ManifestError, MissingStepError
+from corpora.base.errors import ManifestError, MissingStepError
+from corpora.base.work import Work
 from corpora.submission import LETTERS, write_submission
 from corpora.utterance import Utterance
-from corpora.work import Work
 from finetune.building import build_model
 from finetune.evaluation import caveats
 from finetune.fitting import check_streams

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import device_option, json_option, split_option, work_option
+from corpora.base.command_options import device_option, json_option, split_option, work_option
+from corpora.base.work import Work
 from corpora.utterance import ALL
-from corpora.work import Work
 
 WHISPER = "openai/whisper-large-v3"
 SHOWN_FAILURES = 10
@@ -105,8 +105,8 @@ def predict(
             "name recordings (AUDIO…), or --manifest and --split with its own texts, and not both"
         )
     from cache.encoders.device import choose_device
+    from corpora.base.terminal import progress_bar
     from corpora.manifest import read_manifest
-    from corpora.progress import progress_bar
     from finetune.predict import PredictConfig, counts_text, run_predict, submit
     from finetune.predicting.answers import Answer, Prediction, Unusable, table
     from finetune.predicting.recordings import rows_of, utterances_of

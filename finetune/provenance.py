@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cache.inputs import utterance_keys
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import ALL, Utterance
-from corpora.work import Work
 from heads.origin import manifest_digest
 
 # What a head or model learnt from, or was chosen on.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.text_table import aligned, wrapped
-from corpora.work import command_line
+from corpora.base.terminal import aligned, wrapped
+from corpora.base.work import command_line
 from finetune.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
 from finetune.retraining import SEEDS
 from finetune.training import PhaseResult

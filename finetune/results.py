@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.terminal import aligned
+from corpora.base.work import Work
 from corpora.manifest import read_manifest
-from corpora.text_table import aligned
-from corpora.work import Work
 from finetune.evaluation import caveats, read_report
 from heads.metrics import Report, score_cells
 from heads.reference import read_reference

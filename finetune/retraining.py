@@ -20,10 +20,11 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from cache.layers import layer_numbers
-from corpora.errors import EmopoolError, MissingStepError
+from corpora.base.errors import EmopoolError, MissingStepError
+from corpora.base.seeds import seed_from
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.progress import progress_bar
-from corpora.work import Work
 from finetune.scoring import Score, score
 from heads.axes import Choice, Range
 from heads.dataset import Dataset, VectorStore
@@ -36,7 +37,7 @@ from heads.precision import choose_precision
 from heads.results import STUDY_FILE, HeadRecord, package_versions
 from heads.runs import Run, Runs
 from heads.search.identity import refuse_differences
-from heads.search.space import Space, seed_from, trial_configs
+from heads.search.space import Space, trial_configs
 from heads.search.storage import close, open_file, readable, silence_optuna, unreadable
 from heads.search.study import SEED, START, STUDY_NAME, check_trials, final_value
 from heads.search.weighing import OTHERS

@@ -7,12 +7,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from cache.encoders.device import choose_device
-from cache.extracting.ranks import current_rank
 from cache.extraction import read_extraction
-from cache.store.locks import exclusive_lock
-from corpora.errors import MissingStepError
+from corpora.base.errors import MissingStepError
+from corpora.base.locks import exclusive_lock
+from corpora.base.ranks import current_rank
+from corpora.base.work import Work
 from corpora.manifest import Manifest, require_splits
-from corpora.work import Work
+from finetune.building import FOLDER
 from finetune.config import FinetuneConfig
 from finetune.curves import CSV, PICTURE
 from finetune.evaluate import evaluate_head, evaluate_model
@@ -21,7 +22,7 @@ from finetune.fitting import check_labels, check_streams
 from finetune.model_files import check_replaceable
 from finetune.report import FinetuneReport
 from finetune.session import train_model
-from finetune.starting_head import FOLDER, starting_head
+from finetune.starting_head import starting_head
 from finetune.training import Tell
 from heads.origin import manifest_digest
 from heads.results import BEST, HeadRecord, load_head

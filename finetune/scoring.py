@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from corpora.progress import progress_bar
+from corpora.base.terminal import progress_bar
 from finetune.batches import load_batches, plan_batches
 from finetune.engine.boundary import Boundary
 from finetune.engine.trainee import Trainee

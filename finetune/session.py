@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from cache.extraction import read_extraction
-from corpora.errors import ConfigError, MissingStepError
-from corpora.files import file_sha256
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.files import file_sha256
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.bridge import label_agreement
 from finetune.building import build_model
 from finetune.config import FinetuneConfig

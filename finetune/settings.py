@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.losses import LossConfig
 
 # Sixteen utterances of three seconds: a step then fits a laptop's memory with the full encoders'

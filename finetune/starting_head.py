@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from corpora.errors import FormatVersionError, MissingStepError
-from corpora.files import read_json
+from corpora.base.errors import FormatVersionError, MissingStepError
+from corpora.base.files import read_json
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
+from finetune.building import FOLDER
 from finetune.retraining import retrain, trial_record
 from heads.results import (
     BEST,
@@ -23,9 +24,6 @@ from heads.results import (
     load_head,
     save_head,
 )
-
-# Under `WORK/finetune`: heads whose weights the search had not kept.
-FOLDER = "heads"
 
 
 def starting_head(

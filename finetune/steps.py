@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corpora.errors import TrainingError
+from corpora.base.errors import TrainingError
+from corpora.base.seeds import seed_from
 from finetune.batches import Batch, load_batches, plan_batches
 from finetune.engine.augment import Augment
 from finetune.engine.boundary import Boundary
@@ -31,7 +32,6 @@ from finetune.phases import Part
 from finetune.scoring import Score
 from finetune.settings import PhaseConfig, StepConfig
 from heads.losses import Loss, inverse_frequency, loss_function
-from heads.search.space import seed_from
 from heads.training import Schedule
 
 Rows = tuple[int, ...]

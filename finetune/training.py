@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpora.errors import ConfigError
-from corpora.progress import progress_bar
+from corpora.base.errors import ConfigError
+from corpora.base.terminal import progress_bar
 from corpora.utterance import speaker_key
 from finetune.crosswise import crosswise, speaker_halves
 from finetune.engine.augment import Augment, takes_spectrograms

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     device_option,
     json_option,
     manifest_option,
@@ -17,7 +17,7 @@ from corpora.command_options import (
     with_defaults,
     work_option,
 )
-from corpora.work import Work
+from corpora.base.work import Work
 
 
 @click.command()

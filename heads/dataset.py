@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from cache.frames import Frames
 from cache.mapped import MappedFrames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.manifest import Utterance, speaker_key
 from heads.head import Inputs, ViewKey, layer_normalised
 from heads.pooling.segments import VARIANCE_FLOOR

@@ -15,18 +15,18 @@ import numpy as np
 
 from cache.extracting.config import Auto, ExtractConfig
 from cache.extracting.plan import Plan, make_plan
-from cache.extracting.ranks import current_rank
 from cache.extracting.report import ExtractReport
 from cache.extracting.run import Outcome
 from cache.extracting.run import extract as extract_layers
 from cache.extracting.summary import is_complete
 from cache.extraction import Source, layer_name, moments_name
 from cache.inputs import utterance_keys
-from cache.store.locks import exclusive_lock
 from cache.store.scratch import scratch_folder, withdraw
-from corpora.errors import CacheError, ManifestError, UnreadableLayersError
+from corpora.base.errors import CacheError, ManifestError, UnreadableLayersError
+from corpora.base.locks import exclusive_lock
+from corpora.base.ranks import current_rank
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, speaker_key
-from corpora.work import Work
 from heads.layer_choice import (
     LayerChoice,
     Vectors,

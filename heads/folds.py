@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.folds import deal
 from corpora.utterance import SPLITS, Utterance, speaker_key
 from heads.dataset import Dataset

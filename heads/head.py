@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER

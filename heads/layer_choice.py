@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.errors import ManifestError
-from corpora.files import read_json, write_json
+from corpora.base.errors import ManifestError
+from corpora.base.files import read_json, write_json
+from corpora.base.terminal import aligned, progress_bar
+from corpora.base.work import Work
 from corpora.manifest import Utterance, speaker_key
-from corpora.progress import progress_bar
-from corpora.text_table import aligned
-from corpora.work import Work
 
 FORMAT, VERSION = "emopool-layers", 1
 #: Utterances that layers are ranked by, at most: more move no layer past another.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from cache import leakage
 from cache.leakage import shared_recordings
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
 from corpora.utterance import Utterance
 
 SHOWN_PAIRS = 5  # enough to see the pattern

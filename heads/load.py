@@ -10,9 +10,9 @@ from cache.frames import Frames
 from cache.layers import LayersRead
 from cache.mapped import MappedFrames
 from cache.residence import choose_residence
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from heads.dataset import Dataset
 from heads.head import MODALITIES
 from heads.origin import Origin, manifest_digest

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 
 LOSS_KINDS = ("focal", "cross_entropy", "kl")
 # At .5, the share that two classes can give up, smoothing leaves nothing of the votes.

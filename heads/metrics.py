@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.statistics.bootstrap import Interval, bootstrap, t_interval
 from heads.statistics.clusters import (
     cluster_numbers,

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from corpora.files import read_json, write_json
+from corpora.base.files import read_json, write_json
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import MODALITIES

@@ -29,8 +29,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
-from corpora.files import LFS_SENTENCE, is_lfs_pointer, read_json, write_bytes, write_json
+from corpora.base.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
+from corpora.base.files import LFS_SENTENCE, is_lfs_pointer, read_json, write_bytes, write_json
 from heads.head import Head, HeadConfig
 from heads.layers import layer_weights
 from heads.metrics import ClassScore, Report

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import Thinning, VectorStore
 from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
 from heads.losses import LossConfig, inverse_frequency, loss_function

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli import COMMANDS, main
-from corpora.errors import EmopoolError
-from corpora.work import Work
+from corpora.base.errors import EmopoolError
+from corpora.base.work import Work
 from finetune.commands import _demo_encoders
 
 ROOT = Path(__file__).parents[1]

@@ -93,13 +93,6 @@ def test_nothing_imports_in_a_circle() -> None:
     assert not circles
 
 
-def test_no_two_files_of_a_floor_share_a_name() -> None:
-    allowed = {"__init__", "__main__", "section", "measure"}  # of each analysis of `explain`
-    for floor in FLOORS:
-        names = [path.stem for path in (ROOT / floor).rglob("*.py") if path.stem not in allowed]
-        assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
-
-
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [

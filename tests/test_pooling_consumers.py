@@ -19,7 +19,7 @@ import torch
 
 from cache.encoders.names import resolve_encoder
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from explain.explanation import introduction
 from explain.faithfulness.dropping import probabilities_of_kept
 from explain.load import build_subject

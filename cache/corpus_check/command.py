@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import json_option, show, work_option
-from corpora.work import Work
+from corpora.base.command_options import json_option, show, work_option
+from corpora.base.work import Work
 
 
 @click.command()

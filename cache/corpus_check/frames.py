@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from cache.encoders.grid import SAMPLE_RATE, Grid, fbank_grid
 from cache.extraction import Extraction, read_extraction
 from cache.stream import FrameStream
-from corpora.errors import EmopoolError, MissingStepError
+from corpora.base.errors import EmopoolError, MissingStepError
+from corpora.base.work import Work
 from corpora.utterance import Utterance
-from corpora.work import Work
 
 # Of the default speech encoder, W2V-BERT 2.0: one frame every 20 ms.
 USUAL_GRID = fbank_grid(2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corpora.text_table import aligned
+from corpora.base.terminal import aligned
 
 BINS = 12
 BAR = 40  # columns of the longest bar

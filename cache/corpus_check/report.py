@@ -11,7 +11,7 @@ import numpy as np
 
 from cache.corpus_check.histogram import Histogram
 from cache.leakage import SharedSentences
-from corpora.text_table import aligned, wrapped
+from corpora.base.terminal import aligned, wrapped
 from corpora.utterance import Utterance
 
 SHOWN = 10  # of a list

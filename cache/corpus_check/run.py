@@ -12,10 +12,10 @@ from cache.corpus_check.report import CorpusCheck, Durations, Heard
 from cache.corpus_check.sound import Sound, listen
 from cache.inputs import utterance_keys
 from cache.leakage import shared_recordings, shared_sentences
+from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.recordings import cut_seconds, read_headers
 from corpora.utterance import SPLITS, Utterance, speaker_key
-from corpora.work import Work
 
 # An utterance of which so much is silence holds hardly any speech.
 MOSTLY_SILENT = 0.95

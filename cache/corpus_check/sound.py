@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.errors import AudioError
-from corpora.progress import progress_bar
+from corpora.base.errors import AudioError
+from corpora.base.terminal import progress_bar
 from corpora.sound_file import SoundFile, open_sound
 from corpora.utterance import Utterance
 

@@ -39,7 +39,7 @@ from cache.encoders.hidden_states import (
 from cache.encoders.padding import Padding, read_padding
 from cache.encoders.whisper import KEY_MAPPING, ShortWhisperEncoder
 from cache.frames import Frames
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 
 Waveform = Tensor | NDArray[np.float32]
 ComputeDtype = Literal["fp32", "bf16"]

@@ -38,7 +38,7 @@ from transformers import (
 )
 
 from cache.encoders.hidden_states import quiet
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 VERSION, SPECIFICATION = 6, "WhisperSpec"
 _TYPES = {0: "float32", 1: "int8", 2: "int16", 3: "int32", 4: "float16", 5: "bfloat16"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cache.encoders.grid import FBANK_HOP, FBANK_WINDOW
 from cache.encoders.transfer import to_device
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 # Literals of SeamlessM4TFeatureExtractor._extract_fbank_features.
 _FULL_SCALE = float(2**15)

@@ -15,8 +15,8 @@ from zipfile import is_zipfile
 from cache.encoders.grid import FBANK_MODELS, read_config, read_front_end, read_grid
 from cache.encoders.padding import Padding, read_padding
 from cache.recipe import JSON
-from corpora.errors import ConfigError
-from corpora.files import LFS_SENTENCE, file_sha256, is_lfs_pointer
+from corpora.base.errors import ConfigError
+from corpora.base.files import LFS_SENTENCE, file_sha256, is_lfs_pointer
 
 Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.

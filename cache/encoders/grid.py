@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.recipe import JSON
-from corpora.errors import ConfigError
-from corpora.files import LFS_SENTENCE, is_lfs_pointer
+from corpora.base.errors import ConfigError
+from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
 
 SAMPLE_RATE = 16_000
 # Of a model; building more would never end. The deepest known have about a hundred.

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from cache.encoders.files import weight_files
-from corpora.errors import ConfigError, EmopoolError, UnreadableLayersError
+from corpora.base.errors import ConfigError, EmopoolError, UnreadableLayersError
 
 # What may be missing from a checkpoint because no hidden state passes through it: sentence poolers,
 # and the vector that masks frames in pre-training.

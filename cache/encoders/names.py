@@ -19,8 +19,8 @@ from cache.encoders.files import (
 )
 from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
 from cache.encoders.small import INSTALL, SMALL, is_packaged, make_small_encoder, small_folder
-from corpora.errors import ConfigError, EmopoolError
-from corpora.files import check_folder
+from corpora.base.errors import ConfigError, EmopoolError
+from corpora.base.files import check_folder
 
 # What is fetched from a hub. Pickled weights only where there are no others (as in
 # microsoft/deberta-v3-base); transformers reads them with torch's tensors-only unpickler.

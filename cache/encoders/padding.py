@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from cache.encoders.grid import SAMPLE_RATE, WHISPER_MODELS, read_config
 from cache.recipe import JSON, Recipe
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 
 #: `short`: a second or a little more; `full`: up to the 30 s that Whisper was trained on.
 PaddingName = Literal["short", "full"]

@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from cache.encoders.files import Kind
-from corpora.errors import ConfigError
-from corpora.files import new_folder
+from corpora.base.errors import ConfigError
+from corpora.base.files import new_folder
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from cache.encoders.hidden_states import (
 )
 from cache.encoders.transfer import to_device
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 #: Token kinds, as stored beside the frames.
 SPECIAL, WORD_START, INSIDE = 0, 1, 2

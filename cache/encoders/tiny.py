@@ -24,7 +24,7 @@ from transformers import (
 
 from cache.encoders.files import Kind, tiny_folder
 from cache.encoders.hidden_states import quiet
-from corpora.files import new_folder
+from corpora.base.files import new_folder
 
 _SEED = 20_250_817
 _SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.encoders.files import Hashes, hash_files
 from cache.recipe import JSON
-from corpora.errors import MissingExtraError
+from corpora.base.errors import MissingExtraError
 
 #: Samples of one chunk at 16 kHz (32 ms).
 CHUNK = 512

@@ -22,10 +22,10 @@ from cache.sources import SourceIndex
 from cache.store.layout import ensure_stream, open_features
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
-from corpora.errors import CacheError, ConfigError, MissingStepError
+from corpora.base.errors import CacheError, ConfigError, MissingStepError
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.progress import progress_bar
-from corpora.work import Work
 
 KINDS = ("audio", "text")
 # Two files for the same recording or text may differ by how they were computed (precision, padding,

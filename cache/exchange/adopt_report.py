@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import bytes_text, count_text
-from corpora.work import command_line
+from corpora.base.terminal import bytes_text, count_text
+from corpora.base.work import command_line
 
 _SHOWN = 5
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corpora.errors import CacheError, ConfigError, MissingStepError
+from corpora.base.errors import CacheError, ConfigError, MissingStepError
 from corpora.names import plain_name
 
 SUFFIXES = (".npy", ".pt")

@@ -25,17 +25,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cache.amounts import bytes_text, count_text
 from cache.extraction import read_extraction
 from cache.inputs import possible_keys, utterance_keys
 from cache.recipe import canonical_json
 from cache.stream import FrameStream
 from cache.upkeep.catalogue import Stream, read_catalogue
-from corpora.errors import MissingStepError
-from corpora.files import atomic_path
+from corpora.base.errors import MissingStepError
+from corpora.base.files import atomic_path
+from corpora.base.terminal import bytes_text, count_text, progress_bar
+from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest, Utterance
-from corpora.progress import progress_bar
-from corpora.work import Work, command_line
 
 FORMAT, VERSION = "emopool-hdf5", 1
 # HDF5 1.8 (2008) and later read it; older layouts hold at most 64 kB of attributes, and a text may

@@ -16,9 +16,9 @@ from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_feature
 from cache.store.parts import MAX_PART_BYTES
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
-from corpora.progress import progress_bar
-from corpora.work import Work
+from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 
 
 def import_hdf5(work: Work, path: Path, *, show_progress: bool = False) -> TransferReport:

@@ -30,7 +30,7 @@ from cache.extracting.targets import Item
 from cache.moments import ROWS
 from cache.store.layout import DTYPES
 from cache.store.parts import MAX_PART_BYTES
-from corpora.progress import progress_bar
+from corpora.base.terminal import progress_bar
 
 # Seconds of audio encoded at once, padding included: a CPU gains nothing from more, a GPU needs
 # enough to be busy.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.recipe import Recipe, difference
 from cache.store.layout import read_recipe
-from corpora.errors import FormatVersionError
+from corpora.base.errors import FormatVersionError
 
 # What the fields of recipes are to a user, by the beginning of their dotted names.
 _WORDS = (

@@ -34,9 +34,9 @@ from cache.inputs import utterance_keys
 from cache.keys import normalise_text
 from cache.moments import DEVIATION, MEAN
 from cache.stream import FrameStream
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.progress import progress_bar
-from corpora.work import Work
 
 # Two units in the last place of float16, relative (2 · 2^-10), for the rounding when it is stored.
 _RELATIVE = {"float16": 2.0**-9, "float32": 2.0**-20}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cache.amounts import table_lines
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.terminal import table_lines
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cache.encoders.padding import PADDINGS, PaddingName
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 AUDIO_ENCODER = "facebook/w2v-bert-2.0"
 TEXT_ENCODER = "microsoft/deberta-v3-base"

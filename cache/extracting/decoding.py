@@ -16,7 +16,7 @@ from cache.audio import audio_seconds, load_audio
 from cache.encoders.energy import energy
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.extracting.targets import Item
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from corpora.manifest import Utterance
 
 # Batches decoded ahead of the encoder: enough to hide one slow file, little enough to hold.

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.amounts import bytes_text
 from cache.extracting.targets import Target
 from cache.store.layout import DTYPES
 from cache.store.parts import PART_BYTES
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.terminal import bytes_text
 
 # Beside its frames an utterance takes its key and length in its part's metadata, and a part its
 # checksum, the rest of the metadata and the ends of two disk blocks.

@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from cache.amounts import bytes_text
 from cache.extracting.audio_pass import AudioPass
 from cache.extracting.estimate import Estimate, check_space
 from cache.extracting.plan import Plan
-from cache.extracting.ranks import Rank
 from cache.extracting.report import ExtractReport
 from cache.extracting.shares import Shares, open_shares, share_of
 from cache.extracting.stream_writer import StreamWriter
@@ -27,8 +25,10 @@ from cache.extracting.text_pass import TextPass
 from cache.extraction import Source
 from cache.moments import derive_moments
 from cache.store.layout import open_features
-from corpora.errors import CacheError
-from corpora.work import Work
+from corpora.base.errors import CacheError
+from corpora.base.ranks import Rank
+from corpora.base.terminal import bytes_text
+from corpora.base.work import Work
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -27,11 +27,11 @@ from cache.extraction import Extraction, Source, read_extraction
 from cache.inputs import utterance_keys
 from cache.recipe import JSON, KEPT, Recipe
 from cache.sources import SourceIndex
-from corpora.errors import ConfigError, MissingStepError
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from corpora.sound_file import unopenable
 from corpora.tree import Spellings
-from corpora.work import Work
 
 # Of a recording that is there but could not be read from its first byte to its last.
 UNREAD = "could not be read. Check its disk, then run the same command again."

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from cache.extracting.config import ExtractConfig
 from cache.extracting.plan import Plan, make_plan
-from cache.extracting.ranks import current_rank
 from cache.extracting.report import ExtractReport
 from cache.extracting.summary import is_complete
 from cache.extraction import write_extraction
 from cache.failures import read_failures, write_failures
 from cache.store.scratch import clear_stale_sites, scratch_folder
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
+from corpora.base.ranks import current_rank
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 
 
 @dataclass(frozen=True)

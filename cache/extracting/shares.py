@@ -22,8 +22,8 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.extracting.ranks import Rank
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.ranks import Rank
 
 # Enough for hundreds of processes; taking them all is a thousand system calls (2 ms; 1 s over NFS).
 SHARES = 1024

@@ -21,8 +21,8 @@ from cache.extracting.encoding import Encoded, Row
 from cache.extracting.targets import Item, Target
 from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
-from corpora.errors import CacheError
-from corpora.work import Work
+from corpora.base.errors import CacheError
+from corpora.base.work import Work
 
 # Bytes that may wait to be stored, beside one batch whatever its size: enough to bridge the fsync
 # of a part (128 MB), little beside an encoder.

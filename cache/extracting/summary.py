@@ -11,8 +11,8 @@ from cache.extracting.plan import Plan
 from cache.extracting.report import ExtractReport
 from cache.extraction import Source
 from cache.keys import normalise_text
+from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
-from corpora.work import Work, command_line
 
 SHOWN_FAILURES = 5
 

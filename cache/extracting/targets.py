@@ -9,8 +9,8 @@ from cache.extraction import TOKEN_KIND, VALUES, Source, layer_name, moments_nam
 from cache.keys import windowed_key
 from cache.recipe import Recipe
 from cache.stream import FrameStream
+from corpora.base.work import Work
 from corpora.manifest import Utterance
-from corpora.work import Work
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cache.extracting.shares import share_of
 from cache.extracting.targets import Item
 from cache.keys import normalise_text
 from cache.moments import ROWS
-from corpora.progress import progress_bar
+from corpora.base.terminal import progress_bar
 
 # Tokens encoded at once, padding included, by the same reasoning as seconds of audio.
 BATCH_TOKENS = {"cpu": 1_000, "cuda": 25_000}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from cache.store.layout import StreamHeader
 from cache.store.parts import PREFIX, DamagedPartError, Part, read_part
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 
 Int64s = npt.NDArray[np.int64]
 # A pass is repeated when parts vanished under it; each vanishes once, so this many is not chance.

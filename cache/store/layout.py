@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.recipe import JSON, Recipe, difference
-from cache.store.locks import shared_lock
 from cache.store.scratch import discard, new_site, publish, scratch_folder, write_new
-from corpora.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
+from corpora.base.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
+from corpora.base.locks import shared_lock
 
 FORMAT = "emopool-features"
 VERSION = 1

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.store.layout import DTYPES, METADATA, StreamHeader
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 
 PREFIX = "part-"
 CHUNK = os.path.join("c", "0", "0")

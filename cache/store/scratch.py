@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from corpora.files import abandoned, fsync_folder, new_stamp
+from corpora.base.files import abandoned, fsync_folder, new_stamp
 
 _SITE = "site-"
 

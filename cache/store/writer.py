@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.store.layout import DTYPES, METADATA, StreamHeader, read_stream
-from cache.store.locks import shared_lock
 from cache.store.parts import CHUNK, MAX_PART_BYTES, PART_BYTES, SUM_BYTES, metadata, part_name
 from cache.store.scratch import (
     clear_stale_sites,
@@ -32,7 +31,8 @@ from cache.store.scratch import (
     write_at,
     write_new,
 )
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.locks import shared_lock
 
 # A killed run loses at most about two minutes; fewer, larger parts are quicker to index.
 PART_SECONDS = 120.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from corpora.command_options import (
+from corpora.base.command_options import (
     device_option,
     json_option,
     manifest_option,
@@ -14,8 +14,8 @@ from corpora.command_options import (
     split_option,
     work_option,
 )
+from corpora.base.work import Work
 from corpora.utterance import ALL
-from corpora.work import Work
 
 
 @click.command()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from corpora.errors import CacheError, FormatVersionError
+from corpora.base.errors import CacheError, FormatVersionError
 
 _VERSION = 2
 _SCHEMA = (

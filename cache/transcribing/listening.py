@@ -24,7 +24,7 @@ from cache.transcribing.pieces import PIECE_SECONDS, cut_at_pauses
 from cache.transcribing.plan import TranscribeConfig
 from cache.transcribing.whisper import Piece, Whisper, load_whisper
 from cache.transcribing.word_errors import UNSPACED
-from corpora.progress import progress_bar
+from corpora.base.terminal import progress_bar
 
 # Pieces decoded at once: a step of a GPU takes as long for one as for several; a CPU gains little.
 BATCH_SIZE = {"cpu": 4, "cuda": 16}

@@ -21,7 +21,7 @@ from cache.encoders.files import (
 from cache.encoders.grid import read_config
 from cache.encoders.names import hub_directory
 from cache.recipe import JSON, Recipe
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 
 WHISPER = "openai/whisper-large-v3"
 #: How this floor decodes, counted up when texts change by it.

@@ -10,12 +10,12 @@ from cache.extracting.targets import Item
 from cache.inputs import utterance_keys
 from cache.transcribing.journal import Heard, Journal
 from cache.transcribing.model_files import WHISPER, WhisperFiles
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.sound_file import unopenable
 from corpora.tree import Spellings
 from corpora.utterance import ALL, SPLITS, Utterance
-from corpora.work import Work
 
 AUTO = "auto"
 # Of 621 recordings of EMO-DB and RAVDESS the least certain reaches .32; digital silence, hum and

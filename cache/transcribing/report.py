@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import count_text, table_lines
 from cache.transcribing.word_errors import WordErrors
-from corpora.work import command_line
+from corpora.base.terminal import count_text, table_lines
+from corpora.base.work import command_line
 
 SHOWN_FAILURES = 5
 _WER_HEAD = ("", "utterances", "words", "substituted", "deleted", "inserted", "error rate")

@@ -14,10 +14,10 @@ from cache.transcribing.plan import Plan, TranscribeConfig, heard_as, items_of, 
 from cache.transcribing.report import TranscribeReport
 from cache.transcribing.texts import fill_texts
 from cache.transcribing.word_errors import WordErrors, normalised_words, word_errors
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
+from corpora.base.work import Work
 from corpora.manifest import read_manifest
 from corpora.utterance import Utterance
-from corpora.work import Work
 
 
 def transcribe(

@@ -31,7 +31,7 @@ from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.hidden_states import first_line, loading, quiet
 from cache.encoders.transfer import to_device
 from cache.transcribing.journal import Transcript
-from corpora.errors import ConfigError, EmopoolError
+from corpora.base.errors import ConfigError, EmopoolError
 
 NO_SPEECH, LEAST_LOG_PROBABILITY, COMPRESSION = 0.6, -1.0, 2.4
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -12,8 +12,8 @@ from cache.recipe import Recipe
 from cache.store.index import scan
 from cache.store.layout import METADATA, StreamHeader, open_features, read_recipe, read_stream
 from cache.store.parts import PREFIX, Part
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
-from corpora.work import Work
+from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.work import Work
 
 #: The kind of streams that hold acoustic cues, which `explain` computes.
 CUES = "cues"

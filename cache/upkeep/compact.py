@@ -12,15 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import bytes_text, count_text
 from cache.store.index import seen_of_parts
-from cache.store.locks import exclusive_lock
 from cache.store.parts import PART_BYTES, PREFIX, Part, read_through
 from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.store.writer import PartSite
 from cache.upkeep.catalogue import Stream, read_catalogue
-from corpora.progress import progress_bar
-from corpora.work import Work
+from corpora.base.locks import exclusive_lock
+from corpora.base.terminal import bytes_text, count_text, progress_bar
+from corpora.base.work import Work
 
 _TIME = re.compile(rf"{PREFIX}([0-9a-f]{{16}})-.*")
 

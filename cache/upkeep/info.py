@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import bytes_text, count_text, table_lines
 from cache.extraction import Extraction, read_extraction
 from cache.inputs import utterance_keys
 from cache.keys import windowed_key
@@ -15,9 +14,10 @@ from cache.recipe import JSON
 from cache.store.index import Index, scan
 from cache.store.parts import SUM_BYTES
 from cache.upkeep.catalogue import CUES, Stream, read_catalogue
-from corpora.errors import MissingStepError
+from corpora.base.errors import MissingStepError
+from corpora.base.terminal import bytes_text, count_text, table_lines
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 
 # Fields of recipes that are versions of libraries, at the top or among the decoder's.
 _VERSIONS = ("transformers", "tokenizers", "soundfile", "libsndfile", "soxr")

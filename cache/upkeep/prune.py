@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import bytes_text, count_text
 from cache.extraction import Source, read_extraction
 from cache.inputs import possible_keys, utterance_keys
 from cache.store.index import seen_of_parts
 from cache.store.layout import METADATA
-from cache.store.locks import exclusive_lock
 from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.upkeep.catalogue import CUES, Stream, read_catalogue
-from corpora.errors import CacheError, ConfigError
-from corpora.files import sweep_below
+from corpora.base.errors import CacheError, ConfigError
+from corpora.base.files import sweep_below
+from corpora.base.locks import exclusive_lock
+from corpora.base.terminal import bytes_text, count_text
+from corpora.base.work import Work
 from corpora.manifest import read_manifest
-from corpora.work import Work
 
 _NAMED = 5
 

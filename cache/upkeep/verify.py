@@ -17,18 +17,18 @@ from pathlib import Path
 from cache.inputs import utterance_keys
 from cache.keys import windowed_key
 from cache.store.index import Scan, scan
-from cache.store.locks import exclusive_lock
 from cache.store.parts import Part
 from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
 from cache.upkeep.agreement import disagreements
 from cache.upkeep.catalogue import Catalogue, Stream, read_catalogue
 from cache.upkeep.inspection import foreign_entries, inspect_part, listed_keys
 from cache.upkeep.verify_report import Problem, VerifyReport
-from corpora.errors import EmopoolError
-from corpora.files import fsync_folder
+from corpora.base.errors import EmopoolError
+from corpora.base.files import fsync_folder
+from corpora.base.locks import exclusive_lock
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.manifest import read_manifest
-from corpora.progress import progress_bar
-from corpora.work import Work
 
 SET_ASIDE = "set-aside"
 

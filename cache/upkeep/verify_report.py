@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import bytes_text, count_text
 from cache.extraction import extract_command
 from cache.upkeep.catalogue import CUES
-from corpora.work import command_line
+from corpora.base.terminal import bytes_text, count_text
+from corpora.base.work import command_line
 
 _WIDTH = 100
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.encoders.grid import SAMPLE_RATE, Grid
-from corpora.errors import MissingExtraError
+from corpora.base.errors import MissingExtraError
 from explain.cues.descriptors import (
     ALPHA,
     F0,

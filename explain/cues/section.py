@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from corpora.work import Work
+from corpora.base.report import Figure, Section, Table
+from corpora.base.work import Work
 from explain.cues.analysis import CORRECT, OUTCOMES, CueAnalysis, analyse
 from explain.cues.directions import Directions, read_directions
 from explain.cues.stream import CueFrames, cue_set, load_cues
@@ -23,7 +24,6 @@ from explain.cues.windows import TOP
 from explain.cues.within import FEWEST_DONORS, FEWEST_FRAMES
 from explain.intervals import interval_note
 from explain.ragged import ints
-from explain.section import Figure, Section, Table
 from explain.subject import Subject
 
 TITLE = "Acoustic cues"

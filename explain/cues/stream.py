@@ -21,10 +21,10 @@ from cache.recipe import Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.stream import FrameStream, PartWriter
 from cache.upkeep.catalogue import CUES
-from corpora.errors import ConfigError
-from corpora.progress import progress_bar
+from corpora.base.errors import ConfigError
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.utterance import Utterance
-from corpora.work import Work
 from explain.cues.descriptors import DEFAULT, Cue, CueSet
 from explain.cues.egemaps import egemaps_set
 from explain.ragged import Floats, Ints

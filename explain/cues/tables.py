@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Table
 from explain.cues.analysis import OUTCOMES, CueAnalysis
 from explain.ragged import Floats
-from explain.section import Cell, Figure, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

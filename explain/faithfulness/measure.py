@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corpora.progress import progress_bar
+from corpora.base.terminal import progress_bar
 from explain.cues.analysis import speech_frames
 from explain.faithfulness.curves import (
     ATTENTION,

@@ -18,8 +18,8 @@ from cache.audio import load_audio
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.extracting.decoding import where_of
 from cache.frames import Frames
-from corpora.errors import AudioError
-from corpora.progress import progress_bar
+from corpora.base.errors import AudioError
+from corpora.base.terminal import progress_bar
 from explain.ragged import Floats, correlations, floats, ints, ranks_within
 from explain.subject import Subject, frame_order
 from finetune.model import EmotionModel

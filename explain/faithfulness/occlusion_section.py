@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from corpora.base.report import Cell, Table
 from explain.faithfulness.occlusion import Occlusion
 from explain.intervals import speaker_means
-from explain.section import Cell, Table
 from explain.subject import Subject
 
 

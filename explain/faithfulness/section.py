@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Section, Table
 from explain.faithfulness.curves import (
     ATTENTION,
     ENERGY,
@@ -23,7 +24,6 @@ from explain.faithfulness.occlusion import OcclusionConfig, occlude
 from explain.faithfulness.occlusion_section import occlusion_table, occlusion_text
 from explain.intervals import interval_note
 from explain.saliency import has_captum
-from explain.section import Cell, Figure, Section, Table
 from explain.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 from explain.subject import Subject
 from finetune.model import EmotionModel

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from cache.failures import read_failures
+from corpora.base.report import Section
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.folds import deal
 from corpora.manifest import Manifest
-from corpora.progress import progress_bar
 from corpora.utterance import Utterance, speaker_key, split_name
-from corpora.work import Work
 from explain.cues.levels import present_means
 from explain.cues.stream import CueFrames, cue_set, load_cues
 from explain.cues.within import FEWEST_FRAMES
@@ -27,7 +28,6 @@ from explain.probing.vectors import (
     subject_vectors,
 )
 from explain.ragged import Bools, Ints
-from explain.section import Section
 from explain.subject import Subject
 from explain.workers import one_thread_each
 from heads.statistics.bootstrap import MIN_CLUSTERS

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corpora.base.report import Cell, Figure, Table
 from explain.probing.probe import Probe
 from explain.probing.vectors import MEAN
 from explain.ragged import Floats
-from explain.section import Cell, Figure, Table
 from explain.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
 if TYPE_CHECKING:

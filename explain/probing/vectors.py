@@ -16,9 +16,9 @@ from cache.frames import Frames
 from cache.inputs import utterance_keys
 from cache.layers import LayersRead
 from cache.moments import frame_moments, moments_of_keys
-from corpora.errors import MissingStepError
+from corpora.base.errors import MissingStepError
+from corpora.base.work import Work
 from corpora.utterance import Utterance
-from corpora.work import Work
 from explain.ragged import Floats, floats
 from explain.subject import Subject, frame_attention
 from heads.head import Inputs

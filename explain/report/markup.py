@@ -6,7 +6,7 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 
-from explain.section import Cell, Section, Table
+from corpora.base.report import Cell, Section, Table
 
 # Longer tables are cut in the page, not in their CSV.
 MOST_ROWS = 60

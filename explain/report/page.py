@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
+from corpora.base.report import Section
 from explain.report.markup import anchor, escape, section_html
 from explain.report.rows import safe_json
-from explain.section import Section
 
 # Nothing may be fetched: what the page needs is in it, but for recordings beyond the limit, which
 # are links to files.

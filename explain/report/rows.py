@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 
 from cache.encoders.grid import SAMPLE_RATE
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from explain.item import Item
 from explain.phone_classes import SILENT
 from finetune.batches import decode

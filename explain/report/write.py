@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.files import write_json, write_text
-from corpora.progress import progress_bar
-from corpora.text_table import inert
+from corpora.base.files import write_json, write_text
+from corpora.base.report import Section, Table
+from corpora.base.terminal import inert, progress_bar
 from explain.item import Item
 from explain.picture import file_name
 from explain.report.page import page_html
 from explain.report.rows import rows_json
-from explain.section import Section, Table
 from explain.style import write_figure
 
 FORMAT, VERSION = "emopool-explanation", 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.model import EmotionModel
 
 

@@ -20,7 +20,6 @@ from torch.nn import functional
 from cache.encoders.padding import recorded_padding
 from cache.extracting.config import ExtractConfig
 from cache.extracting.plan import Plan, make_plan
-from cache.extracting.ranks import current_rank
 from cache.extracting.summary import is_complete
 from cache.extracting.targets import Item
 from cache.extraction import layer_name, read_extraction
@@ -28,8 +27,9 @@ from cache.frames import Frames
 from cache.inputs import utterance_keys
 from cache.layers import layers_text
 from cache.stream import FrameStream
+from corpora.base.ranks import current_rank
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from finetune.engine.upper import Upper, upper_layers
 from finetune.model import EmotionModel
 from finetune.phases import lowest_trained

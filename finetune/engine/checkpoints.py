@@ -28,8 +28,8 @@ from torch import Tensor
 
 from cache.encoders.files import hash_files
 from cache.store.scratch import publish
-from corpora.errors import FormatVersionError
-from corpora.files import new_stamp, read_json, sweep, under_way, write_json, writing
+from corpora.base.errors import FormatVersionError
+from corpora.base.files import new_stamp, read_json, sweep, under_way, write_json, writing
 from finetune.model_files import fsync
 from heads.search.identity import refuse_differences
 

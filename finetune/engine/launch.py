@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 PRECISIONS = ("auto", "fp32", "bf16")
 

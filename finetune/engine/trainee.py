@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.batches import Batch
 from finetune.engine.augment import Augment
 from finetune.engine.boundary import Boundary

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.text_table import aligned
+from corpora.base.terminal import aligned
 from heads.statistics.comparison import Difference
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from corpora.text_table import aligned
+from corpora.base.terminal import aligned
 from finetune.evaluating.reliability import SMALLEST, Bin, Floats, Reliability, checked, reliability
 
 # A fit that runs into these says that there is no best temperature: every answer right, or noise.

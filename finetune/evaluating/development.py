@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest
-from corpora.work import Work
 from finetune.evaluating.calibration import Calibration, calibrate
 from finetune.evaluating.ensemble import average
 from finetune.evaluating.subjects import Scored, Source, Subject

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from cache.layers import LayersRead
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.evaluating.subjects import Scored, Source
 from finetune.evaluation import ENSEMBLE
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.evaluating.against import Against
 from finetune.evaluating.subjects import Scored, Source
 from heads.dataset import Dataset

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.files import atomic_path
+from corpora.base.files import atomic_path
+from corpora.base.plots import DOTS_PER_INCH, SUFFIXES, require_matplotlib
 from finetune.evaluating.calibration import Calibration
 from finetune.evaluating.reliability import Reliability
 from heads.metrics import Report
-from heads.search.plots import DOTS_PER_INCH, SUFFIXES, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 # As Guo et al.
 BINS = 15

@@ -18,10 +18,10 @@ from cache.collect import find_frames
 from cache.extraction import read_extraction
 from cache.layers import LayersRead
 from cache.residence import choose_residence
-from corpora.files import file_sha256
+from corpora.base.files import file_sha256
+from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
-from corpora.work import Work
 from finetune.examples import gather_examples
 from finetune.fitting import check_streams
 from finetune.model import EmotionModel

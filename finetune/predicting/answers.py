@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from corpora.text_table import aligned
+from corpora.base.terminal import aligned
 
 # Of the labels behind the first, those named in a table.
 RUNNERS_UP = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest
 from corpora.msp_podcast import BLIND
 from corpora.tree import SUFFIXES, not_read, recordings_below

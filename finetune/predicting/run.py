@@ -22,7 +22,7 @@ from cache.audio import audio_seconds, load_audio
 from cache.encoders.grid import SAMPLE_RATE
 from cache.extracting.config import ExtractConfig
 from cache.extracting.decoding import batches, decode_ahead, each_in_threads, where_of
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 from corpora.names import plain_name
 from corpora.utterance import Utterance
 from finetune.predicting.answers import Answer, AttendedFrame, Prediction, Unusable

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 from heads.head import INPUT_NORMS
 from heads.precision import PRECISIONS
 from heads.search.space import PUBLISHED_REST

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
 from corpora.folds import divide
 from corpora.utterance import SPLITS, speaker_key
 from heads.dataset import Dataset

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 from heads.axes import Choice, choices
 from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.published import MODALITIES, POOLINGS, Figures

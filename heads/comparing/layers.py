@@ -16,9 +16,9 @@ from cache.failures import read_failures
 from cache.frames import Frames
 from cache.moments import load_moments
 from cache.stream import FrameStream
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from heads.comparing.config import CompareConfig
 from heads.comparing.grid import Entry, Plan, Row, TablePlan, make_row
 from heads.comparing.passes import Job

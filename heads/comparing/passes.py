@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from corpora.base.seeds import seed_from
 from heads.comparing.config import Tuning
 from heads.comparing.division import Division, Part
 from heads.comparing.grid import Row
@@ -21,7 +22,7 @@ from heads.comparing.units import Kept, Unit
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.runs import Run, Runs, bounded_groups
-from heads.search.space import LOSSES, seed_from
+from heads.search.space import LOSSES
 from heads.training import Schedule, TrainingConfig, predict
 
 # Keeps these seeds apart from other numbers drawn from the same seed.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corpora.files import atomic_path
+from corpora.base.files import atomic_path
+from corpora.base.plots import DOTS_PER_INCH
 from heads.comparing.lines import Line, Table
 from heads.comparing.outcomes import Score
 from heads.comparing.report import CompareReport
-from heads.search.plots import DOTS_PER_INCH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def draw(path: Path, report: CompareReport) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    from heads.search.plots import require_matplotlib
+    from corpora.base.plots import require_matplotlib
 
     require_matplotlib("compare with --no-plots")
     from matplotlib.figure import Figure

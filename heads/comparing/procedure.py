@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cache.store.locks import exclusive_lock
-from corpora.errors import ManifestError
-from corpora.progress import progress_bar
+from corpora.base.errors import ManifestError
+from corpora.base.locks import exclusive_lock
+from corpora.base.terminal import progress_bar
 from heads.comparing.config import CompareConfig, Tuning
 from heads.comparing.division import Division
 from heads.comparing.grid import Plan
@@ -65,7 +65,7 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
     """Train, score and write a comparison."""
     config, kept = comparison.config, comparison.kept
     if config.plot:
-        from heads.search.plots import require_matplotlib
+        from corpora.base.plots import require_matplotlib
 
         require_matplotlib("compare with --no-plots")
     division = Division.of(comparison.dataset, folds=config.folds)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cache.encoders.device import choose_device
 from cache.inputs import utterance_keys
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from heads.comparing.config import CompareConfig
 from heads.comparing.division import refuse_torn_speakers
 from heads.comparing.grid import comparison_plan

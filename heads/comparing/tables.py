@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from corpora.text_table import inert
+from corpora.base.terminal import inert
 from heads.comparing.lines import Line, Table
 from heads.comparing.outcomes import Outcome, Score
 from heads.comparing.published import CAVEAT, SOURCE

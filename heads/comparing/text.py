@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from corpora.text_table import aligned, wrapped
-from corpora.work import command_line
+from corpora.base.terminal import aligned, wrapped
+from corpora.base.work import command_line
 from heads.comparing.report import CompareReport
 from heads.comparing.tables import cells, finetuned_cells, notes_of, right_columns
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from corpora.files import read_json, write_json
+from corpora.base.files import read_json, write_json
 from heads.comparing.config import Tuning
 from heads.head import Head
 from heads.results import load_tensors, save_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from corpora.files import write_json, write_text
+from corpora.base.files import write_json, write_text
 from heads.comparing.report import CompareReport
 from heads.comparing.tables import csv_text, markdown
 from heads.comparing.units import FORMAT, VERSION

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.axes import Axis, Choice
 from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig
 from heads.pooling.registry import register

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.pooling.layer_weights import LayerWeightedPooling, check_layers, features_of_a_layer
 from heads.pooling.pooling import Pooling, PoolingConfig, uniform_weights
 from heads.pooling.registry import register

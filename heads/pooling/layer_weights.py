@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.pooling.pooling import Pooling, PoolingConfig
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import LAYER_COVARIANCE, Affine, View, layer_pairs

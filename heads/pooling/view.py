@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.pooling.segments import VARIANCE_FLOOR, segment_max, segment_mean
 
 #: Of which frames of several layers have one vector for each pair of layers, `layer_covariance@3`.

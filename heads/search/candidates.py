@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from corpora.base.seeds import seed_from
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import Head, HeadConfig
 from heads.runs import MOST_HEADS, Run, Runs, head_cost
-from heads.search.space import seed_from
 from heads.sharing import dealt
 from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.training import Schedule, TrainingConfig, predict

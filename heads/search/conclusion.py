@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from heads.metrics import Report, classification_report
+from heads.predictions import write_predictions
 from heads.reference import Reference, logistic_reference, read_reference, write_reference
 from heads.results import (
     BEST,
@@ -33,7 +34,7 @@ from heads.search.ensemble import Ensemble, average, write_ensemble
 from heads.search.rounds import Setting, train_missing
 from heads.search.study import START, HeadStudy, final_value
 from heads.search.summary import SearchReport, TrialLine
-from heads.search.tables import drawn_shares, write_predictions, write_trials
+from heads.search.tables import drawn_shares, write_trials
 from heads.statistics.comparison import Difference, paired_differences
 from heads.statistics.optimism import Optimism, optimism
 from heads.training import predict

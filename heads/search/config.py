@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, did_you_mean
 from heads.precision import PRECISIONS
 from heads.results import KEPT
 from heads.search.study import SAMPLERS, STUDY_NAME, SharedStudy

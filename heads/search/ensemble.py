@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpora.files import write_json
+from corpora.base.files import write_json
 from heads.metrics import Report
 
 FORMAT, VERSION = "emopool-ensemble", 1

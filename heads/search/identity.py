@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.study import Study
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 # The study's note that tells it from any other, even one of the same name.
 STUDY_ID = "study_id"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from corpora.errors import MissingExtraError
-from corpora.files import atomic_path
+from corpora.base.files import atomic_path
+from corpora.base.plots import DOTS_PER_INCH, SUFFIXES, require_matplotlib
 from heads.search.study import START, final_value
 
 if TYPE_CHECKING:
@@ -24,25 +23,7 @@ if TYPE_CHECKING:
 
 # Fewer completed trials than this say nothing about which axis mattered.
 FEWEST_FOR_IMPORTANCE = 8
-SUFFIXES = (".png", ".svg")
-DOTS_PER_INCH = 150
 NOTE_WIDTH = 90  # letters that fit below the axes
-
-
-def require_matplotlib(otherwise: str = "search without --plots") -> None:
-    """Check before any training that its plots can be drawn after it.
-
-    Args:
-        otherwise: what to do without it, in words.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError(
-            "Plots need matplotlib, which is not installed: pip install 'emopool[plots]', "
-            f"or {otherwise}."
-        )
 
 
 def write_plots(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:

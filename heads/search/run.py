@@ -15,12 +15,12 @@ from typing import Any
 
 from cache.encoders.device import choose_device
 from cache.inputs import utterance_keys
-from cache.store.locks import exclusive_lock, shared_lock
-from corpora.errors import CacheError, ManifestError
+from corpora.base.errors import CacheError, ManifestError
+from corpora.base.locks import exclusive_lock, shared_lock
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
 from corpora.manifest import Manifest, require_splits
-from corpora.progress import progress_bar
 from corpora.protocol import protocol_sentence
-from corpora.work import Work
 from heads.axes import choices
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import make_folds
@@ -121,7 +121,7 @@ def search_heads(
     """
     found = check_rows(dataset)
     if config.plots:
-        from heads.search.plots import require_matplotlib
+        from corpora.base.plots import require_matplotlib
 
         require_matplotlib()
     space = narrowed(

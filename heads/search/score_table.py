@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from corpora.text_table import aligned
+from corpora.base.terminal import aligned
 from heads.metrics import Report, score_cells
 from heads.reference import Reference
 from heads.search.ensemble import Ensemble

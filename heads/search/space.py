@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.seeds import seed_from
 from heads.axes import Axis, Choice, Range, choices, nearest
 from heads.dataset import Dataset
 from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
@@ -431,8 +430,3 @@ def _options(start: Mapping[str, Any]) -> dict[str, Any]:
 def trial_seed(study_seed: int, number: int) -> int:
     """The seed of a trial's first parameters and dropout: from its study's seed and its number."""
     return seed_from(study_seed, _TRIAL_DOMAIN, number)
-
-
-def seed_from(*numbers: int) -> int:
-    """A 32-bit seed that changes unpredictably with each of the numbers (at least 0)."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cache.amounts import bytes_text
-from corpora.errors import ConfigError, MissingStepError, did_you_mean
+from corpora.base.errors import ConfigError, MissingStepError, did_you_mean
+from corpora.base.terminal import bytes_text
 from heads.axes import Axis, Choice, Range
 from heads.head import MODALITIES
 from heads.search.space import Space, pooling_axes

@@ -19,8 +19,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from corpora.errors import CacheError, ConfigError, EmopoolError, MissingExtraError
-from corpora.files import disk_error
+from corpora.base.errors import CacheError, ConfigError, EmopoolError, MissingExtraError
+from corpora.base.files import disk_error
 
 # A trial whose last heartbeat is `GRACE_SECONDS` ago belongs to a dead process.
 HEARTBEAT_SECONDS = 30

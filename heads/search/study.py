@@ -33,10 +33,11 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from corpora.base.seeds import seed_from
 from heads.results import STUDY_FILE
 from heads.search.heartbeats import Heartbeats
 from heads.search.identity import STUDY_ID, check_identity, note_identity
-from heads.search.space import PROBES, seed_from, trial_seed
+from heads.search.space import PROBES, trial_seed
 from heads.search.storage import (
     GRACE_SECONDS,
     HEARTBEAT_SECONDS,

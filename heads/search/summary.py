@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.layers import layers_text
-from corpora.text_table import aligned
-from corpora.work import command_line
+from corpora.base.terminal import aligned
+from corpora.base.work import command_line
 from heads.layers import layer_weights_text
 from heads.metrics import Report
 from heads.reference import Reference

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
-from torch import Tensor
 
-from corpora.files import write_text
-from corpora.text_table import inert
-from heads.dataset import Dataset
+from corpora.base.tables import write_table
 from heads.search.study import SECONDS, SEED, START
 
 # Axes whose draws the report counts, and the fewest sampled trials that it does so for.
@@ -44,7 +38,7 @@ def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
                 **trial.params,
             }
         )
-    _write_table(path, columns, rows)
+    write_table(path, columns, rows)
 
 
 def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -59,30 +53,3 @@ def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
             own = ", ".join(f"{v} {n / counts.total():.0%}" for v, n in counts.most_common())
             parts.append(f"{axis}: {own}")
     return [f"Drawn in {len(sampled)} sampled trials: {'; '.join(parts)}."] if parts else []
-
-
-def write_predictions(
-    path: Path, dataset: Dataset, probabilities: Mapping[str, tuple[Tensor, Tensor]]
-) -> None:
-    """Columns id, split, gold and `p_<label>`; by split the rows `[n]` and probabilities `[n, C]`.
-
-    Probabilities have seven digits after the point.
-    """
-    columns = ["id", "split", "gold", *(f"p_{label}" for label in dataset.labels)]
-    rows = []
-    for split, (numbers, values) in probabilities.items():
-        for number, row in zip(numbers.tolist(), values.tolist(), strict=True):
-            utterance = dataset.utterances[number]
-            cells = [f"{value:.7f}" for value in row]
-            rows.append(
-                dict(zip(columns, [utterance.id, split, utterance.label, *cells], strict=True))
-            )
-    _write_table(path, columns, rows)
-
-
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: inert(cell) for name, cell in row.items()} for row in rows)
-    write_text(path, out.getvalue())

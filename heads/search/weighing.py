@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cache.amounts import bytes_text
 from cache.layers import LayersRead, layer_numbers, layers_text
+from corpora.base.terminal import bytes_text
 from heads.axes import Axis, choices
 from heads.dataset import Dataset
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 # Of fewer clusters too few distinct resamples exist, and the interval is far too narrow.
 MIN_CLUSTERS = 8

@@ -11,7 +11,7 @@ from bench.cache import ROWS
 from bench.measure import compare
 from bench.rows import choose, run
 from bench.table import Outcome, lines, machine, markdown, write_section
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 
 @pytest.fixture

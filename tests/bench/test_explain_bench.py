@@ -28,8 +28,8 @@ def test_every_analysis_but_cues_is_timed_and_finds_what_it_needs(
 
 def test_the_work_folder_has_every_class_alignment_and_cue(work: Path) -> None:
     from cache.upkeep.info import cache_info
+    from corpora.base.work import Work
     from corpora.manifest import read_manifest
-    from corpora.work import Work
 
     manifest = read_manifest(work / "manifest.csv")
     assert {u.label for u in manifest.utterances} == set(LABELS)

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import cache.store.scratch
 import cache.store.writer
 import cache.upkeep.compact
-import corpora.files
+import corpora.base.files
 
 DIM = 3
 PART_BYTES = 20 * DIM * 2  # twenty frames
@@ -109,7 +109,7 @@ def faulty(operations: int, *, power_cut: bool) -> Iterator[None]:
     with (
         patch.object(cache.store.writer, "os", disk),
         patch.object(cache.store.scratch, "os", disk),
-        patch.object(corpora.files, "os", disk),
+        patch.object(corpora.base.files, "os", disk),
         patch.object(cache.store.scratch, "shutil", type("", (), {"rmtree": staticmethod(leave)})),
         patch.object(cache.store.writer, "PART_BYTES", PART_BYTES),
         patch.object(cache.upkeep.compact, "PART_BYTES", PART_BYTES),

@@ -9,8 +9,8 @@ from cache.extraction import Extraction, Source, write_extraction
 from cache.inputs import utterance_keys
 from cache.recipe import JSON, Recipe
 from cache.stream import PartWriter, ensure_stream, open_features
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from tests.cache.recordings import make_manifest
 
 GRID: dict[str, JSON] = {"hop": 320, "window": 560, "rule": "whole windows"}

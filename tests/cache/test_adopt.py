@@ -13,9 +13,9 @@ from cache.exchange.adopt import import_folder
 from cache.extraction import read_extraction
 from cache.failures import read_failures
 from cache.upkeep.info import cache_info
-from corpora.errors import CacheError, ConfigError, MissingStepError
+from corpora.base.errors import CacheError, ConfigError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from tests.cache.filled import SOURCES, fill_work
 from tests.cache.recordings import change, make_manifest
 from tests.cache.streams import Array

@@ -9,7 +9,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from cache.audio import audio_seconds, decoder_fields, load_audio
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from corpora.sound_file import unopenable
 
 

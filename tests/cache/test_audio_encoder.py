@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import encoder_fields, hash_files, weight_files
 from cache.encoders.names import resolve_encoder
-from corpora.errors import AudioError, ConfigError, EmopoolError
+from corpora.base.errors import AudioError, ConfigError, EmopoolError
 
 SMALL = {
     "hidden_size": 32,

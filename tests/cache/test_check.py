@@ -15,9 +15,9 @@ from cache.extracting.plan import make_plan
 from cache.extracting.run import extract
 from cache.store.writer import PartWriter
 from cli import main
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from tests.cache.recordings import make_manifest
 
 TINY = ExtractConfig(audio_encoder="tiny", text_encoder="tiny", device="cpu", audio_layers="all")

@@ -8,11 +8,11 @@ import pytest
 import cache.upkeep.compact
 from cache.store.index import scan
 from cache.store.layout import read_stream
-from cache.store.locks import shared_lock
 from cache.stream import FrameStream
 from cache.upkeep.compact import compact
-from corpora.errors import CacheError, MissingStepError
-from corpora.work import Work
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.locks import shared_lock
+from corpora.base.work import Work
 from tests.cache.streams import Array, add, make_stream
 
 FRAME_BYTES = 8  # four halves

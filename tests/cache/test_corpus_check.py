@@ -20,8 +20,8 @@ from cache.corpus_check.run import check_corpus
 from cache.corpus_check.sound import sound_of
 from cache.encoders.grid import fbank_grid
 from cli import main
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from tests.cache.filled import fill_work
 from tests.cache.recordings import change, make_manifest
 

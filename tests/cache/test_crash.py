@@ -21,8 +21,8 @@ from cache.extraction import read_extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
 from cache.stream import FrameStream
+from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
-from corpora.work import Work
 from tests.cache.extractors import Extractors, extractors, script, wait_until
 from tests.cache.recordings import change, make_manifest
 

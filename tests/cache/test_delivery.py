@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cache.store.delivery
 from cache.store.delivery import Piece, deliver, new_tensor
 from cache.stream import FrameStream
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 from tests.cache.streams import add, make_stream, utterances
 
 DTYPES = [torch.float16, torch.float32, torch.bfloat16]

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from cache.extracting.decoding import batches
 from cache.extracting.encoding import Encoded, Encoding, Row
-from cache.extracting.ranks import Rank, current_rank
 from cache.extracting.shares import SHARES, open_shares, share_of
 from cache.extracting.stream_writer import StreamWriter
 from cache.extracting.targets import Item, Target
 from cache.recipe import Recipe
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.ranks import Rank, current_rank
+from corpora.base.work import Work
 from corpora.manifest import Utterance
-from corpora.work import Work
 
 TARGET = Target(Recipe("audio", {"stored_dtype": "float16"}), "layer_3", 3)
 
@@ -154,7 +154,7 @@ def test_batches_keep_order_and_budget(sizes: list[int], budget: int) -> None:
 def test_shares_are_taken_once_and_free_again_when_their_holder_dies(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from cache.extracting.ranks import Rank;"
+        "import sys, time; from pathlib import Path; from corpora.base.ranks import Rank;"
         "from cache.extracting.shares import open_shares\n"
         f"with open_shares(Path({str(tmp_path)!r}), ['s'], Rank()) as shares:\n"
         "    print(len(shares.take(range(10))), flush=True); time.sleep(600)"

@@ -14,9 +14,9 @@ from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.store.scratch import write_at
 from cache.stream import FrameStream
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from tests.cache.recordings import make_manifest
 
 TINY = ExtractConfig(audio_encoder="tiny", text_encoder="tiny", device="cpu", batch_seconds=2)

@@ -29,9 +29,9 @@ from cache.failures import read_failures
 from cache.inputs import utterance_keys
 from cache.stream import FrameStream
 from cli import main
-from corpora.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
+from corpora.base.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from tests.cache.recordings import change, make_manifest, write_tone
 
 TINY = ExtractConfig(audio_encoder="tiny", text_encoder="tiny", device="cpu")
@@ -363,7 +363,7 @@ def test_with_nothing_to_do_no_record_is_written(
     def refuse(path: Path, data: bytes) -> None:
         raise AssertionError(f"wrote {path}")
 
-    monkeypatch.setattr("corpora.files.write_bytes", refuse)
+    monkeypatch.setattr("corpora.base.files.write_bytes", refuse)
     assert extract(work, manifest, TINY).report is None
 
 

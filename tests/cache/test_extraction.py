@@ -8,7 +8,7 @@ import pytest
 
 from cache.extraction import Extraction, Source, extract_command, write_extraction
 from cache.recipe import JSON, Recipe
-from corpora.work import Work
+from corpora.base.work import Work
 
 
 def test_without_a_record_the_command_is_the_plain_one(tmp_path: Path) -> None:

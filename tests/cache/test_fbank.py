@@ -16,7 +16,7 @@ from transformers import SeamlessM4TFeatureExtractor
 
 from cache.encoders import fbank
 from cache.encoders.fbank import FbankSettings, log_mels
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 EMODB = Path(__file__).parents[2].parent / "shared" / "data" / "emodb" / "wav"
 EXTRACTOR: Any = SeamlessM4TFeatureExtractor()

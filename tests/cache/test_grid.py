@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.encoders.grid import Grid, convolution_grid, fbank_grid, read_grid
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 WAV2VEC_KERNELS = (10, 3, 3, 3, 3, 2, 2)
 WAV2VEC_STRIDES = (5, 2, 2, 2, 2, 2, 2)

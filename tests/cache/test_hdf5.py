@@ -20,9 +20,9 @@ from cache.stream import FrameStream, PartWriter
 from cache.upkeep.catalogue import read_catalogue
 from cache.upkeep.verify import verify
 from cli import main
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from tests.cache.filled import SOURCES, audio_recipe, fill_stream, fill_work, input_keys, parts
 from tests.cache.streams import add, make_stream, utterances
 
@@ -197,7 +197,7 @@ def test_memory_does_not_grow_with_the_cache(fast_path: Path) -> None:
         ):
             code = (
                 "import sys; from pathlib import Path; from bench.peak import peak_bytes; "
-                "from cache.exchange.hdf5 import export_hdf5; from corpora.work import Work; "
+                "from cache.exchange.hdf5 import export_hdf5; from corpora.base.work import Work; "
                 "from cache.exchange.hdf5_import import import_hdf5; "
                 f"work = Work(Path(sys.argv[1])); {call}; print(peak_bytes())"
             )

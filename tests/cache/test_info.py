@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from cache.amounts import bytes_text, count_text
 from cache.extracting.changes import recipe_changes
 from cache.recipe import JSON, Recipe
 from cache.stream import FrameStream
 from cache.upkeep.info import Info, StreamInfo, cache_info
 from cache.upkeep.verify import verify
-from corpora.errors import MissingStepError
+from corpora.base.errors import MissingStepError
+from corpora.base.terminal import bytes_text, count_text
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from tests.cache.filled import GRID, SOURCES, audio_recipe, fill_stream, fill_work, parts
 from tests.cache.recordings import change
 

@@ -16,9 +16,9 @@ from cache.extraction import layer_name, read_extraction
 from cache.frames import Frames
 from cache.layers import LayersRead, layer_numbers, layers_from_json, layers_text
 from cache.mapped import MappedFrames
-from corpora.errors import CacheError, MissingStepError
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from tests.cache.recordings import make_manifest
 
 

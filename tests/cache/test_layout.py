@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cache.stream import FrameStream, PartWriter, ensure_stream, open_features
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
 from tests.cache.streams import RECIPE, add, make_stream, utterances
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cache.store.layout import open_features
-from cache.store.locks import exclusive_lock, lock_path, shared_lock
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.locks import exclusive_lock, lock_path, shared_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,8 @@ def test_the_lock_lies_outside_the_group(features: Path) -> None:
 
 def test_a_killed_process_holds_no_lock(features: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from cache.store.locks import exclusive_lock\n"
+        "import sys, time; from pathlib import Path\n"
+        "from corpora.base.locks import exclusive_lock\n"
         "with exclusive_lock(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(600)"
     )

@@ -22,8 +22,8 @@ from cache.extracting.run import extract
 from cache.failures import read_failures
 from cache.moments import load_moments
 from cache.stream import FrameStream
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from tests.cache.recordings import change, make_manifest, write_tone
 
 TINY = ExtractConfig(audio_encoder="tiny", text_encoder="", device="cpu", max_seconds=2.2)

@@ -23,8 +23,8 @@ from cache.stream import FrameStream, PartWriter
 from cache.upkeep.compact import compact
 from cache.upkeep.prune import apply, plan_for_keys
 from cache.upkeep.verify import verify
-from corpora.errors import CacheError
-from corpora.work import Work
+from corpora.base.errors import CacheError
+from corpora.base.work import Work
 from tests.cache.faulty_disk import DIM, PART_BYTES, faulty
 from tests.cache.streams import Array, add, fast_folder, make_stream
 

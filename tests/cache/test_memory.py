@@ -15,8 +15,8 @@ from cache.extracting.targets import Item, lacking, targets_of
 from cache.extraction import Source
 from cache.inputs import utterance_keys
 from cache.recipe import Recipe
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, read_manifest, write_manifest
-from corpora.work import Work
 from tests.cache.recordings import write_tone
 
 T = TypeVar("T")

@@ -20,9 +20,9 @@ from cache.extraction import read_extraction
 from cache.frames import Frames
 from cache.moments import frame_moments, load_moments
 from cache.stream import FrameStream
-from corpora.errors import CacheError, MissingStepError
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from heads.dataset import VectorStore
 from heads.load import load_dataset
 from tests.cache.recordings import change, make_manifest

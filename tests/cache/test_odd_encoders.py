@@ -34,7 +34,7 @@ from cache.recipe import Recipe
 from cache.transcribing.model_files import find_whisper
 from cache.transcribing.whisper import Piece, load_whisper
 from cli import main
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.manifest import write_manifest
 from tests.cache.recordings import make_manifest
 from tests.cache.whispers import save_whisper

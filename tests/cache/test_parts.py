@@ -14,7 +14,7 @@ import torch
 import zarr
 
 from cache.stream import FrameStream
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 from tests.cache.streams import RECIPE, add, make_stream, utterances
 
 DTYPES = ["float16", "float32", "uint8"]

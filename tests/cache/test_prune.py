@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from cache.recipe import Recipe
-from cache.store.locks import shared_lock
 from cache.stream import FrameStream
 from cache.upkeep.prune import PrunePlan, apply, plan_for_keys, prune_plan
 from cli import main
-from corpora.errors import CacheError, ConfigError, ManifestError, MissingStepError
-from corpora.files import new_stamp, under_way
+from corpora.base.errors import CacheError, ConfigError, ManifestError, MissingStepError
+from corpora.base.files import new_stamp, under_way
+from corpora.base.locks import shared_lock
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from tests.cache.filled import (
     GRID,
     SOURCES,

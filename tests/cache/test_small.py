@@ -27,7 +27,7 @@ from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.ctranslate2 import convert_whisper, read_arrays
 from cache.encoders.names import resolve_encoder
 from cache.encoders.small import SMALL, Packaged, Small, is_packaged, small_folder
-from corpora.errors import ConfigError, EmopoolError
+from corpora.base.errors import ConfigError, EmopoolError
 from tests.cache.whispers import save_whisper
 
 TYPES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}

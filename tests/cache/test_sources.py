@@ -11,7 +11,7 @@ import pytest
 
 import cache.sources
 from cache.sources import SourceIndex
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 

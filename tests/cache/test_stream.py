@@ -15,7 +15,7 @@ import torch
 import cache.stream
 from cache.store.parts import Part, map_part
 from cache.stream import FrameStream
-from corpora.errors import CacheError, MissingStepError
+from corpora.base.errors import CacheError, MissingStepError
 from tests.cache.streams import Array, add, make_stream, utterances
 
 DTYPES = ["float16", "float32", "uint8"]

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaMo
 from cache.encoders.files import encoder_fields, maximum_tokens
 from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import INSIDE, SPECIAL, WORD_START, TextEncoder, load_text_encoder
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 TEXTS = ("Der Lappen liegt auf dem Eisschrank.", "", "I'm so angry, stop lying to me.", "Stop.")
 

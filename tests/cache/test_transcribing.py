@@ -28,9 +28,9 @@ from cache.transcribing.model_files import find_whisper
 from cache.transcribing.pieces import cut_at_pauses
 from cache.transcribing.whisper import Piece, Whisper, compression, load_whisper
 from cli import main
-from corpora.errors import CacheError, ConfigError
+from corpora.base.errors import CacheError, ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
-from corpora.work import Work
 from tests.cache.recordings import change, make_manifest, write_tone
 from tests.cache.whispers import LANGUAGES, save_whisper
 

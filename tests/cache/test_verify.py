@@ -12,14 +12,14 @@ import pytest
 from cache.exchange.hdf5 import export_hdf5
 from cache.inputs import utterance_keys
 from cache.recipe import Recipe
-from cache.store.locks import shared_lock
 from cache.stream import FrameStream
 from cache.upkeep.compact import compact
 from cache.upkeep.prune import prune_plan
 from cache.upkeep.verify import verify
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.locks import shared_lock
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from tests.cache.filled import GRID, SOURCES, audio_recipe, fill_stream, fill_work, parts
 
 

@@ -36,9 +36,9 @@ from cache.extracting.run import extract
 from cache.extraction import read_extraction
 from cache.inputs import utterance_keys
 from cache.stream import FrameStream
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from tests.cache.whispers import save_whisper
 
 LAYERS = 3

@@ -14,10 +14,10 @@ import pytest
 import cache.store.writer
 from cache.store.index import scan
 from cache.store.layout import read_stream
-from cache.store.locks import exclusive_lock
 from cache.store.scratch import clear_stale_sites, new_site
 from cache.stream import FrameStream, PartWriter
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
+from corpora.base.locks import exclusive_lock
 from tests.cache.streams import Array, add, make_stream, utterances
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora.balance import balance, limit_imbalance
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
 from tests.corpora.people import people
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli import main
+from corpora.base.errors import ConfigError
 from corpora.commands import label_names
-from corpora.errors import ConfigError
 from corpora.manifest import read_manifest
 from tests.corpora.fixture_trees import emodb, write_wav
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corpora import registry
-from corpora.errors import ConfigError, CorpusError
+from corpora.base.errors import ConfigError, CorpusError
 from corpora.manifest import Manifest, check_manifest, read_manifest, write_manifest
 from corpora.prepare import prepare
 from corpora.registry import (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from corpora.base.errors import CorpusError
 from corpora.cremad import SENTENCES
-from corpora.errors import CorpusError
 from corpora.label_sets import leaders
 from corpora.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import CREMAD_TABLE, cremad_rows

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpora.base.errors import CorpusError
 from corpora.delimited import LONGEST_CELL, encoding_of, lines_of_cells, named_rows
-from corpora.errors import CorpusError
 from corpora.registry import Dropped
 from corpora.transcripts import read_transcript
 

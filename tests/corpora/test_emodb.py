@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from corpora.base.errors import ManifestError
 from corpora.emodb import SENTENCES
-from corpora.errors import ManifestError
 from corpora.registry import read_corpus
 from tests.corpora.fixture_trees import write_textgrid, write_wav
 

@@ -14,9 +14,8 @@ import pytest
 from safetensors import SafetensorError
 
 from cache.failures import read_failures, write_failures
-from corpora.delimited import encoding_of
-from corpora.errors import ConfigError, EmopoolError, FormatVersionError
-from corpora.files import (
+from corpora.base.errors import ConfigError, EmopoolError, FormatVersionError
+from corpora.base.files import (
     LFS_POINTER,
     atomic_path,
     check_folder,
@@ -27,8 +26,9 @@ from corpora.files import (
     under_way,
     write_json,
 )
+from corpora.base.terminal import as_written, inert
+from corpora.delimited import encoding_of
 from corpora.manifest import read_manifest
-from corpora.text_table import as_written, inert
 from corpora.textgrid import read_textgrid
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.errors import CorpusError
+from corpora.base.errors import CorpusError
 from corpora.prepare import prepare
 from corpora.registry import read_corpus
 from corpora.sound_file import open_sound

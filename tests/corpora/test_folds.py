@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.folds import deal, divide, folds_by, folds_of_count, folds_of_groups
 from tests.corpora.people import people
 

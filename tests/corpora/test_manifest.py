@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from corpora.errors import FormatVersionError, ManifestError, MissingStepError
+from corpora.base.errors import FormatVersionError, ManifestError, MissingStepError
 from corpora.manifest import (
     Manifest,
     Utterance,

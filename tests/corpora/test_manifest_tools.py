@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora.arrangement import Wish
-from corpora.errors import ConfigError, ManifestError
-from corpora.files import write_bytes
+from corpora.base.errors import ConfigError, ManifestError
+from corpora.base.files import write_bytes
 from corpora.label_map import LabelMap, map_manifest, parse_label_map
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.merge import merge

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
 from corpora.label_map import parse_label_map
 from corpora.manifest import Manifest, read_manifest
 from corpora.names import is_missing, is_plain, plain_name, split_named, splits_named

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpora.errors import EmopoolError
+from corpora.base.errors import EmopoolError
 from corpora.manifest import read_manifest
 from corpora.prepare import prepare
 from corpora.registry import Options, read_corpus

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache.audio import load_audio
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from corpora.ogg_pages import ogg_pages
 from corpora.recordings import read_header
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import CorpusError, ManifestError
+from corpora.base.errors import CorpusError, ManifestError
 from corpora.manifest import read_manifest
 from corpora.prepare import prepare
 from corpora.registry import Options

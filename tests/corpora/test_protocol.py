@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from corpora.arrangement import Wish, arrange
-from corpora.command_options import with_defaults
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.command_options import with_defaults
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.folds import absent_speakers
 from corpora.manifest import Manifest, read_manifest
 from corpora.options import complete

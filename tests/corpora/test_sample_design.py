@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.sample_design import LABELS, SPEAKERS, Line, design
 from corpora.sample_sentences import EMOTIONAL, SHARED
 

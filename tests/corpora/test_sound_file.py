@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cache.audio import audio_seconds, load_audio
 from cache.corpus_check.sound import listen
 from cli import main
-from corpora.errors import AudioError
+from corpora.base.errors import AudioError
 from corpora.recordings import read_header
 from corpora.sound_file import open_sound
 from corpora.utterance import Utterance

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.errors import ConfigError, CorpusError, EmopoolError, MissingExtraError
+from corpora.base.errors import ConfigError, CorpusError, EmopoolError, MissingExtraError
 from corpora.espeak import short_link
 from corpora.sample_design import LABELS, SPEAKERS
 from corpora.speech_synth import COLUMNS, write_sample_corpus

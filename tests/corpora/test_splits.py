@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
 from corpora.splits import assign_splits
 from corpora.utterance import SPLITS, Utterance
 

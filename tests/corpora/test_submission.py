@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
 from corpora.registry import read_corpus
 from corpora.submission import write_submission
 from tests.corpora.field_trees import msp_podcast

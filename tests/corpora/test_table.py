@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import ConfigError, CorpusError, ManifestError
+from corpora.base.errors import ConfigError, CorpusError, ManifestError
 from corpora.registry import Options, ReadResult, read_corpus
 
 

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from cache.encoders.names import resolve_encoder
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from corpora.textgrid import Interval, fill_gaps, write_textgrid
-from corpora.work import Work
 from tests.finetune.corpus import extract_tiny, make_corpus
 from tests.finetune.searched import add_search
 

@@ -13,11 +13,11 @@ import torch
 
 from cache.encoders.grid import fbank_grid
 from cache.frames import Frames
-from corpora.errors import ConfigError, MissingExtraError
+from corpora.base.errors import ConfigError, MissingExtraError
+from corpora.base.work import Work
 from corpora.manifest import Utterance, read_manifest
 from corpora.prepare import prepare
 from corpora.speech_synth import write_sample_corpus
-from corpora.work import Work
 from explain.cues import stream as stream_module
 from explain.cues.analysis import CORRECT, WRONG, analyse, speech_frames
 from explain.cues.descriptors import DEFAULT, F0, LOUDNESS

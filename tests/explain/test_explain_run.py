@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from corpora.errors import ConfigError, ManifestError, MissingStepError
-from corpora.work import Work
+from corpora.base.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.work import Work
 from explain.config import ExplainConfig, parse_attended
 from explain.explanation import Explanation
 from explain.load import choose_rows

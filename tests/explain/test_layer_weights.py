@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cache.collect import collect_frames
-from corpora.work import Work
+from corpora.base.work import Work
 from explain.config import ExplainConfig
 from explain.explanation import Explanation
 from explain.load import build_subject

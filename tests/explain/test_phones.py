@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from corpora.base.report import Section
 from corpora.textgrid import Interval
 from explain.alignments import Aligned, Alignment
 from explain.phone_classes import SILENCE, UNKNOWN
 from explain.phones import around_onsets, likelihood_ratios
 from explain.phones_section import phones_section
-from explain.section import Section
 from explain.subject import Subject
 from tests.explain.planted import Planted, planted_subject
 

@@ -16,8 +16,8 @@ from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
 from cache.extraction import read_extraction
 from cache.frames import Frames
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from explain.load import Material, build_subject, recorded_grid
 from explain.probing.probe import Targets, probe, probe_dimensions, shuffled_within
 from explain.probing.ridge import (

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from corpora.base.report import Cell, Figure, Section, Table
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
 from explain.alignments import Alignment
@@ -23,7 +24,6 @@ from explain.report.markup import section_html, table_html
 from explain.report.page import page_html
 from explain.report.rows import rows_json, sound_uri
 from explain.report.write import csv_text
-from explain.section import Cell, Figure, Section, Table
 from explain.spectrogram import BANDS, HIGHEST, LOWEST, mel, mel_spectrogram
 from explain.style import render
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cache.encoders.names import resolve_encoder
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from heads.head import Head
 from heads.results import HeadRecord
 from tests.finetune.corpus import extract_tiny, make_corpus

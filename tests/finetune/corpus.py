@@ -10,8 +10,8 @@ import soundfile
 
 from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.model import EmotionModel
 from heads.head import Head, HeadConfig

@@ -15,8 +15,8 @@ from bench.peak import peak_bytes
 from bench.recordings import make_manifest
 from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from finetune.config import FinetuneConfig
 from finetune.run import run_finetune
 from heads.search.config import SearchConfig

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from heads.dataset import VectorStore
 from heads.head import Head
 from heads.load import load_dataset, read_origin

@@ -9,7 +9,7 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from cache.encoders.audio_encoder import load_audio_encoder
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.assembly import assemble, without_upper_layers
 from finetune.model import EmotionModel
 from finetune.phases import trainable_parts

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from corpora.manifest import Manifest
 from finetune import training
 from finetune.batches import load_batches

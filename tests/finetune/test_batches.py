@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.audio import load_audio
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 from corpora.manifest import Manifest
 from finetune.batches import load_batches, plan_batches
 

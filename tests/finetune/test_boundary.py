@@ -13,8 +13,8 @@ from cache.audio import load_audio
 from cache.encoders.front_ends import StackedMels
 from cache.extracting import passes
 from cache.frames import Frames
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.config import FinetuneConfig
 from finetune.engine import upper
 from finetune.engine.boundary import Boundary, open_boundary

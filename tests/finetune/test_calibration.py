@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.evaluating.calibration import (
     COLDEST,
     HOTTEST,

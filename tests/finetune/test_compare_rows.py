@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 import finetune.compare_rows as compare_rows
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.compare_rows import DONE, check_names, finetune_rows
 from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from corpora.errors import ManifestError, MissingStepError
+from corpora.base.errors import ManifestError, MissingStepError
+from corpora.base.work import Work
 from corpora.label_map import likely, map_manifest, parse_label_map
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from finetune.evaluate import EvaluateConfig, evaluate, evaluate_head
 from finetune.evaluation import evaluation_folder
 from tests.finetune.conftest import Searched

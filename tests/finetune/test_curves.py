@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import MissingExtraError
+from corpora.base.errors import MissingExtraError
 from finetune import curves
 from finetune.curves import Curves, draw_curves, global_steps
 from finetune.scoring import Score

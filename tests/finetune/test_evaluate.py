@@ -16,9 +16,9 @@ from cache.audio import load_audio
 from cache.collect import collect_frames
 from cache.failures import write_failures
 from cache.residence import Residence, choose_residence
-from corpora.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from explain.config import ExplainConfig
 from explain.run import explain_split
 from finetune.assembly import assemble

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from cli import main
-from corpora.errors import ConfigError, MissingExtraError
+from corpora.base.errors import ConfigError, MissingExtraError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.evaluate import EvaluateConfig, evaluate
 from finetune.evaluating.calibration import fit_temperature

@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from cache.extraction import read_extraction
-from corpora.errors import CacheError, ConfigError
+from corpora.base.errors import CacheError, ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.fitting import check_encoders, check_labels, check_streams
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import extract_tiny

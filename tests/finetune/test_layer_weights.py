@@ -15,9 +15,9 @@ from cache.audio import load_audio
 from cache.collect import collect_frames
 from cache.extraction import read_extraction, write_extraction
 from cache.layers import LayersRead, layer_numbers
-from corpora.errors import CacheError, ConfigError
+from corpora.base.errors import CacheError, ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.bridge import label_agreement
 from finetune.building import build_model

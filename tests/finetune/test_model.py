@@ -10,9 +10,9 @@ import torch
 
 from cache.audio import load_audio
 from cache.collect import collect_frames
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.assembly import assemble
 from finetune.model import EmotionModel
 from finetune.phases import trainable_parts, unfreeze

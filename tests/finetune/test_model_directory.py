@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from corpora.errors import ConfigError, EmopoolError, FormatVersionError, MissingStepError
-from corpora.files import new_stamp, under_way, write_json
+from corpora.base.errors import ConfigError, EmopoolError, FormatVersionError, MissingStepError
+from corpora.base.files import new_stamp, under_way, write_json
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
 from tests.finetune.corpus import make_model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from finetune.phases import (
     format_table,
     trainable_parts,

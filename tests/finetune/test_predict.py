@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from cache.audio import load_audio
 from cli import main
-from corpora.errors import AudioError, ConfigError
+from corpora.base.errors import AudioError, ConfigError
 from corpora.manifest import Manifest, Utterance, write_manifest
 from finetune.assembly import assemble
 from finetune.evaluate import evaluate_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, Utterance
 from finetune.predict import submit
 from finetune.predicting.answers import Answer, Prediction, Unusable

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from finetune.config import FinetuneConfig
 from finetune.run import run_finetune
 from tests.finetune.conftest import Searched
@@ -29,7 +29,7 @@ ONE_OF_TWO = """
 import sys
 from pathlib import Path
 from corpora.manifest import read_manifest
-from corpora.work import Work
+from corpora.base.work import Work
 from finetune.run import run_finetune
 from tests.finetune.test_processes import CONFIG
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from corpora.errors import MissingStepError
-from corpora.work import Work
+from corpora.base.errors import MissingStepError
+from corpora.base.work import Work
 from finetune.results import read_results
 from tests.finetune.conftest import Searched
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.store.locks import exclusive_lock
-from corpora.errors import CacheError, ConfigError
-from corpora.files import under_way
+from corpora.base.errors import CacheError, ConfigError
+from corpora.base.files import under_way
+from corpora.base.locks import exclusive_lock
+from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from corpora.work import Work
 from finetune.config import FinetuneConfig
 from finetune.engine.checkpoints import Checkpoints
 from finetune.keeping import Keeper
@@ -38,7 +38,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from corpora.manifest import read_manifest
-from corpora.work import Work
+from corpora.base.work import Work
 from finetune.keeping import Keeper
 from finetune.run import run_finetune
 from tests.finetune.test_resume import CONFIG

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from corpora.errors import ConfigError, MissingStepError
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel
 from finetune.retraining import retrain

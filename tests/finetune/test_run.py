@@ -11,9 +11,9 @@ import torch
 
 from cache.extraction import read_extraction
 from cache.failures import write_failures
-from corpora.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from finetune.building import build_model
 from finetune.config import TINY_LEARNING_RATES, FinetuneConfig, parse_phases
 from finetune.curves import CSV

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from corpora.errors import ConfigError, TrainingError
+from corpora.base.errors import ConfigError, TrainingError
 from corpora.manifest import Manifest
 from finetune import training
 from finetune.curves import log_text

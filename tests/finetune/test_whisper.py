@@ -18,8 +18,8 @@ from cache.encoders.front_ends import WhisperMels
 from cache.encoders.padding import PaddingName
 from cache.extracting.config import ExtractConfig
 from cache.extracting.run import extract
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from corpora.work import Work
 from finetune.bridge import label_agreement
 from finetune.building import build_model
 from finetune.config import FinetuneConfig

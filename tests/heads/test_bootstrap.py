@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.statistics.bootstrap import (
     Interval,
     bootstrap,

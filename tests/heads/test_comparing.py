@@ -16,7 +16,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 import heads.training
-from corpora.errors import CacheError, ConfigError, ManifestError
+from corpora.base.errors import CacheError, ConfigError, ManifestError
 from heads.comparing.config import NORMS, SCORER_RATES, CompareConfig, Tuning, parse_rates
 from heads.comparing.division import Division, refuse_torn_speakers
 from heads.comparing.lines import Line

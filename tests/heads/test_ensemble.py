@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import VectorStore
 from heads.metrics import classification_report
 from heads.results import load_head, trial_file

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, automatic, make_folds
 from heads.head import HeadConfig

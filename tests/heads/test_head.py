@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, as_inputs, stack_logits
 from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset

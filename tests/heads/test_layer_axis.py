@@ -10,7 +10,7 @@ import torch
 from optuna.trial import FixedTrial
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.layers import origin_of_head

@@ -17,9 +17,9 @@ from cache.extraction import extract_command, read_extraction
 from cache.failures import read_failures
 from cache.inputs import utterance_keys
 from cli import main
-from corpora.errors import ManifestError, UnreadableLayersError
+from corpora.base.errors import ManifestError, UnreadableLayersError
+from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, write_manifest
-from corpora.work import Work
 from heads import extraction
 from heads.extraction import Extracted, extract
 from heads.layer_choice import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.axes import Choice
 from heads.dataset import VectorStore
 from heads.head import Head

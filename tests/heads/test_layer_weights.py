@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.layers import layer_weights

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from cache.inputs import utterance_keys
-from corpora.errors import ManifestError
+from corpora.base.errors import ManifestError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
-from corpora.work import Work
 from heads.leakage import refuse_shared_recordings, shared_sentences
 from heads.search.run import run_search
 

@@ -14,9 +14,9 @@ from cache.failures import write_failures
 from cache.inputs import utterance_keys
 from cache.recipe import Recipe
 from cache.stream import PartWriter, ensure_stream, open_features
-from corpora.errors import ConfigError, MissingStepError
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from heads.dataset import Dataset
 from heads.load import load_dataset, read_origin
 from heads.origin import Origin, manifest_digest

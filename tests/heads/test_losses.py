@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.losses import (
     LossConfig,
     focal_loss,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.metrics import Report, classification_report, format_report
 from heads.statistics.confusion import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
 

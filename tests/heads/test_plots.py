@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from corpora.errors import MissingExtraError
+from corpora.base.errors import MissingExtraError
 from heads.search import plots
 from tests.heads.searches import small_search
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import heads.pooling.segments
 from cache.frames import Frames
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.pooling import build_pooling, pooling_kinds
 from heads.pooling.attentive import AttentivePooling
 from heads.pooling.layer_weights import LayerWeightedPooling

@@ -13,8 +13,8 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from corpora.errors import CacheError, FormatVersionError, MissingStepError
-from corpora.files import write_json
+from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
+from corpora.base.files import write_json
 from heads.dataset import VectorStore
 from heads.head import Head
 from heads.metrics import classification_report

@@ -14,8 +14,8 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 import heads.training
-from cache.store.locks import exclusive_lock
-from corpora.errors import CacheError, ConfigError, ManifestError
+from corpora.base.errors import CacheError, ConfigError, ManifestError
+from corpora.base.locks import exclusive_lock
 from finetune.retraining import _read_study
 from heads.dataset import Dataset, VectorStore
 from heads.folds import make_folds

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from corpora.errors import CacheError, ConfigError, MissingExtraError
+from corpora.base.errors import CacheError, ConfigError, MissingExtraError
 from heads.results import load_head, trial_file
 from heads.search.config import SearchConfig
 from heads.search.space import PROBES, STARTS, Space, trial_configs

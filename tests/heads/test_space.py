@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
+from corpora.base.seeds import seed_from
 from heads.axes import Choice, Range
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
@@ -17,7 +18,6 @@ from heads.search.space import (
     PUBLISHED_REST,
     STARTS,
     Space,
-    seed_from,
     start_params,
     trial_configs,
     trial_seed,

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
-from corpora.errors import ConfigError, MissingStepError
+from corpora.base.errors import ConfigError, MissingStepError
 from corpora.protocol import all_protocols
 from heads.axes import Choice, Range
 from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs

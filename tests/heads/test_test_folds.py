@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 import heads.training
-from corpora.errors import ConfigError, ManifestError
+from corpora.base.errors import ConfigError, ManifestError
+from corpora.base.work import Work
 from corpora.manifest import Manifest
-from corpora.work import Work
 from heads.dataset import Dataset
 from heads.results import load_head
 from heads.search.config import SearchConfig

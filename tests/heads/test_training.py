@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.losses import LossConfig

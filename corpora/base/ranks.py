@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corpora.errors import ConfigError
+from corpora.base.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corpora.errors import CacheError
+from corpora.base.errors import CacheError
 
 
 def lock_path(features: Path) -> Path:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from corpora.errors import EmopoolError, FormatVersionError
+from corpora.base.errors import EmopoolError, FormatVersionError
 
 DIGEST = "digest"
 #: What a folder that was made here consists of, so that damage to it is known.

@@ -1,0 +1,1 @@
+"""What all floors use and no corpus is needed for: errors, files, work folder, locks, terminal."""
