@@ -9,6 +9,7 @@ are compared to the digit, so both runs have to be on one machine.
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
 import hashlib
 import json
@@ -45,14 +46,15 @@ EMODB = {
     "compare": "compare --tables poolings --epochs 4",
     "finetune": "finetune --best --epochs 1",
     "evaluate": "evaluate --subject head",
-    "text split": "prepare split --seed 3 --fractions .5,.25,.25",
 }
 _TIME = re.compile(
     r"\d[\d.,]*\s*(?:h\b|hours?|min(?:utes?)?\b|s\b|seconds?)(?:\s*\d+\s*s\b)?"
     r"|\d[\d.,]* ?[×x] real time"
-    r"|\d[\d.,]* utterances/s|\d[\d.,]*/s\b|\d{4}-\d\d-\d\d[T ][\d:+.Z]*"
+    r"|\d[\d.,]* utterances/s|\d[\d.,]*/s\b|\d{4}-\d\d-\d\d[T ][\d:+.Z]*|[\d.]+ GB free"
 )
-_VOLATILE = re.compile(r"second|took|_at$|created|finished|duration|path|^sha256$|^digest$|_per_s")
+_VOLATILE = re.compile(
+    r"second|took|_at$|created|finished|duration|path|^sha256$|^digest$|_per_s|^study$"
+)
 
 
 def plain(value: Any, places: Mapping[str, str]) -> Any:
@@ -87,6 +89,9 @@ def files(work: Path, places: Mapping[str, str]) -> Iterator[tuple[str, list[str
             continue
         if name.startswith(("encoders/", "features.zarr/")):
             yield name, []  # whose contents carry random names and times
+        elif name == "search/trials.csv":
+            rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+            yield name, [str({k: v for k, v in row.items() if k != "seconds"}) for row in rows]
         elif path.suffix in (".json", ".jsonl", ".csv", ".md", ".txt", ".html"):
             yield name, lines(path.read_text(encoding="utf-8"), places)
         elif path.suffix in (".png", ".svg"):
