@@ -12,6 +12,7 @@ from cache.extracting.report import ExtractReport
 from cache.extracting.summary import is_complete
 from cache.extraction import write_extraction
 from cache.failures import read_failures, write_failures
+from cache.store.scratch import clear_stale_sites, scratch_folder
 from corpora.errors import AudioError
 from corpora.manifest import Manifest
 from corpora.work import Work
@@ -58,6 +59,7 @@ def extract(
         CacheError: the disk cannot hold it.
     """
     rank = current_rank()
+    clear_stale_sites(scratch_folder(work.features))  # also where nothing is to be added
     plan = make_plan(work, manifest, config)
     report = None
     if not is_complete(plan):
