@@ -271,7 +271,10 @@ def contents(path: Path, name: str) -> Any:
 
 def values(path: Path) -> str:
     """Of a JSON file, less what differs from run to run."""
-    value = json.loads(path.read_text())
+    try:
+        value = json.loads(path.read_text())
+    except ValueError:
+        return f"torn: {path.read_text()}"
     table = path.with_suffix(".csv")
     sha256 = hashlib.sha256(table.read_bytes()).hexdigest() if table.is_file() else ""
     if value.get("csv_sha256") == sha256:
