@@ -26,9 +26,9 @@ def progress_bar(
     """
     from tqdm import tqdm
 
-    class Growing(tqdm):  # type: ignore[type-arg]
-        def update(self, n: float | None = 1) -> bool | None:
-            self.total = max(self.total, self.n + (n or 0))
+    class Growing(tqdm):  # type: ignore[misc] # tqdm has no types
+        def update(self, n: float = 1) -> Any:  # noqa: ANN401 - tqdm's own
+            self.total: float = max(self.total, self.n + n)
             return super().update(n)
 
     formats = {
