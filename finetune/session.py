@@ -177,9 +177,9 @@ def _run_phases(
             curves.follow(now.log)
 
     def at_end(result: PhaseResult, weights: Mapping[str, Tensor]) -> None:
-        keeper.end_phase(result, weights)
         if engine.leads:
-            curves.end_phase(result.log)
+            curves.end_phase(result.log)  # first: a phase that is kept is not logged again
+        keeper.end_phase(result, weights)
 
     bar: float | None = None
     for phase in phases:

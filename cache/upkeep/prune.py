@@ -164,17 +164,9 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
     Raises:
         CacheError: the cache is in use, or a part is damaged.
     """
-    scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):
         now = _plan(work, plan.used, last_only=plan.last_only, planned=plan)
-        changed = [one for one in now.streams if one.parts]
-        withdraw(
-            [work.features / one.stream / part for one in changed for part in one.parts], scratch
-        )
-        emptied = [work.features / one.stream for one in changed if not one.kept_parts]
-        withdraw([stream for stream in emptied if _is_bare(stream)], scratch)
-        recipes = sorted({stream.parent for stream in emptied})
-        withdraw([folder for folder in recipes if _is_bare(folder)], scratch)
+        withdraw(_dropped(work.features, now), scratch_folder(work.features))
     return now
 
 
@@ -235,8 +227,30 @@ def _asked_for(stream: Stream, sources: Iterable[Source]) -> bool:
     )
 
 
-def _is_bare(folder: Path) -> bool:
-    return os.listdir(folder) == [METADATA]
+def _dropped(features: Path, plan: PrunePlan) -> list[Path]:
+    """The folders that go. What goes with all that is in it goes by one rename.
+
+    Killed in between, nothing empty stays behind that no later plan would name.
+    """
+    recipes: dict[Path, list[StreamPrune]] = {}
+    for one in plan.streams:
+        recipes.setdefault((features / one.stream).parent, []).append(one)
+    dropped = []
+    for recipe, streams in recipes.items():
+        gone, parts = [], []
+        for one in streams:
+            path = features / one.stream
+            if one.parts and not one.kept_parts and _holds_only(path, one.parts):
+                gone.append(path)
+            else:
+                parts += [path / part for part in one.parts]
+        whole = gone and _holds_only(recipe, [path.name for path in gone])
+        dropped += [recipe] if whole else [*gone, *parts]
+    return dropped
+
+
+def _holds_only(folder: Path, names: Sequence[str]) -> bool:
+    return sorted(os.listdir(folder)) == sorted([METADATA, *names])
 
 
 def _stream_line(one: StreamPrune) -> str:

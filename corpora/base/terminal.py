@@ -100,12 +100,18 @@ def progress_bar(
 
     Args:
         description: what is going on.
-        total: in units; fractions are fine.
+        total: in units; fractions are fine. Where more is done than that, it grows: a bar of tqdm's
+            would have no total from there on, and none of the formats below.
         unit: such as `trial`, `step`; `h` of audio gets a real-time factor instead of a rate.
         show: False keeps it silent.
         initial: what was done before, in units; the time left does not count it.
     """
     from tqdm import tqdm
+
+    class Growing(tqdm):  # type: ignore[misc] # tqdm has no types
+        def update(self, n: float = 1) -> Any:  # noqa: ANN401 - tqdm's own
+            self.total: float = max(self.total, self.n + n)
+            return super().update(n)
 
     formats = {
         "h": "{desc}: {percentage:3.0f}% |{bar:24}| {n:.2f}/{total:.2f} h of audio "
@@ -115,7 +121,7 @@ def progress_bar(
         "{desc}: {percentage:3.0f}% |{bar:24}| {n:.0f}/{total:.0f}{unit} "
         "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
     )
-    return tqdm(
+    return Growing(
         desc=description,
         total=total,
         initial=initial,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,11 @@ def test_first_run_fills_every_stream_and_the_second_does_nothing(
         "text/moments_3": 4,
         "text/token_kind": 4,
     }
+    days_ago = time.time_ns() - 2 * 24 * 3600 * 10**9
+    left = work.root / ".tmp" / f"site-{days_ago:016x}-1-00000000-host"
+    left.mkdir(parents=True)
     assert extract(work, manifest, TINY).report is None
+    assert not left.exists()  # what a killed run took out or built
 
 
 def test_cached_frames_equal_the_encoder_run_alone(work: Work, manifest: Manifest) -> None:

@@ -1,6 +1,7 @@
 """cache prune: what is used stays, what would go is said, and nothing goes unsaid."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_a_stream_that_nobody_uses_goes_with_its_recipe(filled: tuple[Work, Mani
     text = SOURCES["text"].recipe.folder
     assert not (work.features / text).exists()
     assert (work.features / SOURCES["audio"].recipe.folder).is_dir()
+
+
+def test_what_goes_whole_goes_by_one_rename(
+    filled: tuple[Work, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two renames, no empty stream is left that no plan would name again."""
+    work, manifest = filled
+    other = change(manifest, 0, text="nothing like it")
+    path = some(work, replace(other, utterances=other.utterances[:1]), slice(None))
+    renamed: list[Path] = []
+    rename = os.rename
+
+    def noted(source: Path, target: Path) -> None:
+        renamed.append(source)
+        rename(source, target)
+
+    monkeypatch.setattr("cache.store.scratch.os.rename", noted)
+    apply(work, prune_plan(work, [path]))
+    text = work.features / SOURCES["text"].recipe.folder
+    assert [folder for folder in renamed if text in (folder, *folder.parents)] == [text]
 
 
 def test_streams_of_earlier_extractions_go_when_asked(filled: tuple[Work, Manifest]) -> None:

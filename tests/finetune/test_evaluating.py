@@ -228,7 +228,7 @@ def test_pictures_are_drawn_where_they_are_asked_for(whole: Work, manifest: Mani
 def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
     whole: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heads.search.plots.find_spec", lambda _: None)
+    monkeypatch.setattr("corpora.base.plots.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"emopool\[plots\]', or evaluate without --plots"):
         evaluate(whole, manifest, config=EvaluateConfig(plots=True))
     evaluate(whole, manifest)

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.files import under_way
@@ -25,6 +26,7 @@ from finetune.engine.checkpoints import Checkpoints
 from finetune.keeping import Keeper
 from finetune.run import run_finetune
 from finetune.steps import Trainer
+from finetune.training import PhaseResult
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 
@@ -127,6 +129,26 @@ def test_a_run_that_stopped_goes_on_to_the_same_weights(
     run_finetune(work, rows, CONFIG, tell=said.append)
     assert digests(work) == uninterrupted
     assert ("Goes on" in "\n".join(said)) == (steps >= CONFIG.checkpoint_every)
+
+
+def test_a_run_that_stopped_behind_its_last_phase_has_all_curves(
+    searched: Searched, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    end_phase = Keeper.end_phase
+
+    def stop(self: Keeper, result: PhaseResult, weights: Mapping[str, Tensor]) -> None:
+        end_phase(self, result, weights)
+        if result.config.phase == 3:
+            raise StopError
+
+    monkeypatch.setattr(Keeper, "end_phase", stop)
+    with pytest.raises(StopError):
+        run_finetune(work, no_test_split(manifest), CONFIG)
+    monkeypatch.undo()
+    run_finetune(work, no_test_split(manifest), CONFIG)
+    log = (work.model / "training.csv").read_text()
+    assert (work.finetune / "curves.csv").read_text() == log
 
 
 def test_a_killed_process_is_taken_up(
