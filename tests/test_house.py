@@ -27,6 +27,8 @@ GOLDEN = ROOT / "tests" / "golden"
 FLOORS = ("corpora", "cache", "heads", "finetune", "explain", "bench")
 # What users import, and what each name has to keep.
 DOORS = {
+    "corpora.errors": ("AudioError", "EmopoolError", "ManifestError"),
+    "corpora.work": ("Work",),
     "corpora.manifest": ("Manifest", "Utterance", "read_manifest", "write_manifest"),
     "cache.frames": ("Frames",),
     "cache.stream": ("FrameStream", "PartWriter"),
