@@ -131,7 +131,7 @@ def doors() -> Iterator[str]:
 
 def signature(value: object) -> str:
     """The names of the parameters and which have defaults; "" of what is not called."""
-    if not callable(value):
+    if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
         return ""
     parts = [
         f"{'*' * (one.kind == one.KEYWORD_ONLY)}{name}{'=' * (one.default is not one.empty)}"
