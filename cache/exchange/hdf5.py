@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from cache.extraction import read_extraction
 from cache.inputs import possible_keys, utterance_keys
@@ -44,7 +43,6 @@ _LIBRARY = ("v108", "latest")
 # memory of each one, some 5 kB, is only given back then.
 AT_ONCE = 500
 
-_Read = tuple[str, npt.NDArray[Any]]
 T = TypeVar("T")
 
 

@@ -152,7 +152,10 @@ class VadAverage(PoolingConfig):
     threshold: float = DEFAULT_THRESHOLD
 
     def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(
+                f"the speech threshold is a probability, 0 to 1; got {self.threshold}"
+            )
 
     def out_dim(self, dim: int) -> int:
         """K values."""
@@ -169,19 +172,8 @@ class VadAverage(PoolingConfig):
 
 @register("average+vad_average")
 @dataclass(frozen=True)
-class AverageAndVadAverage(PoolingConfig):
-    """The mean over all frames beside the mean over speech frames.
-
-    Attributes:
-        threshold: probability from which a frame is speech, 0 to 1.
-    """
-
-    needs_speech: ClassVar[bool] = True
-
-    threshold: float = DEFAULT_THRESHOLD
-
-    def __post_init__(self) -> None:
-        _check_threshold(self.threshold)
+class AverageAndVadAverage(VadAverage):
+    """The mean over all frames beside the mean over speech frames; options as `VadAverage`."""
 
     def out_dim(self, dim: int) -> int:
         """2K values."""
@@ -202,8 +194,3 @@ def _no_weights(view: View) -> Tensor:
         "max pooling takes each feature from another frame: it has no attention weights. "
         "Choose an average or an attentive pooling."
     )
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"the speech threshold is a probability, 0 to 1; got {threshold}")
