@@ -131,8 +131,7 @@ def _measure(
     write: bool,
 ) -> None:
     """Measure, print, write if asked to; exit status 1 where a row misses what is required."""
-    from bench.rows import choose, run
-    from bench.table import lines, machine, markdown, write_section
+    from bench.table import choose, lines, machine, markdown, run, write_section
 
     try:
         chosen = choose(known, rows.split(",") if rows else ())

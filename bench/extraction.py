@@ -16,14 +16,13 @@ import torch
 
 import cache.store.writer
 from bench.encoders import save_audio_encoder, save_wavlm_encoder, save_whisper_encoder
-from bench.measure import Comparison, compare, seconds
 from bench.recordings import make_manifest
-from bench.table import Outcome, Settings, seconds_outcome
+from bench.table import Comparison, Outcome, Settings, compare, seconds, seconds_outcome
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.grid import SAMPLE_RATE
-from cache.extracting.config import Auto, ExtractConfig
-from cache.extracting.run import extract
+from cache.extract.config import Auto, ExtractConfig
+from cache.extract.extract import extract
 from cache.store.parts import PART_BYTES
 from corpora.base.terminal import bytes_text
 from corpora.base.work import Work

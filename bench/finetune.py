@@ -13,22 +13,19 @@ import torch
 from torch import Tensor
 
 from bench.encoders import save_audio_encoder, save_text_encoder
-from bench.measure import compare
 from bench.recordings import LABELS, make_manifest
-from bench.table import Outcome, Row, Settings
+from bench.table import Outcome, Row, Settings, compare
 from cache.audio import load_audio
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from cache.keys import normalise_text
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.assembly import assemble
-from finetune.batches import plan_batches
-from finetune.engine.boundary import open_boundary
-from finetune.examples import gather_examples
+from finetune.batches import gather_examples, plan_batches
+from finetune.boundary import open_boundary
 from finetune.model import EmotionModel
-from finetune.phases import trainable_parts, unfreeze
-from finetune.settings import FRAME_BUDGET, PhaseConfig, StepConfig
+from finetune.phases import FRAME_BUDGET, PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.steps import Trainer
 from heads.head import Head, HeadConfig
 

@@ -13,8 +13,7 @@ import click
 import torch
 
 from bench.frames import generated
-from bench.measured_search import searched
-from bench.throughput import copy_bandwidth, peak_flops
+from bench.large_search import copy_bandwidth, peak_flops, searched
 
 UTTERANCES, SHORTEST, LONGEST, DIM = 49_248, 50, 518, 1024  # 14 million frames
 TRIALS = 100

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from cache.extraction import read_extraction
-from cache.failures import read_failures
+from cache.last_extraction import read_extraction, read_failures
 from cache.moments import load_moments
 from corpora.base.terminal import aligned
 from corpora.base.work import Work

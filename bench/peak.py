@@ -10,8 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import read_manifest
 

@@ -22,13 +22,12 @@ from cache.frames import Frames
 from corpora.base.terminal import aligned
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
+from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
-from heads.load import load_dataset
+from heads.load import load_dataset, suitable_threads
 from heads.losses import LossConfig
 from heads.search.space import PUBLISHED_REST
-from heads.statistics.confusion import confusion_matrix, macro_f1
-from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 
 CLASSES = ("a", "b", "c", "d")

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from bench.measure import compare
-from bench.table import Outcome, Settings, rate_outcome
+from bench.table import Outcome, Settings, compare, rate_outcome
 from cache.recipe import Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.store.writer import PartWriter

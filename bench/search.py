@@ -11,15 +11,13 @@ import torch
 
 from bench.frames import LABELS, generated
 from bench.large_search import large_search
-from bench.measure import compare, seconds
 from bench.plain_heads import PlainTraining, items
-from bench.table import Outcome, Row, Settings, seconds_outcome
+from bench.table import Outcome, Row, Settings, compare, seconds, seconds_outcome
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
-from heads.search.candidates import Candidates, Selection, selection_scores
-from heads.search.halving import rungs, survivors
+from heads.load import suitable_threads
+from heads.search.rounds import Candidates, Selection, rungs, selection_scores, survivors
 from heads.search.space import PUBLISHED, Space, start_params, trial_configs
-from heads.threads import suitable_threads
 from heads.training import Cohort, Schedule, TrainingConfig
 
 DIM = 1024

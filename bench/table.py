@@ -5,14 +5,107 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
-from bench.measure import Comparison
+from corpora.base.errors import ConfigError, did_you_mean
 from corpora.base.files import write_text
 from corpora.base.terminal import bytes_text, table_lines
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Medians over the repeats.
+
+    Attributes:
+        ours: seconds.
+        theirs: seconds.
+        ratio: of their time to ours in the same repeat: above 1 we are faster.
+    """
+
+    ours: float
+    theirs: float
+    ratio: float
+
+
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], repeats: int, *, warm_up: bool = True
+) -> Comparison:
+    """Time both `repeats` times, one after the other; who begins changes from repeat to repeat.
+
+    Args:
+        ours: does the work once.
+        theirs: does the same work in the other way.
+        repeats: how often; medians are taken over these.
+        warm_up: whether each runs once before, untimed.
+    """
+    if warm_up:
+        theirs()
+        ours()
+    mine, others = [], []
+    for repeat in range(repeats):
+        if repeat % 2:
+            mine.append(seconds(ours))
+            others.append(seconds(theirs))
+        else:
+            others.append(seconds(theirs))
+            mine.append(seconds(ours))
+    ratios = [other / own for other, own in zip(others, mine, strict=True)]
+    return Comparison(median(mine), median(others), median(ratios))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long it takes, freeing its result included."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def choose(rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, ...]:
+    """Rows by name, all without any.
+
+    Raises:
+        ConfigError: there is no row of a name.
+    """
+    known = {row.name: row for row in rows}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"no row {name!r}; there are {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    return tuple(row for row in rows if row.name in names or not names)
+
+
+def run(
+    rows: Sequence[Row],
+    *,
+    size: float = 1.0,
+    repeats: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[Row, Outcome]]:
+    """Measure rows one after another.
+
+    All data are made in a temporary folder (3.1 GB at most at full size) and removed at the end.
+
+    Args:
+        rows: which.
+        size: of the data, as a share of the full size; figures of less mean nothing.
+        repeats: of every row instead of each row's own number.
+        tell: is told which row is being measured.
+    """
+    if not 0 < size <= 1:
+        raise ConfigError(f"the size is a share of the full one, up to 1; got {size}")
+    with tempfile.TemporaryDirectory(prefix="emopool-bench-") as folder:
+        settings = Settings(Path(folder), size, repeats)
+        for row in rows:
+            tell(row.name)
+            yield row, row.measure(settings)
+
 
 HEADER = ("what", "against", "here", "there", "ratio", "required", "")
 _LIBRARIES = ("torch", "transformers", "numpy", "zarr", "h5py")

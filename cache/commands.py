@@ -112,7 +112,7 @@ def export_cache(
     path: Path, file_format: str, manifest_path: Path | None, as_json: bool, root: Path
 ) -> None:
     """Write all streams to PATH, one HDF5 data set an utterance, with keys and labels."""
-    from cache.exchange.hdf5 import export_hdf5
+    from cache.hdf5 import export_hdf5
     from corpora.manifest import read_manifest
 
     work = Work(root)
@@ -146,8 +146,8 @@ def import_cache(
     root: Path,
 ) -> None:
     """Add the frames in PATH: an HDF5 file of `cache export`, or a folder of ID.npy or ID.pt."""
-    from cache.exchange.adopt import import_folder
-    from cache.exchange.hdf5_import import import_hdf5
+    from cache.folder_import import import_folder
+    from cache.hdf5 import import_hdf5
     from corpora.manifest import read_manifest
 
     work = Work(root)

@@ -2,14 +2,24 @@
 
 A renamed recording is a hit, a corrected transcript extracts its text alone, two corpora share one
 cache. Keys are part of the cache's format: changing how they are made orphans every cache.
+
+What may not stand on both sides of a split: the same recording; and what had better not.
+
+It is told by content: a copy under another name is the same recording.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from cache.recipe import canonical_json
+from cache.sources import SourceIndex
+from corpora.base.work import Work
+from corpora.utterance import Utterance
 
 # 128 bits: no accidental collision among any number of utterances that fits on a disk.
 KEY_DIGITS = 32
@@ -74,3 +84,97 @@ def normalise_text(text: str) -> str:
 
 def _key(parts: list[str | float | None]) -> str:
     return hashlib.sha256(canonical_json(parts).encode("ascii")).hexdigest()[:KEY_DIGITS]
+
+
+def utterance_keys(
+    work: Work, utterances: Sequence[Utterance], *, read: bool = True
+) -> dict[str, dict[str, str]]:
+    """The cache keys of each utterance by id: `audio` (absent if the file is) and `text`.
+
+    Args:
+        work: the work folder, whose index remembers the content of recordings.
+        utterances: of a manifest.
+        read: whether recordings that are new to the index are read; else they have no audio key.
+    """
+    with SourceIndex(work.sources) as index:
+        # As text: paths compare ten times as slowly.
+        paths = sorted({utterance.audio for utterance in utterances}, key=os.fspath)
+        hashes = index.content_hashes(paths) if read else index.known_hashes(paths)
+    keys = {}
+    for utterance in utterances:
+        keys[utterance.id] = {"text": text_key(utterance.text)}
+        if utterance.audio in hashes:
+            content = hashes[utterance.audio]
+            keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)
+    return keys
+
+
+def possible_keys(own: Mapping[str, str]) -> dict[str, str]:
+    """All keys under which the cache may have an utterance, each with its kind of input.
+
+    Args:
+        own: of one utterance, from `utterance_keys`.
+    """
+    found = {key: kind for kind, key in own.items()}
+    if "audio" in own:
+        found[windowed_key(own["audio"])] = "audio"
+    return found
+
+
+@dataclass(frozen=True)
+class SharedSentences:
+    """How many dev and test utterances say a sentence that train says too.
+
+    Attributes:
+        utterances: those that do.
+        held: dev and test utterances with a text, in all.
+        sentences: different shared sentences.
+    """
+
+    utterances: int
+    held: int
+    sentences: int
+
+    def to_text(self) -> str:
+        """A note; "" where nothing is shared."""
+        if not self.utterances:
+            return ""
+        return (
+            f"{self.utterances:,} of {self.held:,} dev and test utterances with a text say one of "
+            f"{self.sentences:,} sentences that train says too. If sentences go with emotions "
+            "there, a head can know the answer from the words alone."
+        )
+
+
+def shared_recordings(
+    utterances: Sequence[Utterance], keys: Mapping[str, Mapping[str, str]]
+) -> list[tuple[Utterance, Utterance]]:
+    """Pairs of utterances with the same sound (file and stretch of it) in two splits.
+
+    Args:
+        utterances: of a manifest; those without label or split are not used and do not count.
+        keys: content keys of each by id (`cache.keys.utterance_keys`).
+    """
+    first: dict[str, Utterance] = {}
+    pairs = []
+    for utterance in utterances:
+        key = keys[utterance.id].get("audio")
+        if key is None or not (utterance.label and utterance.split):
+            continue
+        other = first.setdefault(key, utterance)
+        if other.split != utterance.split:
+            pairs.append((other, utterance))
+    return pairs
+
+
+def shared_sentences(utterances: Sequence[Utterance]) -> SharedSentences:
+    """Count sentences of dev and test that train also has.
+
+    White space and upper case make no difference.
+    """
+    used = [u for u in utterances if u.label and u.split and u.text.strip()]
+    sentences = [normalise_text(u.text).casefold() for u in used]
+    known = {text for u, text in zip(used, sentences, strict=True) if u.split == "train"}
+    held = [text for u, text in zip(used, sentences, strict=True) if u.split != "train"]
+    shared = [text for text in held if text in known]
+    return SharedSentences(len(shared), len(held), len(set(shared)))

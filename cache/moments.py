@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.extraction import (
+from cache.frames import Frames
+from cache.keys import utterance_keys
+from cache.last_extraction import (
     Extraction,
     Source,
     extract_command,
     layer_name,
     moments_name,
     read_extraction,
+    read_failures,
 )
-from cache.failures import read_failures
-from cache.frames import Frames
-from cache.inputs import utterance_keys
 from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream

@@ -9,7 +9,7 @@ import click
 from corpora.base.command_options import json_option, replace_option, seed_option, show, work_option
 from corpora.base.work import Work
 from corpora.names import plain_name
-from corpora.options import cells_of, joined
+from corpora.readers.options import cells_of, joined
 
 # What `prepare` does where no tool is named: read the corpus that is.
 READ = "read"
@@ -121,7 +121,7 @@ def read_command(
     from corpora.arrangement import Wish
     from corpora.prepare import prepare as run
     from corpora.protocol import find_protocol, protocols_json, protocols_text
-    from corpora.registry import corpora_json, corpora_text, parse_options
+    from corpora.readers.registry import corpora_json, corpora_text, parse_options
 
     if list_corpora:
         show(
@@ -175,7 +175,7 @@ def merge(
 ) -> None:
     """Merge manifests; speakers of different corpora are different people."""
     from corpora.label_map import parse_label_map
-    from corpora.merge import merge as run
+    from corpora.manifest_tools import merge as run
 
     target = out or Work(root).manifest
     report = run(manifests, target, parse_label_map(maps), replace_other=replace)
@@ -212,7 +212,7 @@ def split(
 ) -> None:
     """Give MANIFEST (default: WORK/manifest.csv) new splits, no speaker in two of them."""
     from corpora.arrangement import Wish
-    from corpora.resplit import split as run
+    from corpora.manifest_tools import split as run
 
     path = manifest or Work(root).manifest
     wish = Wish(None, seed, test_fold, max_imbalance, balanced_dev)

@@ -74,7 +74,7 @@ def divide(utterances: Sequence[Utterance], folds: Sequence[str], test_fold: str
 
 
 def folds_by(utterances: Sequence[Utterance], unit: str) -> list[str]:
-    """Return a fold for each speaker or session, named after it.
+    """A fold for each speaker or session, named after it.
 
     Args:
         utterances: of the manifest; those without a label get no fold.
@@ -101,7 +101,7 @@ def folds_by(utterances: Sequence[Utterance], unit: str) -> list[str]:
 
 
 def folds_of_groups(utterances: Sequence[Utterance], groups: Sequence[Sequence[str]]) -> list[str]:
-    """Return the folds of published groups of speakers, named 1, 2, and so on.
+    """The folds of published groups of speakers, named 1, 2, and so on.
 
     Args:
         utterances: of one corpus; those without a label get no fold.
@@ -127,7 +127,7 @@ def folds_of_groups(utterances: Sequence[Utterance], groups: Sequence[Sequence[s
 
 
 def absent_speakers(utterances: Sequence[Utterance], groups: Sequence[Sequence[str]]) -> list[str]:
-    """Return the speakers of published groups of whom no labelled utterance is here."""
+    """The speakers of published groups of whom no labelled utterance is here."""
     here = {u.speaker for u in utterances if u.label}
     listed: list[str] = []
     for entry in (entry for group in groups for entry in group):
@@ -138,13 +138,13 @@ def absent_speakers(utterances: Sequence[Utterance], groups: Sequence[Sequence[s
 
 
 def shortened(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
+    """The first names of a list, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def folds_of_count(utterances: Sequence[Utterance], count: int, seed: int) -> list[str]:
-    """Return `count` folds of whole speakers, alike in size and labels, named 1, 2, and so on.
+    """`count` folds of whole speakers, alike in size and labels, named 1, 2, and so on.
 
     Args:
         utterances: of the manifest; those without a label get no fold.

@@ -1,7 +1,7 @@
 """The manifest: utterances plus the label order, as a CSV that a person can open.
 
 `manifest.csv` holds one utterance a row (UTF-8, comma; columns `id`, `audio` and `label` are
-needed, the others of `corpora.rows.COLUMNS` are optional, further ones are ignored; paths are
+needed, the others of `corpora.utterance.COLUMNS` are optional, further ones are ignored; paths are
 relative to the CSV's folder). `manifest.json` beside it holds what belongs to no row:
 
     {"format": "emopool-manifest", "version": 1, "labels": [...], "corpus": "...",
@@ -27,17 +27,19 @@ from typing import Any
 
 from corpora.base.errors import ManifestError, MissingStepError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
-from corpora.checks import Problem, find_problems, refuse
-from corpora.manifest_fields import FIELDS, read_fields, write_both
+from corpora.manifest_fields import FIELDS, Problem, find_problems, read_fields, refuse, write_both
 from corpora.names import plain_name
-from corpora.rows import (
+from corpora.utterance import (
+    ALL,
     COLUMNS,
+    SPLITS,
+    Utterance,
     format_number,
     format_votes,
+    speaker_key,
     table_rows,
     to_utterance,
 )
-from corpora.utterance import ALL, SPLITS, Utterance, speaker_key
 
 __all__ = [
     "SPLITS",
@@ -83,7 +85,7 @@ class Manifest:
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
     def in_split(self, split: str) -> tuple[Utterance, ...]:
-        """Return the utterances of one split or of all, unlabelled ones too, in file order."""
+        """The utterances of one split or of all, unlabelled ones too, in file order."""
         return tuple(u for u in self.utterances if split in (ALL, u.split))
 
 
@@ -239,7 +241,7 @@ def require_splits(manifest: Manifest, names: Sequence[str]) -> None:
 
 
 def _read_header(path: Path, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
-    """Return the column names, once they have been checked."""
+    """The column names, once they have been checked."""
     _, header = next(rows, (0, []))
     if not header:
         raise ManifestError(f"{path} is empty: expected a header with {', '.join(NEEDED)}.")
@@ -261,7 +263,7 @@ def _locate(folder: str, cell: str) -> Path:
 
 
 def _table_text(manifest: Manifest, folder: str) -> str:
-    """Return the CSV; columns that nobody fills are left out, but for the usual ones."""
+    """The CSV; columns that nobody fills are left out, but for the usual ones."""
     parents: dict[Path, str] = {}  # a corpus has few folders: relpath is asked once for each
 
     def relative(path: Path | None) -> str:

@@ -48,14 +48,14 @@ def is_plain(text: str) -> bool:
 
 
 def plain_name(text: str) -> str:
-    """Return the one spelling of a name: NFC, single spaces, nothing that cannot be seen."""
+    """The one spelling of a name: NFC, single spaces, nothing that cannot be seen."""
     if is_plain(text):
         return text
     return " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
 
 
 def look_alike(name: str) -> str:
-    """Return what names have in common that differ in upper case or in their spelling alone."""
+    """What names have in common that differ in upper case or in their spelling alone."""
     return plain_name(plain_name(name).casefold())
 
 
@@ -70,13 +70,13 @@ def is_unknown(name: str) -> bool:
 
 
 def split_named(name: str) -> str | None:
-    """Return the split that a name says by itself: Val is dev, Test1 is test; None is none."""
+    """The split that a name says by itself: Val is dev, Test1 is test; None is none."""
     found = _SPLIT_NAME.fullmatch(plain_name(name).lower())
     return None if found is None else _SPLIT_WORDS.get(found[1])
 
 
 def splits_named(names: Iterable[str]) -> dict[str, str]:
-    """Return the split that each of a corpus's names says; names that say none are left out.
+    """The split that each of a corpus's names says; names that say none are left out.
 
     `eval` is the test set of a corpus with no other, else the development set of one with no other.
     """

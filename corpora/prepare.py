@@ -11,10 +11,17 @@ from corpora.arrangement import Arrangement, Wish, arrange
 from corpora.base.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
 from corpora.names import look_alike
+from corpora.readers.registry import (
+    CorpusReader,
+    Dropped,
+    Options,
+    ReadResult,
+    find_corpus,
+    read_corpus,
+)
+from corpora.readers.tree import Spellings, inside
 from corpora.recordings import Header, cut_seconds, read_headers
-from corpora.registry import CorpusReader, Dropped, Options, ReadResult, find_corpus, read_corpus
 from corpora.summary import PrepareReport, tally
-from corpora.tree import Spellings, inside
 from corpora.utterance import SPLITS, Utterance, speaker_key
 
 SHOWN = 10  # of files that are not there, in a message
@@ -245,7 +252,7 @@ def _unknown_speakers(arrangement: Arrangement) -> list[str]:
 
 
 def _notes(manifest: Manifest, absent: Sequence[str]) -> list[str]:
-    """Return what the user should know about labels and splits before training on them."""
+    """What the user should know about labels and splits before training on them."""
     notes = []
     if absent:
         notes.append(f"No utterance has the label {', '.join(absent)}: not among the labels.")

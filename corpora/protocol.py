@@ -16,7 +16,7 @@ from typing import Any
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.base.terminal import wrapped
 from corpora.manifest import Manifest
-from corpora.options import OptionValue
+from corpora.readers.options import OptionValue
 
 # What a protocol's scores are called in reports.
 METRICS = {
@@ -77,7 +77,7 @@ class Protocol:
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def scheme(self, corpus: str) -> Scheme:
-        """Return how it divides a corpus.
+        """How it divides a corpus.
 
         Raises:
             ConfigError: it is not defined for it.
@@ -91,13 +91,13 @@ class Protocol:
 
 
 def all_protocols() -> dict[str, Protocol]:
-    """Return every protocol by name."""
+    """Every protocol by name."""
     text = files("corpora").joinpath("protocols.toml").read_text(encoding="utf-8")
     return {name: _protocol(name, entry) for name, entry in tomllib.loads(text).items()}
 
 
 def find_protocol(name: str) -> Protocol:
-    """Return the protocol of this name.
+    """The protocol of this name.
 
     Raises:
         ConfigError: there is none; the message names the close matches.
@@ -111,7 +111,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 def defaults(manifest: Manifest, command: str) -> Mapping[str, Any]:
-    """Return what the manifest's protocol sets for a command; nothing where there is none.
+    """What the manifest's protocol sets for a command; nothing where there is none.
 
     Args:
         manifest: one of an unknown protocol (a newer version's, or somebody's own) sets nothing.
@@ -128,7 +128,7 @@ def allows_refit(manifest: Manifest) -> bool:
 
 
 def protocol_sentence(manifest: Manifest) -> str:
-    """Return a sentence on the protocol that a manifest's rows follow; "" where there is none."""
+    """A sentence on the protocol that a manifest's rows follow; "" where there is none."""
     if not manifest.protocol:
         return ""
     settings = manifest.settings
@@ -155,12 +155,12 @@ def protocols_text() -> str:
 
 
 def protocols_json() -> list[dict[str, Any]]:
-    """Return every protocol as plain JSON values."""
+    """Every protocol as plain JSON values."""
     return [asdict(protocol) for protocol in all_protocols().values()]
 
 
 def metrics_text(metrics: tuple[str, ...]) -> str:
-    """Return the names of metrics as reports write them."""
+    """The names of metrics as reports write them."""
     return ", ".join(METRICS.get(metric, metric) for metric in metrics)
 
 

@@ -77,7 +77,7 @@ def read_header(path: Path) -> Header:
 def cut_seconds(
     utterances: Sequence[Utterance], headers: Mapping[Path, Header]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the seconds of each utterance by id, and what is wrong with cuts, by id.
+    """The seconds of each utterance by id, and what is wrong with cuts, by id.
 
     Args:
         utterances: whose recordings may be absent from `headers`; they then have no length.

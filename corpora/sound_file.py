@@ -20,11 +20,17 @@ from numpy.typing import NDArray
 
 from corpora.base.errors import AudioError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
-from corpora.counted_bytes import counted_bytes
-from corpora.flac_frames import flac_frames, flac_streams, may_be_joined, with_total
-from corpora.mpeg_frames import id3_bytes, mpeg_frames, with_count
-from corpora.ogg_pages import ogg_pages
-from corpora.tree import CONVERT, Spellings
+from corpora.coded_frames import (
+    flac_frames,
+    flac_streams,
+    id3_bytes,
+    may_be_joined,
+    mpeg_frames,
+    with_count,
+    with_total,
+)
+from corpora.counted_bytes import counted_bytes, ogg_pages
+from corpora.readers.tree import CONVERT, Spellings
 
 #: Sampling rates taken: telephone speech up to studio masters; others are damaged headers.
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.base.errors import ManifestError
-from corpora.checks import overlaps
+from corpora.manifest_fields import overlaps
 from corpora.utterance import SEXES, SPLITS, Utterance, speaker_key
 
 SHARES = (0.6, 0.2, 0.2)  # of SPLITS
@@ -104,7 +104,7 @@ def assign_splits(
 
 
 def speaker_groups(utterances: Sequence[Utterance]) -> tuple[list[list[int]], int]:
-    """Return what no split may tear apart.
+    """What no split may tear apart.
 
     Args:
         utterances: those without a label are in no group.
@@ -153,7 +153,7 @@ def _unknown_note(unknown: int, total: int, mend: str) -> tuple[str, ...]:
 def _columns(
     utterances: Sequence[Utterance], members: Sequence[Sequence[int]]
 ) -> tuple[Matrix, _Goal]:
-    """Return what each speaker brings, `[speakers, columns]`, and the objective over it."""
+    """What each speaker brings, `[speakers, columns]`, and the objective over it."""
     labels = sorted({utterances[i].label for group in members for i in group})
     sexes = [s for s in SEXES if any(utterances[i].sex == s for g in members for i in g)]
     column = {name: 1 + k for k, name in enumerate([*labels, *(f"\0{s}" for s in sexes)])}

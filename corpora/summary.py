@@ -10,7 +10,7 @@ from typing import Any
 
 from corpora.base.terminal import aligned, wrapped
 from corpora.protocol import Protocol, metrics_text
-from corpora.registry import Dropped
+from corpora.readers.registry import Dropped
 from corpora.utterance import SPLITS, Utterance, speaker_key
 
 UNLABELLED, UNUSED = "(unlabelled)", "(not used)"  # how the empty label and split are shown
@@ -71,7 +71,7 @@ class PrepareReport:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+        """Everything as JSON values."""
         return {
             **asdict(replace(self, protocol=None)),
             "root": str(self.root),
@@ -81,7 +81,7 @@ class PrepareReport:
         }
 
     def to_text(self) -> str:
-        """Return the report as plain text, at most 100 columns wide where names allow it."""
+        """The report as plain text, at most 100 columns wide where names allow it."""
         return _render(self)
 
 
@@ -133,7 +133,7 @@ def _render(report: PrepareReport) -> str:
 
 
 def table_lines(tallied: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
-    """Return counts of utterances, speakers and hours by split as a table.
+    """Counts of utterances, speakers and hours by split as a table.
 
     Args:
         tallied: what `tally` returns; without hours where nothing is known of them.

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from corpora.base.errors import CorpusError
 from corpora.base.files import write_text
-from corpora.delimited import encoding_of
+from corpora.readers.delimited import encoding_of
 
 _TOKEN = re.compile(
     r'"(?P<string>(?:[^"]|"")*)"|(?P<mark>")|!.*|<(?P<flag>\w+)>'
@@ -87,7 +87,7 @@ class _Tokens:
         self._found = _TOKEN.finditer(text)
 
     def take(self, kind: str, what: str) -> str:
-        """Return the next one, which must be of a kind (string, flag, number)."""
+        """The next one, which must be of a kind (string, flag, number)."""
         match = self._next()
         if match is None or match.lastgroup != kind:
             self._refuse(match, f"{what} is expected (a {kind})")
@@ -110,11 +110,11 @@ class _Tokens:
         )
 
     def string(self, what: str) -> str:
-        """Return the next token, a string."""
+        """The next token, a string."""
         return self.take("string", what).replace('""', '"')
 
     def number(self, what: str) -> float:
-        """Return the next token, a number."""
+        """The next token, a number."""
         value = float(self.take("number", what))
         if not math.isfinite(value):
             raise ValueError(

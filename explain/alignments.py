@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora.checks import ROUNDING
+from corpora.manifest_fields import ROUNDING
 from corpora.names import look_alike
 from corpora.recordings import read_header
 from corpora.textgrid import Interval, TextGrid, Tier, read_textgrid
@@ -71,7 +71,7 @@ def read_alignment(path: Path, speaker: str = "") -> Alignment:
 
 
 def _alignment(grid: TextGrid, path: Path, speaker: str) -> Alignment:
-    """Return the words and phones of a TextGrid."""
+    """The words and phones of a TextGrid."""
     words, phones = (
         _said_by(_tiers(grid, kinds), path, speaker) for kinds in (WORD_TIERS, PHONE_TIERS)
     )
@@ -84,7 +84,7 @@ def _alignment(grid: TextGrid, path: Path, speaker: str) -> Alignment:
 
 
 def _tiers(grid: TextGrid, kinds: Sequence[str]) -> dict[str, Tier]:
-    """Return the tiers of the first of these kinds that there is, by speaker ("": not named)."""
+    """The tiers of the first of these kinds that there is, by speaker ("": not named)."""
     by_kind: dict[str, dict[str, Tier]] = {}
     for tier in grid.tiers:
         speaker, _, kind = tier.name.rpartition(" - ")
@@ -94,7 +94,7 @@ def _tiers(grid: TextGrid, kinds: Sequence[str]) -> dict[str, Tier]:
 
 
 def _said_by(tiers: Mapping[str, Tier], path: Path, speaker: str) -> Tier | None:
-    """Return the tier of a speaker, or the only one that says something."""
+    """The tier of a speaker, or the only one that says something."""
     if len(tiers) < 2:
         return next(iter(tiers.values()), None)
     own = tiers.get(look_alike(speaker)) if speaker else None
@@ -107,7 +107,7 @@ def _said_by(tiers: Mapping[str, Tier], path: Path, speaker: str) -> Tier | None
 
 
 def _spoken(tier: Tier | None) -> tuple[Interval, ...]:
-    """Return what is said, in order: intervals that overlap end where the next one starts.
+    """What is said, in order: intervals that overlap end where the next one starts.
 
     What has no length is left out: aligners leave such marks of silence.
     """

@@ -2,24 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from corpora.base.report import Section
+import numpy as np
+
+from corpora.base.report import Cell, Figure, Section, Table
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from explain.alignments import Aligned
 from explain.config import ExplainConfig
-from explain.cues.section import CueConfig, cues_section
-from explain.faithfulness.curves import CurveConfig
-from explain.faithfulness.occlusion import OcclusionConfig
-from explain.faithfulness.section import faithfulness_section
-from explain.localisation_section import localisation_section
+from explain.cues.cues_section import CueConfig, cues_section
+from explain.curves import CurveConfig
+from explain.faithfulness import faithfulness_section
+from explain.item import Item, listen
+from explain.localisation import localisation_section
+from explain.occlusion import OcclusionConfig
 from explain.phones_section import phones_section
-from explain.probing.section import ProbingConfig, probing_section
+from explain.picture import utterance_figure
+from explain.probing_section import ProbingConfig, probing_section
 from explain.subject import Subject
-from explain.words_section import words_section
+from explain.words import plain, words_section
 from finetune.model import EmotionModel
+
+# Most attended frames and words named of an item.
+NAMED = 3
+# Of each kind: right ones of different labels, and errors.
+RIGHT, WRONG = 3, 3
+
+
+def choose_examples(items: Sequence[Item]) -> list[int]:
+    """The most confident right ones, of different labels, and the most confident errors."""
+    order = sorted(range(len(items)), key=lambda number: -items[number].confidence)
+    right: dict[str, int] = {}
+    for number in order:
+        if items[number].right:
+            right.setdefault(items[number].predicted, number)
+    wrong = [number for number in order if items[number].right is False]
+    chosen = [*list(right.values())[:RIGHT], *wrong[:WRONG]]
+    return chosen or order[: RIGHT + WRONG]
+
+
+def pictures_section(subject: Subject, items: Sequence[Item], numbers: Sequence[int]) -> Section:
+    """The pictures of these utterances, one below the other."""
+    text: list[str] = []
+    figures: list[Figure] = []
+    for number in numbers:
+        sound = listen(subject, number)
+        name = items[number].utterance.id
+        figures.append(utterance_figure(items[number], sound))
+        text += [f"{name}: {note}" for note in (sound.problem, *sound.notes) if note]
+    if any(item.columns is not None and item.columns.shape[1] > 1 for item in items):
+        text.insert(0, "Grey curves: the attention of each query and head; blue: their mean.")
+    return Section("Pictures", tuple(text), (), tuple(figures))
+
+
+def items_section(items: Sequence[Item]) -> Section:
+    """What is said about each of a few utterances, in sentences and as a table."""
+    rows: list[list[Cell]] = []
+    text = []
+    for item in items:
+        attention = np.zeros(0) if item.attention is None else item.attention
+        order = (-attention).argsort(kind="stable")[:NAMED]
+        times = ", ".join(f"{item.times[frame]:.2f}" for frame in order)
+        heard = [] if item.reading is None else sorted(item.reading.words, key=lambda w: -w.mass)
+        words = ", ".join(plain(word.text) or word.text for word in heard[:NAMED])
+        rows.append(
+            [
+                item.utterance.id,
+                item.utterance.label or None,
+                item.predicted,
+                item.confidence,
+                times or None,
+                words or None,
+            ]
+        )
+        said = f"labelled {item.utterance.label}, " if item.utterance.label else ""
+        parts = [f"{item.utterance.id}: {said}heard as {item.predicted} ({item.confidence:.2f})"]
+        parts += [f"most attended at {times} s"] * bool(times)
+        parts += [f"most attended words: {words}"] * bool(words)
+        text.append("; ".join(parts) + ".")
+    columns = ("utterance", "label", "predicted", "probability")
+    table = Table(
+        "items", (*columns, "most attended (s)", "most attended words"), rows, "Utterances", 2
+    )
+    return Section("Answers", tuple(text), (table,))
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,8 +113,8 @@ def explain(
         raise click.UsageError("--text goes with AUDIO; utterances have their own text")
     from corpora.manifest import read_manifest
     from explain.config import ExplainConfig, parse_attended
-    from explain.run import explain_recordings, explain_split
-    from heads.results import trial_file
+    from explain.explain import explain_recordings, explain_split
+    from heads.records import trial_file
 
     work = Work(root)
     config = ExplainConfig(

@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 from corpora.base.errors import AudioError
 from corpora.utterance import Utterance
 from explain.alignments import Aligned, Alignment
-from explain.attention import Reading
-from explain.ragged import Floats, floats
-from explain.saliency import (
+from explain.pooled import (
     OCCLUSION_FRAMES,
     gradient_saliency,
     has_captum,
     integrated_gradients,
     occlusion_saliency,
 )
-from explain.subject import Subject, frame_attention
+from explain.ragged import Floats, floats
+from explain.subject import Reading, Subject, frame_attention
 from finetune.batches import decode
 
 

@@ -9,17 +9,21 @@ import numpy as np
 
 from corpora.base.report import Cell, Figure, Section, Table
 from explain.alignments import Aligned, phone_frames
-from explain.phone_classes import SILENCE, UNKNOWN, Phone, PhoneSet, find_phone_set
 from explain.phones import (
     MINIMUM_FRAMES,
+    SILENCE,
+    UNKNOWN,
     Onsets,
+    Phone,
+    PhoneSet,
     Ratio,
     Ratios,
     around_onsets,
+    find_phone_set,
     likelihood_ratios,
 )
+from explain.picture import BLUE, GREY, LIGHT, RED
 from explain.ragged import attended_frames, floats, ints, segments
-from explain.style import BLUE, GREY, LIGHT, RED
 from explain.subject import Subject, frame_attention
 
 if TYPE_CHECKING:

@@ -3,25 +3,169 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cache.encoders.grid import SAMPLE_RATE
+from cache.encoders.grid import FBANK_HOP, FBANK_WINDOW, SAMPLE_RATE
+from corpora.base.files import write_bytes
 from corpora.base.report import Figure
 from corpora.textgrid import Interval
 from explain.item import Item, Sound
-from explain.phone_classes import SILENT
+from explain.phones import SILENT
 from explain.ragged import Floats
-from explain.spectrogram import HIGHEST, LOWEST, mel, mel_spectrogram
-from explain.style import BLUE, GREEN, GREY, HEAT, LIGHT, ORANGE, PURPLE, RED
-from explain.text_panel import draw_text, has_text, literal, shortened
+from explain.subject import Reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+
+
+# Told apart by people with any colour vision (Okabe and Ito 2008).
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+GREY, LIGHT = "0.45", "0.85"
+BY_MODALITY = {"audio": BLUE, "text": ORANGE}
+HEAT = "magma"
+DOTS_PER_INCH = 130
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """Draw a figure; its file suffixes (`.png`, `.svg`) to their bytes.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    from corpora.base.plots import require_matplotlib
+
+    require_matplotlib("explain with --no-plots")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+
+    drawn = {}
+    # A salt of its own, so that the same figure gives the same SVG.
+    with rc_context({"svg.hashsalt": figure.name, "font.size": 9}):
+        # Not pyplot: it keeps figures in a global list, and may look for a screen.
+        canvas = Canvas(figsize=figure.size, layout="constrained", facecolor="white")
+        figure.draw(canvas)
+        for suffix in (".png", ".svg"):
+            buffer = io.BytesIO()
+            dated = {"Date": None} if suffix == ".svg" else {}
+            canvas.savefig(buffer, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=dated)
+            drawn[suffix] = buffer.getvalue()
+    return drawn
+
+
+def write_figure(folder: Path, figure: Figure) -> dict[str, bytes]:
+    """Write a figure as PNG and SVG into a folder; returns what `render` does."""
+    drawn = render(figure)
+    for suffix, data in drawn.items():
+        write_bytes(folder / f"{figure.name}{suffix}", data)
+    return drawn
+
+
+BANDS = 64
+LOWEST, HIGHEST = 50.0, 8000.0  # Hz
+RANGE_DB = 70.0
+_FFT = 512
+
+
+def mel(hertz: Floats | float) -> Floats:
+    """Hz to mel (O'Shaughnessy 1987)."""
+    converted: Floats = 2595.0 * np.log10(1.0 + np.asarray(hertz, dtype=np.float64) / 700.0)
+    return converted
+
+
+def mel_spectrogram(waveform: NDArray[np.float32]) -> Floats:
+    """`[bands, T]` in dB below the loudest, not below −70; 25 ms windows every 10 ms.
+
+    A recording shorter than a window is filled up with zeros.
+    """
+    padded = np.pad(waveform, (0, max(0, FBANK_WINDOW - len(waveform))))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, FBANK_WINDOW)[::FBANK_HOP]
+    power = np.abs(np.fft.rfft(windows * np.hanning(FBANK_WINDOW), _FFT)) ** 2
+    levels = 10 * np.log10(np.maximum(power @ _filters().T, 1e-12)).T
+    shown: Floats = np.maximum(levels - levels.max(), -RANGE_DB)
+    return shown
+
+
+def _filters() -> Floats:
+    """`[bands, bins]`, triangles that are evenly spaced in mel."""
+    bins = np.arange(_FFT // 2 + 1) * SAMPLE_RATE / _FFT
+    at = mel(bins)[None, :]
+    edges = np.linspace(float(mel(LOWEST)), float(mel(HIGHEST)), BANDS + 2)
+    low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (at - low) / (middle - low), (high - at) / (high - middle)
+    triangles: Floats = np.clip(np.minimum(rising, falling), 0, None)
+    # A narrow band between two bins would be empty: it takes the nearest bin.
+    empty = np.flatnonzero(triangles.sum(axis=1) == 0)
+    triangles[empty, np.abs(at - middle[empty]).argmin(axis=1)] = 1.0
+    return triangles
+
+
+SHADES = (ORANGE, "#B97A00")
+LONGEST_LABEL = 40
+# Labels that stand side by side; more are turned.
+SIDE_BY_SIDE = 14
+
+
+def has_text(item: Item) -> bool:
+    """Whether there is something to draw."""
+    return bool(item.reading.words) if item.reading is not None else item.tokens is not None
+
+
+def draw_text(axes: Axes, item: Item) -> None:
+    """A bar for each token, 1 = even, those of a word side by side and the word below.
+
+    Where it is not known which tokens are words, their positions stand below.
+    """
+    if item.reading is not None:
+        _draw_text_words(axes, item.reading)
+    elif item.tokens is not None:
+        _draw_positions(axes, item.tokens)
+    axes.axhline(1, color=GREY, lw=0.6, ls="--")
+    axes.yaxis.label.set(rotation=0, horizontalalignment="right", verticalalignment="center")
+
+
+def _draw_text_words(axes: Axes, reading: Reading) -> None:
+    tokens = [t for word in reading.words for t in word.tokens]
+    total = sum(tokens) or 1.0
+    left = 0
+    ticks = []
+    for number, word in enumerate(reading.words):
+        count = len(word.tokens)
+        places = np.arange(left, left + count)
+        heights = np.array(word.tokens) / total * len(tokens)
+        axes.bar(places, heights, 0.9, color=SHADES[number % 2])
+        ticks.append((left + (count - 1) / 2, literal(shortened(word.text, LONGEST_LABEL))))
+        left += count
+    axes.set_xticks([t for t, _ in ticks], [n for _, n in ticks], fontsize=7)
+    if left > SIDE_BY_SIDE:
+        axes.tick_params(axis="x", labelrotation=45)
+    axes.set_xlim(-0.6, left - 0.4)
+    axes.set_ylabel(f"tokens\n(1 = even;\n{reading.special:.0%} on\nspecial)")
+
+
+def _draw_positions(axes: Axes, tokens: Floats) -> None:
+    axes.bar(np.arange(1, len(tokens) + 1), tokens * len(tokens), 0.9, color=ORANGE)
+    axes.set_xlim(0.4, len(tokens) + 0.6)
+    axes.set_xlabel("position of the token: which word it is of is not in the cache", fontsize=7)
+    axes.set_ylabel("tokens\n(1 = even)")
+
+
+def literal(text: str) -> str:
+    """Text as it is: a dollar sign would begin mathematics."""
+    return text.replace("$", r"\$")
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters, an ellipsis for the rest."""
+    return text if len(text) <= most else f"{text[: max(most - 1, 1)]}…"
+
 
 WIDTH = 9.0
 # Inches of each panel.

@@ -2,11 +2,29 @@
 
 What several analyses need of an utterance is then computed once: the scores of its frames, and the
 vectors of the modalities that are left alone while frames of another are dropped.
+
+Chunks of utterances side by side, each on one thread.
+
+The products of one utterance are small: two threads that share one wait for each other longer
+than they compute, on a busy machine many times longer. Two chunks at once lose nothing.
+
+Which frames decide, for heads without attention and as a second opinion on those with it.
+
+Three answers, each relative to the utterance's own mean frame, which says nothing about when:
+
+- gradient: Σ_d g_d (x_d − x̄_d), with g the gradient of the logit; the first-order change of the
+  logit if the frame were the mean frame (gradient × input, with the mean as baseline).
+- occlusion: how much the class's probability falls when a window of frames is left out.
+- integrated gradients (Sundararajan et al. 2017), the gradient averaged on the straight way from
+  the mean frame to the frame; by captum, in the extra `explain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import cast
 
 import torch
@@ -14,9 +32,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cache.frames import Frames
+from corpora.base.errors import MissingExtraError
 from heads.head import Head, Inputs
 from heads.pooling import AttentionPooling
 from heads.pooling.view import View
+
+
+@contextmanager
+def one_thread_each() -> Iterator[ThreadPoolExecutor]:
+    """As many workers as torch has threads, each with one; then as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    workers = ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield workers
+    finally:
+        workers.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def is_attentive(head: Head, modality: str) -> bool:
@@ -127,3 +159,168 @@ def logits_of(head: Head, vectors: Mapping[str, Tensor]) -> Tensor:
 
 def _attentive(head: Head, modality: str) -> AttentionPooling:
     return cast(AttentionPooling, head.attention_pooling(modality))
+
+
+# Steps of the integral; captum's own default. Its error is far below what frames differ by.
+STEPS = 50
+# 10 frames are 200 ms on the usual grid, about a syllable.
+OCCLUSION_FRAMES, OCCLUSION_STEP = 10, 5
+# Of long utterances windows grow, so that a minute costs no more than this many passes,
+MOST_WINDOWS = 150
+# with so many frames in float32 at once (0.1 GB at 1024-d).
+CHUNK_FRAMES = 32_768
+
+
+def mean_frames(frames: Frames) -> Tensor:
+    """`[N, D]` float32, each frame's utterance mean: the baseline."""
+    lengths = frames.lengths
+    means = torch.stack(
+        [part.float().mean(dim=0) for part in frames.values.split(lengths.tolist())]
+    )
+    return means.repeat_interleave(lengths, dim=0)
+
+
+def gradient_saliency(
+    head: Head, frames: Mapping[str, Frames], targets: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Signed gradient saliency `[N]` of each modality.
+
+    Args:
+        head: in eval mode.
+        frames: a batch, by modality.
+        targets: `[B]` classes whose logits are explained; the most probable ones by default.
+    """
+    inputs = {
+        name: Frames(
+            batch.values.detach().to(torch.float32, copy=True).requires_grad_(),
+            batch.offsets,
+            batch.speech,
+        )
+        for name, batch in frames.items()
+    }
+    with torch.enable_grad():
+        logits = head(inputs)
+        chosen = logits.argmax(dim=1) if targets is None else targets
+        # Utterances do not touch one another, so one sum gives each its own gradient.
+        total = logits.gather(1, chosen[:, None]).sum()
+        names = list(inputs)
+        gradients = torch.autograd.grad(total, [inputs[name].values for name in names])
+    return {
+        name: (gradient * (inputs[name].values.detach() - mean_frames(frames[name]))).sum(dim=1)
+        for name, gradient in zip(names, gradients, strict=True)
+    }
+
+
+def as_importance(saliency: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Shares `[N]` float64 that sum to 1 over each utterance; even where no frame has any.
+
+    Of the frames that speak for the class. One that speaks against it has a large saliency too,
+    below 0: dropped, it would leave the answer surer than before.
+    """
+    parts = []
+    for part in saliency.detach().double().clamp(min=0).split(list(lengths)):
+        total = part.sum()
+        parts.append(part / total if total > 0 else torch.full_like(part, 1 / len(part)))
+    return torch.cat(parts)
+
+
+def occlusion_saliency(
+    head: Head,
+    frames: Mapping[str, Frames],
+    modality: str,
+    *,
+    target: int | None = None,
+    window: int = OCCLUSION_FRAMES,
+    step: int = OCCLUSION_STEP,
+) -> Tensor:
+    """`[T]`, how much the class's probability falls without each frame of one utterance.
+
+    Windows are left out one at a time (frames are ragged: nothing has to stand in their place); a
+    frame gets the mean over the windows that cover it. An utterance no longer than a window has
+    nothing to compare with: NaN.
+
+    Args:
+        head: in eval mode.
+        frames: one utterance, by modality.
+        modality: whose frames are left out.
+        target: the class; the most probable one by default.
+        window: frames left out at once.
+        step: frames from one window to the next.
+    """
+    values, speech = frames[modality].values, frames[modality].speech
+    count = len(values)
+    if count <= window:
+        return torch.full((count,), float("nan"))
+    step = max(step, -(-(count - window) // MOST_WINDOWS))
+    window = min(max(window, 2 * step), count - 1) if step > window else window
+    starts = [*range(0, count - window, step), count - window]
+    kept = torch.ones(len(starts), count, dtype=torch.bool)
+    for row, start in enumerate(starts):
+        kept[row, start : start + window] = False
+    after = []
+    with torch.no_grad():
+        before = torch.softmax(head(frames), dim=1)[0]
+        chosen = int(before.argmax()) if target is None else target
+        for rows in kept.split(max(1, CHUNK_FRAMES // count)):
+            shorter = Frames.from_list(
+                [values[row] for row in rows],
+                None if speech is None else [speech[row] for row in rows],
+            )
+            batch = {
+                name: shorter if name == modality else other.select([0] * len(rows))
+                for name, other in frames.items()
+            }
+            after.append(torch.softmax(head(batch), dim=1)[:, chosen])
+    covered = (~kept).float()
+    falls = before[chosen] - torch.cat(after)
+    return (falls[:, None] * covered).sum(dim=0) / covered.sum(dim=0)
+
+
+def has_captum() -> bool:
+    """Whether integrated gradients can be computed."""
+    return find_spec("captum") is not None
+
+
+def integrated_gradients(
+    head: Head, frames: Mapping[str, Frames], *, target: int | None = None, steps: int = STEPS
+) -> dict[str, Tensor]:
+    """`[T]` of each modality for one utterance, signed; they sum to the logit's change.
+
+    The change is that from an utterance of mean frames to this one.
+
+    Raises:
+        MissingExtraError: captum is not installed.
+    """
+    if not has_captum():
+        raise MissingExtraError(
+            "Integrated gradients need captum, which is not installed: "
+            "pip install 'emopool[explain]'."
+        )
+    from captum.attr import IntegratedGradients
+
+    names = list(frames)
+    speech = {name: frames[name].speech for name in names}
+
+    def logits(*values: Tensor) -> Tensor:
+        batch = {}
+        for name, padded in zip(names, values, strict=True):
+            everything = torch.ones(padded.shape[:2], dtype=torch.bool)
+            laid = Frames.from_padded(padded, everything)
+            own = speech[name]
+            batch[name] = laid if own is None else laid.with_speech(own.repeat(len(padded)))
+        out: Tensor = head(batch)
+        return out
+
+    inputs = tuple(frames[name].values.float()[None] for name in names)
+    baselines = tuple(mean_frames(frames[name])[None] for name in names)
+    if target is None:
+        with torch.no_grad():
+            target = int(logits(*inputs)[0].argmax())
+    longest = max(len(batch.values) for batch in frames.values())
+    at_once = max(1, min(steps, CHUNK_FRAMES // longest))
+    found = IntegratedGradients(logits).attribute(
+        inputs, baselines=baselines, target=target, n_steps=steps, internal_batch_size=at_once
+    )
+    return {
+        name: part.detach()[0].sum(dim=1).float() for name, part in zip(names, found, strict=True)
+    }

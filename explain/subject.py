@@ -1,4 +1,12 @@
-"""What is explained: a trained head, utterances, their frames, and how much each frame counts."""
+"""What is explained: a trained head, utterances, their frames, and how much each frame counts.
+
+Exchanged attention: an utterance with the attention of another one, at the same relative place.
+
+It keeps how attention follows itself in time and where in an utterance it lies, and stays within
+speech; it loses what it points to in this utterance. Moved in a circle instead, attention would
+keep neither: what declines from the start of utterances to their end would seem to draw attention
+that is merely early.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +14,145 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.frames import Frames
-from cache.layers import LayersRead
+from cache.keys import normalise_text
+from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance, speaker_key
+from explain.ragged import Bools, Floats, Ints, floats, ints, positions, segment_sum, segments
 from heads.head import Head
+
+# Of the token kinds beside text frames (cache.encoders.text_encoder, which imports transformers).
+SPECIAL, WORD_START = 0, 1
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a text and the attention its tokens get.
+
+    Attributes:
+        text: as written, punctuation included.
+        mass: the sum over its tokens.
+        tokens: the weight of each token.
+    """
+
+    text: str
+    mass: float
+    tokens: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a head reads one text.
+
+    Attributes:
+        words: in order. A text truncated by the encoder ends earlier.
+        special: mass on tokens that are no words, such as [CLS] and [SEP].
+    """
+
+    words: tuple[Word, ...]
+    special: float
+
+
+def read_texts(subject: Subject) -> list[Reading] | None:
+    """Each utterance's words with their attention.
+
+    None where the head does not read, or it is not known which tokens are words.
+    """
+    if "text" not in subject.frames or subject.token_kinds is None:
+        return None
+    weights = floats(frame_attention(subject, "text"))
+    kinds = ints(subject.token_kinds)
+    offsets = ints(subject.frames["text"].offsets)
+    return [
+        _reading(normalise_text(u.text).split(), weights[start:end], kinds[start:end])
+        for u, start, end in zip(subject.utterances, offsets[:-1], offsets[1:], strict=True)
+    ]
+
+
+def _reading(words: list[str], weights: Floats, kinds: Ints) -> Reading:
+    merged: list[list[float]] = []
+    special = 0.0
+    for weight, kind in zip(weights.tolist(), kinds.tolist(), strict=True):
+        if kind == SPECIAL:
+            special += weight
+        elif kind == WORD_START or not merged:
+            merged.append([weight])
+        else:
+            merged[-1].append(weight)
+    # A tokenizer may drop a word of unknown signs; then words cannot be told by counting.
+    names = words if len(merged) <= len(words) else [*words, *["?"] * len(merged)]
+    return Reading(
+        tuple(Word(name, sum(t), tuple(t)) for name, t in zip(names, merged, strict=False)),
+        special,
+    )
+
+
+def special_mass(readings: list[Reading]) -> Floats:
+    """`[n]`, the share of attention on tokens that are no words."""
+    return np.array([reading.special for reading in readings])
+
+
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def exchanged(
+    values: NDArray[_Value], offsets: Ints, usable: Bools, donors: Ints
+) -> NDArray[_Value]:
+    """`[N]`, the values of other utterances: usable frame j of S gets that at (j + ½) / S.
+
+    Frames that are not usable keep their own value, and so does an utterance whose donor has no
+    usable frame.
+
+    Args:
+        values: `[N]`.
+        offsets: `[B+1]`.
+        usable: `[N]`, frames that take part, such as those with speech.
+        donors: `[B]`, from which utterance each one's values come.
+    """
+    held = np.flatnonzero(usable)
+    counts = usable_counts(usable, offsets)
+    starts = counts.cumsum() - counts
+    own = segments(offsets)[held]
+    donor = donors[own]
+    place = positions(np.append(starts, len(held)))
+    source = starts[donor] + same_place(place, counts[own], counts[donor])
+    taken = counts[donor] > 0
+    result = values.copy()
+    result[held[taken]] = values[held[source[taken]]]
+    return result
+
+
+def same_place(place: Ints, count: Ints, other: Ints) -> Ints:
+    """The frame of `other` that lies where frame `place` of `count` does, relative to its length.
+
+    In whole numbers, which do not round. Arrays are broadcast.
+    """
+    found: Ints = (2 * place + 1) * other // (2 * count)
+    return found
+
+
+def usable_counts(usable: Bools, offsets: Ints) -> Ints:
+    """`[B]`, usable frames of each utterance."""
+    return segment_sum(usable, offsets).astype(np.int64)
+
+
+def draw_donors(count: int, random: np.random.Generator) -> Ints:
+    """`[B]`, another utterance for each of `count`, drawn at random; itself where it is alone."""
+    if count < 2:
+        return np.zeros(count, dtype=np.int64)
+    drawn = random.integers(0, count - 1, count)
+    # The numbers from its own on stand for those after it.
+    return drawn + (drawn >= np.arange(count))
+
 
 ATTENTION, GRADIENT = "attention", "gradient saliency"
 
@@ -125,7 +262,7 @@ def frame_attention(subject: Subject, modality: str) -> Tensor:
     """How much each frame counts: `[N]` float64, at least 0, summing to 1 over each utterance.
 
     The mean over queries and heads of the attention weights; for a pooling that learns none, the
-    gradient saliency (`explain.saliency`) of the frames that speak for the answer, so that every
+    gradient saliency (`explain.pooled`) of the frames that speak for the answer, so that every
     head can be explained. `subject.methods[modality]` says which.
     """
     return subject.importance[modality]

@@ -2,23 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from cache.encoders.audio_encoder import AudioEncoder, ComputeDtype, load_audio_encoder
-from cache.encoders.padding import Padding
+from cache.encoders.files import Kind, encoder_fields, vad_fields
+from cache.encoders.grid import Padding, recorded_padding
+from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
-from cache.layers import LayersRead, layer_numbers
-from corpora.base.errors import ConfigError
+from cache.keys import utterance_keys
+from cache.last_extraction import Extraction, read_extraction, read_failures
+from cache.recipe import JSON, LayersRead, Recipe, difference, layer_numbers
+from cache.store.layout import read_recipe
+from cache.stream import FrameStream
+from corpora.base.errors import ConfigError, FormatVersionError
+from corpora.base.work import Work
+from corpora.manifest import Manifest, Utterance
 from finetune.model import EmotionModel
 from finetune.model_directory import Parts, front_end_files
 from heads.head import Head
+from heads.records import TRIALS_FOLDER, HeadRecord, load_head, study_of
+
+
+def used_streams(record: HeadRecord) -> tuple[str, ...]:
+    """The kinds of streams that a head reads: audio, text, speech."""
+    return (*record.head.modalities, *(("speech",) if record.head.needs_speech else ()))
+
+
+def check_labels(record: HeadRecord, manifest: Manifest) -> None:
+    """Check that a head tells the manifest's labels apart. Their order may differ.
+
+    Raises:
+        ConfigError: one of them has a label that the other has not.
+    """
+    head, rows = set(record.head.labels), set(manifest.labels)
+    if head != rows:
+        changes = [f"the head alone has {', '.join(sorted(head - rows))}"] * bool(head - rows)
+        changes += [f"the manifest alone has {', '.join(sorted(rows - head))}"] * bool(rows - head)
+        raise ConfigError(
+            f"the head was searched on other labels than the manifest's: {'; '.join(changes)}. "
+            "Run `search` again, or use the manifest of the search."
+        )
+
+
+def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> None:
+    """Check that the last extraction made the streams a head was searched on.
+
+    Raises:
+        ConfigError: it made others; each difference is named.
+        CacheError: the layer was not extracted.
+        MissingStepError: that kind was not extracted.
+    """
+    for kind in used_streams(record):
+        source = extraction.source(kind)
+        searched = record.origin.streams[kind]
+        numbers = layer_numbers(record.origin.layers.get(kind, ()))
+        for number in numbers[:-1]:
+            source.stream(number)  # says where it was not extracted
+        current = source.stream(numbers[-1] if numbers else None)
+        if current == searched:
+            continue
+        try:
+            before = read_recipe(work.features / Path(searched).parts[0])
+            changes = difference(before, source.recipe)
+        except FormatVersionError:
+            changes = []  # removed from the cache since: the names have to do
+        raise ConfigError(
+            f"the head was searched on other {kind} frames than the last extraction made: "
+            f"{'; '.join(changes or [f'{searched} -> {current}'])}. Run `search` again, or "
+            "`extract` with the encoders of the search."
+        )
+
+
+def failed_at_extraction(
+    work: Work, record: HeadRecord, extraction: Extraction, utterances: Sequence[Utterance]
+) -> dict[str, str]:
+    """Reasons by id for utterances that extraction could not use.
+
+    An id alone says little, for another manifest may have it too: what is listed in `failures.csv`
+    counts where the cache has no frames of that recording or text.
+    """
+    known = read_failures(work.failures)
+    listed = [utterance for utterance in utterances if utterance.id in known]
+    keys = utterance_keys(work, listed) if listed else {}
+    failed = {}
+    for kind in used_streams(record) if listed else ():
+        source = extraction.source(kind)
+        stream = FrameStream.open(work.features / record.origin.streams[kind])
+        for utterance in listed:
+            key = keys[utterance.id].get("text" if kind == "text" else "audio", "")
+            if source.held_key(stream, key) not in stream:
+                failed[utterance.id] = known[utterance.id]
+    return failed
+
+
+def check_encoders(
+    record: HeadRecord, extraction: Extraction, directories: Mapping[str, Path]
+) -> None:
+    """Check that encoders still are what made the frames that a head was searched on.
+
+    Compared is what belongs to the encoder: weights, configuration, front end or tokenizer, and
+    the library's version. Compute and stored dtypes may differ: they are the machine's.
+
+    Args:
+        record: the head.
+        extraction: which `check_streams` found to be that of the search.
+        directories: the encoder of each modality.
+
+    Raises:
+        ConfigError: something changed; each difference is named.
+    """
+    changes = []
+    for kind in used_streams(record):
+        recipe = extraction.source(kind).recipe
+        now = Recipe(kind, {**recipe.fields, **_fields_now(recipe, directories)})
+        changes += [f"{kind} {change}" for change in difference(recipe, now)]
+    if changes:
+        raise ConfigError(
+            "the head was searched on frames of other encoders than those at hand: "
+            f"{'; '.join(changes)}. Restore the encoders, or run `extract` and `search` again."
+        )
+
+
+def _fields_now(recipe: Recipe, directories: Mapping[str, Path]) -> Mapping[str, JSON]:
+    if recipe.kind == "speech":
+        return vad_fields()
+    modality: Kind = "audio" if recipe.kind == "audio" else "text"
+    return encoder_fields(directories[recipe.kind], modality, padding=recorded_padding(recipe))
+
 
 Encoder = TypeVar("Encoder", AudioEncoder, TextEncoder)
 
@@ -147,3 +265,70 @@ def _check(
             f"the head reads {modality} frames of {width} values; this encoder gives "
             f"{encoder.dim}. Run `extract` and `search` with it first."
         )
+
+
+# Under `WORK/finetune`: heads whose weights the search had not kept.
+FOLDER = "heads"
+
+
+def build_model(
+    work: Work, source: Path, device: torch.device | str, precision: Literal["fp32", "bf16"]
+) -> tuple[EmotionModel, HeadRecord]:
+    """Put a searched head on the encoders that its frames came from.
+
+    Args:
+        work: the work folder of the extraction.
+        source: the head's JSON file.
+        device: where the model goes.
+        precision: of the speech encoder.
+
+    Raises:
+        ConfigError: the encoders are not those of the search; each difference is named.
+    """
+    head, record = load_head(source)
+    extraction = read_extraction(work)
+    modalities = record.head.modalities
+    sources = {name: extraction.source(name) for name in modalities}
+    directories = {
+        name: resolve_encoder(entry.encoder, cast(Kind, name), work.root)
+        for name, entry in sources.items()
+    }
+    check_encoders(record, extraction, directories)
+    speech_dtype = "float32"
+    if record.head.needs_speech:
+        speech_dtype = str(extraction.source("speech").recipe.fields["stored_dtype"])
+    provenance: dict[str, Any] = {
+        "encoders": {name: entry.encoder for name, entry in sources.items()},
+        "recipes": {name: dict(entry.recipe.fields) for name, entry in sources.items()},
+        "streams": {name: record.origin.streams[name] for name in modalities},
+        "trial": record.trial,
+        "study": _study(work, source),
+        "study_seed": record.study_seed,
+        "search_manifest_sha256": record.origin.manifest_sha256,
+        "search_dev_macro_f1": record.dev_macro_f1,
+        "versions": {n: version(n) for n in ("emopool", "torch", "transformers", "tokenizers")},
+        "device": torch.device(device).type,
+        "precision": precision,
+    }
+    layers = {name: record.origin.layers[name] for name in modalities}
+    model = assemble(
+        head,
+        directories,
+        layers,
+        device=device,
+        compute_dtype=precision,
+        padding=recorded_padding(sources["audio"].recipe) if "audio" in sources else None,
+        speech_dtype=speech_dtype,
+        provenance=provenance,
+    )
+    return model, record
+
+
+def _study(work: Work, source: Path) -> str:
+    """The study that a head comes from; "" for a head of `compare`."""
+    folder = source if source.is_dir() else source.parent
+    if folder.name == TRIALS_FOLDER:
+        folder = folder.parent
+    elif folder == work.finetune / FOLDER:
+        folder = work.search  # it was trained again
+    return study_of(folder)

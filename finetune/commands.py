@@ -45,7 +45,7 @@ def demo(
 
     With --json the results alone go to standard output, and what the steps say to standard error.
     """
-    from finetune.results import check_demo_folder, read_results
+    from finetune.demo import check_demo_folder, read_results
 
     work = Work(root)
     check_demo_folder(work)

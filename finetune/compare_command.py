@@ -121,8 +121,8 @@ def compare(
         raise click.UsageError("--layers and --finetune exclude one another")
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
-    from heads.comparing.config import FIXABLE, CompareConfig, parse_names, parse_rates
-    from heads.comparing.text import terminal_text
+    from heads.compare.config import FIXABLE, CompareConfig, parse_names, parse_rates
+    from heads.compare.rendering import terminal_text
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
@@ -148,12 +148,12 @@ def compare(
         fixed=fixed,
     )
     if layers:
-        from heads.comparing.layers import run_layers
+        from heads.compare.layer_sweep import run_layers
 
         report = run_layers(work, manifest, config, fresh=fresh, show_progress=not as_json)
     else:
         from finetune.compare_rows import check_names, finetune_rows
-        from heads.comparing.run import run_compare
+        from heads.compare.compare import run_compare
 
         names = parse_names(finetune_names)
         check_names(names, manifest, config)

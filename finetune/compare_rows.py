@@ -15,16 +15,16 @@ from corpora.base.files import file_sha256, read_json, write_json
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.config import FinetuneConfig
+from finetune.finetune import run_finetune
 from finetune.model_files import CONFIG
 from finetune.phases import ENCODER_PHASES
-from finetune.run import run_finetune
 from finetune.training import Tell
-from heads.axes import choices
-from heads.comparing.config import CompareConfig
-from heads.comparing.published import MODALITIES
-from heads.comparing.report import CompareReport, Finetuned
-from heads.comparing.writing import write_report
-from heads.results import report_from_json
+from heads.compare.comparison import CompareReport, Finetuned
+from heads.compare.config import CompareConfig
+from heads.compare.rendering import write_report
+from heads.compare.rows import MODALITIES
+from heads.pooling.pooling import choices
+from heads.records import report_from_json
 from heads.search.space import PUBLISHED, other_poolings, pooling_axes
 
 FORMAT, VERSION = "emopool-compare-finetuned", 1
@@ -80,7 +80,7 @@ def finetune_rows(
 
     Raises:
         ConfigError: a row was left out of the comparison.
-        Others: as `finetune.run.run_finetune`.
+        Others: as `finetune.finetune.run_finetune`.
     """
     done = []
     for name in names:

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from corpora.base.errors import ConfigError
-from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PHASES
-from finetune.settings import EPOCHS, FRAME_BUDGET, PATIENCE, PhaseConfig, StepConfig
+from finetune.phases import (
+    ENCODER_PHASES,
+    EPOCHS,
+    FRAME_BUDGET,
+    LEARNING_RATES,
+    PATIENCE,
+    PHASES,
+    PhaseConfig,
+    StepConfig,
+)
 from heads.losses import LossConfig
 
 # The published rates are for encoders that know speech; at them, tiny ones do not move within some
@@ -39,9 +47,9 @@ class FinetuneConfig:
         seed: for batches and dropout.
         device: `auto`, `cpu` or `cuda`.
         accumulate: batches of a step in each process.
-        layer_decay, spec_augment, layerdrop: see `finetune.settings.PhaseConfig`.
+        layer_decay, spec_augment, layerdrop: see `finetune.phases.PhaseConfig`.
         gradient_checkpointing: compute activations again instead of keeping them.
-        precision: see `finetune.engine.launch.compute_dtype`.
+        precision: see `finetune.launch.compute_dtype`.
         boundary: see `BOUNDARIES`.
         checkpoint_every: steps between two checkpoints.
         fresh: forget an unfinished fine-tuning.

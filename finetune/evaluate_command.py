@@ -80,8 +80,8 @@ def evaluate(
     from cache.encoders.device import choose_device
     from corpora.label_map import map_manifest, parse_label_map
     from corpora.manifest import read_manifest
-    from finetune.evaluate import EvaluateConfig
-    from finetune.evaluate import evaluate as run
+    from finetune.evaluate.evaluate import EvaluateConfig
+    from finetune.evaluate.evaluate import evaluate as run
 
     work = Work(root)
     manifest = map_manifest(read_manifest(manifest_path or work.manifest), parse_label_map(maps))

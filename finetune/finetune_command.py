@@ -169,12 +169,12 @@ def finetune(
     """
     if sum((best, trial is not None, head is not None)) > 1:
         raise click.UsageError("--best, --trial and --head exclude one another")
-    from corpora.base.ranks import current_rank
+    from corpora.base.locks import current_rank
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
     from finetune.config import FinetuneConfig, parse_phases
-    from finetune.run import run_finetune
-    from heads.results import trial_file
+    from finetune.finetune import run_finetune
+    from heads.records import trial_file
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
-from cache.layers import layer_numbers
+from cache.recipe import layer_numbers
 from corpora.base.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
-from finetune.model_directory import Parts, read_model, write_model
-from finetune.model_names import resolve_model
-from finetune.predicting.answers import Prediction, Unusable
-from finetune.predicting.run import TOP_FRAMES, predict
+from finetune.model_directory import Parts, read_model, resolve_model, write_model
+from finetune.predict.answering import TOP_FRAMES, predict
+from finetune.predict.answers import Prediction, Unusable
 from heads.head import as_inputs, stack_logits
 
 Waveform = Tensor | NDArray[np.float32]
@@ -161,7 +160,7 @@ class EmotionModel(nn.Module):
 
         Raises:
             ConfigError: as many texts as recordings were expected, or recordings are needed.
-            AudioError: a recording cannot be used. `finetune.predicting.run.predict` goes on.
+            AudioError: a recording cannot be used. `finetune.predict.answering.predict` goes on.
         """
         names = [""] * len(texts or ()) if recordings is None else [str(r) for r in recordings]
         spoken = [""] * len(names) if texts is None else list(texts)

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.layers import layer_numbers, layers_from_json
+from cache.recipe import layer_numbers, layers_from_json
 from corpora.base.files import file_sha256, read_json, write_text
 from corpora.utterance import ALL, SPLITS
-from finetune.evaluation import FORMAT, VERSION
+from finetune.evaluate.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG
-from heads.layers import layer_weights_text
+from heads.records import layer_weights_text
 
 BEGIN, END = "<!-- results: written by `evaluate` -->", "<!-- end of results -->"
 NOT_YET = "Not evaluated yet: `python cli.py evaluate` scores the model and fills in this section."

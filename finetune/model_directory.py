@@ -28,18 +28,19 @@ from torch import nn
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import tokenizer_files
 from cache.encoders.front_ends import WhisperMels
-from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
-from cache.encoders.padding import Padding
+from cache.encoders.grid import PREPROCESSOR, PROCESSOR, Padding, read_config
+from cache.encoders.names import hub_directory
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
-from cache.layers import LayersRead, layers_from_json, layers_to_json
-from corpora.base.errors import ConfigError, MissingStepError
+from cache.recipe import LayersRead, layers_from_json, layers_to_json
+from corpora.base.errors import ConfigError, EmopoolError, MissingStepError
 from corpora.base.files import read_json, write_json, write_text
 from finetune.model_card import card_text
 from finetune.model_files import (
     CARD,
     CONFIG,
     HEAD,
+    KINDS,
     check_files,
     digests,
     fsync,
@@ -47,7 +48,52 @@ from finetune.model_files import (
     replacing,
 )
 from heads.head import Head, HeadConfig
-from heads.layers import layer_weights
+from heads.records import layer_weights
+
+# What is fetched from a hub: what a model consists of, in any of its folders, and never code.
+_HUB_FILES = [CARD, *(f"*{suffix}" for suffix in sorted(KINDS))]
+
+
+def resolve_model(name: str | Path, *, revision: str | None = None) -> Path:
+    """The directory of a model.
+
+    Args:
+        name: a directory; as text also a hub id, which is looked up on this machine and then
+            downloaded.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        MissingStepError: there is no such directory, and it is no hub id.
+        EmopoolError: the hub id is not on this machine and could not be downloaded.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() or isinstance(name, Path):
+        return path
+    directory = hub_directory(
+        name,
+        "model",
+        _is_complete,
+        ", or make one with `python cli.py finetune --best`",
+        files=_HUB_FILES,
+        ignored=(),
+        revision=revision,
+    )
+    if directory is None:
+        raise MissingStepError(
+            f"no model in {name}: there is no such directory, and it is no hub id. Make one with "
+            "`python cli.py finetune --best`, or name another."
+        )
+    return directory
+
+
+def _is_complete(directory: Path) -> bool:
+    """Whether a snapshot holds all files that its config.json lists."""
+    try:
+        files = read_model_config(directory)["files"]
+    except EmopoolError:
+        return False
+    return all((directory / file).is_file() for file in files)
+
 
 FORMAT, VERSION = "emopool-model", 1
 WEIGHTS, DETECTOR = "model.safetensors", "speech_detector.safetensors"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache.encoders.files import hash_files
-from cache.store.scratch import publish
+from cache.store.layout import publish
 from corpora.base.errors import ConfigError
 from corpora.base.files import left_under_way, new_stamp, remove, sweep, under_way, writing
 

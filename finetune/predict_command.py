@@ -107,9 +107,15 @@ def predict(
     from cache.encoders.device import choose_device
     from corpora.base.terminal import progress_bar
     from corpora.manifest import read_manifest
-    from finetune.predict import PredictConfig, counts_text, run_predict, submit
-    from finetune.predicting.answers import Answer, Prediction, Unusable, table
-    from finetune.predicting.recordings import rows_of, utterances_of
+    from finetune.predict.answers import Answer, Prediction, Unusable, table
+    from finetune.predict.predict import (
+        PredictConfig,
+        counts_text,
+        rows_of,
+        run_predict,
+        submit,
+        utterances_of,
+    )
 
     work = Work(root)
 

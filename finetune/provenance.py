@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cache.inputs import utterance_keys
+from cache.keys import utterance_keys
 from corpora.base.errors import ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import ALL, Utterance
-from heads.origin import manifest_digest
+from heads.records import manifest_digest
 
 # What a head or model learnt from, or was chosen on.
 SEEN = ("train", "dev")

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from corpora.base.terminal import progress_bar
-from finetune.batches import load_batches, plan_batches
-from finetune.engine.boundary import Boundary
-from finetune.engine.trainee import Trainee
-from finetune.examples import Examples
+from finetune.batches import Examples, load_batches, plan_batches
+from finetune.boundary import Boundary
+from finetune.launch import Trainee
 from finetune.model import EmotionModel
+from heads.bootstrap import confusion_matrix, macro_f1
 from heads.losses import Loss
-from heads.statistics.confusion import confusion_matrix, macro_f1
 
 if TYPE_CHECKING:  # accelerate, which scoring alone does not need, takes half a second to import
-    from finetune.engine.launch import Engine
+    from finetune.launch import Engine
 
 
 @dataclass(frozen=True)

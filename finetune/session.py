@@ -6,34 +6,78 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from cache.extraction import read_extraction
+from cache.last_extraction import read_extraction
+from cache.lookup import collect_frames
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.files import file_sha256
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.bridge import label_agreement
-from finetune.building import build_model
+from finetune.assembly import build_model, failed_at_extraction
+from finetune.batches import Examples, gather_examples
+from finetune.boundary import Boundary, open_boundary
+from finetune.checkpoints import Checkpoints, Keeper
 from finetune.config import FinetuneConfig
 from finetune.curves import Curves, log_text
-from finetune.engine.activations import compute_activations_again
-from finetune.engine.boundary import Boundary, open_boundary
-from finetune.engine.checkpoints import Checkpoints
-from finetune.engine.launch import Engine, compute_dtype, start_engine
-from finetune.examples import Examples, gather_examples
-from finetune.fitting import failed_at_extraction
-from finetune.head_phase import run_head_phase
-from finetune.keeping import Keeper
+from finetune.launch import Engine, compute_activations_again, compute_dtype, start_engine
 from finetune.model import EmotionModel
-from finetune.phases import ENCODER_PHASES, LEARNING_RATES
-from finetune.retraining import scores_of_seeds
-from finetune.settings import PhaseConfig, StepConfig
+from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PhaseConfig, StepConfig
+from finetune.scoring import predict_logits
+from finetune.starting_head import run_head_phase, scores_of_seeds
 from finetune.steps import Trainer
 from finetune.training import PhaseResult, Progress, Surroundings, Tell, run_phase
-from heads.origin import manifest_digest
-from heads.results import HeadRecord, load_head
+from heads.dataset import Dataset, VectorStore
+from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
+from heads.training import predict
+
+
+def label_agreement(
+    work: Work,
+    manifest: Manifest,
+    model: EmotionModel,
+    record: HeadRecord,
+    examples: Examples,
+    frame_budget: int,
+) -> tuple[int, int]:
+    """On how many utterances both say the same class, and of how many.
+
+    In float32 they do on all but ties. In bf16 a batch's company changes the last of eight bits.
+
+    Args:
+        work: the work folder with the cache.
+        manifest: the utterances.
+        model: as assembled, on no step yet.
+        record: its head.
+        examples: of one split, all of them in the cache.
+        frame_budget: see `finetune.batches.plan_batches`.
+    """
+    wanted = {utterance.id for utterance in examples.utterances}
+    rows = tuple(u for u in manifest.utterances if u.id in wanted)
+    collection = collect_frames(
+        work,
+        Manifest(rows, manifest.labels, corpus=manifest.corpus),
+        record.head.modalities,
+        layers={name: record.origin.layers[name] for name in record.head.modalities},
+        speech=record.head.needs_speech,
+    )
+    dataset = Dataset(
+        collection.utterances,
+        model.labels,
+        collection.frames,
+        others=collection.others,
+        layers=collection.layers,
+    )
+    store = VectorStore(dataset, device=model.device)
+    cached = predict([model.head], store, torch.arange(len(dataset)))[0].argmax(dim=1).cpu()
+    said = {u.id: int(c) for u, c in zip(collection.utterances, cached, strict=True)}
+    heard = predict_logits(model, examples, frame_budget).argmax(dim=1).tolist()
+    pairs = [
+        (said[u.id], c) for u, c in zip(examples.utterances, heard, strict=True) if u.id in said
+    ]
+    return sum(a == b for a, b in pairs), len(pairs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,29 +1,365 @@
 """Which head a fine-tuning starts from, and its weights.
 
 A head that was trained on train and dev is trained again on train alone.
+
+A searched head trained again from its seed, on the frames of the search.
+
+Phase 1 is this: the same trainer, batches and seeds as in the search. Where the search chose by dev
+it ends with the search's head, and so does one whose weights were not kept. Where it chose by
+folds, that head learnt from dev too, which later phases are chosen by: this one has train alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from corpora.base.errors import FormatVersionError, MissingStepError
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor
+
+from cache.recipe import layer_numbers
+from corpora.base.errors import EmopoolError, FormatVersionError, MissingStepError
 from corpora.base.files import read_json
+from corpora.base.seeds import seed_from
+from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.building import FOLDER
-from finetune.retraining import retrain, trial_record
-from heads.results import (
+from finetune.assembly import FOLDER
+from finetune.model import EmotionModel
+from finetune.phases import PhaseConfig, format_table, trainable_parts, trainable_table
+from finetune.scoring import Score, score
+from finetune.steps import LogRow
+from finetune.training import PhaseResult, Tell
+from heads.bootstrap import confusion_matrix, macro_f1
+from heads.dataset import Dataset, VectorStore
+from heads.head import Head
+from heads.load import load_dataset, read_origin, suitable_threads
+from heads.losses import LossConfig, inverse_frequency, loss_function, soft_targets
+from heads.pooling.pooling import Choice, Range
+from heads.precision import choose_precision
+from heads.records import (
     BEST,
     FORMAT,
     STUDY_FILE,
     TRIALS_FOLDER,
     VERSION,
     HeadRecord,
+    Origin,
     load_head,
+    origin_of_head,
+    package_versions,
     save_head,
 )
+from heads.runs import Run, Runs
+from heads.search.space import Space, trial_configs
+from heads.search.storage import (
+    close,
+    open_file,
+    readable,
+    refuse_differences,
+    silence_optuna,
+    unreadable,
+)
+from heads.search.study import SEED, START, STUDY_NAME, check_trials, final_value
+from heads.search.weighing import OTHERS
+from heads.training import Schedule, TrainingConfig
+
+
+def run_head_phase(
+    work: Work,
+    manifest: Manifest,
+    record: HeadRecord,
+    model: EmotionModel,
+    config: PhaseConfig,
+    *,
+    tell: Tell,
+    show_progress: bool = False,
+) -> PhaseResult:
+    """Train the model's head anew; it is left with the weights after the last epoch, as in search.
+
+    With a patience below the epochs it stops early, and is left with the best weights on dev.
+
+    Args:
+        work: the work folder of the search.
+        manifest: the utterances, with their splits.
+        record: the searched head.
+        model: whose head is replaced.
+        config: phase 1; as many epochs as the search made.
+        tell: for lines to be read.
+        show_progress: whether to draw a progress bar.
+
+    Raises:
+        ConfigError: frames or rows are not those of the search.
+    """
+    table = trainable_table(trainable_parts(model, 1), config.learning_rate)
+    tell(f"Phase 1 trains\n{format_table(table)}")
+    title = "Phase 1" if show_progress else ""
+    found = retrain(
+        work,
+        manifest,
+        record,
+        config.learning_rate,
+        patience=config.patience if config.patience < config.epochs else None,
+        title=title,
+    )
+    model.head.load_state_dict(found.head.state_dict())
+    scores = found.scores
+    schedule = Schedule(config.epochs, warmup=record.schedule.warmup)
+    total = config.epochs * found.steps
+    log = tuple(
+        LogRow(
+            1,
+            epoch,
+            epoch * found.steps,
+            config.learning_rate * schedule.factor(epoch * found.steps - 1, total)
+            if epoch
+            else 0.0,
+            None,
+            dev,
+        )
+        for epoch, dev in enumerate(scores)
+    )
+    tell(
+        f"dev macro-F1 {scores[0].macro_f1:.3f} at the start, {scores[found.best].macro_f1:.3f} "
+        f"after epoch {found.best} of {len(scores) - 1}\n"
+    )
+    return PhaseResult(
+        config, table, scores[0], scores[found.best], found.best, len(scores) - 1, log
+    )
+
+
+# Heads that say what one of this kind is worth.
+SEEDS = 5
+# Keeps their seeds apart from other numbers drawn from a trial's seed.
+_SEED_DOMAIN = 4
+_AXIS = "axis "
+# Of a study's notes: what the frames that its heads were trained on are known by.
+_FRAMES = ("labels", "streams", "frames", "manifest_sha256")
+
+
+@dataclass(frozen=True, eq=False)
+class Retrained:
+    """A head that was trained again.
+
+    Attributes:
+        head: after the last epoch; with patience, after the best.
+        dev: probabilities `[epochs + 1, n, C]` of the development set, before the first epoch and
+            after each.
+        scores: of these.
+        steps: optimiser steps of an epoch.
+        best: after how many epochs the head stood so.
+    """
+
+    head: Head
+    dev: tuple[Tensor, ...]
+    scores: tuple[Score, ...]
+    steps: int
+    best: int
+
+
+def retrain(
+    work: Work,
+    manifest: Manifest,
+    record: HeadRecord,
+    learning_rate: float | None = None,
+    *,
+    patience: int | None = None,
+    title: str = "",
+) -> Retrained:
+    """Train a head from its seed, on train alone: dev is what later phases are chosen by.
+
+    Args:
+        work: the work folder of the search.
+        manifest: the utterances, with their splits.
+        record: what is known about the head.
+        learning_rate: instead of the searched one.
+        patience: epochs without a better one on dev after which training stops, and the head is as
+            it was in the best; None: all epochs of the search, as the search does.
+        title: of the progress bar; "" for none.
+
+    Raises:
+        ConfigError: the frames, labels or rows are not those of the search; each difference is
+            named.
+    """
+    dataset = _frames_of(work, manifest, record)
+    origin = origin_of_head(read_origin(work, manifest, dataset.frames), dataset, record.head)
+    _check_origin(record.origin.to_json(), origin)
+    training, schedule = record.training, record.schedule
+    if learning_rate is not None:
+        training = replace(training, learning_rate=learning_rate)
+    store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
+    dev = dataset.rows("dev")
+    with (
+        suitable_threads(dataset, schedule.batch_size),
+        progress_bar(title, schedule.epochs, "epoch", show=bool(title)) as bar,
+    ):
+        runs = Runs([Run(record.head, training)], store, schedule, dataset.rows("train"))
+        (head,) = runs.heads
+        said = [runs.probabilities(dev)[0]]
+        scores = [*_scores(dataset, training.loss, said)]
+        best, kept = 0, copy.deepcopy(head.state_dict())
+
+        def look() -> bool:
+            nonlocal best, kept
+            said.append(runs.probabilities(dev)[0])
+            scores.extend(_scores(dataset, training.loss, said[-1:]))
+            bar.update()
+            if patience is None or scores[-1].better_than(scores[best]):
+                best, kept = runs.epoch, copy.deepcopy(head.state_dict())
+            return patience is not None and runs.epoch - best >= patience
+
+        runs.train(look)
+    head.load_state_dict(kept)
+    return Retrained(head, tuple(said), tuple(scores), runs.steps_per_epoch, best)
+
+
+def scores_of_seeds(
+    work: Work, manifest: Manifest, record: HeadRecord, learning_rate: float | None = None
+) -> tuple[float, ...]:
+    """Macro-F1 on dev of heads like this one, trained on train alone from `SEEDS` other seeds.
+
+    The head itself was chosen for its score, so that score is a lucky one; theirs are not.
+
+    Args:
+        work: see `retrain`.
+        manifest: the utterances, which need not be those of the search.
+        record: see `retrain`.
+        learning_rate: see `retrain`.
+
+    Raises:
+        MissingStepError: utterances are not in the cache.
+    """
+    dataset = _frames_of(work, manifest, record)
+    schedule, dev = record.schedule, dataset.rows("dev")
+    rate = learning_rate or record.training.learning_rate
+    seeds = [seed_from(record.training.seed, _SEED_DOMAIN, number) for number in range(SEEDS)]
+    training = [replace(record.training, learning_rate=rate, seed=seed) for seed in seeds]
+    store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
+    with suitable_threads(dataset, schedule.batch_size):
+        runs = Runs(
+            [Run(record.head, own) for own in training], store, schedule, dataset.rows("train")
+        )
+        runs.train()
+        said = runs.probabilities(dev).argmax(dim=-1)
+    confusion = confusion_matrix(dataset.targets(dev), said, len(dataset.labels))
+    return tuple(macro_f1(confusion).tolist())
+
+
+def _frames_of(work: Work, manifest: Manifest, record: HeadRecord) -> Dataset:
+    """The frames of these utterances that a head reads."""
+    dataset = load_dataset(work, manifest, tuple(record.origin.frames), others=True)
+    return dataset.reading(
+        {name: layer_numbers(read) for name, read in record.origin.layers.items()}
+    )
+
+
+def _scores(dataset: Dataset, config: LossConfig, said: Sequence[Tensor]) -> tuple[Score, ...]:
+    """Of the development set, with the loss of the training rows."""
+    dev, train = dataset.rows("dev"), dataset.rows("train")
+
+    def learnt(rows: Tensor) -> Tensor:
+        if config.from_votes:
+            return soft_targets(dataset, rows, config.smoothing)
+        return dataset.targets(rows)
+
+    loss = loss_function(config, inverse_frequency(learnt(train), len(dataset.labels)))
+    tiny = torch.finfo(torch.float32).tiny
+    # Losses take logits, for which logarithms of probabilities do.
+    return tuple(
+        score(one.clamp_min(tiny).log(), dataset.targets(dev), loss, learnt(dev)) for one in said
+    )
+
+
+def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
+    """What is known about a trial of the search whose head was not kept.
+
+    Raises:
+        MissingStepError: there is no such trial, or it was not trained.
+        ConfigError: the frames, labels or rows are not those of the search.
+    """
+    study = work.search / STUDY_FILE
+    trials, notes = _read_study(study) if study.is_file() else ({}, {})
+    if number not in trials:
+        trained = f"; trained ones are {_ranges(sorted(trials))}" if trials else ""
+        raise MissingStepError(
+            f"No trial {number} in {study}{trained}. Name one of these, or search first."
+        )
+    try:
+        return _recorded(work, manifest, trials[number], notes)
+    except EmopoolError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise unreadable(error, str(study)) from error
+
+
+def _recorded(
+    work: Work, manifest: Manifest, trial: FrozenTrial, notes: Mapping[str, Any]
+) -> HeadRecord:
+    """A trial's record, from the study's notes."""
+    dataset = load_dataset(work, manifest, others=True).reading(notes.get(OTHERS, {}))
+    origin = read_origin(work, manifest, dataset.frames)
+    _check_origin({name: notes[name] for name in _FRAMES}, origin)
+    head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
+    return HeadRecord(
+        trial=trial.number,
+        start=trial.user_attrs.get(START, ""),
+        params=trial.params,
+        head=head,
+        training=TrainingConfig.from_json(training.to_json()),
+        schedule=Schedule(notes["epochs"], notes["batch_size"], data_seed=notes["seed"]),
+        origin=origin_of_head(origin, dataset, head),
+        study_seed=notes["seed"],
+        versions=package_versions(),
+        dev_macro_f1=final_value(trial),
+        selected_on="dev" if notes["folds"] == "off" else str(notes["folds"]),
+    )
+
+
+def _read_study(path: Path) -> tuple[dict[int, FrozenTrial], dict[str, Any]]:
+    """The trained trials of a study by number, and its notes."""
+    silence_optuna()
+    with readable(str(path)), ExitStack() as stack:
+        storage = open_file(path)
+        stack.callback(close, storage)
+        study = optuna.load_study(storage=storage, study_name=STUDY_NAME)
+        check_trials(study, str(path))
+        known = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return {trial.number: trial for trial in known}, study.user_attrs
+
+
+def _space(dataset: Dataset, notes: Mapping[str, Any]) -> Space:
+    """The space of a study, every axis as it was."""
+    axes = {
+        name.removeprefix(_AXIS): Range(**value)
+        if isinstance(value, dict)
+        else Choice(tuple(value))
+        for name, value in notes.items()
+        if name.startswith(_AXIS)
+    }
+    return replace(Space.of(dataset, tied=bool(notes["tied"])), narrowed=axes)
+
+
+def _check_origin(searched: Mapping[str, Any], now: Origin) -> None:
+    refuse_differences(
+        searched,
+        {name: now.to_json()[name] for name in _FRAMES},
+        "the search was",
+        "A head can be trained again on the frames and rows of its search alone: restore them, or "
+        "search again.",
+    )
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`0 to 99` or `0, 3, 4`."""
+    if numbers == list(range(len(numbers))):
+        return f"0 to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def starting_head(

@@ -21,16 +21,13 @@ from torch import Tensor, nn
 
 from corpora.base.errors import TrainingError
 from corpora.base.seeds import seed_from
-from finetune.batches import Batch, load_batches, plan_batches
-from finetune.engine.augment import Augment
-from finetune.engine.boundary import Boundary
-from finetune.engine.launch import Engine, start_engine
-from finetune.engine.trainee import Trainee
-from finetune.examples import Examples
+from finetune.augment import Augment
+from finetune.batches import Batch, Examples, load_batches, plan_batches
+from finetune.boundary import Boundary
+from finetune.launch import Engine, Trainee, start_engine
 from finetune.model import EmotionModel
-from finetune.phases import Part
+from finetune.phases import Part, PhaseConfig, StepConfig
 from finetune.scoring import Score
-from finetune.settings import PhaseConfig, StepConfig
 from heads.losses import Loss, inverse_frequency, loss_function
 from heads.training import Schedule
 

@@ -123,12 +123,12 @@ def extract(
     Stop it and start it as you like: it goes on with what is missing. Several processes share the
     work, started one by one or by torchrun (docs/scale.md).
     """
-    from cache.extracting.config import ExtractConfig, parse_layers
-    from cache.extracting.summary import report_json, report_text
+    from cache.extract.config import ExtractConfig, parse_layers
+    from cache.extract.summary import report_json, report_text
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
     from heads.extraction import extract as run
-    from heads.results import BEST
+    from heads.records import BEST
 
     work = Work(root)
     manifest = read_manifest(manifest_path or work.manifest)
@@ -166,7 +166,7 @@ def extract(
     trained = (work.search / BEST).is_file() or work.model.is_dir()
     checked = None
     if check_count:
-        from cache.extracting.check import check
+        from cache.extract.compare_with_transformers import check
 
         checked = check(work, manifest, outcome.plan, check_count, show_progress=not as_json)
     show(
@@ -298,8 +298,8 @@ def search(
     from corpora.manifest import read_manifest
     from corpora.protocol import allows_refit, defaults
     from heads.search.config import SearchConfig
-    from heads.search.run import run_search
-    from heads.search.summary import SearchReport
+    from heads.search.report import SearchReport
+    from heads.search.search import run_search
     from heads.search.test_folds import TestFoldsReport, search_test_folds
 
     work = Work(root)

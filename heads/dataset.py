@@ -18,9 +18,8 @@ from cache.mapped import MappedFrames
 from corpora.base.errors import ConfigError
 from corpora.manifest import Utterance, speaker_key
 from heads.head import Inputs, ViewKey, layer_normalised
-from heads.pooling.segments import VARIANCE_FLOOR
+from heads.pooling.segments import VARIANCE_FLOOR, Place, share_utterances, side_by_side
 from heads.pooling.view import View
-from heads.sharing import Place, share_utterances, side_by_side
 from heads.speakers import SPEAKER, SpeakerMaps, declared, overall
 
 # Frames that are held at once while utterance vectors are made: on a CPU so few that they stay in

@@ -13,18 +13,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cache.extracting.config import Auto, ExtractConfig
-from cache.extracting.plan import Plan, make_plan
-from cache.extracting.report import ExtractReport
-from cache.extracting.run import Outcome
-from cache.extracting.run import extract as extract_layers
-from cache.extracting.summary import is_complete
-from cache.extraction import Source, layer_name, moments_name
-from cache.inputs import utterance_keys
-from cache.store.scratch import scratch_folder, withdraw
+from cache.extract.config import Auto, ExtractConfig
+from cache.extract.extract import Outcome
+from cache.extract.extract import extract as extract_layers
+from cache.extract.plan import Plan, make_plan
+from cache.extract.summary import ExtractReport, is_complete
+from cache.keys import utterance_keys
+from cache.last_extraction import Source, layer_name, moments_name
+from cache.store.layout import scratch_folder, withdraw
 from corpora.base.errors import CacheError, ManifestError, UnreadableLayersError
-from corpora.base.locks import exclusive_lock
-from corpora.base.ranks import current_rank
+from corpora.base.locks import current_rank, exclusive_lock
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, speaker_key
 from heads.layer_choice import (
@@ -91,7 +89,7 @@ def extract(
         show_progress: bars on standard error.
 
     Raises:
-        AudioError, CacheError, ConfigError: as `cache.extracting.run.extract`.
+        AudioError, CacheError, ConfigError: as `cache.extract.extract.extract`.
         FormatVersionError: what an earlier choice left is of another version.
     """
     asked = {
@@ -215,7 +213,7 @@ class _Chooser:
         plan = self._plan(sample, [kind])
         if is_complete(plan):
             return
-        from cache.extracting.passes import audio_bytes, run_plan  # imports torch
+        from cache.extract.passes import audio_bytes, run_plan  # imports torch
 
         whole = self._plan(sample, [kind], moments_only=False)
         self.work.root.mkdir(parents=True, exist_ok=True)

@@ -3,17 +3,22 @@
 With few development speakers the luck of who they are decides which head looks best. In folds,
 every utterance of train and dev is held out once, from heads that never heard its speaker, and
 heads are compared on all of them together. The test set stays out.
+
+Refusing to train where a recording stands on both sides of a split.
+
+Speakers on both sides are refused when the manifest is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from corpora.base.errors import ConfigError
+from cache.keys import shared_recordings, shared_sentences
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.folds import deal
 from corpora.utterance import SPLITS, Utterance, speaker_key
 from heads.dataset import Dataset
@@ -140,3 +145,45 @@ def speaker_groups(utterances: Sequence[Utterance], count: int) -> list[int]:
     groups = [positions for _, positions in sorted(units.items(), key=lambda item: str(item[0]))]
     numbers = deal(groups, [u.label for u in utterances], count)
     return [numbers[position] for position in range(len(utterances))]
+
+
+SHOWN_PAIRS = 5  # enough to see the pattern
+
+
+def refuse_shared_recordings(
+    utterances: Sequence[Utterance], keys: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Refuse a recording (or the same stretch of one) that stands in two splits.
+
+    Shared speakers can be declared, this cannot: a head would be scored on what it was trained on.
+
+    Args:
+        utterances: of a manifest.
+        keys: content keys of each by id (`cache.keys.utterance_keys`).
+
+    Raises:
+        ManifestError: there is one; the utterances are named.
+    """
+    pairs = [
+        f"  {_named(one)} and {_named(other)}: {one.audio.name} and {other.audio.name} are the same"
+        for one, other in shared_recordings(utterances, keys)
+    ]
+    if pairs:
+        more = len(pairs) - SHOWN_PAIRS
+        raise ManifestError(
+            f"{len(pairs)} recordings stand in two splits, so heads would be scored on what they "
+            "were trained on:\n"
+            + "\n".join(pairs[:SHOWN_PAIRS])
+            + (f"\n  … and {more} more" if more > 0 else "")
+            + "\nGive each recording one split, or leave its copies out of the manifest."
+        )
+
+
+def sentences_note(utterances: Sequence[Utterance]) -> str:
+    """A note on sentences of dev and test that train also has; "" where there are none."""
+    return shared_sentences(utterances).to_text()
+
+
+def _named(utterance: Utterance) -> str:
+    line = f" (line {utterance.line})" if utterance.line else ""
+    return f"'{utterance.id}' in {utterance.split}{line}"

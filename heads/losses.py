@@ -4,7 +4,7 @@ With p = softmax(logits), target class c and class weight α, one utterance cost
 
     focal          α_c (1 − p_c)^γ (−log p_c)      (Lin et al. 2017, eq. 5; Leygue et al.: γ = 2)
     cross-entropy  the same with γ = 0
-    kl             Σ_c α_c y_c (log y_c − log p_c), y the shares of its votes (`heads.targets`)
+    kl             Σ_c α_c y_c (log y_c − log p_c), y the shares of its votes (`heads.losses`)
 
 and a batch costs Σ cost / Σ α_c, the weighted mean of `torch.nn.functional.cross_entropy`. So the
 scale of α, which Leygue et al. do not state, cancels, γ = 0 is torch's cross-entropy, and ranks,
@@ -13,11 +13,17 @@ accumulation steps and folds add up exactly when each divides by the weight of t
 
 Logit adjustment (Menon et al. 2021, eq. 10, τ = 1) trains on logits + log π, with π the shares of
 the classes among the training rows. A head predicts without them: as for equally frequent classes.
+
+Soft labels: the shares of the raters' votes, smoothed as in EMO-SUPERB.
+
+With K classes and y the shares, y′ = (1 − K s) y + s with s = .05 / (K − 1) (Wu et al. 2024): no
+class that nobody voted for is ruled out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +32,61 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from corpora.base.errors import ConfigError, did_you_mean
+from corpora.utterance import Utterance
+from heads.dataset import Dataset
+
+# What an undisputed label gives away to the other classes together, in EMO-SUPERB.
+EMO_SUPERB_SMOOTHING = 0.05
+
+
+def vote_shares(utterance: Utterance, labels: Sequence[str]) -> list[float] | None:
+    """The share of each label among an utterance's votes, or None where it has none for them.
+
+    Votes for anything but the labels (such as "other") are left out.
+    """
+    votes = [float((utterance.votes or {}).get(label, 0.0)) for label in labels]
+    total = sum(votes)
+    return [vote / total for vote in votes] if total > 0 else None
+
+
+def soft_targets(dataset: Dataset, rows: Tensor, smoothing: float = 0.0) -> Tensor:
+    """`[n, C]` fp32: the votes of each row; of one without votes its label has them all.
+
+    Args:
+        dataset: the utterances.
+        rows: their numbers.
+        smoothing: see `smoothed`.
+    """
+    chosen = [dataset.utterances[number] for number in rows.tolist()]
+    return utterance_shares(chosen, dataset.labels, smoothing)
+
+
+def utterance_shares(
+    utterances: Sequence[Utterance], labels: Sequence[str], smoothing: float = 0.0
+) -> Tensor:
+    """`[n, C]` fp32: as `soft_targets`, for labelled utterances."""
+    positions = {label: position for position, label in enumerate(labels)}
+    own = torch.tensor([positions[utterance.label] for utterance in utterances], dtype=torch.int64)
+    shares = torch.nn.functional.one_hot(own, len(labels)).float()
+    for row, utterance in enumerate(utterances):
+        voted = vote_shares(utterance, labels)
+        if voted is not None:
+            shares[row] = torch.tensor(voted)
+    return smoothed(shares, smoothing)
+
+
+def smoothed(shares: Tensor, smoothing: float) -> Tensor:
+    """y′ = (1 − K s) y + s with s = smoothing / (K − 1), for shares `[..., K]`."""
+    classes = shares.shape[-1]
+    s = smoothing / (classes - 1)
+    return (1 - classes * s) * shares + s
+
+
+def count_without_votes(dataset: Dataset, rows: Tensor) -> int:
+    """How many rows have no vote for any of the labels."""
+    voted = (vote_shares(dataset.utterances[i], dataset.labels) for i in rows.tolist())
+    return sum(shares is None for shares in voted)
+
 
 LOSS_KINDS = ("focal", "cross_entropy", "kl")
 # At .5, the share that two classes can give up, smoothing leaves nothing of the votes.
@@ -43,7 +104,7 @@ class Loss(Protocol):
         row_weight: Tensor | None = None,
         denominator: Tensor | float | None = None,
     ) -> Tensor:
-        """Return the loss; `row_weight` and `denominator` as in `focal_loss`."""
+        """The loss; `row_weight` and `denominator` as in `focal_loss`."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The report on a set of predictions: scores, intervals, and both as text.
 
 What a score means, and over which classes it is averaged, stands in
-`heads.statistics.confusion`; how an interval is found in `heads.statistics.bootstrap`.
+`heads.bootstrap`; how an interval is found in `heads.bootstrap`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from corpora.base.errors import ConfigError
-from heads.statistics.bootstrap import Interval, bootstrap, t_interval
-from heads.statistics.clusters import (
+from heads.bootstrap import (
+    Interval,
+    accuracy,
+    bootstrap,
+    class_scores,
     cluster_numbers,
     confusion_by_cluster,
+    confusion_matrix,
     judge_clusters,
     known_speakers,
-)
-from heads.statistics.confusion import (
-    accuracy,
-    class_scores,
-    confusion_matrix,
     macro_f1,
+    t_interval,
     uar,
     weighted_f1,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from heads.dataset import Dataset
-from heads.threads import batch_values
+from heads.load import batch_values
 
 PRECISIONS = ("auto", "fp32", "bf16")
 # Frame values of a batch from which on `auto` is bf16, where the processor has units for it. Small

@@ -24,13 +24,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from corpora.base.files import read_json, write_json
+from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import MODALITIES
 from heads.metrics import Report, classification_report
-from heads.origin import Origin
-from heads.results import report_from_json
-from heads.statistics.confusion import confusion_matrix, macro_f1
+from heads.records import Origin, report_from_json
 
 FORMAT, VERSION = "emopool-reference", 3
 # Inverse strengths of the L2 penalty that are tried.

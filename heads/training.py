@@ -22,10 +22,9 @@ from torch import Tensor
 from corpora.base.errors import ConfigError
 from heads.dataset import Thinning, VectorStore
 from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
-from heads.losses import LossConfig, inverse_frequency, loss_function
-from heads.sharing import dealt, sharing_threads, side_by_side
+from heads.losses import LossConfig, inverse_frequency, loss_function, soft_targets
+from heads.pooling.segments import dealt, sharing_threads, side_by_side
 from heads.speakers import SPEAKER
-from heads.targets import soft_targets
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
 EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919

@@ -20,16 +20,16 @@ import torch
 from cache.encoders.names import resolve_encoder
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from explain.explanation import introduction
-from explain.faithfulness.dropping import probabilities_of_kept
+from explain.deletion import probabilities_of_kept
+from explain.explain import introduction
 from explain.load import build_subject
-from finetune.predicting.attended import most_attended
-from heads.comparing.config import CompareConfig
-from heads.comparing.grid import comparison_plan
+from finetune.predict.answers import most_attended
+from heads.compare.config import CompareConfig
+from heads.compare.rows import comparison_plan
 from heads.head import INPUT_NORMS, Head, HeadConfig, as_inputs, pooled_vectors
-from heads.layers import layer_weights
 from heads.pooling import pooling_class, pooling_config, pooling_kinds, registry, searched_kinds
 from heads.pooling.pooling import AttentionPooling
+from heads.records import layer_weights
 from heads.runs import head_cost
 from heads.search.space import Space, option_axis, start_params, trial_configs
 from heads.training import TrainingConfig, parameter_groups

@@ -27,7 +27,7 @@ def check(
 
     Exits with 1 where something has to be mended.
     """
-    from cache.corpus_check.run import check_corpus
+    from cache.upkeep.check_corpus import check_corpus
     from corpora.manifest import read_manifest
 
     work = Work(root)

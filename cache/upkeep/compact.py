@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.store.index import seen_of_parts
-from cache.store.parts import PART_BYTES, PREFIX, Part, read_through
-from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
+from cache.store.layout import clear_stale_sites, scratch_folder, withdraw
+from cache.store.parts import PART_BYTES, PREFIX, Part, read_through, seen_of_parts
 from cache.store.writer import PartSite
-from cache.upkeep.catalogue import Stream, read_catalogue
+from cache.upkeep.info import Stream, read_catalogue
 from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import bytes_text, count_text, progress_bar
 from corpora.base.work import Work

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cache.extraction import Source, read_extraction
-from cache.inputs import possible_keys, utterance_keys
-from cache.store.index import seen_of_parts
-from cache.store.layout import METADATA
-from cache.store.scratch import clear_stale_sites, scratch_folder, withdraw
-from cache.upkeep.catalogue import CUES, Stream, read_catalogue
+from cache.keys import possible_keys, utterance_keys
+from cache.last_extraction import Source, read_extraction
+from cache.store.layout import METADATA, clear_stale_sites, scratch_folder, withdraw
+from cache.store.parts import seen_of_parts
+from cache.upkeep.info import CUES, Stream, read_catalogue
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.files import sweep_below
 from corpora.base.locks import exclusive_lock

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.extraction import extract_command
-from cache.upkeep.catalogue import CUES
+from cache.last_extraction import extract_command
+from cache.upkeep.info import CUES
 from corpora.base.terminal import bytes_text, count_text
 from corpora.base.work import command_line
 

@@ -1,4 +1,4 @@
-"""Who may touch a cache at the same time.
+"""Processes beside one another: who may touch a folder, and which of several this one is.
 
 Adding parts takes the shared lock: any number of processes may add at once. Pruning, merging and
 repairing take the exclusive lock: nobody adds meanwhile. Reading takes none: parts are never
@@ -15,11 +15,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from corpora.base.errors import CacheError
+from corpora.base.errors import CacheError, ConfigError
 
 
 def lock_path(features: Path) -> Path:
@@ -72,3 +73,46 @@ def _flock(features: Path, operation: int) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a job.
+
+    Attributes:
+        number: 0 to `count - 1`; 0 speaks and writes the record for all.
+        count: how many there are.
+        local: its number on this machine, which picks the GPU.
+    """
+
+    number: int = 0
+    count: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that speaks."""
+        return self.number == 0
+
+
+def current_rank(environment: Mapping[str, str] | None = None) -> Rank:
+    """This process's rank: from RANK, WORLD_SIZE and LOCAL_RANK, or the only one without them.
+
+    Raises:
+        ConfigError: one of them is not a number that fits the others.
+    """
+    values = os.environ if environment is None else environment
+    if "RANK" not in values or "WORLD_SIZE" not in values:
+        return Rank()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    try:
+        number, count, local = (int(values.get(name, "0")) for name in names)
+    except ValueError:
+        number, count, local = -1, 0, 0
+    if not 0 <= number < count or local < 0:
+        found = ", ".join(f"{name}={values.get(name, '')}" for name in names)
+        raise ConfigError(
+            f"{found} in the environment is no rank of a job. torchrun sets them; unset them to "
+            "run one process."
+        )
+    return Rank(number, count, local)

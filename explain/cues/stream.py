@@ -14,13 +14,13 @@ import numpy as np
 
 from cache.audio import decoder_fields, load_audio
 from cache.encoders.grid import Grid
-from cache.extracting.decoding import decode_ahead, where_of
-from cache.extraction import VALUES
-from cache.inputs import utterance_keys
+from cache.extract.decoding import decode_ahead, where_of
+from cache.keys import utterance_keys
+from cache.last_extraction import VALUES
 from cache.recipe import Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.stream import FrameStream, PartWriter
-from cache.upkeep.catalogue import CUES
+from cache.upkeep.info import CUES
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work

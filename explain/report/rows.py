@@ -23,7 +23,7 @@ import soundfile
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.base.errors import AudioError
 from explain.item import Item
-from explain.phone_classes import SILENT
+from explain.phones import SILENT
 from finetune.batches import decode
 
 

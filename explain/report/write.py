@@ -13,10 +13,9 @@ from corpora.base.files import write_json, write_text
 from corpora.base.report import Section, Table
 from corpora.base.terminal import inert, progress_bar
 from explain.item import Item
-from explain.picture import file_name
+from explain.picture import file_name, write_figure
 from explain.report.page import page_html
 from explain.report.rows import rows_json
-from explain.style import write_figure
 
 FORMAT, VERSION = "emopool-explanation", 1
 PAGE, SUMMARY = "report.html", "summary.json"

@@ -1,17 +1,29 @@
-"""The end of a search: the best head is scored, compared with others, and everything is written."""
+"""The end of a search: the best head is scored, compared with others, and everything is written.
+
+Which trial is taken: the simplest of those whose score is next to the best.
+
+The best score of a hundred is the luckiest one too. Among heads whose score is within a part of one
+standard error of the best's, the one with the fewest parameters is taken (after the rule of Breiman
+et al. 1984 for pruning trees, which allows one error). The error is that of the difference between
+the two, which answer for the same utterances; speakers are resampled for it.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
+from corpora.base.tables import write_table
+from heads.bootstrap import Difference, Optimism, optimism, paired_differences
+from heads.head import Head
 from heads.metrics import Report, classification_report
-from heads.predictions import write_predictions
-from heads.reference import Reference, logistic_reference, read_reference, write_reference
-from heads.results import (
+from heads.records import (
     BEST,
     ENSEMBLE,
     ENSEMBLE_PREDICTIONS,
@@ -26,18 +38,154 @@ from heads.results import (
     TRIALS_FOLDER,
     WEIGHTS,
     load_head,
+    load_probabilities,
     save_head,
+    selection_file,
     trial_file,
+    write_predictions,
 )
-from heads.search.choice import answers, choose
-from heads.search.ensemble import Ensemble, average, write_ensemble
+from heads.reference import Reference, logistic_reference, read_reference, write_reference
+from heads.search.report import Ensemble, SearchReport, TrialLine, average, write_ensemble
 from heads.search.rounds import Setting, train_missing
-from heads.search.study import START, HeadStudy, final_value
-from heads.search.summary import SearchReport, TrialLine
-from heads.search.tables import drawn_shares, write_trials
-from heads.statistics.comparison import Difference, paired_differences
-from heads.statistics.optimism import Optimism, optimism
+from heads.search.space import trial_configs
+from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
 from heads.training import predict
+
+# Standard errors. A whole one gives away .016 of macro-F1 on EMO-DB and .057 on RAVDESS, where the
+# error is large, a half .007 and .027, a quarter nothing (docs/results.md).
+ALLOWED_ERRORS = 0.25
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial that is taken, and why.
+
+    Attributes:
+        trial: it.
+        best: the one with the best score, perhaps the same.
+        within: how many trials were within `ALLOWED_ERRORS` of the best, itself included.
+        difference: of the trial taken from the best; None where it is the best.
+        reason: why the rule could not be applied; "" where it was.
+    """
+
+    trial: FrozenTrial
+    best: FrozenTrial
+    within: int = 1
+    difference: Difference | None = None
+    reason: str = ""
+
+    def to_text(self) -> str:
+        """A sentence on the choice; "" where there is nothing to say."""
+        if self.reason:
+            return f"The trial with the best score is taken: {self.reason}."
+        if self.within == 1:
+            return ""
+        if self.difference is None:
+            return (
+                f"The best trial is also the simplest of {self.within} within {ALLOWED_ERRORS:g} "
+                "standard errors of its score."
+            )
+        return (
+            f"Trial {self.trial.number} is taken, the simplest of {self.within} within "
+            f"{ALLOWED_ERRORS:g} standard errors (over speakers) of the best, trial "
+            f"{self.best.number}: it scores "
+            f"{final_value(self.trial):.3f} where that scores {final_value(self.best):.3f}."
+        )
+
+
+def choose(setting: Setting, ranked: Sequence[FrozenTrial]) -> Choice:
+    """The trial that is taken of completed ones.
+
+    Args:
+        setting: the search.
+        ranked: completed trials, the best first.
+    """
+    best = ranked[0]
+    said = answers(setting, ranked)
+    others = [trial for trial in ranked[1:] if trial.number in said]
+    if best.number not in said or not others:
+        return Choice(best, best)
+    dataset = setting.store.dataset
+    found, reason = paired_differences(
+        setting.gold.numpy(),
+        torch.stack([said[trial.number].argmax(-1) for trial in others]).numpy(),
+        said[best.number].argmax(-1).numpy(),
+        len(dataset.labels),
+        dataset.speakers(setting.selection.scored),
+    )
+    if found is None:
+        return Choice(best, best, reason=reason)
+    near = {
+        trial.number: (trial, difference)
+        for trial, difference in zip(others, found, strict=True)
+        if -difference.value <= ALLOWED_ERRORS * difference.error
+    }
+    sizes = {number: head_size(setting, trial) for number, (trial, _) in near.items()}
+    simplest = min(near, key=lambda n: (sizes[n], -final_value(near[n][0]), n), default=None)
+    if simplest is None or sizes[simplest] >= head_size(setting, best):
+        return Choice(best, best, within=1 + len(near))
+    trial, difference = near[simplest]
+    return Choice(trial, best, within=1 + len(near), difference=difference)
+
+
+def answers(setting: Setting, trials: Sequence[FrozenTrial]) -> Mapping[int, Tensor]:
+    """By trial, its probabilities for the rows that trials are compared by, where they are here."""
+    found = {
+        trial.number: load_probabilities(selection_file(setting.folder, trial.number))
+        for trial in trials
+    }
+    return {number: said for number, said in found.items() if said is not None}
+
+
+def head_size(setting: Setting, trial: FrozenTrial) -> int:
+    """How many parameters a trial's head has."""
+    head, _ = trial_configs(trial, setting.space, trial.user_attrs[SEED])
+    return sum(parameter.numel() for parameter in Head(head).parameters())
+
+
+# Axes whose draws the report counts, and the fewest sampled trials that it does so for.
+SHOWN_AXES = ("pooling", "input_norm", "mlp_width", "loss", "audio_layer", "text_layer")
+FEWEST_DRAWS = 20
+
+
+def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
+    """One row a trial: number, state, value (of a halved one the last), epochs, seed, all axes.
+
+    `dev_macro_f1` is the score of selection: with folds, their pooled macro-F1. `seconds` is its
+    share of the time that its cohort was trained for.
+    """
+    axes = list(dict.fromkeys(axis for trial in trials for axis in trial.params))
+    columns = ["number", "start", "state", "dev_macro_f1", "epochs", "seconds", "seed", *axes]
+    rows = []
+    for trial in trials:
+        rows.append(
+            {
+                "number": trial.number,
+                "start": trial.user_attrs.get(START, ""),
+                "state": trial.state.name.lower(),
+                "dev_macro_f1": trial.value,
+                "epochs": trial.last_step,
+                "seconds": trial.user_attrs.get(SECONDS),
+                "seed": trial.user_attrs.get(SEED, ""),
+                **trial.params,
+            }
+        )
+    write_table(path, columns, rows)
+
+
+def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
+    """A note on how often each listed value was drawn, by whoever drew; none for too few trials."""
+    sampled = [trial.params for trial in trials if START not in trial.user_attrs]
+    if len(sampled) < FEWEST_DRAWS:
+        return []
+    parts = []
+    for axis in SHOWN_AXES:
+        counts = Counter(str(params[axis]) for params in sampled if axis in params)
+        if len(counts) > 1:
+            own = ", ".join(f"{v} {n / counts.total():.0%}" for v, n in counts.most_common())
+            parts.append(f"{axis}: {own}")
+    return [f"Drawn in {len(sampled)} sampled trials: {'; '.join(parts)}."] if parts else []
+
 
 # By split, the rows and what was said about them, [n] and [n, C].
 Answers = Mapping[str, tuple[Tensor, Tensor]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from corpora.base.errors import ConfigError, did_you_mean
 from heads.precision import PRECISIONS
-from heads.results import KEPT
+from heads.records import KEPT
 from heads.search.study import SAMPLERS, STUDY_NAME, SharedStudy
 
 # Trials of a cohort: of 100, three quarters are drawn knowing what came before. Larger cohorts

@@ -2,29 +2,45 @@
 
 Also the heads that a search has to have at its end and has not: with folds, those trained on the
 training set; in a shared study, those that another machine trained.
+
+Synchronous successive halving: who stays when, and what that costs.
+
+A cohort starts together and all that are sampled are compared at the same epoch (Jamieson and
+Talwalkar 2016, factor 3). A sequential pruner would see lockstep reports in an arbitrary order.
+
+The heads of a cohort's trials in training: one a trial, or one a trial and fold.
+
+With folds a trial is as many heads as there are folds, trained beside one another, and its score
+is that of each utterance's prediction by the head it was held out from.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from optuna.trial import FrozenTrial, Trial
 from torch import Tensor
 
-from heads.dataset import VectorStore
+from corpora.base.seeds import seed_from
+from heads.bootstrap import confusion_matrix, macro_f1
+from heads.dataset import Dataset, VectorStore
+from heads.folds import Folds
 from heads.head import Head, HeadConfig
-from heads.layers import origin_of_head
-from heads.origin import Origin
-from heads.results import (
+from heads.pooling.segments import dealt
+from heads.records import (
     KEPT,
     HeadRecord,
+    Origin,
     best_numbers,
     load_head,
+    origin_of_head,
     package_versions,
     remove_trials,
     save_head,
@@ -32,13 +48,189 @@ from heads.results import (
     selection_file,
     trial_file,
 )
-from heads.runs import Run, Runs, head_cost
-from heads.search.candidates import Candidates, Selection, selection_scores
-from heads.search.halving import rungs, survivors
+from heads.runs import MOST_HEADS, Run, Runs, head_cost
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.study import SEED, START, HeadStudy, final_value
-from heads.sharing import dealt
-from heads.training import Schedule, TrainingConfig
+from heads.training import Schedule, TrainingConfig, predict
+
+# A third stays at each rung.
+KEEP = 3
+# Epochs of a completed trial, with rungs at 1, 3 and 9 ...
+EPOCHS = 9
+# ... but a multiple of that which gives at least so many steps: with fewer, heads on a small
+# corpus would be halved and chosen before they have learnt anything. On EMO-DB and RAVDESS 108
+# steps at 3e-3 score as 216 at 1e-3 (docs/results.md).
+FEWEST_STEPS = 200
+
+
+def default_epochs(steps_per_epoch: int) -> int:
+    """Epochs of a completed trial: `EPOCHS`, or a multiple of it that has the fewest steps."""
+    return EPOCHS * math.ceil(FEWEST_STEPS / (EPOCHS * steps_per_epoch))
+
+
+def rungs(epochs: int) -> list[int]:
+    """The epochs after which a cohort is compared: a ninth, a third and all of them."""
+    return sorted({max(1, round(epochs / 9)), max(1, round(epochs / 3)), epochs})
+
+
+def staying(sampled: int) -> int:
+    """How many of the sampled ones stay at a rung: a third, rounded up."""
+    return math.ceil(sampled / KEEP)
+
+
+def survivors(
+    scores: Sequence[float], protected: Sequence[bool], costs: Sequence[float]
+) -> list[int]:
+    """Positions of those who stay, in their order.
+
+    Where a corpus is so easy that many score the same, the simplest of them are the better ones.
+
+    Args:
+        scores: of each trial; larger is better.
+        protected: who stays whatever the score, and takes nobody's place.
+        costs: of equal scores the lower one stays; of equal costs the earlier trial.
+    """
+    sampled = [k for k, safe in enumerate(protected) if not safe]
+    best = sorted(sampled, key=lambda k: (-scores[k], costs[k], k))[: staying(len(sampled))]
+    return sorted([*best, *(k for k, safe in enumerate(protected) if safe)])
+
+
+def head_epochs(count: int, protected: int, epochs: int) -> int:
+    """Epochs that the heads of one cohort train, all together."""
+    total, done, sampled = 0, 0, count - protected
+    for rung in rungs(epochs):
+        total += (sampled + protected) * (rung - done)
+        done, sampled = rung, staying(sampled)
+    return total
+
+
+# Keeps the seeds of folds apart from other numbers drawn from a trial's seed.
+_FOLD_DOMAIN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What heads are trained on and compared by.
+
+    Attributes:
+        trained: `[n]` utterance numbers that are trained on (with folds, each held out once).
+        scored: `[m]` utterance numbers that heads are compared on.
+        folds: where there are.
+        refit: whether the chosen head is trained on train and dev, and not on train alone.
+    """
+
+    trained: Tensor
+    scored: Tensor
+    folds: Folds | None = None
+    refit: bool = False
+
+    @classmethod
+    def of(cls, dataset: Dataset, folds: Folds | None, *, refit: bool = False) -> Selection:
+        """Train and dev, or the folds of both."""
+        if folds is None:
+            return cls(dataset.rows("train"), dataset.rows("dev"))
+        return cls(folds.rows, folds.rows, folds, refit)
+
+    def kept(self, dataset: Dataset) -> Tensor:
+        """`[n]` utterance numbers that the kept head is trained on."""
+        return self.trained if self.refit else dataset.rows("train")
+
+    @property
+    def trained_on(self) -> str:
+        """The splits of `kept`."""
+        return "train+dev" if self.refit else "train"
+
+    @property
+    def heads(self) -> int:
+        """Heads of one trial."""
+        return 1 if self.folds is None else self.folds.count
+
+    @property
+    def name(self) -> str:
+        """What tables call the scored rows."""
+        return "dev" if self.folds is None else "folds"
+
+
+class Candidates(Runs):
+    """The trials of a cohort in training, each one run or one a fold.
+
+    Args:
+        configs: shape and training of each trial's heads.
+        store: the data.
+        schedule: what they have in common.
+        selection: what they are trained on and scored by.
+        workers: threads (see `Runs`).
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[tuple[HeadConfig, TrainingConfig]],
+        store: VectorStore,
+        schedule: Schedule,
+        selection: Selection,
+        workers: int = 1,
+    ) -> None:
+        self._selection = selection
+        folds = selection.folds
+        each, runs = selection.heads, [Run(*config) for config in configs]
+        size = len(configs)
+        if folds is not None:
+            size = max(1, MOST_HEADS // each)
+            runs = [_held_out(run, fold) for run in runs for fold in range(folds.count)]
+        # The folds of a trial stay in one group: they read the same vectors.
+        groups = max(math.ceil(len(configs) / size), workers)
+        members = dealt([head_cost(head) for head, _ in configs], groups, size)
+        super().__init__(
+            runs,
+            store,
+            schedule,
+            selection.trained,
+            None if folds is None else folds.numbers,
+            groups=[[k * each + fold for k in own for fold in range(each)] for own in members],
+            workers=workers,
+        )
+
+    def trial_probabilities(self) -> Tensor:
+        """`[trials, m, C]` for the scored rows, in their order."""
+        return self.predict(self._predict)
+
+    def keep_trials(self, trials: Sequence[int]) -> None:
+        """Go on with the trials at these positions only."""
+        each = self._selection.heads
+        self.keep([k * each + fold for k in trials for fold in range(each)])
+
+    def _predict(self, heads: Sequence[Head]) -> Tensor:
+        scored, folds = self._selection.scored, self._selection.folds
+        if folds is None:
+            return predict(heads, self._store, scored)
+        labels = len(self._store.dataset.labels)
+        found = torch.empty(len(heads) // folds.count, len(scored), labels)
+        for fold in range(folds.count):
+            own = folds.numbers == fold
+            found[:, own] = predict(heads[fold :: folds.count], self._store, scored[own])
+        return found
+
+
+def _held_out(run: Run, fold: int) -> Run:
+    """A trial's run that does not learn from a fold."""
+    seed = seed_from(run.training.seed, _FOLD_DOMAIN, fold)
+    return Run(run.head, replace(run.training, seed=seed), fold)
+
+
+def selection_scores(probabilities: Tensor, gold: Tensor) -> list[float]:
+    """Macro-F1 over all scored rows of each trial; 0 for one whose numbers overflowed.
+
+    Args:
+        probabilities: `[trials, m, C]`.
+        gold: `[m]` class indices.
+    """
+    predicted = probabilities.argmax(-1).numpy()
+    confusion = confusion_matrix(gold.numpy(), predicted, probabilities.shape[-1])
+    finite = torch.isfinite(probabilities).flatten(1).all(1)
+    return [
+        float(score) if fine else 0.0
+        for score, fine in zip(macro_f1(confusion), finite.tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.base.errors import ConfigError
 from corpora.base.seeds import seed_from
-from heads.axes import Axis, Choice, Range, choices, nearest
 from heads.dataset import Dataset
 from heads.head import INPUT_NORMS, MODALITIES, HeadConfig
-from heads.losses import LossConfig
+from heads.losses import EMO_SUPERB_SMOOTHING, LossConfig, vote_shares
 from heads.pooling import PoolingConfig, pooling_class, pooling_config, searched_kinds
+from heads.pooling.pooling import Axis, Choice, Range, choices, nearest
 from heads.search.weighing import TOP, WEIGHTED, layer_axis, weighable_kinds
 from heads.speakers import SPEAKER
-from heads.targets import EMO_SUPERB_SMOOTHING, vote_shares
 from heads.training import SCORER_RATE, TrainingConfig
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 
-# What can be learnt from: labels, or the shares of the raters' votes (`heads.targets`).
+# What can be learnt from: labels, or the shares of the raters' votes (`heads.losses`).
 LOSSES = {
     "focal": LossConfig("focal", gamma=2.0, class_weight=True),
     "weighted_cross_entropy": LossConfig("cross_entropy", class_weight=True),

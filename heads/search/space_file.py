@@ -18,8 +18,8 @@ from typing import Any
 
 from corpora.base.errors import ConfigError, MissingStepError, did_you_mean
 from corpora.base.terminal import bytes_text
-from heads.axes import Axis, Choice, Range
 from heads.head import MODALITIES
+from heads.pooling.pooling import Axis, Choice, Range
 from heads.search.space import Space, pooling_axes
 from heads.search.weighing import MOST_BYTES, layer_axis
 

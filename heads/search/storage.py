@@ -1,17 +1,27 @@
-"""Where a study is kept: a SQLite file of its own, or a database that many machines share."""
+"""Where a study is kept: a SQLite file of its own, or a database that many machines share.
+
+Signs of life for the trials that a process has in hand.
+
+With ask and tell Optuna records none by itself. A process whose trials have had none for a while is
+dead, and another one runs them.
+"""
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import threading
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from traceback import walk_tb
+from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -21,6 +31,115 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from corpora.base.errors import CacheError, ConfigError, EmopoolError, MissingExtraError
 from corpora.base.files import disk_error
+
+
+class Heartbeats:
+    """Records heartbeats in a thread of its own, from `start` to `stop`.
+
+    Args:
+        storage: of the study.
+        study: its name.
+        seconds: between two beats.
+
+    Attributes:
+        held: numbers of the trials in hand; change it at will.
+    """
+
+    def __init__(self, storage: RDBStorage, study: str, seconds: float) -> None:
+        self.held: set[int] = set()
+        self._storage = storage
+        self._study = storage.get_study_id_from_name(study)
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def record(self, number: int) -> None:
+        """One beat, of one trial."""
+        trial = self._storage.get_trial_id_from_study_id_trial_number(self._study, number)
+        self._storage.record_heartbeat(trial)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._seconds):
+            # A busy database is left alone until the next beat.
+            with suppress(StorageInternalError):
+                for number in list(self.held):
+                    self.record(number)
+        self._storage.remove_session()
+
+
+# The study's note that tells it from any other, even one of the same name.
+STUDY_ID = "study_id"
+
+
+def note_identity(study: Study, identity: Mapping[str, Any]) -> None:
+    """Note what a new study is made from."""
+    for name, value in identity.items():
+        study.set_user_attr(name, value)
+    study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
+
+
+def check_identity(study: Study, identity: Mapping[str, Any], place: str, remedy: str) -> None:
+    """Refuse to go on with a study that was made from something else.
+
+    Args:
+        study: with its notes.
+        identity: what makes values of two trials comparable.
+        place: where the study is kept.
+        remedy: what the user can do.
+
+    Raises:
+        ConfigError: they differ; each difference is shown.
+    """
+    known, now = (made.get("axis pooling", []) for made in (study.user_attrs, identity))
+    if set(known) < set(now):
+        since = ", ".join(name for name in now if name not in known)
+        remedy = (
+            f"If {since} came since: with --space FILE that has the line pooling = "
+            f"{json.dumps(known)} the study goes on without. {remedy}"
+        )
+    refuse_differences(study.user_attrs, identity, f"{place} holds a search", remedy)
+
+
+def refuse_differences(
+    known: Mapping[str, Any], identity: Mapping[str, Any], holds: str, remedy: str
+) -> None:
+    """Refuse to mix with numbers that were made from something else.
+
+    Args:
+        known: what those that are kept were made from, as JSON reads it back.
+        identity: what the new ones would be made from.
+        holds: what is kept where, such as `work/compare holds a comparison`.
+        remedy: what the user can do.
+
+    Raises:
+        ConfigError: they differ; each difference is shown.
+    """
+    differences = [
+        f"  {name}: {_shown(known.get(name))} -> {_shown(value)}"
+        for name, value in json.loads(json.dumps(identity)).items()
+        if known.get(name) != value
+    ]
+    if differences:
+        raise ConfigError(
+            f"{holds} over something else, and their scores cannot be compared:\n"
+            + "\n".join(differences)
+            + f"\n{remedy}"
+        )
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else text[:99] + "…"
+
 
 # A trial whose last heartbeat is `GRACE_SECONDS` ago belongs to a dead process.
 HEARTBEAT_SECONDS = 30

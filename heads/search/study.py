@@ -34,15 +34,17 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from corpora.base.seeds import seed_from
-from heads.results import STUDY_FILE
-from heads.search.heartbeats import Heartbeats
-from heads.search.identity import STUDY_ID, check_identity, note_identity
+from heads.records import STUDY_FILE
 from heads.search.space import PROBES, trial_seed
 from heads.search.storage import (
     GRACE_SECONDS,
     HEARTBEAT_SECONDS,
+    STUDY_ID,
+    Heartbeats,
+    check_identity,
     close,
     from_database,
+    note_identity,
     open_file,
     open_shared,
     quiet,

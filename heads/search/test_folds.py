@@ -16,27 +16,30 @@ import torch
 from torch import Tensor
 
 from cache.encoders.device import choose_device
-from cache.inputs import utterance_keys
-from cache.layers import layers_text
+from cache.keys import utterance_keys
+from cache.recipe import layers_text
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.files import write_json
 from corpora.base.terminal import aligned, wrapped
 from corpora.base.work import Work, command_line
 from corpora.folds import UNITS, Division, divide, folds_by, folds_of_count
 from corpora.manifest import Manifest
+from heads.bootstrap import Difference, paired_differences
 from heads.dataset import Dataset, VectorStore, speaker_notes
-from heads.folds import MOST_FOLDS, make_folds
-from heads.leakage import refuse_shared_recordings
+from heads.folds import MOST_FOLDS, make_folds, refuse_shared_recordings
 from heads.load import load_dataset, read_origin
 from heads.metrics import Report, classification_report, score_cells
-from heads.predictions import write_predictions
+from heads.records import (
+    TEST_FOLD_PREDICTIONS,
+    TEST_FOLDS,
+    TEST_FOLDS_FOLDER,
+    load_head,
+    write_predictions,
+)
 from heads.reference import best_layers
-from heads.results import TEST_FOLD_PREDICTIONS, TEST_FOLDS, TEST_FOLDS_FOLDER, load_head
 from heads.search.config import SearchConfig
-from heads.search.run import search_heads
-from heads.search.score_table import fold_note, verdict
-from heads.search.summary import SearchReport, trial_title
-from heads.statistics.comparison import Difference, paired_differences
+from heads.search.report import SearchReport, fold_note, trial_title, verdict
+from heads.search.search import search_heads
 from heads.training import predict
 
 FORMAT, VERSION = "emopool-test-folds", 1

@@ -8,9 +8,7 @@ from click.testing import CliRunner
 
 from bench.__main__ import main
 from bench.cache import ROWS
-from bench.measure import compare
-from bench.rows import choose, run
-from bench.table import Outcome, lines, machine, markdown, write_section
+from bench.table import Outcome, choose, compare, lines, machine, markdown, run, write_section
 from corpora.base.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import explain
-from bench.explained_work import LABELS, make_work
+from bench.explain import LABELS, make_work
 from explain.analyses import ANALYSES
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import finetune
-from bench.rows import choose, run
+from bench.table import choose, run
 
 
 @pytest.mark.parametrize("name", ["boundary", "padding", "encoders"])

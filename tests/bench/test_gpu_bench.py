@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.gpu import NO_DEVICE, TOY, measure
-from bench.gpu_report import Figures
+from bench.gpu import NO_DEVICE, TOY, Figures, measure
 
 ROOT = Path(__file__).parents[2]
 FIGURES = Figures(

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bench.frames import LABELS, generated
+from bench.large_search import head_epoch_flops
 from bench.plain_heads import PlainHead, collate, items
-from bench.rows import run
 from bench.search import ROWS
-from bench.throughput import head_epoch_flops
+from bench.table import run
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, stack_logits
 from heads.training import gather, set_input_statistics

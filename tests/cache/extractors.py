@@ -25,17 +25,17 @@ import json, os, signal, sys, time, traceback
 # A shell in the background starts its children with interrupts ignored; a user's terminal does not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import cache.encoders.tiny, cache.store.writer
-import cache.extracting.audio_pass, cache.extracting.check
-import cache.extracting.passes, cache.extracting.shares
+import cache.extract.audio_pass, cache.extract.compare_with_transformers
+import cache.extract.passes, cache.extract.stream_writer
 from cli import main
 cache.store.writer.PART_BYTES = {PART_BYTES}
-cache.extracting.shares.POLL_SECONDS = 0.05
-cache.extracting.shares._PAUSE_SECONDS = 0.15
-encode = cache.extracting.audio_pass.encode_audio
+cache.extract.stream_writer.POLL_SECONDS = 0.05
+cache.extract.stream_writer._PAUSE_SECONDS = 0.15
+encode = cache.extract.audio_pass.encode_audio
 def slowly(*arguments, **options):
     time.sleep(float(os.environ.get("PAUSE", "0")))
     return encode(*arguments, **options)
-cache.extracting.audio_pass.encode_audio = slowly
+cache.extract.audio_pass.encode_audio = slowly
 if len(sys.argv) > 1:
     main(sys.argv[1:])
 for line in sys.stdin:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 from unittest.mock import patch
 
-import cache.store.scratch
+import cache.store.layout
 import cache.store.writer
 import cache.upkeep.compact
 import corpora.base.files
@@ -108,9 +108,9 @@ def faulty(operations: int, *, power_cut: bool) -> Iterator[None]:
 
     with (
         patch.object(cache.store.writer, "os", disk),
-        patch.object(cache.store.scratch, "os", disk),
+        patch.object(cache.store.layout, "os", disk),
         patch.object(corpora.base.files, "os", disk),
-        patch.object(cache.store.scratch, "shutil", type("", (), {"rmtree": staticmethod(leave)})),
+        patch.object(cache.store.layout, "shutil", type("", (), {"rmtree": staticmethod(leave)})),
         patch.object(cache.store.writer, "PART_BYTES", PART_BYTES),
         patch.object(cache.upkeep.compact, "PART_BYTES", PART_BYTES),
     ):

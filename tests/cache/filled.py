@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.extraction import Extraction, Source, write_extraction
-from cache.inputs import utterance_keys
+from cache.keys import utterance_keys
+from cache.last_extraction import Extraction, Source, write_extraction
 from cache.recipe import JSON, Recipe
 from cache.stream import PartWriter, ensure_stream, open_features
 from corpora.base.work import Work

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cache.collect import collect_frames
-from cache.exchange.adopt import import_folder
-from cache.extraction import read_extraction
-from cache.failures import read_failures
+from cache.folder_import import import_folder
+from cache.last_extraction import read_extraction, read_failures
+from cache.lookup import collect_frames
 from cache.upkeep.info import cache_info
 from corpora.base.errors import CacheError, ConfigError, MissingStepError
 from corpora.base.work import Work

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cache.extracting.check import check
-from cache.extracting.config import ExtractConfig
-from cache.extracting.plan import make_plan
-from cache.extracting.run import extract
+from cache.extract.compare_with_transformers import check
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
+from cache.extract.plan import make_plan
 from cache.store.writer import PartWriter
 from cli import main
 from corpora.base.errors import CacheError

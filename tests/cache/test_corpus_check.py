@@ -14,11 +14,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.corpus_check.histogram import histogram
-from cache.corpus_check.report import CorpusCheck
-from cache.corpus_check.run import check_corpus
-from cache.corpus_check.sound import sound_of
 from cache.encoders.grid import fbank_grid
+from cache.upkeep.check_corpus import check_corpus, sound_of
+from cache.upkeep.corpus_report import CorpusCheck, histogram
 from cli import main
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest

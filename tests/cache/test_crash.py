@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
-from cache.extracting.targets import targets_of
-from cache.extraction import read_extraction
-from cache.failures import read_failures
-from cache.inputs import utterance_keys
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
+from cache.extract.targets import targets_of
+from cache.keys import utterance_keys
+from cache.last_extraction import read_extraction, read_failures
 from cache.stream import FrameStream
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest

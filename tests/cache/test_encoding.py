@@ -15,16 +15,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.extracting.decoding import batches
-from cache.extracting.encoding import Encoded, Encoding, Row
-from cache.extracting.shares import SHARES, open_shares, share_of
-from cache.extracting.stream_writer import StreamWriter
-from cache.extracting.targets import Item, Target
+from cache.extract.decoding import batches
+from cache.extract.encoding import Encoded, Encoding, Row
+from cache.extract.stream_writer import SHARES, StreamWriter, open_shares, share_of
+from cache.extract.targets import Item, Target
 from cache.recipe import Recipe
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
 from corpora.base.errors import ConfigError
-from corpora.base.ranks import Rank, current_rank
+from corpora.base.locks import Rank, current_rank
 from corpora.base.work import Work
 from corpora.manifest import Utterance
 
@@ -112,7 +111,7 @@ def test_an_error_of_the_disk_reaches_whoever_hands_over(
 
 
 def test_a_slow_disk_holds_the_encoder_back(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.extracting.stream_writer.QUEUE_BYTES", 24)
+    monkeypatch.setattr("cache.extract.stream_writer.QUEUE_BYTES", 24)
     handed = seen = 0
     add = PartWriter.add
 
@@ -134,7 +133,7 @@ def test_a_slow_disk_holds_the_encoder_back(work: Work, monkeypatch: pytest.Monk
 def test_an_old_part_is_committed_although_nothing_is_added(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.extracting.stream_writer.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("cache.extract.stream_writer.IDLE_SECONDS", 0.01)
     monkeypatch.setattr("cache.store.writer.PART_SECONDS", 0.02)
     with StreamWriter(work) as writer:
         writer.put(encoded(1))
@@ -154,8 +153,8 @@ def test_batches_keep_order_and_budget(sizes: list[int], budget: int) -> None:
 def test_shares_are_taken_once_and_free_again_when_their_holder_dies(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from corpora.base.ranks import Rank;"
-        "from cache.extracting.shares import open_shares\n"
+        "import sys, time; from pathlib import Path; from corpora.base.locks import Rank;"
+        "from cache.extract.stream_writer import open_shares\n"
         f"with open_shares(Path({str(tmp_path)!r}), ['s'], Rank()) as shares:\n"
         "    print(len(shares.take(range(10))), flush=True); time.sleep(600)"
     )

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.encoders.energy import energy
-from cache.encoders.grid import Grid
+from cache.encoders.grid import Grid, energy
 
 GRID = Grid(320, 560)
 

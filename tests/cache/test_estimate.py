@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
-from cache.store.scratch import write_at
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
+from cache.store.layout import write_at
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError
 from corpora.base.work import Work

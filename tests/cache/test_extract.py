@@ -16,18 +16,17 @@ import torch
 from click.testing import CliRunner
 
 from cache.audio import load_audio
-from cache.collect import collect_frames
 from cache.encoders.audio_encoder import load_audio_encoder
-from cache.encoders.energy import energy
+from cache.encoders.grid import energy
 from cache.encoders.names import resolve_encoder
-from cache.extracting.config import Auto, ExtractConfig, parse_layers
-from cache.extracting.encoding import Encoded, encode_audio
-from cache.extracting.plan import make_plan
-from cache.extracting.run import Outcome, extract
-from cache.extracting.summary import report_text
-from cache.extraction import read_extraction
-from cache.failures import read_failures
-from cache.inputs import utterance_keys
+from cache.extract.config import Auto, ExtractConfig, parse_layers
+from cache.extract.encoding import Encoded, encode_audio
+from cache.extract.extract import Outcome, extract
+from cache.extract.plan import make_plan
+from cache.extract.summary import report_text
+from cache.keys import utterance_keys
+from cache.last_extraction import read_extraction, read_failures
+from cache.lookup import collect_frames
 from cache.stream import FrameStream
 from cli import main
 from corpora.base.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
@@ -243,7 +242,7 @@ def test_an_interrupted_run_keeps_what_was_encoded(
             raise KeyboardInterrupt
         return encode_audio(*arguments, **options)
 
-    monkeypatch.setattr("cache.extracting.audio_pass.encode_audio", interrupted)
+    monkeypatch.setattr("cache.extract.audio_pass.encode_audio", interrupted)
     with pytest.raises(KeyboardInterrupt, match="Run the same command again"):
         extract(work, manifest, replace(TINY, batch_seconds=0.1))
     monkeypatch.undo()
@@ -345,7 +344,7 @@ def test_all_layers_are_one_word(work: Work, manifest: Manifest) -> None:
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, cache.extracting.run; sys.exit(bool({'torch', 'zarr'} & set(sys.modules)))"
+    code = "import sys, cache.extract.extract; sys.exit(bool({'torch', 'zarr'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -376,7 +375,7 @@ def test_a_recording_that_may_not_be_read_is_not_called_missing(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cache.extracting.plan.utterance_keys",
+        "cache.extract.plan.utterance_keys",
         lambda work, utterances: {u.id: {} if u.id == "u0" else {"text": u.id} for u in utterances},
     )
     absent = make_plan(work, manifest, replace(TINY, text_encoder="")).absent

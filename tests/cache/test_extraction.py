@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.extraction import Extraction, Source, extract_command, write_extraction
+from cache.last_extraction import Extraction, Source, extract_command, write_extraction
 from cache.recipe import JSON, Recipe
 from corpora.base.work import Work
 

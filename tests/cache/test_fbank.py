@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import SeamlessM4TFeatureExtractor
 
-from cache.encoders import fbank
-from cache.encoders.fbank import FbankSettings, log_mels
+from cache.encoders import front_ends
+from cache.encoders.front_ends import FbankSettings, log_mels
 from corpora.base.errors import ConfigError
 
 EMODB = Path(__file__).parents[2].parent / "shared" / "data" / "emodb" / "wav"
@@ -112,7 +112,7 @@ def test_features_do_not_depend_on_the_chunks_they_are_computed_in(
 ) -> None:
     waveforms = [noise(20000, 0.1), noise(9000, 0.1, 1)]
     whole, _ = ours(waveforms)
-    monkeypatch.setattr(fbank, "_CHUNK_CPU", 7)
+    monkeypatch.setattr(front_ends, "_CHUNK_CPU", 7)
     torch.testing.assert_close(ours(waveforms)[0], whole, rtol=0, atol=1e-6)
 
 

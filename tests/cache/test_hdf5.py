@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cache.exchange.hdf5 import export_hdf5
-from cache.exchange.hdf5_import import import_hdf5
-from cache.extraction import read_extraction
+from cache.hdf5 import export_hdf5, import_hdf5
+from cache.last_extraction import read_extraction
 from cache.stream import FrameStream, PartWriter
-from cache.upkeep.catalogue import read_catalogue
+from cache.upkeep.info import read_catalogue
 from cache.upkeep.verify import verify
 from cli import main
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
@@ -167,7 +166,7 @@ def test_more_utterances_than_are_written_or_read_at_once_come_back(
     work, manifest = filled
     whole = export_hdf5(work, fast_path / "whole.h5", manifest)
     for count in (1, 2, 3, 6):
-        monkeypatch.setattr("cache.exchange.hdf5.AT_ONCE", count)
+        monkeypatch.setattr("cache.hdf5.AT_ONCE", count)
         out = fast_path / f"{count}.h5"
         assert export_hdf5(work, out, manifest).streams == whole.streams
         back = Work(fast_path / str(count))
@@ -197,8 +196,8 @@ def test_memory_does_not_grow_with_the_cache(fast_path: Path) -> None:
         ):
             code = (
                 "import sys; from pathlib import Path; from bench.peak import peak_bytes; "
-                "from cache.exchange.hdf5 import export_hdf5; from corpora.base.work import Work; "
-                "from cache.exchange.hdf5_import import import_hdf5; "
+                "from cache.hdf5 import export_hdf5; from corpora.base.work import Work; "
+                "from cache.hdf5 import import_hdf5; "
                 f"work = Work(Path(sys.argv[1])); {call}; print(peak_bytes())"
             )
             command = [sys.executable, "-c", code, str(work.root)]

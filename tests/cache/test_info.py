@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.extracting.changes import recipe_changes
+from cache.extract.plan import recipe_changes
 from cache.recipe import JSON, Recipe
 from cache.stream import FrameStream
 from cache.upkeep.info import Info, StreamInfo, cache_info

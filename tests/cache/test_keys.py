@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.inputs import utterance_keys
-from cache.keys import audio_key, normalise_text, text_key, windowed_key
+from cache.keys import audio_key, normalise_text, text_key, utterance_keys, windowed_key
 from cache.stream import FrameStream
 from tests.cache.filled import SOURCES, fill_work
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.collect import collect_frames
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
-from cache.extraction import layer_name, read_extraction
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from cache.frames import Frames
-from cache.layers import LayersRead, layer_numbers, layers_from_json, layers_text
+from cache.last_extraction import layer_name, read_extraction
+from cache.lookup import collect_frames
 from cache.mapped import MappedFrames
+from cache.recipe import LayersRead, layer_numbers, layers_from_json, layers_text
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest

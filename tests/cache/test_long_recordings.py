@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from cache.audio import load_audio
-from cache.collect import collect_frames
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.names import resolve_encoder
-from cache.extracting.config import ExtractConfig
-from cache.extracting.long_recordings import encode_in_windows, windows
-from cache.extracting.run import extract
-from cache.failures import read_failures
+from cache.extract.config import ExtractConfig
+from cache.extract.encoding import encode_in_windows, windows
+from cache.extract.extract import extract
+from cache.last_extraction import read_failures
+from cache.lookup import collect_frames
 from cache.moments import load_moments
 from cache.stream import FrameStream
 from corpora.base.work import Work
@@ -54,8 +54,8 @@ def manifest(tmp_path: Path) -> Manifest:
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.extracting.long_recordings.WINDOW_SECONDS", 3.0)
-    monkeypatch.setattr("cache.extracting.long_recordings.CONTEXT_SECONDS", 1.0)
+    monkeypatch.setattr("cache.extract.encoding.WINDOW_SECONDS", 3.0)
+    monkeypatch.setattr("cache.extract.encoding.CONTEXT_SECONDS", 1.0)
 
 
 def waveform_encoder(folder: Path) -> AudioEncoder:
@@ -170,6 +170,6 @@ def test_refusing_again_leaves_a_windowed_recording_out(work: Work, manifest: Ma
 def test_a_recording_that_fits_no_part_is_refused(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.extracting.audio_pass.MAX_PART_BYTES", 60_000)
+    monkeypatch.setattr("cache.extract.audio_pass.MAX_PART_BYTES", 60_000)
     extract(work, manifest, WINDOWED)
     assert "one piece" in read_failures(work.failures)["u5"]

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import pytest
 
-from cache.extracting.decoding import measure
-from cache.extracting.targets import Item, lacking, targets_of
-from cache.extraction import Source
-from cache.inputs import utterance_keys
+from cache.extract.decoding import measure
+from cache.extract.targets import Item, lacking, targets_of
+from cache.keys import utterance_keys
+from cache.last_extraction import Source
 from cache.recipe import Recipe
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, read_manifest, write_manifest
@@ -72,7 +72,7 @@ def test_an_utterance_costs_a_kilobyte_or_two(
     assert len(items) == COUNT
     assert held < 380
     assert peak < 900
-    monkeypatch.setattr("cache.extracting.decoding._WAITING", 200)
+    monkeypatch.setattr("cache.extract.decoding._WAITING", 200)
     seconds, held, peak = cost(lambda: measure(items))
     assert len(seconds) == COUNT
     assert peak < 600  # all waiting for a thread at once took 1,600

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.collect import collect_frames
 from cache.encoders.names import resolve_encoder
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
-from cache.extraction import read_extraction
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from cache.frames import Frames
+from cache.last_extraction import read_extraction
+from cache.lookup import collect_frames
 from cache.moments import frame_moments, load_moments
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
@@ -95,8 +95,8 @@ def test_extract_fills_in_moments_without_the_encoder(
     for folder in work.features.glob("*/moments_3"):
         shutil.rmtree(folder)
     for name in (
-        "cache.extracting.audio_pass.load_audio_encoder",
-        "cache.extracting.text_pass.load_text_encoder",
+        "cache.extract.audio_pass.load_audio_encoder",
+        "cache.extract.passes.load_text_encoder",
     ):
         monkeypatch.setattr(name, None)
     report = extract(work, manifest, TINY).report

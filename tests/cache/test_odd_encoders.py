@@ -24,15 +24,16 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
+from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.files import Kind, encoder_fields
 from cache.encoders.grid import encoder_shape
 from cache.encoders.hidden_states import quiet
-from cache.encoders.load import load_audio_encoder, load_text_encoder
 from cache.encoders.names import resolve_encoder
+from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.tiny import make_tiny_encoder
 from cache.recipe import Recipe
-from cache.transcribing.model_files import find_whisper
-from cache.transcribing.whisper import Piece, load_whisper
+from cache.transcribe.model_files import find_whisper
+from cache.transcribe.whisper import Piece, load_whisper
 from cli import main
 from corpora.base.errors import ConfigError
 from corpora.manifest import write_manifest

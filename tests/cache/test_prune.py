@@ -139,7 +139,7 @@ def test_what_goes_whole_goes_by_one_rename(
         renamed.append(source)
         rename(source, target)
 
-    monkeypatch.setattr("cache.store.scratch.os.rename", noted)
+    monkeypatch.setattr("cache.store.layout.os.rename", noted)
     apply(work, prune_plan(work, [path]))
     text = work.features / SOURCES["text"].recipe.folder
     assert [folder for folder in renamed if text in (folder, *folder.parents)] == [text]

@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from cache.encoders import small
+from cache.encoders import names
 from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.ctranslate2 import convert_whisper, read_arrays
-from cache.encoders.names import resolve_encoder
-from cache.encoders.small import SMALL, Packaged, Small, is_packaged, small_folder
+from cache.encoders.names import SMALL, Packaged, Small, is_packaged, resolve_encoder, small_folder
 from corpora.base.errors import ConfigError, EmopoolError
 from tests.cache.whispers import save_whisper
 
@@ -239,7 +238,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packages:
             files[name] = (Packaged("carrier", f"carrier/{name}", digest),)
         monkeypatch.setitem(SMALL, "minilm", Small("text", "no/where", files))
         located = SimpleNamespace(locate_file=lambda path: site / path)
-        monkeypatch.setattr(small, "distribution", lambda name: located)
+        monkeypatch.setattr(names, "distribution", lambda name: located)
 
     return install
 

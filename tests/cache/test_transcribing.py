@@ -21,12 +21,11 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditio
 
 from cache.audio import load_audio
 from cache.encoders.hidden_states import quiet
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
-from cache.transcribing.journal import Journal, Transcript
-from cache.transcribing.model_files import find_whisper
-from cache.transcribing.pieces import cut_at_pauses
-from cache.transcribing.whisper import Piece, Whisper, compression, load_whisper
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
+from cache.transcribe.journal import Journal, Transcript
+from cache.transcribe.model_files import find_whisper
+from cache.transcribe.whisper import Piece, Whisper, compression, cut_at_pauses, load_whisper
 from cli import main
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.work import Work
@@ -314,7 +313,7 @@ def test_loops_are_decoded_again_the_same_way_each_time(
 ) -> None:
     (piece, *_) = noises(1)
     greedy = whisper([piece])[0].text
-    monkeypatch.setattr("cache.transcribing.whisper.COMPRESSION", compression(greedy) - 0.01)
+    monkeypatch.setattr("cache.transcribe.whisper.COMPRESSION", compression(greedy) - 0.01)
     state = torch.random.get_rng_state()
     again = whisper([piece])[0].text
     assert compression(again) <= compression(greedy)
@@ -325,8 +324,8 @@ def test_loops_are_decoded_again_the_same_way_each_time(
 def test_improbable_text_over_probable_silence_is_dropped(
     whisper: Whisper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.transcribing.whisper.NO_SPEECH", -1.0)
-    monkeypatch.setattr("cache.transcribing.whisper.LEAST_LOG_PROBABILITY", 1.0)
+    monkeypatch.setattr("cache.transcribe.whisper.NO_SPEECH", -1.0)
+    monkeypatch.setattr("cache.transcribe.whisper.LEAST_LOG_PROBABILITY", 1.0)
     assert whisper(noises(1)) == [Transcript("", "en", silent=True)]
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from cache.encoders.files import CHUNK, vad_fields, weights_file
 from cache.encoders.grid import Grid
 from cache.encoders.vad import SpeechDetector, load_detector, speech
-from cache.encoders.vad_weights import CHUNK, vad_fields, weights_file
 
 GRID = Grid(320, 560)
 

@@ -9,8 +9,8 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from cache.exchange.hdf5 import export_hdf5
-from cache.inputs import utterance_keys
+from cache.hdf5 import export_hdf5
+from cache.keys import utterance_keys
 from cache.recipe import Recipe
 from cache.stream import FrameStream
 from cache.upkeep.compact import compact
@@ -198,7 +198,7 @@ def test_a_fill_value_among_token_kinds_is_found(filled: tuple[Work, Manifest]) 
 def test_large_parts_are_read_in_blocks_to_the_end(
     fast_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cache.upkeep.inspection._BLOCK_BYTES", 20)
+    monkeypatch.setattr("cache.upkeep.verify._BLOCK_BYTES", 20)
     work, _ = fill_work(fast_path)
     assert verify(work).ok
     part = parts(audio(work))[0]
@@ -294,7 +294,7 @@ def test_an_unreadable_chunk_is_damage_and_no_crash(
             raise OSError(5, "Input/output error")
         return open(path, *arguments, **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("cache.upkeep.inspection.open", broken, raising=False)
+    monkeypatch.setattr("cache.upkeep.verify.open", broken, raising=False)
     (problem,) = verify(work).problems
     assert "Input/output error" in problem.reason
     assert len(problem.utterances) == 3
@@ -311,7 +311,7 @@ def test_a_part_that_vanishes_meanwhile_is_no_damage(
             part.rename(work.root / "gone")
         return open(path, *arguments, **options)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("cache.upkeep.inspection.open", pruned, raising=False)
+    monkeypatch.setattr("cache.upkeep.verify.open", pruned, raising=False)
     assert verify(work).problems == ()
 
 

@@ -26,15 +26,13 @@ from transformers import (
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import encoder_fields
-from cache.encoders.grid import CENTRES, SAMPLE_RATE, Grid, read_grid
-from cache.encoders.names import resolve_encoder
-from cache.encoders.padding import Padding, read_padding
-from cache.encoders.small import is_packaged
-from cache.extracting.config import ExtractConfig
-from cache.extracting.long_recordings import encode_in_windows
-from cache.extracting.run import extract
-from cache.extraction import read_extraction
-from cache.inputs import utterance_keys
+from cache.encoders.grid import CENTRES, SAMPLE_RATE, Grid, Padding, read_grid, read_padding
+from cache.encoders.names import is_packaged, resolve_encoder
+from cache.extract.config import ExtractConfig
+from cache.extract.encoding import encode_in_windows
+from cache.extract.extract import extract
+from cache.keys import utterance_keys
+from cache.last_extraction import read_extraction
 from cache.stream import FrameStream
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.work import Work

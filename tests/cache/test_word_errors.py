@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.transcribing.word_errors import WordErrors, normalised_words, word_errors
+from cache.transcribe.transcription import WordErrors, normalised_words, word_errors
 
 words = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=9)
 

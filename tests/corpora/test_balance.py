@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpora.balance import balance, limit_imbalance
+from corpora.arrangement import balance, limit_imbalance
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
 from tests.corpora.people import people

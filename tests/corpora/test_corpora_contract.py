@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from corpora import registry
 from corpora.base.errors import ConfigError, CorpusError
 from corpora.manifest import Manifest, check_manifest, read_manifest, write_manifest
 from corpora.prepare import prepare
-from corpora.registry import (
+from corpora.readers import registry
+from corpora.readers.registry import (
     all_corpora,
     corpora_text,
     find_corpus,

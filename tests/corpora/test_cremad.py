@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import CorpusError
-from corpora.cremad import SENTENCES
-from corpora.label_sets import leaders
-from corpora.registry import Options, ReadResult, read_corpus
+from corpora.label_map import leaders
+from corpora.readers.cremad import SENTENCES
+from corpora.readers.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import CREMAD_TABLE, cremad_rows
 from tests.corpora.tree_parts import write_lines, write_wav
 

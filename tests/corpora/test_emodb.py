@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import ManifestError
-from corpora.emodb import SENTENCES
-from corpora.registry import read_corpus
+from corpora.readers.emodb import SENTENCES
+from corpora.readers.registry import read_corpus
 from tests.corpora.fixture_trees import write_textgrid, write_wav
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "emodb"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from cache.failures import read_failures, write_failures
+from cache.last_extraction import read_failures, write_failures
 from corpora.base.errors import ConfigError, EmopoolError, FormatVersionError
 from corpora.base.files import (
     LFS_POINTER,
@@ -27,8 +27,8 @@ from corpora.base.files import (
     write_json,
 )
 from corpora.base.terminal import as_written, inert
-from corpora.delimited import encoding_of
 from corpora.manifest import read_manifest
+from corpora.readers.delimited import encoding_of
 from corpora.textgrid import read_textgrid
 
 

@@ -9,9 +9,9 @@ import soundfile
 
 from corpora.base.errors import CorpusError
 from corpora.prepare import prepare
-from corpora.registry import read_corpus
+from corpora.readers.registry import read_corpus
+from corpora.readers.tree import SUFFIXES
 from corpora.sound_file import open_sound
-from corpora.tree import SUFFIXES
 from tests.corpora.fixture_trees import folders
 from tests.corpora.tree_parts import write_lines, write_wav
 

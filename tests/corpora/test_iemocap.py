@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.registry import Options, ReadResult, read_corpus
+from corpora.readers.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import iemocap, iemocap_turn
 from tests.corpora.tree_parts import write_lines
 

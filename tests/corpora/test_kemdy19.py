@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import CorpusError
-from corpora.registry import Options, ReadResult, read_corpus
+from corpora.readers.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import KEMDY19_LOWER, KEMDY19_UPPER, kemdy19, kemdy19_row
 from tests.corpora.tree_parts import write_lines
 

@@ -15,8 +15,7 @@ from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.files import write_bytes
 from corpora.label_map import LabelMap, map_manifest, parse_label_map
 from corpora.manifest import Manifest, read_manifest, write_manifest
-from corpora.merge import merge
-from corpora.resplit import split
+from corpora.manifest_tools import merge, split
 from corpora.utterance import Utterance, speaker_key
 from tests.corpora.people import people
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corpora.prepare import prepare
-from corpora.registry import Options, ReadResult, read_corpus
+from corpora.readers.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import MELD_HEADER, meld
 from tests.corpora.tree_parts import write_lines, write_wav
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corpora.prepare import prepare
-from corpora.registry import Options, ReadResult, read_corpus
+from corpora.readers.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import MSP_HEADER, msp_podcast
 from tests.corpora.tree_parts import write_lines
 
@@ -179,6 +179,6 @@ def test_texts_are_not_looked_for_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("corpora.msp_files.read_transcript", asked.append)
+    monkeypatch.setattr("corpora.readers.msp_podcast.read_transcript", asked.append)
     read(tmp_path, row(), row("b.wav"))
     assert asked == []

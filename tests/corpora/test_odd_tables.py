@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from corpora.base.errors import EmopoolError
 from corpora.manifest import read_manifest
 from corpora.prepare import prepare
-from corpora.registry import Options, read_corpus
+from corpora.readers.registry import Options, read_corpus
 from corpora.utterance import Utterance
 from tests.corpora.tree_parts import write_wav
 

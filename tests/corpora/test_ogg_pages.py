@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cache.audio import load_audio
 from corpora.base.errors import AudioError
-from corpora.ogg_pages import ogg_pages
+from corpora.counted_bytes import ogg_pages
 from corpora.recordings import read_header
 
 SECONDS, RATE = 2, 16_000

@@ -9,7 +9,7 @@ import pytest
 from corpora.base.errors import CorpusError, ManifestError
 from corpora.manifest import read_manifest
 from corpora.prepare import prepare
-from corpora.registry import Options
+from corpora.readers.registry import Options
 from corpora.summary import PrepareReport
 from tests.corpora.fixture_trees import emodb, sample, write_wav
 

@@ -15,7 +15,6 @@ from corpora.base.command_options import with_defaults
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.folds import absent_speakers
 from corpora.manifest import Manifest, read_manifest
-from corpora.options import complete
 from corpora.prepare import prepare
 from corpora.protocol import (
     METRICS,
@@ -28,7 +27,8 @@ from corpora.protocol import (
     protocol_sentence,
     protocols_text,
 )
-from corpora.registry import find_corpus
+from corpora.readers.options import complete
+from corpora.readers.registry import find_corpus
 from corpora.utterance import Utterance
 from tests.corpora.fixture_trees import emodb, ravdess
 from tests.corpora.people import people

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corpora.registry import read_corpus
+from corpora.readers.registry import read_corpus
 from tests.corpora.fixture_trees import write_wav
 
 REAL = (Path(__file__).parents[2].parent / "shared" / "data" / "ravdess").resolve()

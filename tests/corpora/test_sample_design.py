@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpora.base.errors import ConfigError
-from corpora.sample_design import LABELS, SPEAKERS, Line, design
-from corpora.sample_sentences import EMOTIONAL, SHARED
+from corpora.sample_design import EMOTIONAL, LABELS, SHARED, SPEAKERS, Line, design
 
 LINES = design(400, 0)
 OWNERS = {text: label for label, texts in EMOTIONAL.items() for text in texts}

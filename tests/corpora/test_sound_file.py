@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cache.audio import audio_seconds, load_audio
-from cache.corpus_check.sound import listen
+from cache.upkeep.check_corpus import listen
 from cli import main
 from corpora.base.errors import AudioError
 from corpora.recordings import read_header

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import ManifestError
-from corpora.registry import read_corpus
-from corpora.submission import write_submission
+from corpora.readers.msp_podcast import write_submission
+from corpora.readers.registry import read_corpus
 from tests.corpora.field_trees import msp_podcast
 
 FILE = "MSP-PODCAST_test3_0001.wav"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import ConfigError, CorpusError, ManifestError
-from corpora.registry import Options, ReadResult, read_corpus
+from corpora.readers.registry import Options, ReadResult, read_corpus
 
 
 def read(

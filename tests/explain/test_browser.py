@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from explain.config import ExplainConfig
-from explain.run import explain_split
+from explain.explain import explain_split
 from tests.explain.conftest import SCRIPT, Explained
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -7,9 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from cache.encoders.grid import Grid, convolution_grid, fbank_grid
-from explain.cues.descriptors import DEFAULT, default_cues
+from explain.cues.descriptors import (
+    DEFAULT,
+    alpha_ratio,
+    band_slope,
+    default_cues,
+    loudness,
+    power_spectra,
+)
 from explain.cues.egemaps import COLUMNS, on_grid
-from explain.cues.spectrum import alpha_ratio, band_slope, loudness, power_spectra
 
 RATE = 16_000
 GRID = fbank_grid(2)

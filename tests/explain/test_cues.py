@@ -19,15 +19,20 @@ from corpora.manifest import Utterance, read_manifest
 from corpora.prepare import prepare
 from corpora.speech_synth import write_sample_corpus
 from explain.cues import stream as stream_module
-from explain.cues.analysis import CORRECT, WRONG, analyse, speech_frames
-from explain.cues.descriptors import DEFAULT, F0, LOUDNESS
-from explain.cues.directions import read_directions
-from explain.cues.levels import present_means, relative_levels
-from explain.cues.section import CueConfig, cue_frames_section, cues_section
+from explain.cues.cues_section import CueConfig, cue_frames_section, cues_section
+from explain.cues.descriptors import DEFAULT, F0, LOUDNESS, read_directions
+from explain.cues.measure import (
+    CORRECT,
+    WRONG,
+    analyse,
+    present_means,
+    relative_levels,
+    speech_frames,
+)
 from explain.cues.stream import CueFrames, cue_set, load_cues
-from explain.cues.windows import window_scores
-from explain.cues.within import contrasts, exchange_p
+from explain.cues.within import contrasts, exchange_p, window_scores
 from explain.load import Material, build_subject
+from explain.picture import render
 from explain.ragged import (
     Bools,
     Floats,
@@ -38,7 +43,6 @@ from explain.ragged import (
     positions,
     segment_sum,
 )
-from explain.style import render
 from explain.subject import Subject, frame_attention
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from explain.exchange import draw_donors, exchanged, usable_counts
 from explain.ragged import Bools, Floats, Ints
+from explain.subject import draw_donors, exchanged, usable_counts
 
 
 def made(seed: int = 0) -> tuple[Floats, Ints, Bools]:

@@ -15,12 +15,10 @@ from cli import main
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
 from explain.config import ExplainConfig, parse_attended
-from explain.explanation import Explanation
+from explain.explain import Explanation, explain_recordings, explain_split, other_head_note
 from explain.load import choose_rows
-from explain.other_head import other_head_note
-from explain.run import explain_recordings, explain_split
 from finetune.assembly import assemble
-from heads.results import load_head, save_head, trial_file
+from heads.records import load_head, save_head, trial_file
 from tests.explain.conftest import SCRIPT, Explained
 
 PLAIN = ExplainConfig(figures=False)

@@ -11,8 +11,8 @@ import torch
 
 from cache.frames import Frames
 from corpora.utterance import Utterance
-from explain.faithfulness import measure
-from explain.faithfulness.curves import (
+from explain import deletion
+from explain.curves import (
     ATTENTION,
     ENERGY,
     EXCHANGED,
@@ -22,19 +22,21 @@ from explain.faithfulness.curves import (
     UNTRAINED,
     CurveConfig,
     Curves,
+    find_gains,
+    verdict,
 )
-from explain.faithfulness.dropping import Known, probabilities_of_kept
-from explain.faithfulness.gains import find_gains, verdict
-from explain.faithfulness.measure import frame_curves
-from explain.faithfulness.orders import (
+from explain.deletion import (
+    Known,
     exchanged_attention,
+    frame_curves,
     places,
+    probabilities_of_kept,
     random_head,
     tie_order,
 )
-from explain.faithfulness.section import faithfulness_section
+from explain.faithfulness import faithfulness_section
 from explain.load import Material, build_subject
-from explain.localisation_section import localisation_section
+from explain.localisation import localisation_section
 from explain.ragged import floats
 from explain.subject import Subject, frame_attention
 from heads.head import Head, HeadConfig
@@ -288,8 +290,8 @@ def test_integrated_gradients_are_there_for_as_many_utterances_as_asked(found: C
 def test_without_captum_the_row_is_left_out_and_said(
     planted: tuple[Subject, Planted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "has_captum", lambda: False)
-    monkeypatch.setattr("explain.faithfulness.section.has_captum", lambda: False)
+    monkeypatch.setattr(deletion, "has_captum", lambda: False)
+    monkeypatch.setattr("explain.faithfulness.has_captum", lambda: False)
     section = faithfulness_section(planted[0])
     assert any("captum is not installed" in line for line in section.text)
     assert GRADIENTS not in [row[0] for row in section.tables[0].rows]
@@ -299,7 +301,7 @@ def test_results_do_not_depend_on_the_number_of_chunks(
     planted: tuple[Subject, Planted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = frame_curves(planted[0], "audio", FAST)
-    monkeypatch.setattr(measure, "CHUNK_FRAMES", 500)
+    monkeypatch.setattr(deletion, "CHUNK_FRAMES", 500)
     again = frame_curves(planted[0], "audio", FAST)
     np.testing.assert_allclose(again.deletion[ATTENTION], once.deletion[ATTENTION], atol=1e-5)
 

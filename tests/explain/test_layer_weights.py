@@ -8,20 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cache.collect import collect_frames
+from cache.lookup import collect_frames
 from corpora.base.work import Work
 from explain.config import ExplainConfig
-from explain.explanation import Explanation
+from explain.explain import Explanation, explain_recordings, explain_split
 from explain.load import build_subject
-from explain.probing.vectors import subject_vectors
-from explain.run import explain_recordings, explain_split
+from explain.probing import subject_vectors
 from explain.subject import GRADIENT
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
-from heads.layers import layer_weights
-from heads.results import load_head
+from heads.records import layer_weights, load_head
 from heads.search.config import SearchConfig
-from heads.search.run import run_search
+from heads.search.search import run_search
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.explain.conftest import Explained
 from tests.explain.planted import DIM, LABELS, Planted, plant

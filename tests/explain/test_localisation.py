@@ -10,8 +10,14 @@ import torch
 
 from cache.frames import Frames
 from corpora.base.report import Table
-from explain.localisation import POINTS, concentration, correlate, places, with_energy
-from explain.localisation_section import localisation_section
+from explain.localisation import (
+    POINTS,
+    concentration,
+    correlate,
+    localisation_section,
+    places,
+    with_energy,
+)
 from explain.ragged import Floats, floats
 from explain.subject import Subject, frame_attention
 from tests.explain.planted import Planted, planted_subject

@@ -12,18 +12,17 @@ from numpy.typing import NDArray
 
 from cache.encoders.grid import fbank_grid
 from cache.frames import Frames
-from explain.faithfulness.curves import CurveConfig
-from explain.faithfulness.occlusion import (
+from explain.curves import CurveConfig
+from explain.deletion import random_head
+from explain.faithfulness import faithfulness_section
+from explain.load import Material, build_subject, model_material
+from explain.occlusion import (
     NOISE,
     SILENCE,
     OcclusionConfig,
     frame_losses,
     occlude,
 )
-from explain.faithfulness.orders import random_head
-from explain.faithfulness.section import faithfulness_section
-from explain.load import Material, build_subject
-from explain.recordings import model_material
 from explain.subject import Subject
 from finetune.model import EmotionModel
 from tests.explain.conftest import Explained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from explain.phone_classes import SILENCE, UNKNOWN, PhoneSet, find_phone_set
+from explain.phones import SILENCE, UNKNOWN, PhoneSet, find_phone_set
 
 ARPABET, IPA, SAMPA = "ARPAbet", "IPA", "SAMPA (EMO-DB)"
 

@@ -11,8 +11,7 @@ import pytest
 from corpora.base.report import Section
 from corpora.textgrid import Interval
 from explain.alignments import Aligned, Alignment
-from explain.phone_classes import SILENCE, UNKNOWN
-from explain.phones import around_onsets, likelihood_ratios
+from explain.phones import SILENCE, UNKNOWN, around_onsets, likelihood_ratios
 from explain.phones_section import phones_section
 from explain.subject import Subject
 from tests.explain.planted import Planted, planted_subject

@@ -11,28 +11,34 @@ import torch
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from cache.collect import collect_frames
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
-from cache.extraction import read_extraction
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from cache.frames import Frames
+from cache.last_extraction import read_extraction
+from cache.lookup import collect_frames
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from explain.load import Material, build_subject, recorded_grid
-from explain.probing.probe import Targets, probe, probe_dimensions, shuffled_within
-from explain.probing.ridge import (
+from explain.picture import render
+from explain.probing import (
+    ATTENDED,
+    DEVIATION,
+    MEAN,
     PENALTIES,
+    Targets,
     error_sums,
     explained,
     explained_from,
     held_out_predictions,
+    probe,
+    probe_dimensions,
     relevant_dimensions,
     ridge,
+    shuffled_within,
+    subject_vectors,
 )
-from explain.probing.section import ProbingConfig, probing_section
-from explain.probing.vectors import ATTENDED, DEVIATION, MEAN, subject_vectors
+from explain.probing_section import ProbingConfig, probing_section
 from explain.ragged import Floats
-from explain.style import render
 from explain.subject import Subject, frame_attention
 from heads.head import Head, HeadConfig
 from tests.explain.planted import planted_subject

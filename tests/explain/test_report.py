@@ -17,15 +17,21 @@ from corpora.base.report import Cell, Figure, Section, Table
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
 from explain.alignments import Alignment
-from explain.attention import Reading, Word
 from explain.item import Item, Sound
-from explain.picture import file_name, utterance_figure
-from explain.report.markup import section_html, table_html
-from explain.report.page import page_html
+from explain.picture import (
+    BANDS,
+    HIGHEST,
+    LOWEST,
+    file_name,
+    mel,
+    mel_spectrogram,
+    render,
+    utterance_figure,
+)
+from explain.report.page import page_html, section_html, table_html
 from explain.report.rows import rows_json, sound_uri
 from explain.report.write import csv_text
-from explain.spectrogram import BANDS, HIGHEST, LOWEST, mel, mel_spectrogram
-from explain.style import render
+from explain.subject import Reading, Word
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 

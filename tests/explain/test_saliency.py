@@ -12,8 +12,7 @@ import torch
 from cache.frames import Frames
 from corpora.utterance import Utterance
 from explain.load import Material, build_subject
-from explain.ragged import floats
-from explain.saliency import (
+from explain.pooled import (
     as_importance,
     gradient_saliency,
     has_captum,
@@ -21,6 +20,7 @@ from explain.saliency import (
     mean_frames,
     occlusion_saliency,
 )
+from explain.ragged import floats
 from explain.subject import ATTENTION, GRADIENT, frame_attention, frame_order
 from heads.head import Head, HeadConfig
 from tests.explain.planted import LABELS, plant, planted_subject

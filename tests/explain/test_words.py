@@ -13,9 +13,8 @@ from cache.frames import Frames
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
 from explain.alignments import Aligned, Alignment
-from explain.attention import read_texts
 from explain.load import Material, build_subject
-from explain.subject import Subject
+from explain.subject import Subject, read_texts
 from explain.words import (
     Attended,
     heard_words,
@@ -24,8 +23,8 @@ from explain.words import (
     rank_words,
     read_words,
     surprisals,
+    words_section,
 )
-from explain.words_section import words_section
 from heads.head import Head, HeadConfig
 
 LABELS = ("anger", "neutral")

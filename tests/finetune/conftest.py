@@ -11,7 +11,7 @@ from cache.encoders.names import resolve_encoder
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from heads.head import Head
-from heads.results import HeadRecord
+from heads.records import HeadRecord
 from tests.finetune.corpus import extract_tiny, make_corpus
 from tests.finetune.searched import add_search
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from finetune.assembly import assemble

@@ -11,7 +11,7 @@ from corpora.manifest import Manifest
 from heads.dataset import VectorStore
 from heads.head import Head
 from heads.load import load_dataset, read_origin
-from heads.results import HeadRecord, package_versions, save_head
+from heads.records import HeadRecord, package_versions, save_head
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.finetune.corpus import make_head
 

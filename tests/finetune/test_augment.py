@@ -11,12 +11,11 @@ import torch
 from corpora.base.errors import ConfigError
 from corpora.manifest import Manifest
 from finetune import training
+from finetune.augment import SPAN, Augment, masked
 from finetune.batches import load_batches
-from finetune.engine.augment import SPAN, Augment, masked
-from finetune.engine.trainee import Trainee
+from finetune.launch import Trainee
 from finetune.model import EmotionModel
-from finetune.phases import trainable_parts, unfreeze
-from finetune.settings import PhaseConfig
+from finetune.phases import PhaseConfig, trainable_parts, unfreeze
 from finetune.training import augmentation
 from tests.finetune.corpus import make_model
 

@@ -11,19 +11,17 @@ import torch
 
 from cache.audio import load_audio
 from cache.encoders.front_ends import StackedMels
-from cache.extracting import passes
+from cache.extract import passes
 from cache.frames import Frames
 from corpora.base.work import Work
 from corpora.manifest import Manifest
+from finetune import boundary as boundaries
+from finetune.batches import gather_examples
+from finetune.boundary import Boundary, Upper, open_boundary, upper_layers
 from finetune.config import FinetuneConfig
-from finetune.engine import upper
-from finetune.engine.boundary import Boundary, open_boundary
-from finetune.engine.upper import Upper, upper_layers
-from finetune.examples import gather_examples
+from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
-from finetune.phases import trainable_parts, unfreeze
-from finetune.run import run_finetune
-from finetune.settings import PhaseConfig, StepConfig
+from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.steps import Trainer
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import make_model
@@ -125,8 +123,8 @@ def test_with_no_layer_to_train_the_boundary_is_what_the_head_reads(
 def test_an_encoder_whose_upper_layers_need_more_is_run_from_recordings(
     searched: Searched, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upper, "Samples", StackedMels)
-    monkeypatch.setattr(upper, "TOLERANCE", {"fp32": -1.0})
+    monkeypatch.setattr(boundaries, "Samples", StackedMels)
+    monkeypatch.setattr(boundaries, "TOLERANCE", {"fp32": -1.0})
     model = make_model(searched.work.encoders)
     found, told = open_boundary(
         searched.work, manifest, model, None, stored_dtype="float32", device="cpu"

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corpora.base.errors import ConfigError
-from finetune.evaluating.calibration import (
+from finetune.evaluate.calibration import (
     COLDEST,
     HOTTEST,
     Calibration,
     at_temperature,
     calibrate,
     fit_temperature,
+    reliability,
 )
-from finetune.evaluating.reliability import reliability
 
 Floats = NDArray[np.float64]
 

@@ -13,11 +13,11 @@ from corpora.manifest import Manifest
 from finetune.compare_rows import DONE, check_names, finetune_rows
 from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel
-from heads.comparing.config import CompareConfig
-from heads.comparing.layers import run_layers
-from heads.comparing.report import CompareReport
-from heads.comparing.run import run_compare
-from heads.comparing.text import terminal_text
+from heads.compare.compare import run_compare
+from heads.compare.comparison import CompareReport
+from heads.compare.config import CompareConfig
+from heads.compare.layer_sweep import run_layers
+from heads.compare.rendering import terminal_text
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 

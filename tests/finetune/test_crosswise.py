@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from finetune.crosswise import crosswise, speaker_halves
+from finetune.training import crosswise, speaker_halves
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "d", ""]), min_size=1, max_size=60))

@@ -13,25 +13,23 @@ import soundfile
 import torch
 
 from cache.audio import load_audio
-from cache.collect import collect_frames
-from cache.failures import write_failures
-from cache.residence import Residence, choose_residence
+from cache.last_extraction import write_failures
+from cache.lookup import Residence, choose_residence, collect_frames
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from explain.config import ExplainConfig
-from explain.run import explain_split
+from explain.explain import explain_split
 from finetune.assembly import assemble
 from finetune.config import FinetuneConfig
-from finetune.evaluate import EvaluateConfig, evaluate, evaluate_head, evaluate_model
-from finetune.evaluation import Evaluation
+from finetune.evaluate.evaluate import EvaluateConfig, evaluate, evaluate_head, evaluate_model
+from finetune.evaluate.evaluation import Evaluation
+from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
-from finetune.run import run_finetune
 from heads.dataset import VectorStore
 from heads.head import Head
 from heads.load import load_dataset
-from heads.origin import manifest_digest
-from heads.results import save_head
+from heads.records import manifest_digest, save_head
 from heads.training import predict
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, LAST
@@ -82,7 +80,7 @@ def test_the_heads_probabilities_are_those_on_cached_frames(
         chosen.append(found.place)
         return found
 
-    monkeypatch.setattr("finetune.evaluating.subjects.choose_residence", choose)
+    monkeypatch.setattr("finetune.evaluate.scored.choose_residence", choose)
     evaluation = evaluate_head(work, manifest, "dev")
     assert chosen == ["memory" if free else "disk"]
     rows = replace(manifest, utterances=manifest.in_split("dev"))
@@ -261,7 +259,7 @@ def test_a_folder_that_cannot_be_written_to_stops_it_first(
 ) -> None:
     with_model.evaluation.write_text("a file where the folder should be")
     for name in ("find_frames", "predict_logits"):
-        monkeypatch.delattr(f"finetune.evaluating.subjects.{name}")
+        monkeypatch.delattr(f"finetune.evaluate.scored.{name}")
     with pytest.raises(ConfigError, match="cannot be written to"):
         evaluate(with_model, manifest, config=EvaluateConfig(subject))
 

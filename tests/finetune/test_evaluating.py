@@ -17,17 +17,16 @@ from corpora.base.errors import ConfigError, MissingExtraError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from finetune.assembly import assemble
-from finetune.evaluate import EvaluateConfig, evaluate
-from finetune.evaluating.calibration import fit_temperature
-from finetune.evaluating.paired import compare
-from finetune.evaluating.reliability import reliability
-from finetune.evaluating.subjects import open_subject
-from finetune.evaluation import Evaluation
+from finetune.evaluate.calibration import fit_temperature, reliability
+from finetune.evaluate.comparisons import compare
+from finetune.evaluate.evaluate import EvaluateConfig, evaluate
+from finetune.evaluate.evaluation import Evaluation
+from finetune.evaluate.scored import open_subject
 from finetune.model import EmotionModel
 from finetune.model_card import BEGIN, END
 from heads.head import Head
 from heads.metrics import classification_report
-from heads.origin import manifest_digest
+from heads.records import manifest_digest
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, LAST, make_head, make_model
 from tests.finetune.searched import copy_work

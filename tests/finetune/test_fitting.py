@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from cache.extraction import read_extraction
+from cache.last_extraction import read_extraction
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.fitting import check_encoders, check_labels, check_streams
+from finetune.assembly import check_encoders, check_labels, check_streams
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import extract_tiny
 from tests.finetune.searched import copy_work

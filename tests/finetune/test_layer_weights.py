@@ -12,38 +12,34 @@ import torch
 from torch import nn
 
 from cache.audio import load_audio
-from cache.collect import collect_frames
-from cache.extraction import read_extraction, write_extraction
-from cache.layers import LayersRead, layer_numbers
+from cache.last_extraction import read_extraction, write_extraction
+from cache.lookup import collect_frames
+from cache.recipe import LayersRead, layer_numbers
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.assembly import assemble
-from finetune.bridge import label_agreement
-from finetune.building import build_model
+from finetune.assembly import assemble, build_model
+from finetune.batches import gather_examples
+from finetune.boundary import open_boundary
 from finetune.config import FinetuneConfig
-from finetune.engine.boundary import open_boundary
-from finetune.evaluate import evaluate_head, evaluate_model
-from finetune.examples import gather_examples
+from finetune.evaluate.evaluate import evaluate_head, evaluate_model
+from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.model_directory import read_model_config
-from finetune.phases import trainable_parts, unfreeze
-from finetune.predicting.answers import Prediction
-from finetune.predicting.run import predict
-from finetune.retraining import retrain
-from finetune.run import run_finetune
-from finetune.settings import PhaseConfig, StepConfig
-from finetune.starting_head import starting_head
+from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
+from finetune.predict.answering import predict
+from finetune.predict.answers import Prediction
+from finetune.session import label_agreement
+from finetune.starting_head import retrain, starting_head
 from finetune.steps import Trainer
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
-from heads.layers import layer_weights
 from heads.load import load_dataset
 from heads.pooling.layer_weights import LayerWeightedPooling
-from heads.results import BEST, load_head, trial_file
-from heads.search import run
+from heads.records import BEST, layer_weights, load_head, trial_file
+from heads.search import search
 from heads.search.config import SearchConfig
-from heads.search.run import run_search
+from heads.search.search import run_search
 from tests.finetune.conftest import Searched, make_work
 from tests.finetune.corpus import DIMS, LABELS
 from tests.finetune.searched import copy_work
@@ -264,7 +260,7 @@ def test_a_trial_of_a_study_without_the_axis_is_trained_again_on_its_layer(
         return load_dataset(*names, **{**options, "others": False})
 
     work = copy_work(searched.work, tmp_path / "work")
-    monkeypatch.setattr(run, "load_dataset", of_one_layer)
+    monkeypatch.setattr(search, "load_dataset", of_one_layer)
     run_search(work, manifest, SearchConfig(trials=1, epochs=1, folds="off"), fresh=True)
     kept = trial_file(work.search, 0)
     expected = load_head(kept)[0].state_dict()

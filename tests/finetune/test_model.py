@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cache.audio import load_audio
-from cache.collect import collect_frames
+from cache.lookup import collect_frames
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest

@@ -19,10 +19,10 @@ from cli import main
 from corpora.base.errors import AudioError, ConfigError
 from corpora.manifest import Manifest, Utterance, write_manifest
 from finetune.assembly import assemble
-from finetune.evaluate import evaluate_model
+from finetune.evaluate.evaluate import evaluate_model
 from finetune.model import EmotionModel
-from finetune.predicting.answers import Prediction, Unusable
-from finetune.predicting.run import predict
+from finetune.predict.answering import predict
+from finetune.predict.answers import Prediction, Unusable
 from heads.head import Head
 from heads.pooling.attentive import AttentivePooling
 from tests.cache.whispers import save_whisper

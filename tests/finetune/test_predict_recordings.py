@@ -9,9 +9,8 @@ import pytest
 
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, Utterance
-from finetune.predict import submit
-from finetune.predicting.answers import Answer, Prediction, Unusable
-from finetune.predicting.recordings import rows_of, utterances_of
+from finetune.predict.answers import Answer, Prediction, Unusable
+from finetune.predict.predict import rows_of, submit, utterances_of
 
 
 def test_a_folder_gives_all_recordings_below_it_and_an_empty_one_is_said(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from finetune.config import FinetuneConfig
-from finetune.run import run_finetune
+from finetune.finetune import run_finetune
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 from corpora.manifest import read_manifest
 from corpora.base.work import Work
-from finetune.run import run_finetune
+from finetune.finetune import run_finetune
 from tests.finetune.test_processes import CONFIG
 
 work = Work(Path(sys.argv[1]))

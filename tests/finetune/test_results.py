@@ -9,7 +9,7 @@ import pytest
 
 from corpora.base.errors import MissingStepError
 from corpora.base.work import Work
-from finetune.results import read_results
+from finetune.demo import read_results
 from tests.finetune.conftest import Searched
 
 

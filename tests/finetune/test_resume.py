@@ -21,10 +21,9 @@ from corpora.base.files import under_way
 from corpora.base.locks import exclusive_lock
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
+from finetune.checkpoints import Checkpoints, Keeper
 from finetune.config import FinetuneConfig
-from finetune.engine.checkpoints import Checkpoints
-from finetune.keeping import Keeper
-from finetune.run import run_finetune
+from finetune.finetune import run_finetune
 from finetune.steps import Trainer
 from finetune.training import PhaseResult
 from tests.finetune.conftest import Searched
@@ -41,8 +40,8 @@ torch.set_num_threads(1)
 from pathlib import Path
 from corpora.manifest import read_manifest
 from corpora.base.work import Work
-from finetune.keeping import Keeper
-from finetune.run import run_finetune
+from finetune.checkpoints import Keeper
+from finetune.finetune import run_finetune
 from tests.finetune.test_resume import CONFIG
 
 after_step, left = Keeper.after_step, int(sys.argv[2])

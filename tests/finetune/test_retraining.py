@@ -12,14 +12,13 @@ from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.config import FinetuneConfig
+from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
-from finetune.retraining import retrain
-from finetune.run import run_finetune
-from finetune.starting_head import starting_head
+from finetune.starting_head import retrain, starting_head
 from heads.head import Head
-from heads.results import load_head, save_head, trial_file
+from heads.records import load_head, save_head, trial_file
 from heads.search.config import SearchConfig
-from heads.search.run import run_search
+from heads.search.search import run_search
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 

@@ -9,21 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.extraction import read_extraction
-from cache.failures import write_failures
+from cache.last_extraction import read_extraction, write_failures
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.building import build_model
+from finetune.assembly import build_model, failed_at_extraction
 from finetune.config import TINY_LEARNING_RATES, FinetuneConfig, parse_phases
 from finetune.curves import CSV
-from finetune.evaluate import EvaluateConfig, evaluate, evaluate_model
-from finetune.fitting import failed_at_extraction
+from finetune.evaluate.evaluate import EvaluateConfig, evaluate, evaluate_model
+from finetune.finetune import FinetuneReport, run_finetune
 from finetune.model import EmotionModel
-from finetune.report import FinetuneReport
-from finetune.run import run_finetune
-from heads.results import BEST, claim_folder, save_head, trial_file
-from heads.statistics.bootstrap import Interval
+from heads.bootstrap import Interval
+from heads.records import BEST, claim_folder, save_head, trial_file
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 

@@ -15,29 +15,27 @@ import torch
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.front_ends import WhisperMels
-from cache.encoders.padding import PaddingName
-from cache.extracting.config import ExtractConfig
-from cache.extracting.run import extract
+from cache.encoders.grid import PaddingName
+from cache.extract.config import ExtractConfig
+from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from finetune.bridge import label_agreement
-from finetune.building import build_model
+from finetune.assembly import build_model
+from finetune.batches import gather_examples
+from finetune.boundary import Upper, open_boundary, upper_layers
+from finetune.checkpoints import Keeper
 from finetune.config import FinetuneConfig
-from finetune.engine.boundary import open_boundary
-from finetune.engine.upper import Upper, upper_layers
-from finetune.examples import gather_examples
-from finetune.keeping import Keeper
+from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
-from finetune.phases import trainable_parts, unfreeze
-from finetune.predicting.answers import Prediction, Unusable
-from finetune.predicting.run import predict
-from finetune.run import run_finetune
-from finetune.settings import PhaseConfig, StepConfig
+from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
+from finetune.predict.answering import predict
+from finetune.predict.answers import Prediction, Unusable
+from finetune.session import label_agreement
 from finetune.steps import Trainer
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, read_origin
-from heads.results import HeadRecord, package_versions, save_head
+from heads.records import HeadRecord, package_versions, save_head
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.cache.test_whisper import save_small
 from tests.finetune.corpus import LABELS

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heads.comparing.config import CompareConfig
-from heads.comparing.report import CompareReport
-from heads.comparing.run import compare_heads
+from heads.compare.compare import compare_heads
+from heads.compare.comparison import CompareReport
+from heads.compare.config import CompareConfig
 from heads.dataset import Dataset
 from tests.heads.searches import make_origin, small_dataset
 

@@ -10,12 +10,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from heads.dataset import Dataset
-from heads.origin import Origin
+from heads.records import Origin
 from heads.search.config import SearchConfig
-from heads.search.run import search_heads
+from heads.search.report import SearchReport
+from heads.search.search import search_heads
 from heads.search.space import PROBES, PUBLISHED
 from heads.search.study import SEAL, SECONDS, STUDY_NAME
-from heads.search.summary import SearchReport
 from tests.heads.synthetic import LABELS, make_dataset
 
 COHORT = 16

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from corpora.base.errors import ConfigError
-from heads.statistics.bootstrap import (
+from heads.bootstrap import (
     Interval,
     bootstrap,
     critical,
@@ -66,7 +66,7 @@ def test_the_number_computed_at_once_does_not_change_the_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = bootstrap(TABLES, share_right, draws=100)
-    monkeypatch.setattr("heads.statistics.bootstrap._COUNTS_AT_ONCE", 28)
+    monkeypatch.setattr("heads.bootstrap._COUNTS_AT_ONCE", 28)
     assert np.array_equal(bootstrap(TABLES, share_right, draws=100), whole)
 
 

@@ -13,15 +13,14 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial, create_trial
 from torch import Tensor
 
+from heads.bootstrap import paired_differences
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
-from heads.results import save_probabilities, selection_file
-from heads.search.candidates import Selection, selection_scores
-from heads.search.choice import ALLOWED_ERRORS, choose, head_size
-from heads.search.rounds import Setting
+from heads.records import save_probabilities, selection_file
+from heads.search.conclusion import ALLOWED_ERRORS, choose, head_size
+from heads.search.rounds import Selection, Setting, selection_scores
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.study import SEED
-from heads.statistics.comparison import paired_differences
 from heads.training import Schedule
 from tests.heads.searches import make_origin
 from tests.heads.synthetic import make_dataset

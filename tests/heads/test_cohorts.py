@@ -13,13 +13,12 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 import heads.search.rounds
-import heads.search.run
+import heads.search.search
 import heads.training
 from heads.dataset import VectorStore
 from heads.folds import make_folds
-from heads.results import load_head, load_probabilities, selection_file
-from heads.search.candidates import Candidates, Selection, selection_scores
-from heads.search.rounds import Setting
+from heads.records import load_head, load_probabilities, selection_file
+from heads.search.rounds import Candidates, Selection, Setting, selection_scores
 from heads.search.space import PROBES, STARTS, Space, start_params, trial_configs
 from heads.search.study import SECONDS, HeadStudy
 from heads.training import predict
@@ -114,7 +113,7 @@ def test_the_first_cohort_is_of_the_probes_alone_and_each_leaves_a_table_and_a_h
         asked.append(count)
         return real(setting, study, count, total, bar)
 
-    monkeypatch.setattr(heads.search.run, "run_cohort", run_cohort)
+    monkeypatch.setattr(heads.search.search, "run_cohort", run_cohort)
     small_search(folder, len(PROBES) + 12, cohort=5, epochs=1)
     probes = len(PROBES)
     assert asked == [probes, 5, 5, 2]

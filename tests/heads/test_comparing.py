@@ -17,19 +17,18 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 import heads.training
 from corpora.base.errors import CacheError, ConfigError, ManifestError
-from heads.comparing.config import NORMS, SCORER_RATES, CompareConfig, Tuning, parse_rates
-from heads.comparing.division import Division, refuse_torn_speakers
-from heads.comparing.lines import Line
-from heads.comparing.outcomes import choose_tuning
-from heads.comparing.published import CAVEAT
-from heads.comparing.report import CompareReport
-from heads.comparing.run import ROWS
-from heads.comparing.text import terminal_text
-from heads.comparing.units import Kept, Unit
+from heads.bootstrap import paired_differences
+from heads.compare.compare import ROWS
+from heads.compare.comparison import CompareReport
+from heads.compare.config import NORMS, SCORER_RATES, CompareConfig, Tuning, parse_rates
+from heads.compare.lines import Line
+from heads.compare.outcomes import choose_tuning
+from heads.compare.passes import Kept, Unit
+from heads.compare.rendering import terminal_text
+from heads.compare.rows import CAVEAT, Division, refuse_torn_speakers
 from heads.dataset import Dataset, VectorStore
 from heads.metrics import SCORES
-from heads.results import load_head
-from heads.statistics.comparison import paired_differences
+from heads.records import load_head
 from heads.training import predict
 from tests.heads.comparisons import (
     EPOCHS,

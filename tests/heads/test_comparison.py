@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from heads.statistics.bootstrap import Interval, critical, two_sided
-from heads.statistics.comparison import Difference, holm, paired_differences
+from heads.bootstrap import Difference, Interval, critical, holm, paired_differences, two_sided
 
 CLASSES = 4
 SPEAKERS = [f"s{k % 12}" for k in range(240)]

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from heads.bootstrap import paired_differences
 from heads.metrics import HEADLINE, classification_report
-from heads.statistics.comparison import paired_differences
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import torch
 from corpora.base.errors import ConfigError
 from heads.dataset import VectorStore
 from heads.metrics import classification_report
-from heads.results import load_head, trial_file
+from heads.records import load_head, trial_file
 from heads.search.config import SearchConfig
 from heads.training import predict
 from tests.heads.searches import small_dataset, small_search

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from corpora.base.errors import ConfigError
+from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, automatic, make_folds
 from heads.head import HeadConfig
 from heads.losses import LossConfig
-from heads.results import load_head
-from heads.search.candidates import Candidates, Selection, selection_scores
+from heads.records import load_head
 from heads.search.config import SearchConfig
-from heads.search.run import search_heads
+from heads.search.rounds import Candidates, Selection, selection_scores
+from heads.search.search import search_heads
 from heads.search.space import PROBES
-from heads.statistics.confusion import confusion_matrix, macro_f1
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.heads.searches import (
     essence,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.search.halving import default_epochs, head_epochs, rungs, survivors
+from heads.search.rounds import default_epochs, head_epochs, rungs, survivors
 
 SCORES = st.lists(
     st.tuples(

@@ -13,8 +13,7 @@ from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
-from heads.layers import origin_of_head
-from heads.results import load_head
+from heads.records import load_head, origin_of_head
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.space_file import narrow
 from heads.training import Cohort, Schedule, TrainingConfig, predict

@@ -12,10 +12,9 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from cache.encoders.names import resolve_encoder
-from cache.extracting.config import Auto, ExtractConfig
-from cache.extraction import extract_command, read_extraction
-from cache.failures import read_failures
-from cache.inputs import utterance_keys
+from cache.extract.config import Auto, ExtractConfig
+from cache.keys import utterance_keys
+from cache.last_extraction import extract_command, read_extraction, read_failures
 from cli import main
 from corpora.base.errors import ManifestError, UnreadableLayersError
 from corpora.base.work import Work

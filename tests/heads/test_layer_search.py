@@ -9,12 +9,10 @@ import optuna
 import pytest
 
 from corpora.base.errors import ConfigError
-from heads.axes import Choice
 from heads.dataset import VectorStore
 from heads.head import Head
-from heads.layers import layer_weights
-from heads.origin import Origin
-from heads.results import load_head, trial_file
+from heads.pooling.pooling import Choice
+from heads.records import Origin, layer_weights, load_head, trial_file
 from heads.search import weighing
 from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
 from heads.search.space_file import narrow

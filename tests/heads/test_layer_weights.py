@@ -14,10 +14,10 @@ from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
-from heads.layers import layer_weights
 from heads.pooling import build_pooling
 from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.pooling.view import Affine, View
+from heads.records import layer_weights
 from heads.training import Cohort, Schedule, TrainingConfig, gather, predict
 from tests.heads import references
 from tests.heads.synthetic import LABELS, make_configs, make_dataset, with_lower

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cache.inputs import utterance_keys
+from cache.keys import utterance_keys
 from corpora.base.errors import ManifestError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
-from heads.leakage import refuse_shared_recordings, shared_sentences
-from heads.search.run import run_search
+from heads.folds import refuse_shared_recordings, sentences_note
+from heads.search.search import run_search
 
 
 def recorded(folder: Path, splits: Sequence[str], contents: Sequence[bytes]) -> list[Utterance]:
@@ -80,7 +80,7 @@ def test_shared_sentences_are_counted_whatever_their_spaces_and_case(tmp_path: P
             recorded(tmp_path, splits, [b"%d" % k for k in range(5)]), texts, strict=True
         )
     ]
-    note = shared_sentences(utterances)
+    note = sentences_note(utterances)
     assert note.startswith("1 of 2 dev and test utterances")
     assert "one of 1 sentences" in note
-    assert shared_sentences([u for u in utterances if u.split != "train"]) == ""
+    assert sentences_note([u for u in utterances if u.split != "train"]) == ""

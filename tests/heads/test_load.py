@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cache.extraction import Extraction, Source, write_extraction
-from cache.failures import write_failures
-from cache.inputs import utterance_keys
+from cache.keys import utterance_keys
+from cache.last_extraction import Extraction, Source, write_extraction, write_failures
 from cache.recipe import Recipe
 from cache.stream import PartWriter, ensure_stream, open_features
 from corpora.base.errors import ConfigError, MissingStepError
@@ -19,10 +18,9 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest
 from heads.dataset import Dataset
 from heads.load import load_dataset, read_origin
-from heads.origin import Origin, manifest_digest
-from heads.results import load_head
+from heads.records import Origin, load_head, manifest_digest
 from heads.search.config import SearchConfig
-from heads.search.run import run_search
+from heads.search.search import run_search
 from tests.heads.searches import small_dataset
 from tests.heads.synthetic import in_memory
 

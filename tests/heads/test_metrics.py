@@ -16,8 +16,8 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from corpora.base.errors import ConfigError
+from heads.bootstrap import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
 from heads.metrics import Report, classification_report, format_report
-from heads.statistics.confusion import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
 
 LABELS = ("anger", "sadness", "joy", "neutral")
 

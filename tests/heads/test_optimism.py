@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from heads.statistics.confusion import confusion_matrix, macro_f1
-from heads.statistics.optimism import Optimism, optimism
+from heads.bootstrap import Optimism, confusion_matrix, macro_f1, optimism
 
 CLASSES = 4
 

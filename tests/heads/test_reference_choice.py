@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import heads.search.conclusion
+from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import VectorStore
 from heads.folds import make_folds
 from heads.reference import STRENGTHS, Reference, _Path, logistic_reference
-from heads.statistics.confusion import confusion_matrix, macro_f1
 from tests.heads.searches import make_origin, small_dataset, small_search
 
 

@@ -18,8 +18,7 @@ from corpora.base.files import write_json
 from heads.dataset import VectorStore
 from heads.head import Head
 from heads.metrics import classification_report
-from heads.reference import Reference
-from heads.results import (
+from heads.records import (
     HeadRecord,
     best_numbers,
     load_head,
@@ -27,8 +26,9 @@ from heads.results import (
     save_head,
     trial_file,
 )
-from heads.search.candidates import selection_scores
-from heads.search.summary import SearchReport
+from heads.reference import Reference
+from heads.search.report import SearchReport
+from heads.search.rounds import selection_scores
 from heads.training import predict
 from tests.heads.searches import (
     TRIALS,

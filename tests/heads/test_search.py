@@ -16,16 +16,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 import heads.training
 from corpora.base.errors import CacheError, ConfigError, ManifestError
 from corpora.base.locks import exclusive_lock
-from finetune.retraining import _read_study
+from finetune.starting_head import _read_study
 from heads.dataset import Dataset, VectorStore
 from heads.folds import make_folds
 from heads.head import Head
-from heads.results import load_head, trial_file
-from heads.search.candidates import Candidates, Selection, selection_scores
+from heads.records import load_head, trial_file
+from heads.search.report import SearchReport
+from heads.search.rounds import Candidates, Selection, selection_scores
 from heads.search.space import PROBES, STARTS, Space, start_params, trial_configs
 from heads.search.storage import close
 from heads.search.study import SECONDS, HeadStudy
-from heads.search.summary import SearchReport
 from heads.training import Schedule, TrainingConfig, predict
 from tests.heads.searches import (
     COHORT,

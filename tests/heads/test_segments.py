@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import heads.pooling.segments
-from heads.pooling.scorers import network_scores, whole_network_scores
+from heads.pooling.attentive import network_scores, whole_network_scores
 from heads.pooling.segments import attentive_moments, padded_moments
 
 LENGTHS = [3, 1, 9, 4, 4, 7, 2]

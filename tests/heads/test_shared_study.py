@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from corpora.base.errors import CacheError, ConfigError, MissingExtraError
-from heads.results import load_head, trial_file
+from heads.records import load_head, trial_file
 from heads.search.config import SearchConfig
 from heads.search.space import PROBES, STARTS, Space, trial_configs
 from heads.search.storage import close

@@ -9,9 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heads.pooling.scorers import network_scores
-from heads.pooling.segments import attentive_moments
-from heads.sharing import Place, places, share_utterances, side_by_side
+from heads.pooling.attentive import network_scores
+from heads.pooling.segments import Place, attentive_moments, places, share_utterances, side_by_side
 from tests.rounding import summed
 
 

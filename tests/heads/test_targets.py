@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from heads.dataset import Dataset
-from heads.targets import count_without_votes, smoothed, soft_targets, vote_shares
+from heads.losses import count_without_votes, smoothed, soft_targets, vote_shares
 from tests.heads.synthetic import LABELS, make_dataset
 
 ROWS = torch.tensor([0, 1, 2])

@@ -13,7 +13,7 @@ from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from heads.dataset import Dataset
-from heads.results import load_head
+from heads.records import load_head
 from heads.search.config import SearchConfig
 from heads.search.space import PROBES
 from heads.search.test_folds import TestFoldsReport, search_test_folds

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from heads.sharing import sharing_threads
-from heads.threads import suitable_threads
+from heads.load import suitable_threads
+from heads.pooling.segments import sharing_threads
 from tests.heads.searches import small_dataset
 
 

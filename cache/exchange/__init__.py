@@ -1,1 +1,0 @@
-"""Exchange: features to and from other formats."""

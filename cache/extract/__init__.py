@@ -1,0 +1,1 @@
+"""Extraction: what the cache lacks is planned, decoded, encoded and written."""

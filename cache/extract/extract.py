@@ -1,0 +1,85 @@
+"""`extract` as one call: plan, work if there is any, and leave a record for later commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cache.extract.config import ExtractConfig
+from cache.extract.plan import Plan, make_plan
+from cache.extract.summary import ExtractReport, is_complete
+from cache.last_extraction import read_failures, write_extraction, write_failures
+from cache.store.layout import clear_stale_sites, scratch_folder
+from corpora.base.errors import AudioError
+from corpora.base.locks import current_rank
+from corpora.base.work import Work
+from corpora.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A plan and what came of it.
+
+    Attributes:
+        plan: what was to be done.
+        report: what was done; None where there was nothing to do.
+        leads: whether this process is the one that speaks for all of a job.
+    """
+
+    plan: Plan
+    report: ExtractReport | None
+    leads: bool = True
+
+
+def extract(
+    work: Work,
+    manifest: Manifest,
+    config: ExtractConfig,
+    *,
+    tell: Callable[[str], None] | None = None,
+    show_progress: bool = False,
+) -> Outcome:
+    """Bring the cache up to what a manifest and a configuration ask for.
+
+    Several processes may do this at once: ranks of torchrun, or started one by one. Each returns
+    when nobody has anything left to do, and knows every failure, because it tried what others
+    could not use; of the ranks of a job the first writes the record.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances.
+        config: which streams.
+        tell: for lines to be read while it runs.
+        show_progress: bars on standard error.
+
+    Raises:
+        AudioError: not one recording could be used; `failures.csv` has the reasons.
+        CacheError: the disk cannot hold it.
+    """
+    rank = current_rank()
+    # Here too, where nothing may be left to do: a killed run may have taken layers out.
+    clear_stale_sites(scratch_folder(work.features))
+    plan = make_plan(work, manifest, config)
+    report = None
+    if not is_complete(plan):
+        from cache.extract.passes import run_plan  # imports torch and transformers: seconds
+
+        report = run_plan(
+            work,
+            plan,
+            rank=rank,
+            tell=tell if rank.leads else None,
+            show_progress=show_progress and rank.leads,
+        )
+    failures = dict(plan.absent if report is None else report.failures)
+    # What has not changed is not written: a folder that only can be read serves as it is.
+    if rank.leads and failures != read_failures(work.failures):
+        write_failures(work.failures, failures)
+    if "audio" in plan.directories and len(failures) == len(manifest.utterances):
+        raise AudioError(
+            f"none of the {len(manifest.utterances)} recordings could be used. "
+            f"The first: {next(iter(failures.values()))} All reasons are in {work.failures}."
+        )
+    if rank.leads:
+        write_extraction(work, plan.extraction)
+    return Outcome(plan, report, rank.leads)

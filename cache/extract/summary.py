@@ -1,0 +1,241 @@
+"""What an extraction is going to do and has done, in words. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache.extract.plan import Plan
+from cache.extract.targets import Item
+from cache.keys import normalise_text
+from cache.last_extraction import Source
+from corpora.base.errors import CacheError
+from corpora.base.terminal import table_lines
+from corpora.base.work import Work, command_line
+from corpora.manifest import Manifest
+
+
+@dataclass
+class ExtractReport:
+    """What an extraction did; filled while it runs.
+
+    Attributes:
+        added: new utterances by stream path.
+        failures: reasons by utterance id.
+        failed: content keys of inputs that were tried and could not be used.
+        seconds_of_audio: encoded in this run.
+        seconds: it took.
+        truncated: texts that were longer than their encoder reads.
+        estimated: bytes that were expected to be added, by stream path.
+    """
+
+    added: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    seconds_of_audio: float = 0.0
+    seconds: float = 0.0
+    truncated: int = 0
+    estimated: dict[str, int] = field(default_factory=dict)
+
+    def fail(self, item: Item, reason: str) -> None:
+        """Note why an input has no frames, for every utterance that has it."""
+        self.failed.add(item.key)
+        for utterance in item.utterances:
+            self.failures[utterance.id] = reason
+
+
+@dataclass(frozen=True)
+class StreamCheck:
+    """One stream.
+
+    Attributes:
+        stream: its path inside the cache.
+        utterances: how many were compared.
+        largest: largest difference of a value.
+        of_tolerance: largest difference as a fraction of what is allowed at that value.
+        worst: the utterance with that one.
+    """
+
+    stream: str
+    utterances: int
+    largest: float
+    of_tolerance: float
+    worst: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All streams of encoders.
+
+    Attributes:
+        streams: what was compared.
+        windowed: utterances passed over, because they were encoded in windows.
+        tolerance: what is allowed, in words.
+    """
+
+    streams: tuple[StreamCheck, ...]
+    windowed: int
+    tolerance: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """The same to read."""
+        rows = [
+            ("stream", "utterances", "largest difference", "of tolerance"),
+            *(
+                (one.stream, str(one.utterances), f"{one.largest:.2e}", f"{one.of_tolerance:.2f}")
+                for one in self.streams
+            ),
+        ]
+        lines = ["Compared with transformers' pipeline, one by one:", *table_lines(rows, 1)]
+        lines.append(f"Tolerance: {self.tolerance}.")
+        if self.windowed:
+            lines.append(
+                f"{self.windowed} of them encoded in windows, which has no counterpart there."
+            )
+        return "\n".join(lines)
+
+    def raise_if_beyond(self) -> None:
+        """Fail where a value is beyond the tolerance.
+
+        Raises:
+            CacheError: names the worst stream and utterance.
+        """
+        worst = max(self.streams, key=lambda one: one.of_tolerance, default=None)
+        if worst is not None and not worst.of_tolerance <= 1:
+            raise CacheError(
+                f"{worst.stream} differs from transformers' pipeline by up to {worst.largest:.3g} "
+                f"(utterance {worst.worst}), {worst.of_tolerance:.1f} times what is allowed. "
+                "Run `cache verify`; if it finds nothing wrong, please report this."
+            )
+
+
+SHOWN_FAILURES = 5
+
+
+def plan_text(plan: Plan) -> str:
+    """The streams asked for, and what each modality still lacks."""
+    lines = []
+    for kind, source in plan.extraction.sources.items():
+        if source.encoder:
+            what = f"{source.encoder}, {_layers_text(source)}"
+        else:
+            what = {"energy": "RMS in dB", "speech": "silero-vad probability"}[kind]
+        lines.append(f"  {kind:<7}{what:<40} {source.recipe.folder}")
+    return "\n".join(["Streams:", *lines])
+
+
+def _layers_text(source: Source) -> str:
+    """`layers 12, 24; moments of layers 0 to 24`."""
+    named = []
+    for words, layers in (("layer", source.layers), ("moments of layer", source.moments)):
+        if layers:
+            whole = len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1))
+            listed = f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+            named.append(f"{words}{'s' * (len(layers) > 1)} {listed}")
+    return "; ".join(named)
+
+
+def changes_lines(plan: Plan) -> list[str]:
+    """Why features are made again although some of their kind are in the cache."""
+    lines = []
+    for kind, changes in plan.changes.items():
+        lines.append(f"The {kind} features in the cache were made otherwise. What changed:")
+        lines += [f"  {line}" for line in changes]
+    return lines
+
+
+def is_complete(plan: Plan) -> bool:
+    """Whether there is nothing to extract."""
+    return not plan.audio and not plan.text
+
+
+def report_text(
+    work: Work,
+    manifest: Manifest,
+    plan: Plan,
+    report: ExtractReport | None,
+    check: CheckReport | None = None,
+    *,
+    path: Path | None = None,
+    then: str = "search --trials 100",
+) -> str:
+    """What an extraction did.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances were extracted.
+        plan: what was lacking.
+        report: None where there was nothing to do.
+        check: against transformers' own pipeline, where it was asked for.
+        path: where the manifest was read, if it is not the work folder's own.
+        then: what comes next.
+    """
+    lines = [plan_text(plan), "", *changes_lines(plan)]
+    counts = " and ".join(
+        f"{plan.inputs[kind]:,} {name}"
+        for kind, name in (("audio", "recordings"), ("text", "different texts"))
+        if kind in plan.inputs
+    )
+    if report is None:
+        lines.append(f"Everything is there ({counts}): nothing to do.")
+    else:
+        lines.append(_what_was_done(plan, report))
+        lines += [f"  {path}: {count:,} added" for path, count in sorted(report.added.items())]
+        if report.truncated:
+            lines.append(f"{report.truncated} texts were longer than the encoder reads; cut.")
+    empty = sum(not normalise_text(utterance.text) for utterance in manifest.utterances)
+    if empty and "text" in plan.inputs:
+        lines.append(
+            f"{empty:,} utterances have no text; they are encoded as special tokens only. "
+            "`transcribe` fills texts in."
+        )
+    failures = plan.absent if report is None else report.failures
+    if failures:
+        lines += ["", f"{len(failures):,} utterances could not be used ({work.failures}):"]
+        lines += [f"  {reason}" for reason in list(failures.values())[:SHOWN_FAILURES]]
+        if len(failures) > SHOWN_FAILURES:
+            lines.append(f"  and {len(failures) - SHOWN_FAILURES:,} more")
+        lines.append("They are tried again at the next extract.")
+    if check is not None:
+        lines += ["", check.to_text()]
+    return "\n".join([*lines, "", f"Next: {command_line(then, work.root, path)}"])
+
+
+def _what_was_done(plan: Plan, report: ExtractReport) -> str:
+    speed = report.seconds_of_audio / report.seconds if report.seconds else 0.0
+    rate = f", {speed:.0f}× real time" if report.seconds_of_audio else ""
+    return (
+        f"Extracted {report.seconds_of_audio / 60:.1f} minutes of audio in {report.seconds:.1f} s "
+        f"on {plan.device}{rate}."
+    )
+
+
+def report_json(
+    plan: Plan, report: ExtractReport | None, check: CheckReport | None = None
+) -> Mapping[str, Any]:
+    """The same for programs."""
+    return {
+        "check": None if check is None else check.to_json(),
+        "streams": {
+            kind: {
+                "encoder": source.encoder,
+                "layers": list(source.layers),
+                "moments": list(source.moments),
+                "folder": source.recipe.folder,
+            }
+            for kind, source in plan.extraction.sources.items()
+        },
+        "inputs": dict(plan.inputs),
+        "changes": {kind: list(lines) for kind, lines in plan.changes.items()},
+        "estimated_bytes": {} if report is None else report.estimated,
+        "added": {} if report is None else report.added,
+        "failures": dict(plan.absent if report is None else report.failures),
+        "seconds_of_audio": 0.0 if report is None else report.seconds_of_audio,
+        "seconds": 0.0 if report is None else report.seconds,
+    }

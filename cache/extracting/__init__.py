@@ -1,1 +1,0 @@
-"""Extracting: what is missing, made and written."""

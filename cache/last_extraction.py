@@ -1,0 +1,241 @@
+"""What the last extraction made, so that later commands read the same streams; what it could not.
+
+`WORK/extraction.json`: for each modality the encoder as the user named it, its recipe, and the
+layers asked for; for `energy` and `speech` the recipe alone. Energy and speech of a long recording
+lie under its own key always: no window changes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shlex
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.encoders.grid import recorded_padding
+from cache.keys import windowed_key
+from cache.recipe import Recipe
+from corpora.base.errors import CacheError, MissingStepError
+from corpora.base.files import read_json, write_json, write_text
+from corpora.base.terminal import as_written, inert
+from corpora.base.work import Work, command_line
+
+
+def write_failures(path: Path, reasons: Mapping[str, str]) -> None:
+    """Write reasons by utterance id; without any, an old file is removed."""
+    if not reasons:
+        path.unlink(missing_ok=True)
+        return
+    buffer = io.StringIO()
+    # A bare carriage return is not quoted by itself, and would end the row on reading.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(["id", "reason"])
+    writer.writerows([inert(cell) for cell in row] for row in reasons.items())
+    write_text(path, buffer.getvalue())
+
+
+def read_failures(path: Path) -> dict[str, str]:
+    """Reasons by utterance id; empty where there is no such file.
+
+    Raises:
+        CacheError: it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            return {as_written(row["id"]): as_written(row["reason"]) for row in rows}
+    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        raise CacheError(
+            f"{path} is damaged ({error!r}). Delete it and run `extract` again, which writes "
+            "it anew."
+        ) from error
+
+
+FORMAT, VERSION = "emopool-extraction", 1
+#: The stream of a recipe that has no layers.
+VALUES = "values"
+#: Beside the layers of a text recipe: 0 special token, 1 start of a word, 2 inside a word.
+TOKEN_KIND = "token_kind"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The streams of one recipe.
+
+    Attributes:
+        recipe: what made them.
+        encoder: hub id, directory or `tiny`, as the user named it; "" where there is none.
+        layers: hidden-state numbers whose frames were kept, ascending; empty where there are none.
+        moments: those of which only each utterance's mean and deviation were kept.
+        best: the layer that heads read unless they are told otherwise; None for the highest.
+        windowed: whether recordings over the limit were encoded in windows; their frames then lie
+            under a key of their own (`cache.keys.windowed_key`).
+    """
+
+    recipe: Recipe
+    encoder: str = ""
+    layers: tuple[int, ...] = ()
+    moments: tuple[int, ...] = ()
+    windowed: bool = False
+    best: int | None = None
+
+    @property
+    def usual_layer(self) -> int:
+        """The layer that heads read unless they are told otherwise, of those with frames."""
+        return self.best if self.best in self.layers else self.layers[-1]
+
+    def stream(self, layer: int | None = None) -> str:
+        """Path of a stream inside the features group; the usual layer's by default.
+
+        Raises:
+            CacheError: that layer was not extracted.
+            MissingStepError: only moments were.
+        """
+        if not self.layers and self.moments:
+            raise MissingStepError(
+                f"of {self.encoder} only means and deviations were extracted (layers "
+                f"{', '.join(map(str, self.moments))}), no frames. Run `extract` again without "
+                "--moments-only."
+            )
+        if not self.layers:
+            return f"{self.recipe.folder}/{VALUES}"
+        chosen = self.usual_layer if layer is None else layer
+        if chosen not in self.layers:
+            raise CacheError(
+                f"layer {chosen} of {self.encoder} was not extracted; there are "
+                f"{', '.join(map(str, self.layers))}. Run `extract` with "
+                f"--{self.recipe.kind}-layers {chosen}."
+            )
+        return f"{self.recipe.folder}/{layer_name(chosen)}"
+
+    def held_key(self, stream: Container[str], key: str) -> str:
+        """The key under which a stream of this source has an input: its own, or the windowed one.
+
+        What was encoded whole comes first.
+        """
+        if not self.windowed or key in stream:
+            return key
+        windowed = windowed_key(key)
+        return windowed if windowed in stream else key
+
+
+def layer_name(layer: int) -> str:
+    """The folder of a layer's frames."""
+    return f"layer_{layer}"
+
+
+def moments_name(layer: int) -> str:
+    """The folder of a layer's moments: two rows an utterance, mean and deviation."""
+    return f"moments_{layer}"
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The streams of one run of `extract`, by kind: audio, text, energy, speech."""
+
+    sources: Mapping[str, Source]
+
+    def source(self, kind: str) -> Source:
+        """The streams of one kind.
+
+        Raises:
+            MissingStepError: that kind was not extracted.
+        """
+        if kind not in self.sources:
+            raise MissingStepError(
+                f"the last extraction has no {kind} stream, only "
+                f"{', '.join(self.sources)}. Run `python cli.py extract` again, with {kind}."
+            )
+        return self.sources[kind]
+
+
+def write_extraction(work: Work, extraction: Extraction) -> None:
+    """Write `WORK/extraction.json`, unless it says all that already.
+
+    Raises:
+        FormatVersionError: there is one of another version, which is kept.
+    """
+    sources: dict[str, Any] = {
+        kind: {
+            "encoder": source.encoder,
+            "layers": list(source.layers),
+            "moments": list(source.moments),
+            "best": source.best,
+            "windowed": source.windowed,
+            "folder": source.recipe.folder,
+            "recipe": dict(source.recipe.fields),
+        }
+        for kind, source in extraction.sources.items()
+    }
+    value = {"format": FORMAT, "version": VERSION, "sources": sources}
+    if work.extraction.is_file():
+        earlier = read_json(work.extraction, kind=FORMAT, version=VERSION)
+        if json.dumps(value) == json.dumps(earlier):
+            return
+    write_json(work.extraction, value)
+
+
+def extract_command(root: Path, manifest: Path | None = None) -> str:
+    """`extract` as a user can paste it: with the encoders and layers of the last one, if any.
+
+    Args:
+        root: the work folder.
+        manifest: see `command_line`.
+    """
+    words = ["extract"]
+    try:
+        sources = read_extraction(Work(root)).sources
+    except MissingStepError:
+        sources = {}
+    for kind, source in sources.items():
+        if source.encoder:
+            words += [f"--{kind}-encoder", shlex.quote(source.encoder)]
+            layers = source.layers or source.moments
+            if source.best is None or not source.layers:
+                words += [f"--{kind}-layers", ",".join(map(str, layers))]
+            elif len(layers) > 1:  # one is what the data chooses by default
+                words += [f"--{kind}-layers", f"auto:{len(layers)}"]
+    held = [source for source in sources.values() if source.encoder]
+    if any(source.moments and not source.layers for source in held):
+        words.append("--moments-only")
+    if any(source.windowed for source in held):
+        words += ["--long", "window"]
+    paddings = [recorded_padding(source.recipe) for source in held]
+    if any(padding is not None and padding.name == "full" for padding in paddings):
+        words += ["--padding", "full"]
+    return command_line(" ".join(words), root, manifest)
+
+
+def read_extraction(work: Work) -> Extraction:
+    """Read `WORK/extraction.json`.
+
+    Raises:
+        MissingStepError: nothing was extracted into this work folder.
+        FormatVersionError: the file is of another version.
+    """
+    path: Path = work.extraction
+    if not path.is_file():
+        raise MissingStepError(
+            f"no extracted features in {work.root} ({path.name} is missing). "
+            f"Run `{command_line('extract', work.root)}` first."
+        )
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    return Extraction(
+        {
+            kind: Source(
+                Recipe(kind, entry["recipe"]),
+                entry["encoder"],
+                tuple(entry["layers"]),
+                tuple(entry.get("moments", ())),
+                bool(entry.get("windowed", False)),
+                entry.get("best"),
+            )
+            for kind, entry in value["sources"].items()
+        }
+    )

@@ -1,0 +1,1 @@
+"""Transcription: Whisper fills in the texts that a manifest lacks."""

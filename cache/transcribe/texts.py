@@ -1,0 +1,235 @@
+"""Texts into the manifest: the old one is kept, and what changed meanwhile is left alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from cache.extract.decoding import where_of
+from cache.extract.targets import Item
+from cache.keys import utterance_keys
+from cache.transcribe.journal import Heard, Journal
+from cache.transcribe.model_files import WHISPER, WhisperFiles
+from corpora.base.errors import ConfigError
+from corpora.base.work import Work
+from corpora.manifest import Manifest, read_manifest, write_manifest
+from corpora.manifest_fields import keep_both
+from corpora.readers.tree import Spellings
+from corpora.sound_file import unopenable
+from corpora.utterance import ALL, COLUMNS, SPLITS, Utterance
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What became of a manifest.
+
+    Attributes:
+        changed: utterances whose text or text_source is new.
+        skipped: utterances that somebody changed or removed while the recordings were heard.
+        kept_as: the old manifest; None if nothing changed.
+        lost_columns: of the old manifest that Emopool does not know; they are in `kept_as` alone.
+    """
+
+    changed: int
+    skipped: int = 0
+    kept_as: Path | None = None
+    lost_columns: tuple[str, ...] = ()
+
+
+def fill_texts(
+    path: Path, planned: Mapping[str, Utterance], texts: Mapping[str, str], source: str
+) -> Filled:
+    """Write texts into a manifest, if there is anything new.
+
+    The manifest is read again, because hours may have passed: a row gets its text only if its
+    recording, its text and its source are what they were.
+
+    Args:
+        path: of the manifest.
+        planned: the utterances as they were, by id.
+        texts: new ones by id.
+        source: of these texts.
+    """
+    manifest = read_manifest(path)
+    utterances = list(manifest.utterances)
+    same = 0
+    changed = 0
+    for number, utterance in enumerate(utterances):
+        if utterance.id not in texts or _state(utterance) != _state(planned[utterance.id]):
+            continue
+        same += 1
+        new = replace(utterance, text=texts[utterance.id], text_source=source)
+        if new != utterance:
+            utterances[number] = new
+            changed += 1
+    skipped = len(texts) - same
+    if not changed:
+        return Filled(0, skipped)
+    kept_as = keep_both(path, partial(_copy_name, path))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = [name.strip() for name in next(csv.reader(file))]
+    lost = tuple(name for name in header if name and name not in COLUMNS)
+    write_manifest(replace(manifest, utterances=tuple(utterances)), path)
+    return Filled(changed, skipped, kept_as, lost)
+
+
+def _state(utterance: Utterance) -> tuple[object, ...]:
+    return (
+        utterance.audio,
+        utterance.start,
+        utterance.end,
+        utterance.text,
+        utterance.text_source,
+    )
+
+
+def _copy_name(path: Path, number: int) -> str:
+    """`manifest.before-transcribe.csv`, then `manifest.before-transcribe-2.csv`."""
+    behind = f"-{number}" if number > 1 else ""
+    return f"{path.stem}.before-transcribe{behind}{path.suffix}"
+
+
+AUTO = "auto"
+# Of 621 recordings of EMO-DB and RAVDESS the least certain reaches .32; digital silence, hum and
+# noise stay below .05. Low, because a whisper lost is worse than a sigh that is decoded.
+SPEECH_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class TranscribeConfig:
+    """What the user asks of a transcription.
+
+    Attributes:
+        model: hub id or directory of a Whisper.
+        language: of all recordings; "" takes the manifest's where it gives one and detects it
+            elsewhere, `auto` detects it everywhere.
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: pieces of up to 30 s decoded at once; None lets the device decide.
+        speech_threshold: a recording in which the voice activity detector never reaches this
+            probability of speech is left without text, undecoded; 0 decodes everything.
+        overwrite: replace human texts, too.
+        reference: compare with human texts, which are kept.
+        split: only utterances of this one; `all` for every one.
+        limit: only so many of the utterances that are to be heard, the first.
+    """
+
+    model: str = WHISPER
+    language: str = ""
+    device: str = "auto"
+    batch_size: int | None = None
+    speech_threshold: float = SPEECH_THRESHOLD
+    overwrite: bool = False
+    reference: bool = False
+    split: str = ALL
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.speech_threshold < 1:
+            raise ConfigError(
+                f"the speech threshold is a probability below 1, got {self.speech_threshold}"
+            )
+        if self.split not in (*SPLITS, ALL):
+            raise ConfigError(
+                f"split must be one of {', '.join((*SPLITS, ALL))}, got {self.split!r}"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"the limit must be at least 1, got {self.limit}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be heard and what becomes of it.
+
+    Attributes:
+        write: utterances that get the text.
+        compare: utterances whose human text is compared with it.
+        human: utterances whose human text stays.
+        edited: utterances whose text, marked as recognised, is none that was recognised here: a
+            person has corrected it, or it was made in another work folder. It stays, too.
+        keys: content keys of the recordings by utterance id.
+        absent: why recordings are not there, by utterance id.
+    """
+
+    write: tuple[Utterance, ...]
+    compare: tuple[Utterance, ...]
+    human: int = 0
+    edited: int = 0
+    keys: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[Utterance]:
+        """All that are to be heard, in the manifest's order, as far as their files are there."""
+        found = {u.id: u for u in (*self.write, *self.compare) if u.id in self.keys}
+        return sorted(found.values(), key=lambda utterance: utterance.line)
+
+
+def make_plan(work: Work, manifest: Manifest, config: TranscribeConfig, journal: Journal) -> Plan:
+    """Sort a manifest's utterances.
+
+    Args:
+        work: the work folder.
+        manifest: whose texts are to be filled in.
+        config: what the user asks.
+        journal: tells texts that were recognised from corrected ones.
+    """
+    chosen = manifest.in_split(config.split)
+    human = [u for u in chosen if u.text and not u.text_source]
+    marked = [u for u in chosen if u.text and u.text_source]
+    listened = [u for u in chosen if config.overwrite or config.reference or not u.text]
+    needed = {u.id: u for u in (*listened, *marked)}
+    keys = {
+        name: own["audio"]
+        for name, own in utterance_keys(work, list(needed.values())).items()
+        if "audio" in own
+    }
+    given = journal.texts(keys[u.id] for u in marked if u.id in keys)
+    edited = {u.id for u in marked if u.text not in given.get(keys.get(u.id, ""), ())}
+    stays = edited | {u.id for u in human}
+    compared = {u.id for u in human if config.reference}
+    heard = [u for u in chosen if config.overwrite or u.id not in stays or u.id in compared]
+    heard = heard[: config.limit]
+    write = [u for u in heard if config.overwrite or u.id not in stays]
+    spellings = Spellings()
+    absent = {
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or 'cannot be read.'}"
+        for u in heard
+        if u.id not in keys
+    }
+    return Plan(
+        write=tuple(write),
+        compare=tuple(u for u in heard if u.id in compared),
+        human=0 if config.overwrite else len(human),
+        edited=0 if config.overwrite else len(edited),
+        keys=keys,
+        absent=absent,
+    )
+
+
+def heard_as(
+    plan: Plan, config: TranscribeConfig, whisper: WhisperFiles
+) -> dict[Heard, tuple[Utterance, ...]]:
+    """The utterances that are to be heard, by recording and language told.
+
+    Raises:
+        ConfigError: the model does not know a language.
+    """
+    of_all = "" if config.language == AUTO else whisper.code(config.language, "--language")
+    codes: dict[str, str] = {}
+    found: dict[Heard, list[Utterance]] = {}
+    for utterance in plan.wanted:
+        tag = "" if config.language else utterance.language
+        if tag not in codes:
+            codes[tag] = whisper.code(tag, f"{where_of(utterance)}: its language")
+        found.setdefault((plan.keys[utterance.id], of_all or codes[tag]), []).append(utterance)
+    return {heard: tuple(utterances) for heard, utterances in found.items()}
+
+
+def items_of(heard: Mapping[Heard, Sequence[Utterance]]) -> dict[Heard, Item]:
+    """The same as inputs that can be measured and decoded."""
+    return {one: Item(one[0], tuple(utterances), ()) for one, utterances in heard.items()}

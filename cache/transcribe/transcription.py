@@ -1,0 +1,256 @@
+"""What a transcription did, as data and as text to read. Imports no torch.
+
+Word error rate: edits to turn what was recognised into what was said, a word of what was said.
+
+Both texts are normalised alike: Unicode NFKC, lower case, what stands in round, square or angle
+brackets dropped (`[laughter]`), apostrophes dropped, everything but letters, marks and digits made
+a space. Numbers are not spelled out, contractions not expanded, spellings not unified, so the rate
+is higher than with Whisper's own English normaliser. Languages that are written without spaces are
+counted by characters.
+
+Over several utterances edits and words are summed before dividing: long utterances count for more,
+and an utterance without words counts with its insertions.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corpora.base.terminal import count_text, table_lines
+from corpora.base.work import command_line
+
+#: Written without spaces: their characters are counted.
+UNSPACED = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
+_BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>")
+_APOSTROPHES = re.compile("['\u2018\u2019\u02bc]")
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Counts of edits.
+
+    Attributes:
+        words: of the references.
+        substitutions: words recognised as others.
+        deletions: words not recognised.
+        insertions: words that were not said.
+        utterances: counted.
+    """
+
+    words: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    utterances: int = 0
+
+    def __add__(self, other: WordErrors) -> WordErrors:
+        return WordErrors(
+            self.words + other.words,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.utterances + other.utterances,
+        )
+
+    @property
+    def edits(self) -> int:
+        """Of all kinds."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float | None:
+        """Edits a word; None without words. Above 1 if more was recognised than said."""
+        return self.edits / self.words if self.words else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and rate."""
+        return {**asdict(self), "word_error_rate": self.rate}
+
+
+def normalised_words(text: str, language: str = "") -> list[str]:
+    """The words of a text, or its characters if its language is written without spaces."""
+    plain = _APOSTROPHES.sub("", unicodedata.normalize("NFKC", text).lower())
+    plain = _BRACKETED.sub(" ", plain)
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in plain)
+    return list("".join(kept.split())) if language in UNSPACED else kept.split()
+
+
+def word_errors(reference: Sequence[str], recognised: Sequence[str]) -> WordErrors:
+    """Count the edits of one utterance.
+
+    Their number is the Levenshtein distance; of the alignments with as few edits, the one with the
+    fewest substitutions, which has the most words right.
+
+    Args:
+        reference: normalised words.
+        recognised: the same.
+    """
+    words = len(reference)
+    # What is right at either end is right in a best alignment: most of a good transcript.
+    while reference and recognised and reference[0] == recognised[0]:
+        reference, recognised = reference[1:], recognised[1:]
+    while reference and recognised and reference[-1] == recognised[-1]:
+        reference, recognised = reference[:-1], recognised[:-1]
+    # One number for both: edits first, then substitutions (fewer than `edit` by far).
+    edit, substitution = 1 << 32, (1 << 32) + 1
+    row = [number * edit for number in range(len(recognised) + 1)]
+    for number, word in enumerate(reference, start=1):
+        diagonal, row[0] = row[0], number * edit
+        for column, other in enumerate(recognised, start=1):
+            best = diagonal if word == other else diagonal + substitution
+            diagonal = row[column]
+            row[column] = min(best, diagonal + edit, row[column - 1] + edit)
+    edits, substitutions = divmod(row[-1], edit)
+    # Deletions less insertions is how much longer the reference is.
+    deletions = (edits - substitutions + len(reference) - len(recognised)) // 2
+    insertions = edits - substitutions - deletions
+    return WordErrors(words, substitutions, deletions, insertions, 1)
+
+
+SHOWN_FAILURES = 5
+_WER_HEAD = ("", "utterances", "words", "substituted", "deleted", "inserted", "error rate")
+
+
+@dataclass(frozen=True)
+class TranscribeReport:
+    """The summary of one run.
+
+    Attributes:
+        manifest: that was filled in.
+        work: the work folder.
+        source: of the texts; "" where nothing was wanted.
+        device: `cpu` or `cuda`; "" if all was known.
+        heard: recordings transcribed in this run.
+        known: recordings whose transcripts were there.
+        silent: utterances without speech, whose text is empty.
+        changed: rows of the manifest with a new text or source.
+        skipped: rows that somebody changed meanwhile.
+        human: rows whose human text stays.
+        edited: rows whose text was corrected by hand, or recognised elsewhere; it stays.
+        languages: utterances by language told or detected.
+        failures: reasons by utterance id.
+        kept_as: the old manifest, if it was replaced.
+        lost_columns: of the old manifest, which Emopool does not know.
+        seconds_of_audio: heard in this run.
+        seconds: it took.
+        errors: of words, by label, and under "all"; empty without `--reference`.
+    """
+
+    manifest: Path
+    work: Path
+    source: str = ""
+    device: str = ""
+    heard: int = 0
+    known: int = 0
+    silent: int = 0
+    changed: int = 0
+    skipped: int = 0
+    human: int = 0
+    edited: int = 0
+    languages: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+    kept_as: Path | None = None
+    lost_columns: tuple[str, ...] = ()
+    seconds_of_audio: float = 0.0
+    seconds: float = 0.0
+    errors: Mapping[str, WordErrors] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            **asdict(self),
+            "manifest": str(self.manifest),
+            "work": str(self.work),
+            "kept_as": None if self.kept_as is None else str(self.kept_as),
+            "lost_columns": list(self.lost_columns),
+            "errors": {name: errors.to_json() for name, errors in self.errors.items()},
+        }
+
+    def to_text(self) -> str:
+        """The report as plain text."""
+        lines = [*self._what_was_done(), *self._what_stays(), *self._failures(), *self._rates()]
+        step = command_line("extract", self.work, self.manifest)
+        return "\n".join([*lines, "", f"Next: {step}"])
+
+    def _what_was_done(self) -> list[str]:
+        if not self.source:
+            return [f"No utterance asked for in {self.manifest} lacks a text: nothing to do."]
+        lines = []
+        if self.heard:
+            speed = self.seconds_of_audio / self.seconds if self.seconds else 0.0
+            lines.append(
+                f"Transcribed {count_text(self.heard, 'recording')} "
+                f"({self.seconds_of_audio / 3600:.2f} h) with {self.source} in {self.seconds:.0f} "
+                f"s on {self.device}, {speed:.1f}× real time."
+            )
+        if self.known:
+            lines.append(f"{count_text(self.known, 'transcript')} by {self.source} were there.")
+        if self.languages:
+            spoken = ", ".join(f"{name} {count:,}" for name, count in self.languages.items())
+            lines.append(f"Languages (given or detected): {spoken}.")
+        if self.silent:
+            lines.append(
+                f"{count_text(self.silent, 'utterance')} without speech: their text stays empty "
+                "(--speech-threshold 0 decodes them, too)."
+            )
+        if self.changed:
+            lines.append(
+                f"{self.manifest}: {count_text(self.changed, 'text')} written. "
+                f"The manifest before is {self.kept_as}."
+            )
+        else:
+            lines.append(f"{self.manifest} is as it was.")
+        return lines
+
+    def _what_stays(self) -> list[str]:
+        lines = []
+        if self.human:
+            lines.append(
+                f"{count_text(self.human, 'human text')} kept (--overwrite replaces them)."
+            )
+        if self.edited:
+            lines.append(
+                f"{count_text(self.edited, 'text')} kept that no model gave here: corrected by "
+                "hand, or recognised in another work folder (--overwrite replaces them)."
+            )
+        if self.skipped:
+            lines.append(
+                f"{count_text(self.skipped, 'row')} changed in the manifest meanwhile and left "
+                "alone. Run transcribe again."
+            )
+        if self.lost_columns:
+            lines.append(
+                f"Columns that Emopool does not know are in {self.kept_as} alone: "
+                f"{', '.join(self.lost_columns)}."
+            )
+        return lines
+
+    def _failures(self) -> list[str]:
+        if not self.failures:
+            return []
+        lines = ["", f"{count_text(len(self.failures), 'utterance')} could not be transcribed:"]
+        lines += [f"  {reason}" for reason in list(self.failures.values())[:SHOWN_FAILURES]]
+        if len(self.failures) > SHOWN_FAILURES:
+            lines.append(f"  and {len(self.failures) - SHOWN_FAILURES:,} more (--json lists them)")
+        return [*lines, "They are tried again at the next transcribe."]
+
+    def _rates(self) -> list[str]:
+        if not self.errors:
+            return []
+        rows: list[tuple[str, ...]] = [_WER_HEAD]
+        for name, one in self.errors.items():
+            rate = "-" if one.rate is None else f"{100 * one.rate:.1f} %"
+            counts = (one.utterances, one.words, one.substitutions, one.deletions, one.insertions)
+            rows.append((name, *(f"{count:,}" for count in counts), rate))
+        return [
+            "",
+            f"Word error rate of {self.source} against the human texts (edits / words; lower "
+            "case, without punctuation and what is in brackets; characters for languages "
+            "written without spaces):",
+            *(f"  {line}" for line in table_lines(rows, 1)),
+        ]

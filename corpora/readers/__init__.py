@@ -1,0 +1,1 @@
+"""Corpora as their makers publish them: one file each, and the registry that knows them by name."""

@@ -1,0 +1,373 @@
+"""`explain` as one call: from a work folder to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache.encoders.device import choose_device
+from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.files import read_json
+from corpora.base.plots import require_matplotlib
+from corpora.base.report import Section
+from corpora.base.terminal import wrapped
+from corpora.base.work import Work
+from corpora.manifest import Manifest
+from corpora.utterance import Utterance, split_name
+from explain.alignments import Aligned, read_alignments
+from explain.analyses import ANALYSES, Context, choose_examples, items_section, pictures_section
+from explain.config import MODEL_LIMIT, ExplainConfig
+from explain.item import Item, collect_items
+from explain.load import (
+    Material,
+    build_subject,
+    cached_material,
+    choose_rows,
+    head_on_recordings,
+    model_material,
+)
+from explain.report.write import Contents, write_report
+from explain.subject import Subject, read_texts
+from finetune.evaluate.evaluation import SUBJECTS, caveats, encoders_text
+from finetune.evaluate.scored import HeadSubject, ModelSubject, open_head, open_model
+from finetune.model import EmotionModel
+from finetune.model_files import has_model
+from heads.pooling import pooling_config
+from heads.records import (
+    BEST,
+    FORMAT,
+    TRIALS_FOLDER,
+    VERSION,
+    HeadRecord,
+    layer_weights,
+    layer_weights_text,
+)
+from heads.speakers import SPEAKER
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What `explain` found and wrote.
+
+    Attributes:
+        subject: what was explained.
+        sections: of the report.
+        intro: sentences that come first.
+        written: files and folders.
+        summary: JSON values.
+    """
+
+    subject: Subject
+    sections: tuple[Section, ...]
+    intro: tuple[str, ...]
+    written: tuple[Path, ...]
+    summary: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**self.summary, "written": [str(path) for path in self.written]}
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        lines = [line for sentence in self.intro for line in wrapped(sentence)]
+        for section in self.sections:
+            if section.text:
+                lines += ["", section.title]
+                lines += [line for text in section.text for line in wrapped(f"  {text}", "    ")]
+        lines += ["", "Wrote:", *(f"  {path}" for path in self.written)]
+        return "\n".join([*lines, f"Open {self.written[0]} in a browser."])
+
+
+def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
+    """Sentences on who is explained on what, and all that has to be said first."""
+    labelled = [item for item in items if item.right is not None]
+    right = sum(bool(item.right) for item in labelled)
+    where = f", {split_name(subject.split).removeprefix('the ')}" if subject.split else ""
+    weights = layer_weights_text(layer_weights(subject.head), subject.layers)
+    lines = [
+        f"The {SUBJECTS[subject.kind]} ({subject.source}): {len(subject):,} "
+        f"utterance{'' if len(subject) == 1 else 's'} of {subject.corpus or 'no corpus'}{where}"
+        + (f", {right:,} of {len(labelled):,} labelled ones right." if labelled else "."),
+        f"Encoders: {encoders_text(subject.encoders, subject.layers)}.",
+        *([f"Layer weights: {weights}."] if weights else []),
+        *caveats(subject.encoders, synthetic=subject.synthetic),
+    ]
+    bare = [name for name in subject.frames if name not in subject.weights]
+    if bare:
+        lines.append(
+            f"The pooling of {' and '.join(bare)} learns no attention: what is shown in its place "
+            "is gradient saliency, gradient × (frame − the utterance's mean frame), of the frames "
+            "that speak for the answer, scaled to sum to 1; those that speak against it get 0."
+        )
+    lines += subject.notes
+    if subject.skipped:
+        first = next(iter(subject.skipped.values()))
+        lines.append(f"{len(subject.skipped):,} utterances could not be used. First: {first}")
+    absent = [
+        label for label in subject.labels if label not in {u.label for u in subject.utterances}
+    ]
+    if subject.split and labelled and absent:
+        lines.append(f"No utterance is labelled {', '.join(absent)}.")
+    return lines
+
+
+def summarise(
+    subject: Subject, items: Sequence[Item], sections: Sequence[Section], aligned: Aligned
+) -> dict[str, Any]:
+    """JSON values: what was explained, and each section's numbers."""
+    return {
+        "subject": subject.kind,
+        "source": str(subject.source),
+        "corpus": subject.corpus,
+        "split": subject.split,
+        "synthetic": subject.synthetic,
+        "encoders": dict(subject.encoders),
+        "methods": dict(subject.methods),
+        "utterances": len(subject),
+        "aligned": aligned.count,
+        "skipped": dict(subject.skipped),
+        "notes": list(subject.notes),
+        "items": [
+            {
+                "id": item.utterance.id,
+                "label": item.utterance.label,
+                "predicted": item.predicted,
+                "probability": item.confidence,
+            }
+            for item in items
+        ]
+        if not subject.split
+        else [],
+        "sections": {section.title: section.summary for section in sections if section.summary},
+    }
+
+
+def attends(record: HeadRecord) -> bool:
+    """Whether the pooling of every modality learns weights."""
+    return all(pooling_config(one).learns_weights for one in record.head.pooling.values())
+
+
+def other_head_note(record: HeadRecord, search: Path) -> str:
+    """A sentence on the best kept head with attention; "" where this one has it or none has.
+
+    Args:
+        record: of the head that is explained.
+        search: the search's folder.
+    """
+    if attends(record):
+        return ""
+    kept = [
+        HeadRecord.from_json(read_json(path, kind=FORMAT, version=VERSION))
+        for path in sorted((search / TRIALS_FOLDER).glob("*.json"))
+    ]
+    best = max(filter(attends, kept), key=lambda one: one.dev_macro_f1, default=None)
+    if best is None:
+        return ""
+    return (
+        f"The best kept head with attention is trial {best.trial} (macro-F1 "
+        f"{best.dev_macro_f1:.3f} on {best.selected_on}): --trial {best.trial} explains that one."
+    )
+
+
+Opened = HeadSubject | ModelSubject
+
+
+def explain_split(
+    work: Work, manifest: Manifest, config: ExplainConfig, *, show_progress: bool = False
+) -> Explanation:
+    """Explain the utterances of a split, or those named one by one.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances.
+        config: the options.
+        show_progress: whether to draw progress bars.
+
+    Raises:
+        MissingStepError: there is no head or model, or frames are missing.
+        ConfigError: what is explained does not fit what is at hand, or an unknown option.
+        ManifestError: no such split or utterance.
+        MissingExtraError: matplotlib is not installed and figures are wanted.
+    """
+    _check_figures(config)
+    opened = _open(work, config)
+    if _head(opened).config.input_norm == SPEAKER:
+        raise ConfigError(
+            f"The head in {opened.source.path} reads frames normalised by each speaker's "
+            "recordings: what it says of one recording depends on all others, and is not "
+            "explained. Search a head without it (input_norm of --space)."
+        )
+    limit, notes = config.limit, []
+    if isinstance(opened, ModelSubject) and limit is None and not config.ids:
+        limit = MODEL_LIMIT
+    rows = choose_rows(manifest, config.split, limit=limit, ids=config.ids, seed=config.seed)
+    note = opened.source.note(work, manifest, config.split, rows.utterances)
+    all_rows = len(manifest.in_split(config.split))
+    if not config.ids and len(rows.utterances) < all_rows:
+        notes.append(
+            f"{len(rows.utterances):,} of the {all_rows:,} utterances of "
+            f"{split_name(config.split)}, drawn at random (--limit)."
+        )
+    material = _material(work, opened, rows, config, show_progress=show_progress)
+    other = other_head_note(opened.record, work.search) if isinstance(opened, HeadSubject) else ""
+    subject = build_subject(
+        _head(opened),
+        material,
+        kind=opened.source.kind,
+        source=opened.source,
+        manifest=manifest,
+        split="" if config.ids else config.split,
+        notes=[text for text in (note, *notes, other) if text],
+    )
+    model = _with_encoders(work, opened, config) if config.occlusion else None
+    return _report(work, manifest, subject, config, model, show_progress=show_progress)
+
+
+def explain_recordings(
+    work: Work,
+    recordings: Sequence[Path],
+    config: ExplainConfig,
+    *,
+    text: str = "",
+    show_progress: bool = False,
+) -> Explanation:
+    """Explain recordings that need not be in any manifest.
+
+    Args:
+        work: the work folder.
+        recordings: audio files; a TextGrid of the same name beside one is used.
+        config: the options.
+        text: what is said in all of them, for a head that reads.
+        show_progress: whether to draw progress bars.
+
+    Raises:
+        MissingStepError: there is no head or model.
+        AudioError: none of them can be read.
+        ConfigError: encoders are not there any more.
+        MissingExtraError: matplotlib is not installed and figures are wanted.
+    """
+    _check_figures(config)
+    opened = _open(work, config)
+    names = [path.stem for path in recordings]
+    utterances = tuple(
+        Utterance(
+            id=path.stem if names.count(path.stem) == 1 else str(path),
+            audio=path.absolute(),
+            label="",
+            text=text,
+            alignment=beside if (beside := path.with_suffix(".TextGrid")).is_file() else None,
+        )
+        for path in dict.fromkeys(recordings)
+    )
+    material = _encoded(work, opened, utterances, config, show_progress=show_progress)
+    subject = build_subject(_head(opened), material, kind=opened.source.kind, source=opened.source)
+    if "text" in subject.frames and not text:
+        note = "No text was given (--text): the head read an empty one."
+        subject = replace(subject, notes=(note,))
+    manifest = Manifest(utterances, subject.labels, "")
+    single = replace(config, ids=tuple(u.id for u in subject.utterances))
+    return _report(work, manifest, subject, single, None, show_progress=show_progress)
+
+
+def _check_figures(config: ExplainConfig) -> None:
+    if config.figures:
+        require_matplotlib("explain with --no-plots")
+
+
+def _open(work: Work, config: ExplainConfig) -> Opened:
+    """The head, which takes seconds, unless there is none or the model is asked for."""
+    if config.subject not in ("", *SUBJECTS):
+        raise ConfigError(f"expected {' or '.join(SUBJECTS)} to explain, got {config.subject!r}.")
+    there = (work.search / BEST).is_file(), has_model(work.model)
+    if config.head is not None or config.subject == "head" or (not config.subject and there[0]):
+        return open_head(work, config.head or work.search)
+    if config.subject == "model" or there[1]:
+        return open_model(work.model, device=choose_device(config.device))
+    raise MissingStepError(
+        f"{work.root} has neither a searched head nor a fine-tuned model. "
+        "Run `python cli.py search` first."
+    )
+
+
+def _head(opened: Opened) -> Any:  # noqa: ANN401 - heads.head.Head
+    return opened.head if isinstance(opened, HeadSubject) else opened.model.head
+
+
+def _material(
+    work: Work, opened: Opened, rows: Manifest, config: ExplainConfig, *, show_progress: bool
+) -> Material:
+    if isinstance(opened, ModelSubject):
+        return _encoded(work, opened, rows.utterances, config, show_progress=show_progress)
+    material = cached_material(work, opened, rows)
+    if not material.utterances:
+        raise ConfigError(
+            f"none of the {len(rows.utterances):,} utterances has frames in the cache. First: "
+            f"{next(iter(material.skipped.values()))}"
+        )
+    return material
+
+
+def _encoded(
+    work: Work,
+    opened: Opened,
+    utterances: Sequence[Utterance],
+    config: ExplainConfig,
+    *,
+    show_progress: bool,
+) -> Material:
+    model = _with_encoders(work, opened, config)
+    return model_material(model, utterances, title="Encode" if show_progress else "")
+
+
+def _with_encoders(work: Work, opened: Opened, config: ExplainConfig) -> EmotionModel:
+    """The model, or the searched head on the encoders that its frames came from."""
+    if isinstance(opened, ModelSubject):
+        return opened.model
+    return head_on_recordings(work, opened, choose_device(config.device))
+
+
+def _report(
+    work: Work,
+    manifest: Manifest,
+    subject: Subject,
+    config: ExplainConfig,
+    model: EmotionModel | None,
+    *,
+    show_progress: bool,
+) -> Explanation:
+    """Analyse and write: a split into `WORK/explain`, single items into `WORK/explain/items`."""
+    aligned = read_alignments(subject.utterances)
+    items = collect_items(subject, aligned, read_texts(subject))
+    intro = introduction(subject, items)
+    sections: list[Section] = []
+    if config.ids:
+        chosen = list(range(len(items)))
+        folder = work.explain / "items"
+        sections = [items_section(items)]
+    else:
+        chosen = choose_examples(items)
+        folder = work.explain
+        context = Context(subject, aligned, manifest, work, config, model, show_progress)
+        sections = [analysis(context) for analysis in ANALYSES.values()]
+    if config.figures:
+        sections.append(pictures_section(subject, items, chosen))
+    summary = summarise(subject, items, sections, aligned)
+    contents = Contents(
+        title=f"What the {subject.kind} hears: {subject.corpus or 'recordings'}"
+        + (f", {split_name(subject.split).removeprefix('the ')}" if subject.split else ""),
+        intro=intro,
+        sections=sections,
+        items=items,
+        embedded=_embedded(len(items), config.embedded, chosen),
+        summary=summary,
+    )
+    title = "Draw" if show_progress else ""
+    written = write_report(folder, contents, figures=config.figures, title=title)
+    return Explanation(subject, tuple(sections), tuple(intro), tuple(written), summary)
+
+
+def _embedded(count: int, most: int, first: Sequence[int]) -> list[int]:
+    """Numbers of the utterances whose sound is embedded: pictured ones first."""
+    return list(dict.fromkeys([*first, *range(count)]))[:most]

@@ -1,1 +1,0 @@
-"""Whether the frames that attention points to are those the head's answer depends on."""

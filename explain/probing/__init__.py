@@ -1,1 +1,0 @@
-"""Which acoustic cues can be read from utterance vectors, layer by layer."""

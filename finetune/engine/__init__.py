@@ -1,1 +1,0 @@
-"""What training runs on: processes and devices, hidden states from the cache, checkpoints."""

@@ -1,0 +1,1 @@
+"""Evaluation: heads and models scored on a split, calibrated and compared."""

@@ -1,0 +1,283 @@
+"""Scoring on a split: the search's head, the fine-tuned model, others of either, or ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from corpora.base.errors import ConfigError, ManifestError
+from corpora.base.work import Work
+from corpora.label_map import likely
+from corpora.manifest import Manifest, require_splits
+from corpora.protocol import protocol_sentence
+from corpora.utterance import split_name
+from finetune.evaluate.comparisons import by_group, compare, of_members, report_on
+from finetune.evaluate.evaluation import (
+    ENSEMBLE,
+    SUBJECTS,
+    Against,
+    Evaluation,
+    check_writable,
+    encoders_text,
+    evaluation_folder,
+    write_evaluation,
+)
+from finetune.evaluate.scored import (
+    Source,
+    Subject,
+    average,
+    calibrate_on_dev,
+    check_labels_equal,
+    joint,
+    open_head,
+    open_model,
+    open_subject,
+)
+from finetune.model_card import update_card
+from finetune.model_files import has_model
+from heads.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What the user asks of an evaluation.
+
+    Attributes:
+        subject: `head` or `model`, to choose between the work folder's own; "" is the model where
+            there is one.
+        models: others than these: heads (JSON files, folders of a search) or models (directories,
+            hub ids); several are an ensemble.
+        against: heads or models to compare it with, likewise.
+        calibration: measure it, with a temperature fitted on the development set.
+        plots: draw pictures.
+        device: for models, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: an unknown subject, or both subject and models.
+    """
+
+    subject: str = ""
+    models: tuple[str | Path, ...] = ()
+    against: tuple[str | Path, ...] = ()
+    calibration: bool = False
+    plots: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.subject not in ("", *SUBJECTS):
+            raise ConfigError(
+                f"expected {' or '.join(SUBJECTS)} to evaluate, got {self.subject!r}."
+            )
+        if self.subject and self.models:
+            raise ConfigError(
+                "--subject chooses between the work folder's own head and model, --model names "
+                "others: give one of them."
+            )
+
+
+def evaluate(
+    work: Work,
+    manifest: Manifest,
+    split: str = "test",
+    config: EvaluateConfig | None = None,
+    *,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Score the fine-tuned model where there is one, else the search's best head.
+
+    Args:
+        work: the work folder; scores go there, and a head reads its cache. What failed at its
+            extraction plays no part for a model: decoding says what cannot be read.
+        manifest: whose utterances.
+        split: train, dev, test, or all: every labelled utterance.
+        config: what is asked.
+        show_progress: whether to draw progress bars.
+
+    Raises:
+        MissingStepError: there is no head or model, or not the one asked for, or frames of a head
+            are missing.
+        ConfigError: what is scored does not fit the frames at hand or was altered; the manifest has
+            changed since (see `seen_note`); nothing could be read; the scores cannot be
+            written; or the members of an ensemble have different labels.
+        ManifestError: the split has no labelled utterance, or a label is unknown.
+        MissingExtraError: pictures were asked for, and matplotlib is not installed.
+    """
+    config = config or EvaluateConfig()
+    if config.plots:
+        from finetune.evaluate.evaluation import check_drawable
+
+        check_drawable()
+    subjects = [open_subject(work, name, device=config.device) for name in config.models] or [
+        _own(work, config)
+    ]
+    return _evaluate(work, manifest, split, subjects, config, show_progress=show_progress)
+
+
+def evaluate_head(
+    work: Work, manifest: Manifest, split: str = "test", *, head: Path | None = None
+) -> Evaluation:
+    """Score a searched head on cached frames; arguments and errors as for `evaluate`.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances.
+        split: see `evaluate`.
+        head: its JSON file; the search's best by default.
+    """
+    subject = open_head(work, work.search if head is None else head)
+    return _evaluate(work, manifest, split, [subject], EvaluateConfig())
+
+
+def evaluate_model(
+    work: Work,
+    manifest: Manifest,
+    split: str = "test",
+    *,
+    directory: Path | None = None,
+    device: str = "cpu",
+    show_progress: bool = False,
+) -> Evaluation:
+    """Score a fine-tuned model on recordings and texts; arguments and errors as for `evaluate`.
+
+    Args:
+        work: the work folder.
+        manifest: whose utterances; they need not be in the cache.
+        split: see `evaluate`.
+        directory: the model; `WORK/model` by default.
+        device: `cpu` or `cuda`.
+        show_progress: whether to draw a progress bar.
+    """
+    subject = open_model(work.model if directory is None else directory, device=device)
+    config = EvaluateConfig(device=device)
+    return _evaluate(work, manifest, split, [subject], config, show_progress=show_progress)
+
+
+def _own(work: Work, config: EvaluateConfig) -> Subject:
+    """The work folder's model or head: the one asked for, else the model where there is one."""
+    chosen = config.subject or ("model" if has_model(work.model) else "head")
+    if chosen == "model":
+        return open_model(work.model, device=config.device)
+    return open_head(work, work.search)
+
+
+def _evaluate(
+    work: Work,
+    manifest: Manifest,
+    split: str,
+    subjects: Sequence[Subject],
+    config: EvaluateConfig,
+    *,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Score one subject, or several as an ensemble."""
+    first = subjects[0].source
+    others = [open_subject(work, name, device=config.device) for name in config.against]
+    for other in (*subjects[1:], *others):
+        check_labels_equal(first, other.source)
+    rows = _labelled(manifest, split, first.labels)
+
+    def note(one: Subject) -> str:
+        return one.source.note(work, manifest, split, rows.utterances)
+
+    notes = dict.fromkeys(map(note, subjects))
+    other_notes = [note(one) for one in others]
+    folder = _folder(work, manifest, split, [one.source for one in subjects])
+    check_writable(folder)
+
+    title = f"Score {split}" if show_progress else ""
+    each = [subject.score(rows, title=title) for subject in subjects]
+    notes |= dict.fromkeys(one.note for one in each)
+    scored = average(each, [one.source.labels for one in subjects])
+    if not scored.utterances:
+        raise ConfigError(
+            f"no utterance of {split_name(split)} could be used, of "
+            f"{len(scored.skipped):,} in it. First: {next(iter(scored.skipped.values()))}"
+        )
+    dataset = Dataset(scored.utterances, first.labels, {})
+    calibration, reason = None, ""
+    if config.calibration:
+        calibration, reason = calibrate_on_dev(
+            work, manifest, split, subjects, scored, show=show_progress
+        )
+    against: tuple[Against, ...] = ()
+    if others:
+        found = [(one.source, one.score(rows, title=title)) for one in others]
+        against = compare(scored, found, first.labels, other_notes)
+    source = joint([one.source for one in subjects])
+    described = Evaluation(
+        subject=source.kind,
+        source=source.path,
+        sha256=source.sha256,
+        split=split,
+        corpus=manifest.corpus,
+        synthetic=manifest.synthetic,
+        encoders=source.encoders,
+        layers=source.layers,
+        report=report_on(dataset, scored.probabilities),
+        skipped=scored.skipped,
+        folder=folder,
+        note=" ".join(note for note in notes if note),
+        shared_speakers=manifest.shared_speakers,
+        by_corpus=by_group(dataset, scored.probabilities, lambda u: u.corpus),
+        by_sex=by_group(dataset, scored.probabilities, lambda u: u.sex),
+        protocol=protocol_sentence(manifest),
+        calibration=calibration,
+        calibration_reason=reason,
+        layer_weights=source.layer_weights,
+        members=of_members([one.source for one in subjects], each, scored)
+        if len(subjects) > 1
+        else {},
+        against=against,
+    )
+    described = _with_pictures(described) if config.plots else described
+    written = write_evaluation(described, manifest, dataset, scored.probabilities)
+    if source.kind == "model" and source.path.resolve() == work.model.resolve():
+        update_card(work.model, work.evaluation)
+    return written
+
+
+def _labelled(manifest: Manifest, split: str, labels: Sequence[str]) -> Manifest:
+    """The labelled utterances of a split, once their labels are known to be the model's."""
+    require_splits(manifest, (split,))
+    rows = tuple(u for u in manifest.in_split(split) if u.label)
+    unknown = sorted({u.label for u in rows} - set(labels))
+    if unknown:
+        meant = {name: likely(name, labels) for name in unknown}
+        renamed = " ".join(f"--map {name}={meant[name] or 'NEW'}" for name in unknown)
+        new = " (NEW: one of those that are told apart)" if not all(meant.values()) else ""
+        raise ManifestError(
+            f"{split_name(split)} has the labels {', '.join(unknown)}, which are not among those "
+            f"that are told apart: {', '.join(labels)}. Rename them with {renamed}{new}, leave one "
+            f"out with --map {unknown[0]}=, or search again."
+        )
+    return replace(manifest, utterances=rows)
+
+
+def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source]) -> Path:
+    """Where the scores go: what is not the work folder's own has its name in it."""
+    first = sources[0]
+    other = "" if first.corpus in ("", manifest.corpus) else manifest.corpus or "other"
+    if len(sources) > 1:
+        return evaluation_folder(work, ENSEMBLE, split, other)
+    path = first.path
+    at_home = (work.model.resolve(), work.search.resolve())
+    own = path.resolve() in at_home or path.resolve().parent.parent == at_home[1]
+    generic = path.name in ("model", "search", "best.json")
+    named = path.absolute().parent.name if generic else path.name.removesuffix(".json")
+    name = "" if own else named
+    return evaluation_folder(work, first.kind, split, other, name=name)
+
+
+def _with_pictures(evaluation: Evaluation) -> Evaluation:
+    from finetune.evaluate.evaluation import draw_confusion, draw_reliability
+
+    title = (
+        f"{evaluation.subject} on {evaluation.corpus or 'the manifest'}, {evaluation.split}"
+        f"{' (synthetic speech)' if evaluation.synthetic else ''}\n"
+        f"{encoders_text(evaluation.encoders, evaluation.layers)}"
+    )
+    names = draw_confusion(evaluation.folder, evaluation.report, title)
+    if evaluation.calibration is not None:
+        names += draw_reliability(evaluation.folder, evaluation.calibration, title)
+    return replace(evaluation, pictures=tuple(names))

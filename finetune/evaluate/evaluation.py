@@ -1,0 +1,442 @@
+"""The scores of a head or a model on a split: as data, as files, as text.
+
+`WORK/evaluation/<head, model or ensemble>-<split>/` holds `report.json` (the scores, and what was
+scored on what), `predictions.csv` (id, split, gold and a probability for each label, as they come,
+without temperature) and, where they were asked for, pictures. The temperature that was fitted
+stands in `report.json` alone: it belongs to one development set, while a model goes to others.
+
+An evaluation as pictures: the confusion matrix, and how sure against how right.
+
+Needs matplotlib, which the extra `plots` installs.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from cache.recipe import LayersRead, layers_text, layers_to_json
+from corpora.base.errors import ConfigError
+from corpora.base.files import atomic_path, read_json, write_json
+from corpora.base.plots import DOTS_PER_INCH, SUFFIXES, require_matplotlib
+from corpora.base.terminal import aligned
+from corpora.base.work import Work
+from corpora.manifest import Manifest
+from corpora.utterance import split_name
+from finetune.evaluate.calibration import Calibration, Reliability, calibration_lines
+from heads.bootstrap import Difference
+from heads.dataset import Dataset
+from heads.metrics import Report, format_report, score_cells
+from heads.records import (
+    LayerWeights,
+    layer_weights_text,
+    manifest_digest,
+    report_from_json,
+    write_predictions,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Against:
+    """A comparison with one other subject.
+
+    Attributes:
+        kind: of the other, `head` or `model`.
+        source: of the other.
+        n: utterances that both could use.
+        own: macro-F1 of the subject on them.
+        other: macro-F1 of the other on them.
+        difference: own less other, with its interval and p; None where a bootstrap says nothing.
+        reason: why there is none, or what makes it doubtful; else "".
+        note: what has to be said about the other's manifest; "" for nothing.
+    """
+
+    kind: str
+    source: Path
+    n: int
+    own: float
+    other: float
+    difference: Difference | None
+    reason: str
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        difference = self.difference and self.difference.to_json()
+        return {**asdict(self), "source": str(self.source), "difference": difference}
+
+
+def against_lines(compared: Sequence[Against]) -> list[str]:
+    """For a terminal."""
+    shown = "difference, 95 % interval" if compared[0].difference else "difference"
+    rows = [("compared with", "macro-F1", "of the other", shown)]
+    rows += [
+        (
+            f"{one.kind} {one.source}",
+            f"{one.own:.3f}",
+            f"{one.other:.3f}",
+            str(one.difference) if one.difference else f"{one.own - one.other:+.3f}",
+        )
+        for one in compared
+    ]
+    lines = aligned(rows)
+    how = "; paired bootstrap over speakers" if compared[0].difference else ""
+    how += ", p corrected for the number of comparisons" if how and len(compared) > 1 else ""
+    lines.append(f"[{compared[0].n:,} utterances, those that all could use{how}]")
+    if compared[0].reason:
+        label = "Note" if compared[0].difference else "No interval"
+        lines.append(f"{label}: {compared[0].reason}.")
+    lines += [f"Note on {one.source}: {one.note}" for one in compared if one.note]
+    return lines
+
+
+FORMAT, VERSION = "emopool-evaluation", 1
+REPORT, PREDICTIONS = "report.json", "predictions.csv"
+SUBJECTS = {"head": "searched head, on cached frames", "model": "fine-tuned model, on recordings"}
+ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a head, a model or an ensemble on one split.
+
+    Attributes:
+        subject: `head`, `model` or `ensemble`.
+        source: its file or directory; of an ensemble the first member's.
+        split: the split scored; `all` is every labelled utterance.
+        corpus: the manifest's name for it.
+        synthetic: the recordings are not human speech.
+        encoders: by modality, as the user named them.
+        layers: by modality, the hidden state read, or those weighed; without those that members
+            differ in.
+        report: the scores.
+        skipped: reasons by id for utterances that could not be read.
+        folder: where report and predictions were written.
+        note: what has to be said before the scores; "" for nothing.
+        shared_speakers: the manifest's splits share speakers, by declaration.
+        by_corpus: the scores on each corpus, where the split has several.
+        by_sex: the scores by the speakers' sex, where it is given and differs.
+        protocol: a sentence on the published evaluation that the rows follow; "" for none.
+        calibration: how sure against how right; None where it was not asked for or cannot be.
+        calibration_reason: why not; "" where it was not asked for.
+        members: of an ensemble, each with its own scores on the same utterances.
+        against: comparisons with other heads and models.
+        pictures: names of files in the folder.
+        sha256: of the source's JSON file, which says which model it was.
+        layer_weights: by modality the weight of each layer, where several are weighed.
+    """
+
+    subject: str
+    source: Path
+    split: str
+    corpus: str
+    synthetic: bool
+    encoders: Mapping[str, str]
+    layers: Mapping[str, LayersRead]
+    report: Report
+    skipped: Mapping[str, str]
+    folder: Path
+    note: str = ""
+    shared_speakers: bool = False
+    by_corpus: Mapping[str, Report] = field(default_factory=dict)
+    by_sex: Mapping[str, Report] = field(default_factory=dict)
+    protocol: str = ""
+    calibration: Calibration | None = None
+    calibration_reason: str = ""
+    members: Mapping[str, Report] = field(default_factory=dict)
+    against: tuple[Against, ...] = ()
+    pictures: tuple[str, ...] = ()
+    sha256: str = ""
+    layer_weights: LayerWeights = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written."""
+        return tuple(self.folder / name for name in (REPORT, PREDICTIONS, *self.pictures))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "note": self.note,
+            "subject": self.subject,
+            "source": str(self.source),
+            "sha256": self.sha256,
+            "split": self.split,
+            "corpus": self.corpus,
+            "synthetic": self.synthetic,
+            "encoders": dict(self.encoders),
+            "layers": {name: layers_to_json(read) for name, read in self.layers.items()},
+            "layer_weights": {name: list(own) for name, own in self.layer_weights.items()},
+            "protocol": self.protocol,
+            "shared_speakers": self.shared_speakers,
+            "report": self.report.to_json(),
+            "members": _reports(self.members),
+            "by_corpus": _reports(self.by_corpus),
+            "by_sex": _reports(self.by_sex),
+            "calibration": self.calibration and self.calibration.to_json(),
+            "calibration_reason": self.calibration_reason,
+            "against": [one.to_json() for one in self.against],
+            "skipped": dict(self.skipped),
+            "files": [str(path) for path in self.files],
+        }
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        weights = layer_weights_text(self.layer_weights, self.layers)
+        lines = [
+            *([f"Note: {self.note}"] if self.note else []),
+            f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
+            f"{split_name(self.split).removeprefix('the ')}",
+            f"Encoders: {encoders_text(self.encoders, self.layers)}.",
+            *([self.protocol] if self.protocol else []),
+            *([f"Layer weights: {weights}."] if weights else []),
+            *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
+            "",
+            format_report(self.report),
+            "",
+            *_group_lines("corpus", self.by_corpus),
+            *_group_lines("sex", self.by_sex),
+            *_group_lines("member of the ensemble", self.members),
+            *self._calibration_lines(),
+        ]
+        if self.against:
+            lines += [*against_lines(self.against), ""]
+        if self.skipped:
+            first = next(iter(self.skipped.values()))
+            lines.append(f"{len(self.skipped):,} utterances could not be used. First: {first}")
+        return "\n".join([*lines, "Wrote:", *(f"  {path}" for path in self.files)])
+
+    def _title(self) -> str:
+        if self.subject == ENSEMBLE:
+            return f"The ensemble of {len(self.members)} (the mean of their probabilities)"
+        return f"The {SUBJECTS[self.subject]} ({self.source})"
+
+    def _calibration_lines(self) -> list[str]:
+        if self.calibration is not None:
+            return [*calibration_lines(self.calibration), ""]
+        return (
+            [f"No calibration: {self.calibration_reason}.", ""] if self.calibration_reason else []
+        )
+
+
+def write_evaluation(
+    evaluation: Evaluation, manifest: Manifest, dataset: Dataset, probabilities: Tensor
+) -> Evaluation:
+    """Write report and predictions (`[n, C]`, of the data set); returns the evaluation."""
+    rows = {name: dataset.rows(name) for name in dict.fromkeys(u.split for u in dataset.utterances)}
+    write_predictions(
+        evaluation.folder / PREDICTIONS,
+        dataset,
+        {name: (own, probabilities[own]) for name, own in rows.items()},
+    )
+    described = {**evaluation.to_json(), "manifest_sha256": manifest_digest(manifest)}
+    write_json(evaluation.folder / REPORT, {"format": FORMAT, "version": VERSION, **described})
+    return evaluation
+
+
+def read_report(work: Work, subject: str, split: str) -> Report | None:
+    """The scores of the last evaluation of a head or model; None where there was none."""
+    path = evaluation_folder(work, subject, split) / REPORT
+    if not path.is_file():
+        return None
+    return report_from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
+
+
+def evaluation_folder(
+    work: Work, subject: str, split: str, other: str = "", *, name: str = ""
+) -> Path:
+    """Where an evaluation is written.
+
+    Args:
+        work: the work folder.
+        subject: `head`, `model` or `ensemble`.
+        split: train, dev, test or all.
+        other: the name of another corpus than the one trained on; its scores get a folder of their
+            own.
+        name: of another head or model than the work folder's own.
+    """
+    parts = [re.sub(r"[^\w.+-]+", "_", part) for part in (subject, name, split, other)]
+    return work.evaluation / "-".join(part for part in parts if part)
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that results can be written, before hours are spent on them.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the scores would go to {folder}, which cannot be written to "
+            f"({error.strerror or error}). Make it writable, or copy the work folder to a place "
+            "that is."
+        ) from error
+
+
+def encoders_text(encoders: Mapping[str, str], layers: Mapping[str, LayersRead]) -> str:
+    """The encoders in one line."""
+    layer = {name: f", {layers_text(layers[name])}" if name in layers else "" for name in encoders}
+    return "; ".join(f"{name} {encoders[name]}{layer[name]}" for name in encoders)
+
+
+def caveats(
+    encoders: Mapping[str, str], *, synthetic: bool, shared_speakers: bool = False
+) -> list[str]:
+    """What has to be said beside every figure."""
+    lines = []
+    if shared_speakers:
+        lines.append("The splits share speakers, as declared: figures do not show new speakers.")
+    if synthetic:
+        lines.append("The speech is synthetic: these figures say nothing about people.")
+    if "tiny" in encoders.values():
+        lines.append("Tiny encoders begin with random weights: a working pipeline, not accuracy.")
+    return lines
+
+
+def _reports(reports: Mapping[str, Report]) -> dict[str, Any]:
+    return {name: report.to_json() for name, report in reports.items()}
+
+
+def _group_lines(title: str, reports: Mapping[str, Report]) -> list[str]:
+    if not reports:
+        return []
+    rows: list[tuple[str, ...]] = [(title, "macro-F1", "UA", "WA", "utterances")]
+    rows += [(name, *score_cells(report)) for name, report in reports.items()]
+    return [*aligned(rows), ""]
+
+
+OTHERWISE = "evaluate without --plots"
+CONFUSION, RELIABILITY = "confusion", "reliability"
+# Inches: of a cell, and around all of them for labels, title and colour bar.
+CELL, AROUND = 0.62, 2.6
+# Counts are written into cells down to this size; more classes leave the colours alone.
+MOST_CLASSES = 24
+# From this share on a cell is dark, and what is written in it white.
+DARK = 0.6
+
+
+def check_drawable() -> None:
+    """Check before anything is scored that pictures can be drawn (MissingExtraError)."""
+    require_matplotlib(OTHERWISE)
+
+
+def draw_confusion(folder: Path, report: Report, title: str) -> list[str]:
+    """Draw the confusion matrix: share of each gold class by colour, counts in the cells.
+
+    Args:
+        folder: where to.
+        report: the scores.
+        title: above it.
+
+    Returns:
+        Names of the files.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_drawable()
+    from matplotlib.figure import Figure
+
+    labels = report.labels
+    rows = [[n / max(1, sum(row)) for n in row] for row in report.confusion]
+    size = CELL * len(labels)
+    # Not pyplot: it keeps figures in a global list, and may look for a screen.
+    figure = Figure(figsize=(size + AROUND + 0.8, size + AROUND), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
+    for y, (shares, counts) in enumerate(zip(rows, report.confusion, strict=True)):
+        for x, (share, count) in enumerate(zip(shares, counts, strict=True)):
+            if len(labels) <= MOST_CLASSES and count:
+                colour = "white" if share >= DARK else "black"
+                text = f"{count:,}\n{100 * share:.0f} %"
+                axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
+    places = range(len(labels))
+    axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
+    supports = [sum(row) for row in report.confusion]
+    axes.set_yticks(places, [f"{label} ({n:,})" for label, n in zip(labels, supports, strict=True)])
+    axes.set(xlabel="predicted", ylabel="gold (utterances)")
+    axes.set_title(
+        f"{title}\nmacro-F1 {report.macro_f1:.3f}, UA {report.uar:.3f}, WA {report.accuracy:.3f}",
+        fontsize="medium",
+    )
+    figure.colorbar(image, ax=axes, label="share of the gold class", shrink=0.8)
+    return _save(figure, folder, CONFUSION)
+
+
+def draw_reliability(folder: Path, calibration: Calibration, title: str) -> list[str]:
+    """Draw accuracy over confidence before and after temperature scaling, with counts below.
+
+    Arguments and results as `draw_confusion`.
+    """
+    check_drawable()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 5.0), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1))
+    both = (
+        (calibration.before, "as it is"),
+        (calibration.after, f"at temperature {calibration.temperature:.2f}"),
+    )
+    for column, (found, name) in enumerate(both):
+        upper = figure.add_subplot(grid[0, column])
+        lower = figure.add_subplot(grid[1, column], sharex=upper)
+        _draw_bins(upper, lower, found)
+        perfect = f"a perfectly calibrated model: about {found.ece_if_perfect:.3f}"
+        upper.set_title(f"{name}: ECE {found.ece:.3f}\n({perfect})", fontsize="small")
+        if column == 0:
+            upper.set_ylabel("accuracy")
+            lower.set_ylabel("utterances")
+            figure.legend(
+                *upper.get_legend_handles_labels(),
+                fontsize="small",
+                loc="outside lower center",
+                ncols=3,
+            )
+    figure.suptitle(title, fontsize="medium")
+    return _save(figure, folder, RELIABILITY)
+
+
+def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
+    width = 1 / len(found.bins)
+    used = [one for one in found.bins if one.count]
+    left = [one.low for one in used]
+    style: dict[str, Any] = {"width": width, "align": "edge", "edgecolor": "white"}
+    upper.bar(left, [one.accuracy for one in used], color="tab:blue", label="accuracy", **style)
+    upper.plot([0, 1], [0, 1], "--", color="0.5", label="perfectly calibrated")
+    upper.plot(
+        [one.confidence for one in used],
+        [one.accuracy for one in used],
+        "o",
+        color="tab:red",
+        markersize=4,
+        label="at the mean confidence of the bin",
+    )
+    upper.set(xlim=(0, 1), ylim=(0, 1.04))  # points at 1 are seen whole
+    upper.tick_params(labelbottom=False)
+    lower.bar(left, [one.count for one in used], color="0.6", **style)
+    lower.set_xlabel("confidence (largest probability)")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> list[str]:
+    names = []
+    for suffix in SUFFIXES:
+        with atomic_path(folder / f"{name}{suffix}") as path:
+            # Without the date that SVG files carry, which would make each drawing another file.
+            undated = {"Date": None} if suffix == ".svg" else {}
+            figure.savefig(path, dpi=DOTS_PER_INCH, metadata=undated)
+        names.append(f"{name}{suffix}")
+    return names

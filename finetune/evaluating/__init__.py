@@ -1,1 +1,0 @@
-"""What `evaluate` is made of: subjects, groups, calibration, comparisons, pictures."""

@@ -1,0 +1,262 @@
+"""`finetune` as one call: from the searched head to a model directory and its scores."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.encoders.device import choose_device
+from cache.last_extraction import read_extraction
+from corpora.base.errors import MissingStepError
+from corpora.base.locks import current_rank, exclusive_lock
+from corpora.base.terminal import aligned, wrapped
+from corpora.base.work import Work, command_line
+from corpora.manifest import Manifest, require_splits
+from finetune.assembly import FOLDER, check_labels, check_streams
+from finetune.config import FinetuneConfig
+from finetune.curves import CSV, PICTURE
+from finetune.evaluate.evaluate import evaluate_head, evaluate_model
+from finetune.evaluate.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
+from finetune.model_files import check_replaceable
+from finetune.session import train_model
+from finetune.starting_head import SEEDS, starting_head
+from finetune.training import PhaseResult, Tell
+from heads.metrics import score_cells
+from heads.records import BEST, HeadRecord, layer_weights_text, load_head, manifest_digest
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """The summary of one `finetune`.
+
+    Attributes:
+        directory: where the model is.
+        record: the searched head it started from.
+        synthetic: the recordings are not human speech.
+        shared_speakers: the splits share speakers, by declaration.
+        phases: what each phase did.
+        head: the searched head on the test split; None where there is no such split.
+        model: the fine-tuned model on it.
+        notes: what the user should know.
+        curves: losses and scores by step, and their picture.
+    """
+
+    directory: Path
+    record: HeadRecord
+    synthetic: bool
+    phases: tuple[PhaseResult, ...]
+    head: Evaluation | None
+    model: Evaluation | None
+    notes: tuple[str, ...]
+    shared_speakers: bool = False
+    curves: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written."""
+        scored = [evaluation for evaluation in (self.head, self.model) if evaluation is not None]
+        return (
+            self.directory,
+            *self.curves,
+            *(evaluation.folder / name for evaluation in scored for name in (REPORT, PREDICTIONS)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "directory": str(self.directory),
+            "trial": self.record.trial,
+            "synthetic": self.synthetic,
+            "shared_speakers": self.shared_speakers,
+            "phases": [phase.to_json() for phase in self.phases],
+            "head": self.head and self.head.to_json(),
+            "model": self.model and self.model.to_json(),
+            "notes": list(self.notes),
+            "files": [str(path) for path in self.files],
+        }
+
+    def to_text(self, manifest: Path | None = None) -> str:
+        """For a terminal; the next command gets a manifest named in place of the folder's own."""
+        origin, modalities = self.record.origin, self.record.head.modalities
+        encoders = {name: origin.encoders[name] for name in modalities}
+        split = "" if self.model is not None else " --split dev"
+        after = self.model
+        weights = "" if after is None else layer_weights_text(after.layer_weights, after.layers)
+        return "\n".join(
+            [
+                f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
+                f"{origin.corpus or 'the manifest'}.",
+                f"Encoders: {encoders_text(encoders, origin.layers)}.",
+                *([f"Layer weights: {weights}."] if weights else []),
+                *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
+                *(f"Note: {note}" for note in self.notes),
+                "",
+                *_phase_table(self.phases),
+                "",
+                *self._score_lines(),
+                "",
+                "Wrote:",
+                *(f"  {path}" for path in self.files),
+                "",
+                f"Next: {command_line(f'evaluate{split}', self.directory.parent, manifest)}",
+            ]
+        )
+
+    def _score_lines(self) -> list[str]:
+        if self.head is None or self.model is None:
+            return ["There is no labelled test split, so there is no result to report."]
+        report = self.model.report
+        lines = aligned(
+            [
+                ("test", "macro-F1", "UA", "WA", "utterances"),
+                ("searched head", *score_cells(self.head.report)),
+                ("fine-tuned model", *score_cells(report)),
+            ]
+        )
+        if report.intervals is not None:
+            coverage = f"{100 * report.confidence:g} % interval"
+            over = f"{report.speakers} speakers" if report.speakers else "utterances"
+            lines.append(f"[{coverage}, bootstrap over {over}]")
+        if report.interval_reason:
+            label = "Note" if report.intervals else "No interval"
+            lines.append(f"{label}: {report.interval_reason}.")
+        return lines
+
+
+def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
+    columns = ("phase", "rate", "trained", "epochs", "dev macro-F1 at start", "kept", "of epoch")
+    rows: list[tuple[str, ...]] = [(*columns, "crosswise", "to beat")]
+    for result in phases:
+        rows.append(
+            (
+                str(result.config.phase),
+                f"{result.config.learning_rate:g}",
+                f"{sum(row.parameters for row in result.table):,}",
+                str(result.epochs),
+                f"{result.start.macro_f1:.3f}",
+                f"{result.best.macro_f1:.3f}",
+                str(result.best_epoch) if result.best_epoch else "0 (its start)",
+                *("-" if own is None else f"{own:.3f}" for own in (result.crosswise, result.bar)),
+            )
+        )
+    lines = aligned(rows)
+    if any(result.crosswise is not None for result in phases):
+        lines += wrapped(
+            "Crosswise: half of the dev speakers choose an epoch, the other half score it. A phase "
+            "is kept where that is above what it has to beat: the phase before, or the mean of "
+            f"heads like the searched one from {SEEDS} other seeds."
+        )
+    return lines
+
+
+def run_finetune(
+    work: Work,
+    manifest: Manifest,
+    config: FinetuneConfig | None = None,
+    *,
+    head: Path | None = None,
+    tell: Tell | None = None,
+    show_progress: bool = False,
+) -> FinetuneReport:
+    """Fine-tune a searched head with its encoders; the model goes to `WORK/model`.
+
+    A run that was killed is taken up where its last checkpoint stands. Under `accelerate launch`
+    or `torchrun` every process calls this; the first writes, speaks and scores.
+
+    Args:
+        work: the work folder of the extraction and the search.
+        manifest: the utterances, with their splits.
+        config: the options.
+        head: the JSON file of the head to start from; the search's best by default.
+        tell: called with a few lines of text at the start of each phase.
+        show_progress: whether to draw progress bars.
+
+    Raises:
+        MissingStepError: nothing was extracted or searched, or there is no such trial.
+        ManifestError: no labelled utterance in train or dev.
+        ConfigError: an option out of range, or the head was searched on other labels, streams or
+            encoders than those at hand, or on other splits of the corpus while there is a test
+            split, or `WORK/model` holds something else than a model, or nothing can be used, or
+            an unfinished run had other settings.
+        TrainingError: a loss is not finite, or a batch does not fit the memory.
+        AudioError: a recording that extraction could read cannot be read any more.
+        CacheError: another fine-tuning is running in this folder.
+    """
+    config = config or FinetuneConfig()
+    leads = current_rank().leads
+    tell, show_progress = (tell, show_progress) if leads else (None, False)
+    device = choose_device(config.device)
+    check_replaceable(work.model)
+    require_splits(manifest, ("train", "dev"))
+    work.finetune.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(work.finetune) if leads else nullcontext():
+        source = starting_head(work, manifest, head, show_progress=show_progress)
+        record = load_head(source)[1]
+        searched = _searched(work, head, source)
+        again = _trained_again(load_head(searched)[1])
+        check_labels(record, manifest)
+        check_streams(work, record, read_extraction(work))
+        scored = bool([u for u in manifest.in_split("test") if u.label])
+        before: Evaluation | None = None
+        if scored and leads:
+            before = evaluate_head(work, manifest, head=searched)
+        trained = train_model(
+            work,
+            manifest,
+            config,
+            source,
+            device,
+            searched=searched if again else None,
+            tell=tell,
+            show_progress=show_progress,
+        )
+        after: Evaluation | None = None
+        if scored and leads:
+            after = evaluate_model(work, manifest, device=device, show_progress=show_progress)
+        if leads:
+            trained.checkpoints.clear()
+            shutil.rmtree(work.finetune / FOLDER, ignore_errors=True)
+    return FinetuneReport(
+        directory=work.model,
+        record=record,
+        synthetic=manifest.synthetic,
+        phases=tuple(trained.results),
+        head=before,
+        model=after,
+        notes=(*_manifest_notes(record, manifest), *again, *trained.notes),
+        shared_speakers=manifest.shared_speakers,
+        curves=tuple(path for n in (CSV, PICTURE) if (path := work.finetune / n).is_file()),
+    )
+
+
+def _searched(work: Work, head: Path | None, source: Path) -> Path:
+    """The head that the model is compared with: the one that was searched, where it was kept."""
+    path = work.search / BEST if head is None else head
+    try:
+        load_head(path)
+    except MissingStepError:
+        return source
+    return path
+
+
+def _trained_again(searched: HeadRecord) -> list[str]:
+    if searched.trained_on == "train":
+        return []
+    return [
+        f"The searched head learnt from {searched.trained_on}. Phases are chosen by dev, so they "
+        "start from the same head trained on train alone; the model is compared with the searched "
+        "one."
+    ]
+
+
+def _manifest_notes(record: HeadRecord, manifest: Manifest) -> list[str]:
+    if record.origin.manifest_sha256 == manifest_digest(manifest):
+        return []
+    return [
+        "The manifest has changed since the search: if utterances changed their split, the scores "
+        "flatter the model. Search again to be sure."
+    ]

@@ -1,0 +1,1 @@
+"""Prediction: recordings in, answers out."""

@@ -1,0 +1,277 @@
+"""Predicting: recordings and texts in, answers out, in their order and as they come.
+
+Recordings are taken some hundred at a time: their headers are read, those of like length go through
+the encoders together, and their answers come out in the order given. So a list may be as long as
+one likes, and a program that reads the answers need not wait for its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.audio import audio_seconds, load_audio
+from cache.encoders.grid import SAMPLE_RATE
+from cache.extract.config import ExtractConfig
+from cache.extract.decoding import batches, decode_ahead, each_in_threads, where_of
+from corpora.base.errors import AudioError, ConfigError
+from corpora.names import plain_name
+from corpora.utterance import Utterance
+from finetune.predict.answers import (
+    Answer,
+    AttendedFrame,
+    Model,
+    Prediction,
+    Unusable,
+    most_attended,
+    moved,
+)
+
+# Recordings that are planned together: enough for batches of like length, and a second's work.
+AT_ONCE = 256
+# Frames of a batch, padding included, as in scoring.
+FRAME_BUDGET = 8_000
+TOP_FRAMES = 5
+# Attention costs memory by the square of a length; extraction takes as long ones whole.
+MAX_SECONDS = ExtractConfig().max_seconds
+# Frames of 20 ms, of whatever is measured in seconds.
+_FRAME_RATE = 50
+
+Waveform = NDArray[np.float32]
+
+
+class Hears(Protocol):
+    """Writes down what is said; see `finetune.predict.predict.Transcriber`."""
+
+    @property
+    def source(self) -> str:
+        """Its name."""
+
+    def __call__(self, waveforms: Sequence[Waveform]) -> list[str]:
+        """A text for each."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An utterance to be predicted.
+
+    Attributes:
+        place: in the sequence.
+        utterance: which.
+        seconds: by its header; 0 where no recording is needed.
+    """
+
+    place: int
+    utterance: Utterance
+    seconds: float
+
+
+def predict(
+    models: Sequence[Model],
+    utterances: Sequence[Utterance],
+    *,
+    top_frames: int = TOP_FRAMES,
+    hears: Hears | None = None,
+    max_seconds: float = MAX_SECONDS,
+    frame_budget: int = FRAME_BUDGET,
+) -> Iterator[Answer]:
+    """Yield an answer for each utterance, in their order.
+
+    Args:
+        models: put in eval mode; of several the mean probability counts.
+        utterances: labels play no part; an empty text is a missing one.
+        top_frames: how many of the frames attended most are named.
+        hears: fills in missing texts.
+        max_seconds: longer recordings are refused.
+        frame_budget: largest number of frames of a batch, padding included.
+
+    Raises:
+        ConfigError: the models' labels differ, or a number is out of range.
+    """
+    if not models or any(set(one.labels) != set(models[0].labels) for one in models):
+        raise ConfigError("an ensemble needs models of the same labels; these differ, or are none.")
+    if top_frames < 0 or max_seconds <= 0:
+        raise ConfigError(
+            f"top frames {top_frames}, longest recording {max_seconds:g} s: expected 0 or more, "
+            "and more than 0."
+        )
+    for model in models:
+        model.eval()
+    run = _Run(models, top_frames, hears, max_seconds, frame_budget)
+    for first in range(0, len(utterances), AT_ONCE):
+        yield from run(utterances[first : first + AT_ONCE])
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What stays the same from one lot of recordings to the next."""
+
+    models: Sequence[Model]
+    top_frames: int
+    hears: Hears | None
+    max_seconds: float
+    frame_budget: int
+
+    def __call__(self, utterances: Sequence[Utterance]) -> list[Answer]:
+        answers: dict[int, Answer] = {}
+
+        def fail(job: _Job, reason: str) -> None:
+            answers[job.place] = _unusable(job.utterance, reason)
+
+        jobs = self._measured(utterances, fail)
+        plan = batches(
+            sorted(jobs, key=self._frames, reverse=True), self._frames, self.frame_budget
+        )
+        with closing(decode_ahead(plan, self._decode, fail)) as stream, torch.no_grad():
+            for _, batch in stream:
+                answers |= self._answer(batch)
+        return [answers[place] for place in sorted(answers)]
+
+    @property
+    def _listens(self) -> bool:
+        return self.hears is not None or any(one.audio_encoder is not None for one in self.models)
+
+    def _measured(
+        self, utterances: Sequence[Utterance], fail: Callable[[_Job, str], None]
+    ) -> list[_Job]:
+        """Lengths by header; what cannot be used is told."""
+        jobs = []
+        found = each_in_threads(self._seconds, utterances)
+        for place, (utterance, seconds) in enumerate(zip(utterances, found, strict=True)):
+            job = _Job(place, utterance, 0.0 if isinstance(seconds, str) else seconds)
+            if isinstance(seconds, str):
+                fail(job, seconds)
+            else:
+                jobs.append(job)
+        return jobs
+
+    def _seconds(self, utterance: Utterance) -> float | str:
+        if not self._listens:
+            if utterance.text:
+                return 0.0
+            return f"{_where(utterance)}: this model reads text alone, and none is given."
+        if not utterance.audio.is_file():
+            return f"{_where(utterance)}: no such file."
+        try:
+            end = utterance.end
+            if end is None:
+                end = audio_seconds(utterance.audio, where=_prefix(utterance))
+        except AudioError as error:
+            return str(error)
+        seconds = end - (utterance.start or 0.0)
+        if seconds > self._encoded_at_once:
+            return (
+                f"{_where(utterance)}: {seconds:.1f} s, more than the {self._encoded_at_once:g} s "
+                "that the model's encoder takes at once. Cut it into utterances."
+            )
+        if seconds > self.max_seconds:
+            return (
+                f"{_where(utterance)}: {seconds:.0f} s, more than {self.max_seconds:g} s. Models "
+                "hear utterances: cut it into such, or give --max-seconds."
+            )
+        return seconds
+
+    @property
+    def _encoded_at_once(self) -> float:
+        """Seconds of the longest recording that every model's speech encoder takes."""
+        encoders = [model.audio_encoder for model in self.models if model.audio_encoder]
+        limits = [one.front_end.limit for one in encoders if one.front_end.limit is not None]
+        return min(limits, default=math.inf) / SAMPLE_RATE
+
+    def _frames(self, job: _Job) -> int:
+        """About how many there are: of 20 ms of sound, or else of letters."""
+        if self._listens:
+            return max(1, round(job.seconds * _FRAME_RATE))
+        return 1 + len(job.utterance.text)
+
+    def _decode(self, job: _Job) -> tuple[_Job, Waveform]:
+        one = job.utterance
+        if not self._listens:
+            return job, np.zeros(0, dtype=np.float32)
+        grids = [model.audio_encoder.grid for model in self.models if model.audio_encoder]
+        minimum = max((grid.minimum_samples for grid in grids), default=1)
+        return job, load_audio(
+            one.audio, one.start, one.end, where=_prefix(one), minimum_samples=minimum
+        )
+
+    def _answer(self, batch: Sequence[tuple[_Job, Waveform]]) -> dict[int, Answer]:
+        """The answers to one batch by their place."""
+        if not batch:
+            return {}
+        batch, sources, refused = self._with_texts(batch)
+        answers: dict[int, Answer] = dict(refused)
+        if not batch:
+            return answers
+        waveforms = [waveform for _, waveform in batch]
+        texts = [job.utterance.text for job, _ in batch]
+        labels = self.models[0].labels
+        total = torch.zeros(len(batch), len(labels), dtype=torch.float64)
+        top: list[tuple[AttendedFrame, ...]] = [()] * len(batch)
+        for model in self.models:
+            frames = model.encode(waveforms if model.audio_encoder else None, texts)
+            probabilities = torch.softmax(model.head(frames).double().cpu(), dim=1)
+            total += probabilities[:, [model.labels.index(label) for label in labels]]
+            if len(self.models) == 1 and self.top_frames:
+                top = most_attended(model, frames, self.top_frames)
+        for row, (job, _) in enumerate(batch):
+            values = (total[row] / len(self.models)).tolist()
+            chosen = dict(zip(labels, values, strict=True))
+            answers[job.place] = Prediction(
+                id=job.utterance.id,
+                audio=str(job.utterance.audio) if self._listens else "",
+                label=max(chosen, key=lambda label: chosen[label]),
+                probabilities=chosen,
+                text=job.utterance.text if sources[row] else "",
+                text_source=sources[row],
+                top_frames=moved(top[row], job.utterance.start or 0.0),
+            )
+        return answers
+
+    def _with_texts(
+        self, batch: Sequence[tuple[_Job, Waveform]]
+    ) -> tuple[list[tuple[_Job, Waveform]], list[str], dict[int, Answer]]:
+        """The batch with texts where there are such, where these are from, and what is refused."""
+        if not any(model.text_encoder for model in self.models):
+            return list(batch), [""] * len(batch), {}
+        sources = ["given" if job.utterance.text else "none" for job, _ in batch]
+        texts = [job.utterance.text for job, _ in batch]
+        lacking = [row for row, source in enumerate(sources) if source == "none"]
+        if self.hears is not None and lacking:
+            heard = self.hears([batch[row][1] for row in lacking])
+            for row, text in zip(lacking, heard, strict=True):
+                texts[row], sources[row] = text, self.hears.source
+        kept, kept_sources = [], []
+        refused: dict[int, Answer] = {}
+        reads_alone = not any(model.audio_encoder for model in self.models)
+        for (job, waveform), text, source in zip(batch, texts, sources, strict=True):
+            if reads_alone and not text:
+                reason = "this model reads text alone, and no words were heard."
+                refused[job.place] = _unusable(job.utterance, f"{_where(job.utterance)}: {reason}")
+                continue
+            utterance = replace(job.utterance, text=text)
+            kept.append((replace(job, utterance=utterance), waveform))
+            kept_sources.append(source)
+        return kept, kept_sources, refused
+
+
+def _unusable(utterance: Utterance, reason: str) -> Unusable:
+    return Unusable(utterance.id, str(utterance.audio), reason)
+
+
+def _prefix(utterance: Utterance) -> str:
+    """What a recording belongs to, for messages: nothing, if it was named by itself."""
+    own = Path(plain_name(str(utterance.audio)))  # as ids are spelled
+    return "" if Path(utterance.id) == own else where_of(utterance)
+
+
+def _where(utterance: Utterance) -> str:
+    prefix = _prefix(utterance)
+    return f"{prefix}: {utterance.audio}" if prefix else utterance.id

@@ -1,1 +1,0 @@
-"""What `predict` is made of: recordings, texts, batches, answers, tables."""

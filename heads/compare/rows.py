@@ -1,0 +1,398 @@
+"""Which heads are compared: the published tables, and the grid that tells their axes apart.
+
+Table 2 changes the depth of the scorer together with its queries and heads: AS and SA have a
+two-layer scorer, MHA and MQMHA a linear one. The grid has every pair of Q and H with both depths.
+
+The published figures: macro-F1 of Leygue et al., Interspeech 2025, Tables 1 and 2.
+
+They come from another corpus (MSP-Podcast, 8 classes) with full encoders and all three training
+phases. They stand beside a comparison on frozen frames to be looked at, not to be beaten.
+
+What is trained on, chosen by and scored: the splits of a corpus, or the folds of its protocol.
+
+With a protocol of folds every fold is the test set once. The next fold is then the development
+set, by which the rate is chosen, and all others are trained on: so each utterance is scored by a
+head that neither learnt from it nor was chosen by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corpora.base.errors import ConfigError, ManifestError, did_you_mean
+from corpora.folds import divide
+from corpora.utterance import SPLITS, speaker_key
+from heads.compare.config import CompareConfig, Tuning
+from heads.dataset import Dataset
+from heads.head import HeadConfig
+from heads.pooling.pooling import Choice, choices
+from heads.search.space import (
+    PUBLISHED,
+    Space,
+    option_axis,
+    other_poolings,
+    searched_class,
+    start_params,
+)
+
+#: What has to stand over the column of these figures.
+CAVEAT = "another corpus, three-phase protocol"
+SOURCE = "Leygue et al., Interspeech 2025 (MSP-Podcast, 8 classes; development and hidden test set)"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Published macro-F1.
+
+    Attributes:
+        dev: on the published development set.
+        test: on the published test set; None where it was not given.
+    """
+
+    dev: float
+    test: float | None = None
+
+    def __str__(self) -> str:
+        both = [self.dev] if self.test is None else [self.dev, self.test]
+        first, *rest = [f"{value:.4f}".removeprefix("0") for value in both]
+        return first + "".join(f" ({value})" for value in rest)
+
+
+#: Table 2, by the name of the pooling.
+POOLINGS = {
+    "average": Figures(0.3559),
+    "max": Figures(0.3418),
+    "statistics": Figures(0.3623),
+    "AS": Figures(0.3884, 0.3649),
+    "SA": Figures(0.3416),
+    "MHA": Figures(0.3829),
+    "MQMHA 2/2": Figures(0.3912),
+    "MQMHA 2/4": Figures(0.3675),
+    "MQMHA 4/4": Figures(0.3514),
+}
+#: Table 1, average pooling, by what is read.
+MODALITIES = {
+    "audio": Figures(0.2921),
+    "text": Figures(0.3174),
+    "audio+text": Figures(0.3559),
+}
+
+
+# Folds of the manifest are few; more than this is a column that means something else.
+MOST_FOLDS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One division of the rows.
+
+    Attributes:
+        name: of the fold that is scored; "" for the corpus's own splits.
+        rows: by split (train, dev, test) the utterance numbers `[n]`.
+    """
+
+    name: str
+    rows: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """All divisions of the rows: one by the splits, or one a fold.
+
+    Attributes:
+        parts: each trained on by itself.
+        folded: they are the folds of a protocol.
+        left_out: labelled utterances with a split but no fold, where there are folds.
+    """
+
+    parts: tuple[Part, ...]
+    folded: bool
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, dataset: Dataset, *, folds: bool = True) -> Division:
+        """By the column `fold` where the manifest has one, else by its splits.
+
+        Args:
+            dataset: the utterances.
+            folds: False: by the splits in any case.
+
+        Raises:
+            ManifestError: fewer than three folds, or more than 50.
+        """
+        own = [u.fold if u.label else "" for u in dataset.utterances]
+        if not folds or not any(own):
+            return cls((_part("", dataset),), False)
+        names = divide(dataset.utterances, own).folds
+        if len(names) > MOST_FOLDS:
+            raise ManifestError(
+                f"The column fold of the manifest names {len(names)} folds; {MOST_FOLDS} is the "
+                "most. Compare with --no-folds to go by the splits."
+            )
+        parts = []
+        for name in names:
+            divided = divide(dataset.utterances, own, name)
+            parts.append(_part(name, replace(dataset, utterances=divided.utterances)))
+        lost = sum(
+            bool(u.label and u.split and not fold)
+            for u, fold in zip(dataset.utterances, own, strict=True)
+        )
+        return cls(tuple(parts), True, lost)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are scored: dev, and test where there is one."""
+        return tuple(split for split in ("dev", "test") if len(self.scored(split)))
+
+    def scored(self, split: str) -> Tensor:
+        """`[n]` utterance numbers of a split, the parts one after the other."""
+        return torch.cat([part.rows[split] for part in self.parts])
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of which row is what in which part."""
+        digest = hashlib.sha256()
+        for part in self.parts:
+            rows = {split: numbers.tolist() for split, numbers in part.rows.items()}
+            digest.update(json.dumps([part.name, rows]).encode() + b"\n")
+        return digest.hexdigest()
+
+    def __str__(self) -> str:
+        if self.folded:
+            return (
+                f"{len(self.parts)} folds: each is scored by heads trained without it, their rate "
+                "chosen on the next fold, which they were not trained on either"
+            )
+        return "train, dev and test splits" if "test" in self.splits else "train and dev splits"
+
+
+def as_splits(dataset: Dataset, part: Part) -> Dataset:
+    """The same data set, its splits being those of a part."""
+    split_of = {i: split for split, rows in part.rows.items() for i in rows.tolist()}
+    utterances = tuple(
+        replace(u, split=split_of.get(i, "")) for i, u in enumerate(dataset.utterances)
+    )
+    return replace(dataset, utterances=utterances)
+
+
+def refuse_torn_speakers(dataset: Dataset) -> None:
+    """Refuse folds that share a speaker.
+
+    Raises:
+        ManifestError: there is one; it is named.
+    """
+    first: dict[tuple[str, str], str] = {}
+    for utterance in dataset.utterances:
+        key = speaker_key(utterance)
+        if key is None or not (utterance.label and utterance.fold):
+            continue
+        fold = first.setdefault(key, utterance.fold)
+        if fold != utterance.fold:
+            raise ManifestError(
+                f"Speaker '{key[1]}' stands in the folds {fold} and {utterance.fold} (the latter: "
+                f"'{utterance.id}'), so heads would be scored on voices they were trained on. Give "
+                "each speaker one fold, or declare shared_speakers in the manifest's JSON file."
+            )
+
+
+def _part(name: str, dataset: Dataset) -> Part:
+    return Part(name, {split: dataset.rows(split) for split in SPLITS})
+
+
+#: The published hidden size of a two-layer scorer.
+HIDDEN = 256
+# How axes of `attentive` are written in a row's key, whose `hidden` follows from the depth.
+LETTERS = {"queries": "q", "heads": "h", "scorer_layers": "n", "hidden": ""}
+TITLES = {
+    "poolings": "Poolings, with the published scorers",
+    "modalities": "Modalities, average pooling",
+    "grid": "Queries Q, heads H and depth n of the scorer, un-mixed",
+    "layers": "Layers",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One head to be trained.
+
+    Attributes:
+        key: names its files; equal keys are equal heads.
+        params: values of the search's axes, but for those that are tuned.
+        head: its shape, but for the normalisation.
+    """
+
+    key: str
+    params: Mapping[str, Any]
+    head: HeadConfig
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table.
+
+    Attributes:
+        title: its name in this table.
+        key: of its row, or of a reference.
+        published: the published figures of the same configuration.
+        layer: the hidden state it reads, in a sweep over layers.
+    """
+
+    title: str
+    key: str
+    published: Figures | None = None
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What stands in one table."""
+
+    name: str
+    title: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is compared.
+
+    Attributes:
+        rows: by key, each once, whatever number of tables it stands in.
+        references: modalities of each logistic regression, by its key.
+        tables: in the order of the report.
+        notes: what was left out, and why.
+    """
+
+    rows: Mapping[str, Row]
+    references: Mapping[str, tuple[str, ...]]
+    tables: tuple[TablePlan, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def comparison_plan(space: Space, config: CompareConfig) -> Plan:
+    """The rows of the tables asked for, as far as the data allows them.
+
+    Args:
+        space: of the data set (modalities, dimensions, whether there is a speech detector).
+        config: which tables, which poolings.
+
+    Raises:
+        ConfigError: an unknown name of a pooling, or nothing is left to compare.
+    """
+    named, notes = start_params(space, {**PUBLISHED, **other_poolings()})
+    modalities = space.axes["modalities"]
+    assert isinstance(modalities, Choice)
+    rest = config.shared
+    if rest["loss"] not in choices(space.axes["loss"]):
+        raise ConfigError(
+            f"The loss {rest['loss']} needs what this manifest has not (raters' votes). Known: "
+            f"{', '.join(choices(space.axes['loss']))}."
+        )
+    chosen = _chosen_poolings(config.poolings)
+    rows: dict[str, Row] = {}
+    references: dict[str, tuple[str, ...]] = {}
+    tables = []
+
+    def entry(title: str, own: Mapping[str, Any], figures: Figures | None) -> Entry:
+        row = make_row(space, {**rest, **own})
+        rows[row.key] = row
+        return Entry(title, row.key, figures)
+
+    def reference(title: str, combination: str) -> Entry:
+        key = f"reference-{combination}"
+        references[key] = tuple(combination.split("+"))
+        return Entry(title, key)
+
+    together = modalities.values[0]
+    if "poolings" in config.tables:
+        found = [
+            entry(name, {**params, **rest}, POOLINGS.get(name))
+            for name, params in named.items()
+            if name in chosen
+        ]
+        found.append(reference("logistic regression", together))
+        tables.append(TablePlan("poolings", f"{TITLES['poolings']} ({together})", tuple(found)))
+    if "modalities" in config.tables and len(modalities.values) > 1:
+        found = []
+        for combination in (*modalities.values[1:], together):
+            own = {"modalities": combination, "pooling": "average"}
+            found.append(entry(combination, own, MODALITIES.get(combination)))
+            found.append(reference(f"logistic regression, {combination}", combination))
+        tables.append(TablePlan("modalities", TITLES["modalities"], tuple(found)))
+    if "grid" in config.tables:
+        found = [entry(*line) for line in _grid_lines(space, together)]
+        found.append(reference("logistic regression", together))
+        tables.append(TablePlan("grid", f"{TITLES['grid']} ({together})", tuple(found)))
+    if not rows:
+        raise ConfigError(
+            f"Nothing is left to compare: tables {', '.join(config.tables)}, poolings "
+            f"{', '.join(config.poolings) or 'all'}. {' '.join(notes)}".rstrip()
+        )
+    wanted = tuple(note for note in notes if note.partition(" is left out")[0] in chosen)
+    if "modalities" in config.tables and len(modalities.values) == 1:
+        wanted += (f"There is no table of modalities: only {together} was extracted.",)
+    return Plan(rows, references, tuple(tables), wanted)
+
+
+def _grid_lines(space: Space, together: str) -> list[tuple[str, dict[str, Any], Figures | None]]:
+    """Every Q, H and n, with the published figures where Table 2 has that point."""
+    axes = {name: space.axes[name] for name in ("queries", "heads", "scorer_layers")}
+    points = {
+        tuple(own.get(axis) for axis in axes): POOLINGS.get(name) for name, own in PUBLISHED.items()
+    }
+    lines = []
+    for n in choices(axes["scorer_layers"]):
+        for q in choices(axes["queries"]):
+            for h in choices(axes["heads"]):
+                own = {
+                    "modalities": together,
+                    "pooling": "attentive",
+                    "queries": q,
+                    "heads": h,
+                    "scorer_layers": n,
+                    **({"hidden": HIDDEN} if n == 2 else {}),
+                }
+                lines.append((f"Q{q} H{h} n{n}", own, points.get((q, h, n))))
+    return lines
+
+
+def make_row(space: Space, params: Mapping[str, Any], prefix: str = "") -> Row:
+    """The head that these values of the axes describe.
+
+    Args:
+        space: the data set's.
+        params: values of the axes, those that are tuned among them.
+        prefix: put before the key, where several data sets have the same axes.
+    """
+    from optuna.trial import FixedTrial
+
+    from heads.search.space import trial_configs
+
+    head, _ = trial_configs(FixedTrial(dict(params)), space, 0)
+    name = str(params["pooling"])
+    parts = [str(params["modalities"]), name]
+    for option in searched_class(name).axes:
+        axis = option_axis(name, option)
+        letter = LETTERS.get(axis, option)
+        parts += [f"{letter}{params[axis]}"] if axis in params and letter else []
+    tuned = [field.name for field in fields(Tuning)]
+    own = {name: value for name, value in params.items() if name not in tuned}
+    return Row(prefix + "-".join(parts), own, head)
+
+
+def _chosen_poolings(names: Sequence[str]) -> tuple[str, ...]:
+    """The names that are meant; upper or lower case makes no difference."""
+    every = (*PUBLISHED, *other_poolings())
+    known = {name.lower(): name for name in every}
+    for name in names:
+        if name.lower() not in known:
+            raise ConfigError(
+                f"Unknown pooling {name!r}.{did_you_mean(name, every)} Known: {', '.join(every)}."
+            )
+    return tuple(known[name.lower()] for name in names) or every

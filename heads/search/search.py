@@ -1,0 +1,287 @@
+"""The search: pooling heads on the frames of a corpus, in an Optuna study that resumes.
+
+Probes come first, then published poolings. Each cohort is drawn from what all earlier ones gave.
+The test set has no part in it until the best head is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from cache.encoders.device import choose_device
+from cache.keys import utterance_keys
+from corpora.base.errors import CacheError, ManifestError
+from corpora.base.locks import exclusive_lock, shared_lock
+from corpora.base.terminal import progress_bar
+from corpora.base.work import Work
+from corpora.manifest import Manifest, require_splits
+from corpora.protocol import protocol_sentence
+from heads.dataset import Dataset, VectorStore, speaker_notes
+from heads.folds import make_folds, refuse_shared_recordings, sentences_note
+from heads.load import load_dataset, read_origin, suitable_threads, suitable_workers
+from heads.losses import count_without_votes
+from heads.pooling.pooling import choices
+from heads.precision import choose_precision
+from heads.records import BEST, TRIALS, Origin, claim_folder, clear
+from heads.search.conclusion import conclude, keep_chosen, write_trials
+from heads.search.config import SearchConfig
+from heads.search.report import SearchReport
+from heads.search.rounds import Selection, Setting, default_epochs, head_epochs, run_cohort
+from heads.search.space import Space, start_params
+from heads.search.space_file import narrowed
+from heads.search.study import HeadStudy
+from heads.search.weighing import OTHERS, other_layers, weighing_notes
+from heads.training import Schedule
+
+# How long to wait for another process that is writing its results.
+CONCLUDING_SECONDS = 600.0
+
+
+def run_search(
+    work: Work,
+    manifest: Manifest,
+    config: SearchConfig | None = None,
+    *,
+    fresh: bool = False,
+    show_progress: bool = False,
+) -> SearchReport:
+    """Search pooling heads on the frames of the last extraction; results go to `WORK/search`.
+
+    A search goes on where an earlier one stopped, until there are `config.trials` in all.
+
+    Args:
+        work: the work folder that `extract` filled.
+        manifest: the utterances, with their splits.
+        config: how to search.
+        fresh: remove an earlier search's files first (a shared study's trials stay).
+        show_progress: whether to draw a progress bar.
+
+    Raises:
+        MissingStepError: nothing was extracted, or not these utterances; or no such space file.
+        ManifestError: no labelled utterance in train or dev, a label in neither, or a recording
+            in two splits.
+        ConfigError: an option out of range, or a study made from something else.
+        CacheError: another search is running in this folder, or a file is damaged.
+    """
+    config = config or SearchConfig()
+    refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
+    device = choose_device(config.device)
+    dataset = load_dataset(work, manifest, config.modalities, device, others=True)
+    missing = len(manifest.utterances) - len(dataset)
+    notes = [dataset.residence]
+    notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
+    if manifest.protocol:
+        notes.append(protocol_sentence(manifest))
+    if manifest.shared_speakers:
+        notes.append("The splits share speakers, by the manifest's declaration.")
+    return search_heads(
+        dataset,
+        work.search,
+        read_origin(work, manifest, dataset.frames),
+        config,
+        fresh=fresh,
+        notes=notes,
+        show_progress=show_progress,
+    )
+
+
+def search_heads(
+    dataset: Dataset,
+    folder: Path,
+    origin: Origin,
+    config: SearchConfig,
+    *,
+    fresh: bool = False,
+    notes: Sequence[str] = (),
+    show_progress: bool = False,
+    title: str = "Search",
+) -> SearchReport:
+    """Search pooling heads on a data set in memory: `run_search` without the cache.
+
+    Args:
+        dataset: the frames.
+        folder: where results go.
+        origin: where the data set comes from, for the records.
+        config: how to search.
+        fresh: remove an earlier search's files first.
+        notes: for the report.
+        show_progress: whether to draw a progress bar.
+        title: of the progress bar.
+    """
+    found = check_rows(dataset)
+    if config.plots:
+        from corpora.base.plots import require_matplotlib
+
+        require_matplotlib()
+    space = narrowed(
+        Space.of(dataset, tied=config.tied), config.space, config.fixed, config.fixed_by
+    )
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, dataset, config.batch_size, device)
+    selection = Selection.of(dataset, make_folds(dataset, config.folds), refit=config.refit)
+    steps = math.ceil(len(selection.trained) / config.batch_size)
+    epochs = config.epochs or default_epochs(steps)
+    setting = Setting(
+        VectorStore(dataset, precision, device),
+        space,
+        Schedule(epochs, config.batch_size, data_seed=config.seed),
+        selection,
+        origin,
+        folder,
+        config.seed,
+        suitable_workers(dataset, config.batch_size) if device == "cpu" else 1,
+    )
+    starts, skipped = start_params(space)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes of one study may share a folder: their files have different names.
+    lock = shared_lock if config.shared else exclusive_lock
+    with lock(folder), suitable_threads(dataset, config.batch_size):
+        if fresh:
+            clear(folder)
+        with HeadStudy(
+            folder,
+            _identity(setting, config, precision),
+            config.seed,
+            starts,
+            sampler=config.sampler,
+            shared=config.shared,
+        ) as study:
+            claim_folder(folder, study.id)
+            added = _run_cohorts(setting, study, config, title if show_progress else "")
+            with _alone(folder / BEST) if config.shared else nullcontext():
+                return conclude(
+                    setting,
+                    study,
+                    added=added,
+                    ensemble=config.ensemble,
+                    plots=config.plots,
+                    notes=(
+                        *notes,
+                        *found,
+                        *weighing_notes(dataset, origin.layers, space.axes),
+                        *_votes_note(dataset, space, selection),
+                        *speaker_notes(dataset, choices(space.axes["input_norm"])),
+                        *skipped,
+                    ),
+                )
+
+
+def check_rows(dataset: Dataset) -> list[str]:
+    """Refuse data that cannot be searched on; return what is worth a note."""
+    require_splits(Manifest(dataset.utterances, dataset.labels, corpus=""), ("train", "dev"))
+    if len(dataset.labels) < 2:
+        raise ManifestError(
+            f"The manifest has one label, {dataset.labels[0]}: there is nothing to tell apart. "
+            "Prepare the corpus with at least two (`prepare CORPUS ROOT`; `--labels` narrows them)."
+        )
+    held = {
+        split: {dataset.utterances[i].label for i in dataset.rows(split).tolist()}
+        for split in ("train", "dev")
+    }
+    absent = [label for label in dataset.labels if label not in held["train"] | held["dev"]]
+    if absent:
+        raise ManifestError(
+            f"No utterance in train or dev has the label {' or '.join(absent)}, so no head can "
+            "learn it or be chosen by it. Leave it out of the labels, or split the corpus anew."
+        )
+    known = held["train"] & set(dataset.labels)
+    if len(known) < 2:
+        raise ManifestError(
+            f"All utterances of train have one label, {', '.join(known)}: there is nothing to "
+            "learn from them. Split the corpus anew (`prepare split`), or fill in its labels."
+        )
+    notes = []
+    for split, what in (("train", "cannot be learnt"), ("dev", "does not count in the choice")):
+        lacking = [label for label in dataset.labels if label not in held[split]]
+        if lacking:
+            notes.append(f"No utterance in {split} has the label {', '.join(lacking)}: it {what}.")
+    sentences = sentences_note(dataset.utterances) if "text" in dataset.frames else ""
+    return [*notes, *([sentences] if sentences else [])]
+
+
+def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[str]:
+    """How many rows have no votes, where heads learn from votes."""
+    without = count_without_votes(dataset, selection.trained)
+    if not space.votes or not without:
+        return []
+    return [
+        f"{without:,} of {len(selection.trained):,} utterances trained on have no votes for the "
+        "labels: where heads learn from votes, their label counts as all of them."
+    ]
+
+
+def _identity(setting: Setting, config: SearchConfig, precision: str) -> dict[str, Any]:
+    """All that makes the values of two trials comparable."""
+    origin, folds = setting.origin, setting.selection.folds
+    return {
+        "labels": origin.labels,
+        "streams": origin.streams,
+        "dims": setting.space.dims,
+        "frames": origin.frames,
+        "manifest_sha256": origin.manifest_sha256,
+        "tied": setting.space.tied,
+        "epochs": setting.schedule.epochs,
+        "batch_size": setting.schedule.batch_size,
+        "seed": setting.seed,
+        "sampler": config.sampler,
+        "precision": precision,
+        "folds": "off" if folds is None else str(folds),
+        "frames_a_step": setting.schedule.frames,
+        **({OTHERS: other_layers(setting.store.dataset)} if setting.space.layers else {}),
+        **{f"axis {name}": values for name, values in setting.space.to_json().items()},
+    }
+
+
+def _run_cohorts(setting: Setting, study: HeadStudy, config: SearchConfig, title: str) -> int:
+    """Train cohorts until there are enough trials, and one of them completed; return how many.
+
+    The first one is of probes alone, which take seconds: from then on there is a head to use.
+    """
+    trials, epochs, added = config.trials, setting.schedule.epochs, 0
+
+    def size(left: int, probes: int) -> int:
+        return min(probes or config.cohort, left)
+
+    waiting, left = study.queued_probes, max(0, trials - study.finished)
+    first = size(left, waiting)
+    whole, rest = divmod(left - first, config.cohort)
+    total = head_epochs(first, min(first, waiting), epochs) + head_epochs(rest, 0, epochs)
+    total = (total + whole * head_epochs(config.cohort, 0, epochs)) * setting.selection.heads
+    with progress_bar(title, total, "head-epoch", show=bool(title)) as bar:
+        while study.finished < trials or not study.ranked:
+            most = trials
+            if study.finished >= trials and study.taken == study.finished:
+                most = study.finished + 1  # all that there are were halved
+            try:
+                count = size(most - study.finished, study.queued_probes)
+                taken = run_cohort(setting, study, count, most, bar)
+            finally:  # also when it was interrupted
+                write_trials(setting.folder / TRIALS, study.trials)
+            added += taken
+            if taken and study.ranked and not study.shared:
+                keep_chosen(setting, study)
+            if not taken:
+                bar.set_postfix_str("the rest is in other processes' hands")
+                study.wait()
+    return added
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of a shared study writes its results into the same folder."""
+    end = time.monotonic() + CONCLUDING_SECONDS
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(exclusive_lock(path))
+                break
+            except CacheError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+        yield

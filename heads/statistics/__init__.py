@@ -1,1 +1,0 @@
-"""Statistics: scores from confusion matrices, their intervals and comparisons."""
