@@ -17,6 +17,10 @@ from torch import Tensor
 class Frames:
     """Frames of B utterances, end to end.
 
+    >>> two = Frames.from_list([torch.ones(3, 4), torch.zeros(1, 4)])
+    >>> len(two), two.total, two.offsets.tolist()
+    (2, 4, [0, 3, 4])
+
     Attributes:
         values: `[N, D]`, the frames of all utterances.
         offsets: `[B+1]` int64 on the CPU; utterance b is `values[offsets[b]:offsets[b+1]]`.

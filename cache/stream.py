@@ -47,6 +47,12 @@ OPEN_MAPS = 128
 class FrameStream:
     """A stream's utterances, memory-mapped. Made by `FrameStream.open`.
 
+    >>> stream = FrameStream.open(layer)  # WORK/features.zarr/audio-<fingerprint>/layer_24
+    >>> stream.keys, stream.dim
+    (('key of a', 'key of b'), 4)
+    >>> stream.load(["key of b", "key of a"]).offsets.tolist()
+    [0, 2, 5]
+
     Parts never change, so what was read stays right; parts added later are seen by opening again.
     When a part turns out to be gone, because another process merged or pruned it, the folder is
     read once more. Each part's checksum is checked when it is first touched and whenever it is

@@ -92,6 +92,10 @@ class Manifest:
 def read_manifest(path: str | Path) -> Manifest:
     """Read `manifest.csv` and the JSON beside it. Recordings are not touched.
 
+    >>> manifest = read_manifest(folder / "manifest.csv")
+    >>> manifest.labels, [utterance.id for utterance in manifest.in_split("train")]
+    (('anger', 'neutral'), ['a'])
+
     Raises:
         MissingStepError: there is no such file.
         ManifestError: it cannot be used; up to ten problems are named with line and utterance.

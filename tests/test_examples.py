@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import runpy
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from cache.encoders.names import resolve_encoder
 from cache.stream import FrameStream
+from corpora.manifest import Manifest, Utterance, write_manifest
 from tests.cache.streams import add, make_stream
 from tests.cache.streams import utterances as made_up
 from tests.finetune.corpus import make_model
+from tests.test_house import DOORS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# Doors with an example in their docstring.
+SHOWS = {
+    *("read_manifest", "Frames", "FrameStream", "build_pooling", "focal_loss"),
+    "classification_report",
+}
 
 
 def test_frames_of_ones_own_become_a_head(
@@ -53,3 +64,26 @@ def test_one_file_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert seconds[0] >= 0
     assert seconds[-1] < 1
     assert re.search(r"probability lost without these frames: [+-]0\.\d{3}", said)
+
+
+@pytest.mark.parametrize("door", [name for name in DOORS if name != "finetune.model"])
+def test_what_docstrings_of_doors_show_is_so(door: str, tmp_path: Path) -> None:
+    layer = make_stream(tmp_path)
+    add(layer, {"key of a": np.ones((3, 4), "float16"), "key of b": np.ones((2, 4), "float16")})
+    rows = [
+        Utterance("a", tmp_path / "a.wav", "anger", split="train"),
+        Utterance("b", tmp_path / "b.wav", "neutral", split="test"),
+    ]
+    write_manifest(Manifest(tuple(rows), ("anger", "neutral"), "two"), tmp_path / "manifest.csv")
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    names = DOORS[door]
+    tried = 0
+    for name in names:
+        value = getattr(import_module(door), name)
+        module = sys.modules[value.__module__]
+        known = {"torch": torch, "folder": tmp_path, "layer": layer, **vars(module)}
+        for test in finder.find(value, name, module=module, globs=known):
+            result = doctest.DocTestRunner().run(test)
+            assert not result.failed, test.name
+            tried += result.attempted
+    assert tried or not SHOWS & set(names)

@@ -112,6 +112,12 @@ def build_pooling(description: Mapping[str, Any], dim: int, stack: int = 1) -> P
 
     `module(frames) -> [stack, B, out_dim]`; `module.attention(frames) -> [stack, N, columns]`.
 
+    >>> from cache.frames import Frames
+    >>> frames = Frames.from_list([torch.ones(3, 8), torch.ones(5, 8)])
+    >>> pooling = build_pooling({"kind": "mqmha", "queries": 2, "heads": 4}, dim=8)
+    >>> pooling(frames).shape, pooling.attention(frames).shape
+    (torch.Size([1, 2, 32]), torch.Size([1, 8, 8]))
+
     Args:
         description: the kind and its options, e.g.
             `{"kind": "mqmha", "queries": 2, "heads": 2, "scorer_layers": 1, "hidden": 256}`.
