@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,20 @@ def test_doors_and_help_are_as_they_were(name: str, made: object) -> None:
     assert callable(made)
     kept = (GOLDEN / name).read_text(encoding="utf-8")
     assert "\n".join(made()) + "\n" == kept, "python -m tests.test_house writes it anew"
+
+
+def test_the_map_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_/]+\.py)(?::(\w+))?`", text)
+    assert len(named) > 50
+    for path, name in named:
+        assert (ROOT / path).is_file(), path
+        if name:
+            tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+            held = [
+                node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)
+            ]
+            assert name in held, f"{path}:{name}"
 
 
 if __name__ == "__main__":
