@@ -19,19 +19,17 @@ from corpora.base.files import disk_error
 # In the order of use.
 COMMANDS = {
     "prepare": "corpora.commands",
-    "transcribe": "cache.transcribing.commands",
+    "transcribe": "cache.commands",
     "extract": "heads.commands",
     "search": "heads.commands",
-    "compare": "finetune.compare_command",
+    "compare": "finetune.commands",
     "finetune": "finetune.commands",
-    "evaluate": "finetune.evaluate_command",
-    "predict": "finetune.predict_command",
+    "evaluate": "finetune.commands",
+    "predict": "finetune.commands",
     "explain": "explain.commands",
     "cache": "cache.commands",
     "demo": "finetune.commands",
 }
-# Commands inside those, where another floor than the outer command's brings them.
-SUBCOMMANDS = {"prepare": {"check": "cache.corpus_check.command"}}
 # No option is meant to be larger. Seeds are 64 bits, as torch draws from them.
 MOST, MOST_SEED, MOST_FLOAT = 10**9, 2**63 - 1, 1e30
 # The exit status of shells for a program ended by an interrupt, and of `sysexits.h` for a fault of
@@ -51,9 +49,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
-        if isinstance(command, click.Group):
-            for name, module in SUBCOMMANDS.get(cmd_name, {}).items():
-                command.add_command(getattr(import_module(module), name))
+        if cmd_name == "prepare" and isinstance(command, click.Group):
+            # It reads contents and streams, so the cache's floor brings it.
+            command.add_command(import_module("cache.commands").check)
         _bound(command)
         return command
 

@@ -25,7 +25,7 @@ from finetune.assembly import assemble
 from finetune.batches import gather_examples, plan_batches
 from finetune.boundary import open_boundary
 from finetune.model import EmotionModel
-from finetune.phases import FRAME_BUDGET, PhaseConfig, StepConfig, trainable_parts, unfreeze
+from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.steps import Trainer
 from heads.head import Head, HeadConfig
 
@@ -34,7 +34,8 @@ TEXT = {"layers": 4, "dim": 256, "heads": 4}
 UTTERANCES = 32
 # Like acted speech: log-normal around 2.7 s.
 MEDIAN_LOG, DEVIATION_LOG, SHORTEST, LONGEST = 1.0, 0.4, 1.0, 8.0
-STEPS = StepConfig(FRAME_BUDGET)
+STEPS = StepConfig()
+FRAME_BUDGET = STEPS.frame_budget
 BOUNDARY_MOST, PADDING_MOST, ENCODERS_LEAST = 0.6, 0.08, 0.85
 # Epochs that padding is counted over.
 PLANS = 20

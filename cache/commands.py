@@ -1,4 +1,4 @@
-"""The commands of this floor: the upkeep of the cache."""
+"""The commands of this floor: texts, the upkeep of the cache, and a look at a corpus."""
 
 from __future__ import annotations
 
@@ -6,15 +6,70 @@ from pathlib import Path
 
 import click
 
+from cache.transcribe.config import TranscribeConfig
 from corpora.base.command_options import (
+    File,
     json_option,
     manifest_option,
+    options,
     show,
     work_option,
 )
 from corpora.base.work import Work
 
-File = click.Path(dir_okay=False, path_type=Path)
+
+@click.command()
+@options(TranscribeConfig)
+@manifest_option
+@json_option
+@work_option
+def transcribe(
+    config: TranscribeConfig, manifest_path: Path | None, as_json: bool, work: Work
+) -> None:
+    """Fill in missing texts with Whisper; human texts stay.
+
+    Texts go into the manifest that is read, with their text_source; the manifest before is kept
+    beside it. Stop it and start it as you like: WORK/transcripts.sqlite has what was heard.
+    """
+    from cache.transcribe.transcribe import transcribe as run
+
+    report = run(
+        work,
+        manifest_path or work.manifest,
+        config,
+        tell=None if as_json else lambda line: click.echo(line, err=True),
+        show_progress=not as_json,
+    )
+    show(report.to_json(), report.to_text(), as_json)
+
+
+@click.command()
+@click.argument("manifest", type=File, required=False)
+@click.option(
+    "--no-audio",
+    is_flag=True,
+    help="Open no recording: tell only what manifest and cache know already.",
+)
+@json_option
+@work_option
+@click.pass_context
+def check(
+    ctx: click.Context, manifest: Path | None, no_audio: bool, as_json: bool, work: Work
+) -> None:
+    """Look at MANIFEST (default: WORK/manifest.csv): lengths, clipping, duplicates, leakage.
+
+    Exits with 1 where something has to be mended.
+    """
+    from cache.upkeep.check_corpus import check_corpus
+    from corpora.manifest import read_manifest
+
+    path = manifest or work.manifest
+    found = check_corpus(
+        work, read_manifest(path), path, audio=not no_audio, show_progress=not as_json
+    )
+    show(found.to_json(), found.to_text(), as_json)
+    if not found.ok:
+        ctx.exit(1)
 
 
 @click.group()
@@ -26,12 +81,11 @@ def cache() -> None:
 @manifest_option
 @json_option
 @work_option
-def info(manifest_path: Path | None, as_json: bool, root: Path) -> None:
+def info(manifest_path: Path | None, as_json: bool, work: Work) -> None:
     """List the streams: encoder, layer, versions, utterances, hours, bytes, completeness."""
     from cache.upkeep.info import cache_info
     from corpora.manifest import read_manifest
 
-    work = Work(root)
     path = manifest_path or work.manifest
     found = cache_info(work, read_manifest(path) if path.is_file() or manifest_path else None)
     show(found.to_json(), found.to_text(), as_json)
@@ -44,12 +98,12 @@ def info(manifest_path: Path | None, as_json: bool, root: Path) -> None:
 @work_option
 @click.pass_context
 def verify(
-    ctx: click.Context, fix: bool, manifest_path: Path | None, as_json: bool, root: Path
+    ctx: click.Context, fix: bool, manifest_path: Path | None, as_json: bool, work: Work
 ) -> None:
     """Check presence, sizes, checksums and numbers of every part; exit 1 if anything is wrong."""
     from cache.upkeep.verify import verify as run
 
-    report = run(Work(root), fix=fix, manifest=manifest_path, show_progress=not as_json)
+    report = run(work, fix=fix, manifest=manifest_path, show_progress=not as_json)
     show(report.to_json(), report.to_text(manifest_path), as_json)
     if not report.ok:
         ctx.exit(1)
@@ -70,21 +124,20 @@ def verify(
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 @json_option
 @work_option
-def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, root: Path) -> None:
+def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, work: Work) -> None:
     """Drop streams and parts that none of the named manifests use, after saying what.
 
     Unfinished files that killed commands left anywhere in the work folder go with them, unasked.
     """
     from cache.upkeep.prune import apply, prune_plan, sweep_work
 
-    work = Work(root)
     plan = prune_plan(work, keep or (work.manifest,), last_only=last_only)
     asked = bool(plan.parts) and (yes or not as_json)
     if not as_json or not asked:
         show(plan.to_json(), plan.to_text(), as_json)
     if (yes or not as_json) and (swept := sweep_work(work)):
         left = "1 unfinished file or folder" if swept == 1 else f"{swept:,} unfinished files"
-        click.echo(f"Removed {left} that killed commands left in {root}.", err=True)
+        click.echo(f"Removed {left} that killed commands left in {work.root}.", err=True)
     if not asked or not (yes or click.confirm("Delete these?")):
         return
     done = apply(work, plan)
@@ -94,11 +147,11 @@ def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, roo
 @cache.command()
 @json_option
 @work_option
-def compact(as_json: bool, root: Path) -> None:
+def compact(as_json: bool, work: Work) -> None:
     """Merge small parts into large ones; new ones are written before old ones go."""
     from cache.upkeep.compact import compact as run
 
-    report = run(Work(root), show_progress=not as_json)
+    report = run(work, show_progress=not as_json)
     show(report.to_json(), report.to_text(), as_json)
 
 
@@ -109,13 +162,12 @@ def compact(as_json: bool, root: Path) -> None:
 @json_option
 @work_option
 def export_cache(
-    path: Path, file_format: str, manifest_path: Path | None, as_json: bool, root: Path
+    path: Path, file_format: str, manifest_path: Path | None, as_json: bool, work: Work
 ) -> None:
     """Write all streams to PATH, one HDF5 data set an utterance, with keys and labels."""
     from cache.hdf5 import export_hdf5
     from corpora.manifest import read_manifest
 
-    work = Work(root)
     named = manifest_path or work.manifest
     manifest = read_manifest(named) if named.is_file() or manifest_path else None
     report = export_hdf5(work, path, manifest, show_progress=not as_json)
@@ -143,14 +195,13 @@ def import_cache(
     layer: int,
     manifest_path: Path | None,
     as_json: bool,
-    root: Path,
+    work: Work,
 ) -> None:
     """Add the frames in PATH: an HDF5 file of `cache export`, or a folder of ID.npy or ID.pt."""
     from cache.folder_import import import_folder
     from cache.hdf5 import import_hdf5
     from corpora.manifest import read_manifest
 
-    work = Work(root)
     if path.is_dir():
         manifest = read_manifest(manifest_path or work.manifest)
         adopted = import_folder(

@@ -26,7 +26,7 @@ from corpora.folds import (
     folds_of_groups,
     shortened,
 )
-from corpora.protocol import Protocol
+from corpora.protocol import Wish
 from corpora.splits import NAME_SPEAKERS, assign_splits
 from corpora.utterance import Utterance
 
@@ -104,26 +104,6 @@ def _thin(
         out.update(places[label][k] for k in chosen)
     kept = tuple(replace(u, split="") if place in out else u for place, u in enumerate(utterances))
     return Balanced(kept, {label: len(places[label]) - most for label in places}, most)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the user asks of the rows.
-
-    Attributes:
-        protocol: a published evaluation, or None.
-        seed: of splits, folds and subsampling, where chance decides.
-        test_fold: the fold that is tested on; "" is the first.
-        max_imbalance: the training rows' largest ratio of two classes; None leaves them as they
-            are.
-        balanced_dev: the development set gets as many rows of each class.
-    """
-
-    protocol: Protocol | None = None
-    seed: int = 0
-    test_fold: str = ""
-    max_imbalance: float | None = None
-    balanced_dev: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import click
 
-from corpora.base.command_options import json_option, replace_option, seed_option, show, work_option
+from corpora.base.command_options import (
+    File,
+    json_option,
+    map_option,
+    options,
+    replace_option,
+    show,
+    work_option,
+)
 from corpora.base.work import Work
 from corpora.names import plain_name
+from corpora.protocol import Wish
 from corpora.readers.options import cells_of, joined
 
 # What `prepare` does where no tool is named: read the corpus that is.
 READ = "read"
-File = click.Path(dir_okay=False, path_type=Path)
 
 
 class Prepare(click.Group):
@@ -49,24 +57,7 @@ def prepare() -> None:
 @prepare.command(name=READ, hidden=True)
 @click.argument("corpus", required=False)
 @click.argument("folder", metavar="ROOT", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--protocol",
-    "protocol_name",
-    metavar="NAME",
-    help="A published evaluation (see --list): its rows, splits or folds, and defaults.",
-)
-@click.option("--test-fold", default="", help="Of a protocol with folds.  [default: the first]")
-@click.option(
-    "--max-imbalance",
-    type=float,
-    metavar="R",
-    help="Leave training rows of frequent labels out at random, down to R times the rarest's.",
-)
-@click.option(
-    "--balanced-dev",
-    is_flag=True,
-    help="Leave development rows out at random until all labels have as many.",
-)
+@options(Wish)
 @click.option(
     "--labels",
     multiple=True,
@@ -89,7 +80,6 @@ def prepare() -> None:
 )
 @click.option("--corpus", "corpus_name", default="", help="The name of the corpus (csv, folders).")
 @click.option("--language", default="", help="A tag such as en or de (csv, folders).")
-@seed_option
 @replace_option
 @click.option(
     "--list", "list_corpora", is_flag=True, help="Show the corpora and protocols, and leave."
@@ -99,28 +89,23 @@ def prepare() -> None:
 def read_command(
     corpus: str | None,
     folder: Path | None,
-    protocol_name: str | None,
-    test_fold: str,
-    max_imbalance: float | None,
-    balanced_dev: bool,
+    config: Wish,
     labels: tuple[str, ...],
     settings: tuple[str, ...],
     columns: tuple[str, ...],
     corpus_name: str,
     language: str,
-    seed: int,
     replace: bool,
     list_corpora: bool,
     as_json: bool,
-    root: Path,
+    work: Work,
 ) -> None:
     """Read CORPUS at ROOT into WORK/manifest.csv, with speaker-disjoint splits.
 
     CORPUS is emodb, iemocap, csv (any table with `audio` and `label` columns), …: see --list.
     """
-    from corpora.arrangement import Wish
     from corpora.prepare import prepare as run
-    from corpora.protocol import find_protocol, protocols_json, protocols_text
+    from corpora.protocol import protocols_json, protocols_text
     from corpora.readers.registry import corpora_json, corpora_text, parse_options
 
     if list_corpora:
@@ -137,16 +122,10 @@ def read_command(
     report = run(
         corpus,
         folder,
-        Work(root).manifest,
+        work.manifest,
         labels=label_names(labels),
         options=parse_options(corpus, settings),
-        wish=Wish(
-            None if protocol_name is None else find_protocol(protocol_name),
-            seed,
-            test_fold,
-            max_imbalance,
-            balanced_dev,
-        ),
+        wish=config,
         replace_other=replace,
     )
     show(report.to_json(), report.to_text(), as_json)
@@ -155,13 +134,7 @@ def read_command(
 @prepare.command()
 @click.argument("manifests", metavar="A.csv B.csv ...", nargs=-1, required=True, type=File)
 @click.option("--out", type=File, help="The manifest to write.  [default: WORK/manifest.csv]")
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="[CORPUS:]OLD=NEW",
-    help="Rename a label, of one corpus or of all; an empty NEW leaves it out; repeatable.",
-)
+@map_option("Rename a label, of one corpus or of all; an empty NEW leaves it out; repeatable.")
 @replace_option
 @json_option
 @work_option
@@ -171,13 +144,13 @@ def merge(
     maps: tuple[str, ...],
     replace: bool,
     as_json: bool,
-    root: Path,
+    work: Work,
 ) -> None:
     """Merge manifests; speakers of different corpora are different people."""
     from corpora.label_map import parse_label_map
     from corpora.manifest_tools import merge as run
 
-    target = out or Work(root).manifest
+    target = out or work.manifest
     report = run(manifests, target, parse_label_map(maps), replace_other=replace)
     show(report.to_json(), report.to_text(), as_json)
 
@@ -191,10 +164,7 @@ def merge(
     metavar="loso|session|K",
     help="Make folds: one a speaker (leave one speaker out), one a session, or K of speakers.",
 )
-@click.option("--test-fold", default="", help="The fold to be tested on.  [default: the first]")
-@click.option("--max-imbalance", type=float, metavar="R", help="As for reading a corpus.")
-@click.option("--balanced-dev", is_flag=True, help="As for reading a corpus.")
-@seed_option
+@options(Wish, without=("protocol",))
 @replace_option
 @json_option
 @work_option
@@ -202,21 +172,16 @@ def split(
     manifest: Path | None,
     out: Path | None,
     folds: str,
-    test_fold: str,
-    max_imbalance: float | None,
-    balanced_dev: bool,
-    seed: int,
+    config: Wish,
     replace: bool,
     as_json: bool,
-    root: Path,
+    work: Work,
 ) -> None:
     """Give MANIFEST (default: WORK/manifest.csv) new splits, no speaker in two of them."""
-    from corpora.arrangement import Wish
     from corpora.manifest_tools import split as run
 
-    path = manifest or Work(root).manifest
-    wish = Wish(None, seed, test_fold, max_imbalance, balanced_dev)
-    report = run(path, out or path, wish=wish, folds=folds, replace_other=replace)
+    path = manifest or work.manifest
+    report = run(path, out or path, wish=config, folds=folds, replace_other=replace)
     show(report.to_json(), report.to_text(), as_json)
 
 

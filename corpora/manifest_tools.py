@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from corpora.arrangement import Arrangement, Wish, arrange, folded
+from corpora.arrangement import Arrangement, arrange, folded
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.terminal import wrapped
 from corpora.folds import FEWEST, divide, folds_by, folds_of_count
@@ -16,6 +16,7 @@ from corpora.label_map import LabelMap
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
 from corpora.names import plain_name
+from corpora.protocol import Wish
 from corpora.summary import table_lines, tally
 from corpora.utterance import Utterance
 

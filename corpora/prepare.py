@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from corpora.arrangement import Arrangement, Wish, arrange
+from corpora.arrangement import Arrangement, arrange
 from corpora.base.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
 from corpora.names import look_alike
+from corpora.protocol import Wish
 from corpora.readers.registry import (
     CorpusReader,
     Dropped,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from corpora.base.command_options import Config, setting
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.base.terminal import wrapped
 from corpora.manifest import Manifest
@@ -108,6 +109,28 @@ def find_protocol(name: str) -> Protocol:
             f"There is no protocol '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}."
         )
     return known[name]
+
+
+@dataclass(frozen=True)
+class Wish(Config):
+    """What the user asks of the rows."""
+
+    protocol: Protocol | None = setting(
+        None,
+        "A published evaluation (see --list): its rows, splits or folds, and defaults.",
+        metavar="NAME",
+        parse=find_protocol,
+    )
+    test_fold: str = setting("", "The fold to be tested on.  [default: the first]")
+    max_imbalance: float | None = setting(
+        None,
+        "Leave training rows of frequent labels out at random, down to R times the rarest's.",
+        metavar="R",
+    )
+    balanced_dev: bool = setting(
+        False, "Leave development rows out at random until all labels have as many."
+    )
+    seed: int = setting(0, "For splits, folds and rows left out, where chance decides.", least=0)
 
 
 def defaults(manifest: Manifest, command: str) -> Mapping[str, Any]:

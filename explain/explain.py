@@ -278,8 +278,6 @@ def _check_figures(config: ExplainConfig) -> None:
 
 def _open(work: Work, config: ExplainConfig) -> Opened:
     """The head, which takes seconds, unless there is none or the model is asked for."""
-    if config.subject not in ("", *SUBJECTS):
-        raise ConfigError(f"expected {' or '.join(SUBJECTS)} to explain, got {config.subject!r}.")
     there = (work.search / BEST).is_file(), has_model(work.model)
     if config.head is not None or config.subject == "head" or (not config.subject and there[0]):
         return open_head(work, config.head or work.search)

@@ -1,25 +1,252 @@
-"""The commands of this floor."""
+"""The commands of this floor: `finetune` and what is done with models, `compare`, and `demo`.
+
+`compare` stands on this floor because of `--finetune`; the comparison itself is `heads.comparing`.
+"""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import click
 
 from corpora.base.command_options import (
+    File,
+    WorkFolder,
+    head_options,
     json_option,
+    manifest_option,
+    map_option,
+    names,
+    options,
+    say_defaults,
     show,
+    split_option,
+    with_defaults,
+    work_option,
 )
 from corpora.base.errors import EmopoolError
 from corpora.base.work import Work
-from corpora.commands import read_command
-from finetune.evaluate_command import evaluate
-from finetune.finetune_command import finetune
+from corpora.commands import prepare
+from corpora.utterance import ALL
+from finetune.config import EvaluateConfig, FinetuneConfig, PredictConfig
 from heads.commands import extract, search
+from heads.compare.config import FIXABLE, CompareConfig
+
+
+@click.command()
+@options(CompareConfig)
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="Instead, sweep over all cached layers (also those with moments only): statistics "
+    "pooling and logistic regression on each.",
+)
+@click.option(
+    "--finetune",
+    "rows",
+    default="",
+    metavar="NAMES",
+    help="Take these rows on with their encoders: their heads are phase 1, then phases 2 and 3.",
+)
+@click.option("--fresh", is_flag=True, help="Remove an earlier comparison first.")
+@manifest_option
+@json_option
+@work_option
+def compare(
+    config: CompareConfig,
+    layers: bool,
+    rows: str,
+    fresh: bool,
+    manifest_path: Path | None,
+    as_json: bool,
+    work: Work,
+) -> None:
+    """Train the published poolings side by side on the cached frames, into WORK/compare.
+
+    Every row has the same tuning and the whole schedule. A
+    stopped comparison goes on where it was; asking for more rows or seeds adds to it.
+    Where the manifest has a column `fold`, every fold is scored by heads trained without it.
+    """
+    if layers and rows:
+        raise click.UsageError("--layers and --finetune exclude one another")
+    from corpora.manifest import read_manifest
+    from corpora.protocol import defaults
+    from heads.compare.rendering import terminal_text
+
+    manifest = read_manifest(manifest_path or work.manifest)
+    protocol, searched = f"Protocol {manifest.protocol}", defaults(manifest, "search")
+    fixed = {name: value for name, value in searched.items() if name in FIXABLE}
+    say_defaults(protocol, fixed)
+    norms = {"input_norms": searched["input_norm"]} if "input_norm" in searched else {}
+    config = replace(with_defaults(config, protocol, norms), fixed=fixed)
+    if layers:
+        from heads.compare.layer_sweep import run_layers
+
+        report = run_layers(work, manifest, config, fresh=fresh, show_progress=not as_json)
+    else:
+        from finetune.compare_rows import compare_rows
+
+        report = compare_rows(
+            work,
+            manifest,
+            config,
+            names(rows),
+            fresh=fresh,
+            tell=None if as_json else click.echo,
+            show_progress=not as_json,
+        )
+    show(report.to_json(), terminal_text(report, manifest_path), as_json)
+
+
+@click.command()
+@click.option("--best", is_flag=True, help="Start from the search's best head (the default).")
+@head_options("Start from", "; trained again where it was not kept.")
+@options(FinetuneConfig)
+@manifest_option
+@json_option
+@work_option
+def finetune(
+    best: bool,
+    trial: int | None,
+    head: Path | None,
+    config: FinetuneConfig,
+    manifest_path: Path | None,
+    as_json: bool,
+    work: Work,
+) -> None:
+    """Fine-tune a searched head and both encoders (phases 2 and 3), into WORK/model.
+
+    A run that was stopped goes on with the same command. Several GPUs: accelerate launch cli.py
+    finetune --best, or torchrun --nproc-per-node N cli.py finetune --best.
+    """
+    if sum((best, trial is not None, head is not None)) > 1:
+        raise click.UsageError("--best, --trial and --head exclude one another")
+    from corpora.base.locks import current_rank
+    from corpora.manifest import read_manifest
+    from corpora.protocol import defaults
+    from finetune.finetune import run_finetune
+    from heads.records import trial_file
+
+    manifest = read_manifest(manifest_path or work.manifest)
+    report = run_finetune(
+        work,
+        manifest,
+        with_defaults(config, f"Protocol {manifest.protocol}", defaults(manifest, "finetune")),
+        head=head if trial is None else trial_file(work.search, trial),
+        tell=None if as_json else click.echo,
+        show_progress=not as_json,
+    )
+    if current_rank().leads:
+        show(report.to_json(), report.to_text(manifest_path), as_json)
+
+
+@click.command()
+@split_option("Which utterances; all: every labelled one.", default="test")
+@options(EvaluateConfig)
+@map_option(
+    "Rename a label of another corpus's manifest to one that was trained on; an empty NEW "
+    "leaves it out; repeatable."
+)
+@manifest_option
+@json_option
+@work_option
+def evaluate(
+    split: str,
+    config: EvaluateConfig,
+    maps: tuple[str, ...],
+    manifest_path: Path | None,
+    as_json: bool,
+    work: Work,
+) -> None:
+    """Score the fine-tuned model, or the searched head, on a split, into WORK/evaluation.
+
+    Of another corpus too: --manifest OTHER.csv --map hap=happiness. A head needs its frames: run
+    extract on that manifest first, in the same work folder. A model needs recordings only.
+    """
+    from corpora.label_map import map_manifest, parse_label_map
+    from corpora.manifest import read_manifest
+    from finetune.evaluate.evaluate import evaluate as run
+
+    manifest = map_manifest(read_manifest(manifest_path or work.manifest), parse_label_map(maps))
+    evaluation = run(work, manifest, split, config, show_progress=not as_json)
+    show(evaluation.to_json(), evaluation.to_text(), as_json)
+
+
+@click.command()
+@click.argument("audio", nargs=-1, metavar="AUDIO…")
+@click.option(
+    "--text", "texts", multiple=True, help="What is said; one for each AUDIO, in their order."
+)
+@options(PredictConfig)
+@click.option(
+    "--manifest",
+    "manifest_path",
+    type=File,
+    help="Predict utterances of a manifest, with their texts, labelled or not.",
+)
+@split_option(
+    "Which of them; test3: MSP-Podcast's recordings without labels.  [default: all]",
+    default=None,
+    more=["test3"],
+)
+@json_option
+@work_option
+def predict(
+    audio: tuple[str, ...],
+    texts: tuple[str, ...],
+    config: PredictConfig,
+    manifest_path: Path | None,
+    split: str | None,
+    as_json: bool,
+    work: Work,
+) -> None:
+    """Say which emotion is heard in recordings.
+
+    AUDIO is files, folders, or - for a list on standard input (a file a line; its text may follow
+    behind a tab). Or name a --manifest. With --json each answer is one line, as soon as it is
+    there; a recording that cannot be used is a line with "error", and ends in status 1.
+
+    In Python: EmotionModel.from_pretrained("work/model").predict(["a.wav"], texts=["Stop!"])
+    """
+    wanted = manifest_path is not None or split is not None
+    if wanted == bool(audio) or (wanted and texts):
+        raise click.UsageError(
+            "name recordings (AUDIO…), or --manifest and --split with its own texts, and not both"
+        )
+    from corpora.base.terminal import progress_bar
+    from corpora.manifest import read_manifest
+    from finetune.predict.answers import Answer, Prediction, Unusable, table
+    from finetune.predict.predict import conclude, rows_of, run_predict, utterances_of
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    unusable: list[Unusable] = []
+    if wanted:
+        utterances = rows_of(read_manifest(manifest_path or work.manifest), split or ALL)
+    else:
+        utterances, unusable = utterances_of(audio, texts, sys.stdin)
+    answers: list[Answer] = []
+    found = run_predict(work, utterances, config, tell)
+    with progress_bar("predicting", len(utterances), "recording", show=not as_json) as bar:
+        for answer in chain(unusable, found):
+            answers.append(answer)
+            bar.update(1)
+            if as_json:
+                click.echo(json.dumps(answer.to_json(), ensure_ascii=False))
+    predictions = [one for one in answers if isinstance(one, Prediction)]
+    if not as_json and predictions:
+        click.echo("\n".join(table(predictions)))
+    for line in conclude(answers, config.submission):
+        tell(line)
+    if len(predictions) < len(answers):
+        raise click.exceptions.Exit(1)
 
 
 @click.command()
@@ -28,17 +255,13 @@ from heads.commands import extract, search
 @click.option("--seed", default=0, show_default=True, help="Of corpus, search and fine-tuning.")
 @click.option(
     "--work",
-    "root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("demo-work"),
+    type=WorkFolder(),
+    default="demo-work",
     show_default=True,
     help="A folder of its own, so that no work of yours is replaced.",
 )
 @json_option
-@click.pass_context
-def demo(
-    ctx: click.Context, trials: int, utterances: int, seed: int, root: Path, as_json: bool
-) -> None:
+def demo(trials: int, utterances: int, seed: int, work: Work, as_json: bool) -> None:
     """Do all of it on the embedded sample corpus of synthetic speech, with small encoders.
 
     These are whisper-tiny.en and minilm; random ones (tiny) where those cannot be had.
@@ -47,50 +270,32 @@ def demo(
     """
     from finetune.demo import check_demo_folder, read_results
 
-    work = Work(root)
     check_demo_folder(work)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        _demo_steps(ctx, work, trials, utterances, seed)
+        _demo_steps(work, trials, utterances, seed)
     results = read_results(work)
     show(results.to_json(), results.to_text(), as_json)
 
 
-def _demo_steps(ctx: click.Context, work: Work, trials: int, utterances: int, seed: int) -> None:
+def _demo_steps(work: Work, trials: int, utterances: int, seed: int) -> None:
     """Every command in the order of use, each said before it runs."""
     from corpora.speech_synth import write_sample_corpus
 
-    root = work.root
-    corpus = root / "sample-corpus"
+    corpus = work.root / "sample-corpus"
 
-    def step(command: click.Command, words: str, **options: Any) -> None:  # noqa: ANN401 - options
-        click.secho(f"\n$ python cli.py {words} --work {shlex.quote(str(root))}", bold=True)
-        ctx.invoke(command, root=root, **options)
+    def step(command: click.Command, words: str) -> None:
+        line = f"{words} --work {shlex.quote(str(work.root))}"
+        click.secho(f"\n$ python cli.py {line}", bold=True)
+        command.main(shlex.split(line)[1:], standalone_mode=False)
 
     click.echo(f"Making {utterances} utterances of SYNTHETIC speech in {corpus} ...")
     write_sample_corpus(corpus, utterances=utterances, seed=seed)
-    step(
-        read_command,
-        f"prepare sample {shlex.quote(str(corpus))} --seed {seed}",
-        corpus="sample",
-        folder=corpus,
-        seed=seed,
-    )
+    step(prepare, f"prepare sample {shlex.quote(str(corpus))} --seed {seed}")
     audio, text = _demo_encoders(work)
-    step(
-        extract,
-        f"extract --audio-encoder {audio} --text-encoder {text}",
-        audio_encoder=audio,
-        text_encoder=text,
-    )
-    step(
-        search,
-        f"search --trials {trials} --seed {seed} --fresh",
-        trials=trials,
-        seed=seed,
-        fresh=True,
-    )
+    step(extract, f"extract --audio-encoder {audio} --text-encoder {text}")
+    step(search, f"search --trials {trials} --seed {seed} --fresh")
     # Three passes a phase: the demo shows the way, and more take minutes.
-    step(finetune, f"finetune --best --epochs 3 --seed {seed}", best=True, epochs=3, seed=seed)
+    step(finetune, f"finetune --best --epochs 3 --seed {seed}")
     step(evaluate, "evaluate")
 
 

@@ -19,6 +19,7 @@ from finetune.finetune import run_finetune
 from finetune.model_files import CONFIG
 from finetune.phases import ENCODER_PHASES
 from finetune.training import Tell
+from heads.compare.compare import run_compare
 from heads.compare.comparison import CompareReport, Finetuned
 from heads.compare.config import CompareConfig
 from heads.compare.rendering import write_report
@@ -50,6 +51,36 @@ def check_names(names: Sequence[str], manifest: Manifest, config: CompareConfig)
                 f"--finetune: no row {name!r} in the tables {', '.join(config.tables)}."
                 f"{did_you_mean(name, known)} Known: {', '.join(known)}."
             )
+
+
+def compare_rows(
+    work: Work,
+    manifest: Manifest,
+    config: CompareConfig,
+    names: Sequence[str],
+    *,
+    fresh: bool = False,
+    tell: Tell | None = None,
+    show_progress: bool = False,
+) -> CompareReport:
+    """Compare heads on frozen frames, and take the named rows on with their encoders.
+
+    Arguments and errors as for `heads.compare.compare.run_compare` and `finetune_rows`.
+    """
+    check_names(names, manifest, config)
+    report = run_compare(work, manifest, config, fresh=fresh, show_progress=show_progress)
+    if not names:
+        return report
+    return finetune_rows(
+        work,
+        manifest,
+        report,
+        names,
+        device=config.device,
+        plot=config.plot,
+        tell=tell,
+        show_progress=show_progress,
+    )
 
 
 def finetune_rows(

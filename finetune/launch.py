@@ -18,6 +18,7 @@ from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from cache.frames import Frames
+from corpora.base.command_options import PRECISIONS
 from corpora.base.errors import ConfigError
 from finetune.augment import Augment
 from finetune.batches import Batch
@@ -94,9 +95,6 @@ class Trainee(nn.Module):
             raise ConfigError("a batch of cached hidden states needs the layers to run from them.")
         upper = self._boundary.uppers[modality]
         return upper(batch.states[modality], batch.lengths.get(modality))
-
-
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, eq=False)

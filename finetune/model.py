@@ -17,8 +17,9 @@ from cache.keys import normalise_text
 from cache.recipe import layer_numbers
 from corpora.base.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
+from finetune.config import PredictConfig
 from finetune.model_directory import Parts, read_model, resolve_model, write_model
-from finetune.predict.answering import TOP_FRAMES, predict
+from finetune.predict.answering import predict
 from finetune.predict.answers import Prediction, Unusable
 from heads.head import as_inputs, stack_logits
 
@@ -143,7 +144,7 @@ class EmotionModel(nn.Module):
         recordings: Sequence[str | Path] | None,
         texts: Sequence[str] | None = None,
         *,
-        top_frames: int = TOP_FRAMES,
+        top_frames: int = PredictConfig.top_frames,
     ) -> list[Prediction]:
         """What the model says about recordings, in their order.
 

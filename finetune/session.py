@@ -151,7 +151,12 @@ def train_model(
     if tiny and not asked <= set(config.learning_rates):
         published = " and ".join(f"{LEARNING_RATES[p]:g} (phase {p})" for p in sorted(asked))
         notes.append(f"Learning rates are those for tiny encoders; full ones get {published}.")
-    steps = config.steps(record.training.loss, engine.world)
+    steps = StepConfig(
+        config.frame_budget,
+        config.accumulate * engine.world,
+        loss=record.training.loss,
+        seed=config.seed,
+    )
     if config.gradient_checkpointing:
         compute_activations_again(model)
     phases = [_phase_config(config, number, record, tiny=tiny) for number in config.phases]
@@ -334,7 +339,7 @@ def _phase_config(
     config: FinetuneConfig, number: int, record: HeadRecord, *, tiny: bool
 ) -> PhaseConfig:
     if number in ENCODER_PHASES:
-        return config.phase(number, tiny=tiny)
+        return PhaseConfig.of(config, number, tiny=tiny)
     rate = config.learning_rates.get(1, record.training.learning_rate)
     epochs = record.schedule.epochs
     return PhaseConfig(1, rate, epochs, min(config.head_patience or epochs, epochs))

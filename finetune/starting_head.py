@@ -57,6 +57,7 @@ from heads.records import (
     save_head,
 )
 from heads.runs import Run, Runs
+from heads.search.config import STUDY_NAME
 from heads.search.space import Space, trial_configs
 from heads.search.storage import (
     close,
@@ -66,7 +67,7 @@ from heads.search.storage import (
     silence_optuna,
     unreadable,
 )
-from heads.search.study import SEED, START, STUDY_NAME, check_trials, final_value
+from heads.search.study import SEED, START, check_trials, final_value
 from heads.search.weighing import OTHERS
 from heads.training import Schedule, TrainingConfig
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from cache.extract.config import Auto, ExtractConfig
 from cache.extract.extract import Outcome
 from cache.extract.extract import extract as extract_layers
 from cache.extract.plan import Plan, make_plan
-from cache.extract.summary import ExtractReport, is_complete
+from cache.extract.summary import CheckReport, ExtractReport, is_complete, report_json, report_text
 from cache.keys import utterance_keys
 from cache.last_extraction import Source, layer_name, moments_name
 from cache.store.layout import scratch_folder, withdraw
@@ -52,20 +54,54 @@ class Extracted:
     """An extraction, and how its layers were chosen.
 
     Attributes:
+        work: the work folder.
+        manifest: whose utterances.
+        foreign: whether that is another manifest than the work folder's own.
         outcome: what was done.
         choices: rankings by modality, where the data chose.
         notes: why it did not, where it could not.
+        checked: some utterances against transformers' own pipeline, where it was asked for.
     """
 
+    work: Work
+    manifest: Manifest
+    foreign: bool
     outcome: Outcome
     choices: Mapping[str, LayerChoice] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    checked: CheckReport | None = None
 
-    def to_text(self) -> str:
-        """The rankings to read; "" where there are none."""
-        sources = self.outcome.plan.extraction.sources
-        blocks = [one.to_text(sources[kind].layers) for kind, one in self.choices.items()]
-        return "\n\n".join([*blocks, *self.notes])
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            **report_json(self.outcome.plan, self.outcome.report, self.checked),
+            "layer_choices": {name: one.to_json() for name, one in self.choices.items()},
+        }
+
+    def to_text(self, path: Path | None = None) -> str:
+        """The rankings and the report to read.
+
+        Args:
+            path: where the manifest was read, if it is not the work folder's own.
+        """
+        plan, then = self.outcome.plan, "search --trials 100"
+        if self.foreign:  # for what is there already, to be scored on it
+            from heads.records import BEST  # imports torch
+
+            if (self.work.search / BEST).is_file() or self.work.model.is_dir():
+                then = "evaluate"
+        report = report_text(
+            self.work,
+            self.manifest,
+            plan,
+            self.outcome.report,
+            self.checked,
+            path=path,
+            then=then,
+        )
+        sources = plan.extraction.sources
+        ranked = [one.to_text(sources[kind].layers) for kind, one in self.choices.items()]
+        return "\n\n".join([*ranked, *self.notes, report])
 
 
 def extract(
@@ -74,6 +110,7 @@ def extract(
     config: ExtractConfig,
     *,
     foreign: bool = False,
+    check: int = 0,
     tell: Callable[[str], None] | None = None,
     show_progress: bool = False,
 ) -> Extracted:
@@ -85,6 +122,7 @@ def extract(
         config: which streams; `Auto` layers are chosen here.
         foreign: whether the manifest is another than the work folder's own: layers that were
             chosen stay as they are then, for what was trained on them reads no others.
+        check: so many random utterances are compared with transformers' own pipeline afterwards.
         tell: for lines to be read while it runs.
         show_progress: bars on standard error.
 
@@ -123,7 +161,12 @@ def extract(
             write_choices(work, replace(read_choices(work), temporary=()))
     if first is not None:
         outcome = replace(outcome, report=_together(work, first, outcome.report))
-    return Extracted(outcome, choices, notes)
+    checked = None
+    if check and outcome.leads:
+        from cache.extract.compare_with_transformers import check as compare  # imports torch
+
+        checked = compare(work, manifest, outcome.plan, check, show_progress=show_progress)
+    return Extracted(work, manifest, foreign, outcome, choices, notes, checked)
 
 
 class _Chooser:

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
+from heads.pooling.pooling import INPUT_NORMS
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER
 
 # The order in which pooled vectors are concatenated.
 MODALITIES = ("audio", "text")
-INPUT_NORMS = ("none", "layernorm", "standardise", SPEAKER)
 # Those that keep mean and deviation of the training frames.
 _BY_STATISTICS = ("standardise", SPEAKER)
 

@@ -7,7 +7,6 @@ import torch
 from heads.dataset import Dataset
 from heads.load import batch_values
 
-PRECISIONS = ("auto", "fp32", "bf16")
 # Frame values of a batch from which on `auto` is bf16, where the processor has units for it. Small
 # batches gain nothing.
 WORTHWHILE_VALUES = 2**22

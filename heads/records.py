@@ -40,6 +40,7 @@ from heads.bootstrap import Interval
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.metrics import ClassScore, Report
+from heads.search.config import KEPT
 from heads.training import Schedule, TrainingConfig
 
 
@@ -171,8 +172,6 @@ TEST_FOLDS, TEST_FOLD_PREDICTIONS = "test_folds.json", "test_fold_predictions.cs
 TEST_FOLDS_FOLDER = "test_folds"
 TRIALS_FOLDER, SELECTION_FOLDER, PLOTS_FOLDER = "trials", "selection", "plots"
 _DIGEST = "sha256"
-# Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
-KEPT = 10
 
 
 @dataclass(frozen=True)

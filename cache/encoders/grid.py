@@ -17,11 +17,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.extract.config import PADDINGS, PaddingName
 from cache.recipe import JSON, Recipe
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
@@ -290,10 +291,6 @@ def read_config(directory: Path, name: str) -> Mapping[str, Any]:
             )
     return value
 
-
-#: `short`: a second or a little more; `full`: up to the 30 s that Whisper was trained on.
-PaddingName = Literal["short", "full"]
-PADDINGS: tuple[PaddingName, ...] = ("short", "full")
 
 # Of `short` padding. A second is what lets the encoder see that the speech has ended, and lengths
 # rounded to half a second let recordings of about one length share a batch.

@@ -18,9 +18,9 @@ from cache.encoders.vad import SpeechDetector, load_detector
 from cache.extract.decoding import decode_ahead, measure, where_of
 from cache.extract.encoding import Encoding
 from cache.extract.targets import Item
+from cache.transcribe.config import TranscribeConfig
 from cache.transcribe.journal import Heard, Journal, Transcript
 from cache.transcribe.model_files import WhisperFiles
-from cache.transcribe.texts import TranscribeConfig
 from cache.transcribe.transcription import UNSPACED
 from cache.transcribe.whisper import PIECE_SECONDS, Piece, Whisper, cut_at_pauses, load_whisper
 from corpora.base.terminal import progress_bar

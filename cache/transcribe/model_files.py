@@ -21,9 +21,9 @@ from cache.encoders.files import (
 from cache.encoders.grid import read_config
 from cache.encoders.names import hub_directory
 from cache.recipe import JSON, Recipe
+from cache.transcribe.config import WHISPER
 from corpora.base.errors import ConfigError, did_you_mean
 
-WHISPER = "openai/whisper-large-v3"
 #: How this floor decodes, counted up when texts change by it.
 DECODING_VERSION = 1
 # transformers 5 writes the front end's settings into the first, earlier versions into the second.

@@ -11,15 +11,15 @@ from pathlib import Path
 from cache.extract.decoding import where_of
 from cache.extract.targets import Item
 from cache.keys import utterance_keys
+from cache.transcribe.config import AUTO, TranscribeConfig
 from cache.transcribe.journal import Heard, Journal
-from cache.transcribe.model_files import WHISPER, WhisperFiles
-from corpora.base.errors import ConfigError
+from cache.transcribe.model_files import WhisperFiles
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
 from corpora.readers.tree import Spellings
 from corpora.sound_file import unopenable
-from corpora.utterance import ALL, COLUMNS, SPLITS, Utterance
+from corpora.utterance import COLUMNS, Utterance
 
 
 @dataclass(frozen=True)
@@ -90,55 +90,6 @@ def _copy_name(path: Path, number: int) -> str:
     """`manifest.before-transcribe.csv`, then `manifest.before-transcribe-2.csv`."""
     behind = f"-{number}" if number > 1 else ""
     return f"{path.stem}.before-transcribe{behind}{path.suffix}"
-
-
-AUTO = "auto"
-# Of 621 recordings of EMO-DB and RAVDESS the least certain reaches .32; digital silence, hum and
-# noise stay below .05. Low, because a whisper lost is worse than a sigh that is decoded.
-SPEECH_THRESHOLD = 0.1
-
-
-@dataclass(frozen=True)
-class TranscribeConfig:
-    """What the user asks of a transcription.
-
-    Attributes:
-        model: hub id or directory of a Whisper.
-        language: of all recordings; "" takes the manifest's where it gives one and detects it
-            elsewhere, `auto` detects it everywhere.
-        device: `auto`, `cpu` or `cuda`.
-        batch_size: pieces of up to 30 s decoded at once; None lets the device decide.
-        speech_threshold: a recording in which the voice activity detector never reaches this
-            probability of speech is left without text, undecoded; 0 decodes everything.
-        overwrite: replace human texts, too.
-        reference: compare with human texts, which are kept.
-        split: only utterances of this one; `all` for every one.
-        limit: only so many of the utterances that are to be heard, the first.
-    """
-
-    model: str = WHISPER
-    language: str = ""
-    device: str = "auto"
-    batch_size: int | None = None
-    speech_threshold: float = SPEECH_THRESHOLD
-    overwrite: bool = False
-    reference: bool = False
-    split: str = ALL
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
-        if not 0 <= self.speech_threshold < 1:
-            raise ConfigError(
-                f"the speech threshold is a probability below 1, got {self.speech_threshold}"
-            )
-        if self.split not in (*SPLITS, ALL):
-            raise ConfigError(
-                f"split must be one of {', '.join((*SPLITS, ALL))}, got {self.split!r}"
-            )
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"the limit must be at least 1, got {self.limit}")
 
 
 @dataclass(frozen=True)

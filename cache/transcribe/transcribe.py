@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.sources import SourceIndex
+from cache.transcribe.config import TranscribeConfig
 from cache.transcribe.journal import Journal, Transcript
 from cache.transcribe.model_files import find_whisper
-from cache.transcribe.texts import Plan, TranscribeConfig, fill_texts, heard_as, items_of, make_plan
+from cache.transcribe.texts import Plan, fill_texts, heard_as, items_of, make_plan
 from cache.transcribe.transcription import (
     TranscribeReport,
     WordErrors,

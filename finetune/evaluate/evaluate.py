@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from cache.encoders.device import choose_device
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.work import Work
 from corpora.label_map import likely
 from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
 from corpora.utterance import split_name
+from finetune.config import EvaluateConfig
 from finetune.evaluate.comparisons import by_group, compare, of_members, report_on
 from finetune.evaluate.evaluation import (
     ENSEMBLE,
-    SUBJECTS,
     Against,
     Evaluation,
     check_writable,
@@ -37,43 +38,6 @@ from finetune.evaluate.scored import (
 from finetune.model_card import update_card
 from finetune.model_files import has_model
 from heads.dataset import Dataset
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What the user asks of an evaluation.
-
-    Attributes:
-        subject: `head` or `model`, to choose between the work folder's own; "" is the model where
-            there is one.
-        models: others than these: heads (JSON files, folders of a search) or models (directories,
-            hub ids); several are an ensemble.
-        against: heads or models to compare it with, likewise.
-        calibration: measure it, with a temperature fitted on the development set.
-        plots: draw pictures.
-        device: for models, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: an unknown subject, or both subject and models.
-    """
-
-    subject: str = ""
-    models: tuple[str | Path, ...] = ()
-    against: tuple[str | Path, ...] = ()
-    calibration: bool = False
-    plots: bool = False
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.subject not in ("", *SUBJECTS):
-            raise ConfigError(
-                f"expected {' or '.join(SUBJECTS)} to evaluate, got {self.subject!r}."
-            )
-        if self.subject and self.models:
-            raise ConfigError(
-                "--subject chooses between the work folder's own head and model, --model names "
-                "others: give one of them."
-            )
 
 
 def evaluate(
@@ -104,6 +68,7 @@ def evaluate(
         MissingExtraError: pictures were asked for, and matplotlib is not installed.
     """
     config = config or EvaluateConfig()
+    config = replace(config, device=choose_device(config.device))
     if config.plots:
         from finetune.evaluate.evaluation import check_drawable
 

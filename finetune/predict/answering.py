@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from cache.audio import audio_seconds, load_audio
 from cache.encoders.grid import SAMPLE_RATE
-from cache.extract.config import ExtractConfig
 from cache.extract.decoding import batches, decode_ahead, each_in_threads, where_of
 from corpora.base.errors import AudioError, ConfigError
 from corpora.names import plain_name
 from corpora.utterance import Utterance
+from finetune.config import PredictConfig
 from finetune.predict.answers import (
     Answer,
     AttendedFrame,
@@ -39,9 +39,6 @@ from finetune.predict.answers import (
 AT_ONCE = 256
 # Frames of a batch, padding included, as in scoring.
 FRAME_BUDGET = 8_000
-TOP_FRAMES = 5
-# Attention costs memory by the square of a length; extraction takes as long ones whole.
-MAX_SECONDS = ExtractConfig().max_seconds
 # Frames of 20 ms, of whatever is measured in seconds.
 _FRAME_RATE = 50
 
@@ -78,9 +75,9 @@ def predict(
     models: Sequence[Model],
     utterances: Sequence[Utterance],
     *,
-    top_frames: int = TOP_FRAMES,
+    top_frames: int = PredictConfig.top_frames,
     hears: Hears | None = None,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float = PredictConfig.max_seconds,
     frame_budget: int = FRAME_BUDGET,
 ) -> Iterator[Answer]:
     """Yield an answer for each utterance, in their order.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.encoders.device import choose_device
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.vad import load_detector
 from cache.last_extraction import read_extraction
+from cache.transcribe.config import AUTO, TranscribeConfig
 from cache.transcribe.listening import BATCH_SIZE, Listener
 from cache.transcribe.model_files import find_whisper
-from cache.transcribe.texts import AUTO, SPEECH_THRESHOLD
 from cache.transcribe.whisper import PIECE_SECONDS, load_whisper
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
@@ -23,10 +24,11 @@ from corpora.readers.msp_podcast import BLIND, LETTERS, write_submission
 from corpora.readers.tree import SUFFIXES, not_read, recordings_below
 from corpora.utterance import SPLITS, Utterance, split_name
 from finetune.assembly import build_model, check_streams
+from finetune.config import PredictConfig
 from finetune.evaluate.evaluation import caveats
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
-from finetune.predict.answering import MAX_SECONDS, TOP_FRAMES, predict
+from finetune.predict.answering import predict
 from finetune.predict.answers import Answer, Prediction, Unusable
 from heads.records import BEST, load_head
 
@@ -141,7 +143,7 @@ class Transcriber:
             load_whisper(files.directory, device=device),
             load_detector(device),
             batch_size=BATCH_SIZE["cuda" if device.startswith("cuda") else "cpu"],
-            speech_threshold=SPEECH_THRESHOLD,
+            speech_threshold=TranscribeConfig.speech_threshold,
             tell=tell,
         )
 
@@ -162,30 +164,7 @@ class Transcriber:
 
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """What the user asks of a prediction.
-
-    Attributes:
-        models: directories or hub ids, or heads searched in the work folder; several are an
-            ensemble; none is the work folder's model, else its search's best head.
-        whisper: fills in missing texts; "" for none.
-        language: that Whisper is told; "" lets it detect.
-        top_frames: how many of the frames attended most are named.
-        max_seconds: longer recordings are refused.
-        for_submission: the answers go into a challenge's file, so labels have to be its own.
-        device: `cpu` or `cuda`.
-    """
-
-    models: tuple[str | Path, ...] = ()
-    whisper: str = ""
-    language: str = ""
-    top_frames: int = TOP_FRAMES
-    max_seconds: float = MAX_SECONDS
-    for_submission: bool = False
-    device: str = "cpu"
+SHOWN_FAILURES = 10
 
 
 def run_predict(
@@ -205,8 +184,9 @@ def run_predict(
         ManifestError: the answers are for a challenge whose classes the model does not know.
         EmopoolError: something could not be downloaded.
     """
-    models = [open_predictor(work, name, config.device, tell) for name in _names(work, config)]
-    if config.for_submission:
+    device = choose_device(config.device)
+    models = [open_predictor(work, name, device, tell) for name in _names(work, config)]
+    if config.submission is not None:
         challenge_labels(models[0].labels)
     encoders = {
         f"{kind} {number}": str(name)
@@ -217,11 +197,9 @@ def run_predict(
     for line in caveats(encoders, synthetic=synthetic):
         tell(line)
     hears = None
-    if config.whisper and any(model.text_encoder for model in models):
-        hears = Transcriber(
-            config.whisper, language=config.language, device=config.device, tell=tell
-        )
-    elif config.whisper:
+    if config.transcriber and any(model.text_encoder for model in models):
+        hears = Transcriber(config.transcriber, language=config.language, device=device, tell=tell)
+    elif config.transcriber:
         tell("This model does not read: nothing is transcribed.")
     missing = sum(not utterance.text for utterance in utterances)
     reads = any(model.text_encoder for model in models)
@@ -294,13 +272,30 @@ def challenge_labels(labels: Sequence[str]) -> list[str]:
     return known
 
 
-def counts_text(answers: Sequence[Answer]) -> str:
-    """How many recordings got which label, in one line."""
-    counts: dict[str, int] = {}
-    for one in answers:
-        if isinstance(one, Prediction):
-            counts[one.label] = counts.get(one.label, 0) + 1
-    return ", ".join(f"{label} {n:,}" for label, n in sorted(counts.items(), key=lambda c: -c[1]))
+def conclude(answers: Sequence[Answer], submission: Path | None) -> list[str]:
+    """Write the challenge's file, where one was asked for, and say what was answered.
+
+    Args:
+        answers: of one run.
+        submission: see `submit`.
+
+    Returns:
+        Lines for a person.
+    """
+    labels = Counter(one.label for one in answers if isinstance(one, Prediction))
+    failed = [one for one in answers if isinstance(one, Unusable)]
+    lines = []
+    if labels.total() > 1:
+        counts = ", ".join(f"{label} {count:,}" for label, count in labels.most_common())
+        lines.append(f"{labels.total():,} recordings: {counts}.")
+    if submission is not None:
+        lines.append(f"Wrote {submission}: {submit(submission, answers):,} recordings.")
+    if failed:
+        lines.append(f"{len(failed):,} of {len(answers):,} recordings could not be used:")
+        lines += [f"  {one.error}" for one in failed[:SHOWN_FAILURES]]
+        if len(failed) > SHOWN_FAILURES:
+            lines.append(f"  and {len(failed) - SHOWN_FAILURES:,} more (--json has them all)")
+    return lines
 
 
 def _names(work: Work, config: PredictConfig) -> tuple[str | Path, ...]:

@@ -28,7 +28,7 @@ from heads.compare.lines import (
 from heads.compare.outcomes import Classes, Scorer
 from heads.compare.passes import Job, Kept, Unit, fit_reference, kept_reference, train_missing
 from heads.compare.rendering import clear_reports, write_report
-from heads.compare.rows import Division, Plan, comparison_plan, refuse_torn_speakers
+from heads.compare.rows import Division, Plan, comparison_plan, refuse_torn_speakers, shared_values
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import refuse_shared_recordings
 from heads.load import load_dataset, read_origin, suitable_threads
@@ -136,7 +136,7 @@ def _identity(comparison: Comparison, division: Division, epochs: int) -> dict[s
     """All that makes two runs comparable; rows, rates and seeds may grow."""
     config, origin = comparison.config, comparison.origin
     tuned = [field.name for field in fields(Tuning)]
-    shared = {name: value for name, value in config.shared.items() if name not in tuned}
+    shared = {name: value for name, value in shared_values(config).items() if name not in tuned}
     return {
         "labels": list(origin.labels),
         "manifest_sha256": origin.manifest_sha256,

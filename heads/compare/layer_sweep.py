@@ -22,7 +22,7 @@ from heads.compare.compare import Comparison, carry_out, refuse_leakage
 from heads.compare.comparison import CompareReport
 from heads.compare.config import CompareConfig
 from heads.compare.passes import Job, Kept
-from heads.compare.rows import Entry, Plan, Row, TablePlan, make_row
+from heads.compare.rows import Entry, Plan, Row, TablePlan, make_row, shared_values
 from heads.dataset import Dataset, VectorStore
 from heads.load import extracted_modalities
 from heads.losses import vote_shares
@@ -120,7 +120,7 @@ def _row(
     space = Space(manifest.labels, {modality: dim}, speech=False, votes=voted)
     prefix = f"layer{layer}-"
     own = {"modalities": modality, "pooling": "statistics"}
-    row = make_row(space, {**config.shared, **own}, prefix)
+    row = make_row(space, {**shared_values(config), **own}, prefix)
     return row, f"{prefix}reference-{modality}"
 
 

@@ -29,12 +29,13 @@ from torch import Tensor
 from corpora.base.errors import ConfigError, ManifestError, did_you_mean
 from corpora.folds import divide
 from corpora.utterance import SPLITS, speaker_key
-from heads.compare.config import CompareConfig, Tuning
+from heads.compare.config import FIXABLE, CompareConfig, Tuning
 from heads.dataset import Dataset
 from heads.head import HeadConfig
 from heads.pooling.pooling import Choice, choices
 from heads.search.space import (
     PUBLISHED,
+    PUBLISHED_REST,
     Space,
     option_axis,
     other_poolings,
@@ -288,7 +289,7 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     named, notes = start_params(space, {**PUBLISHED, **other_poolings()})
     modalities = space.axes["modalities"]
     assert isinstance(modalities, Choice)
-    rest = config.shared
+    rest = shared_values(config)
     if rest["loss"] not in choices(space.axes["loss"]):
         raise ConfigError(
             f"The loss {rest['loss']} needs what this manifest has not (raters' votes). Known: "
@@ -360,6 +361,12 @@ def _grid_lines(space: Space, together: str) -> list[tuple[str, dict[str, Any], 
                 }
                 lines.append((f"Q{q} H{h} n{n}", own, points.get((q, h, n))))
     return lines
+
+
+def shared_values(config: CompareConfig) -> dict[str, Any]:
+    """Values of the search's axes that all rows have: published, or set by a protocol."""
+    fixed = {name: value for name, value in config.fixed.items() if name in FIXABLE}
+    return {**PUBLISHED_REST, **fixed}
 
 
 def make_row(space: Space, params: Mapping[str, Any], prefix: str = "") -> Row:

@@ -13,6 +13,9 @@ from cache.frames import Frames
 from heads.pooling.segments import attentive_moments, segment_softmax
 from heads.pooling.view import Affine, View, as_view
 
+#: How frames are normalised (`heads.head.HeadConfig`).
+INPUT_NORMS = ("none", "layernorm", "standardise", "speaker")
+
 
 @dataclass(frozen=True)
 class Choice:

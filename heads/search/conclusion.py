@@ -28,7 +28,6 @@ from heads.records import (
     ENSEMBLE,
     ENSEMBLE_PREDICTIONS,
     FOLD_PREDICTIONS,
-    KEPT,
     PLOTS_FOLDER,
     PREDICTIONS,
     REFERENCE,
@@ -45,6 +44,7 @@ from heads.records import (
     write_predictions,
 )
 from heads.reference import Reference, logistic_reference, read_reference, write_reference
+from heads.search.config import KEPT
 from heads.search.report import Ensemble, SearchReport, TrialLine, average, write_ensemble
 from heads.search.rounds import Setting, train_missing
 from heads.search.space import trial_configs

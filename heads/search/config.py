@@ -1,4 +1,4 @@
-"""The options of a search, checked once."""
+"""What the user asks of a search."""
 
 from __future__ import annotations
 
@@ -7,84 +7,120 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corpora.base.errors import ConfigError, did_you_mean
-from heads.precision import PRECISIONS
-from heads.records import KEPT
-from heads.search.study import SAMPLERS, STUDY_NAME, SharedStudy
+from corpora.base.command_options import (
+    Config,
+    device_setting,
+    names,
+    plots_setting,
+    precision_setting,
+    setting,
+)
+from corpora.base.errors import ConfigError
 
-# Trials of a cohort: of 100, three quarters are drawn knowing what came before. Larger cohorts
-# share more of their work on frames.
-COHORT = 25
+# Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
+KEPT = 10
+STUDY_NAME = "heads"
+# A trial whose last heartbeat is `GRACE_SECONDS` ago belongs to a dead process.
+HEARTBEAT_SECONDS = 30
+GRACE_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """How to search.
+class SharedStudy:
+    """A study that several processes work on.
 
     Attributes:
-        trials: completed and halved ones, in all.
-        seed: of the study: equal seeds give equal trials on one machine.
-        batch_size: utterances a step.
-        epochs: of a completed trial; by default 9, or more on a small corpus (see `halving`).
-        cohort: trials trained side by side.
-        modalities: `audio` and/or `text`; all extracted ones by default.
-        tied: both modalities are pooled in the same way; else each has axes of its own.
-        space: a TOML file that narrows the search space (`heads.search.space_file`).
-        fixed: what narrows it where the file does not name the axis: a protocol's settings.
-        fixed_by: who says so, for messages.
-        sampler: `tpe`, which learns from earlier trials, or `random`, as a control.
-        folds: `auto`, `off`, `speaker`, `session`, or a number (`heads.folds`).
-        refit: with folds, train the chosen head on train and dev; else on train alone.
-        ensemble: how many of the best trials are averaged and scored; 0 for none.
-        storage: database URL of a study that several machines share; "" for a file of its own.
-        study_name: of a shared study.
-        plots: whether to draw the study.
-        device: `auto`, `cpu` or `cuda`.
-        precision: `fp32`, `bf16` (frames centred and in bfloat16; statistics and weights stay in
-            fp32) or `auto`: bf16 for large batches where the processor has units for it.
-
-    Raises:
-        ConfigError: a value out of range.
+        url: of the database.
+        name: of the study in it.
+        heartbeat: seconds between two signs of life of a process.
+        grace: seconds without one after which its trials are run by another.
     """
 
-    trials: int = 100
-    seed: int = 0
-    batch_size: int = 64
-    epochs: int | None = None
-    cohort: int = COHORT
-    modalities: Sequence[str] | None = None
-    tied: bool = True
-    space: Path | None = None
+    url: str
+    name: str = STUDY_NAME
+    heartbeat: int = HEARTBEAT_SECONDS
+    grace: int = GRACE_SECONDS
+
+
+@dataclass(frozen=True)
+class SearchConfig(Config):
+    """What the user asks of a search.
+
+    Attributes:
+        fixed: what narrows the space where its file does not name the axis: a protocol's settings.
+        fixed_by: who says so, for messages.
+    """
+
+    trials: int = setting(100, "Trials in all, resumed ones too.", least=1)
+    seed: int = setting(0, "Of the study.", least=0)
+    epochs: int | None = setting(
+        None, "Of a full trial.  [default: 9, more on small corpora]", least=1
+    )
+    batch_size: int = setting(64, "Utterances a step.", least=1)
+    # Of 100 trials, three quarters are drawn knowing what came before. Larger cohorts share more
+    # of their work on frames.
+    cohort: int = setting(25, "Trials trained side by side.", least=1)
+    modalities: Sequence[str] | None = setting(
+        None,
+        "What heads may read.  [default: all that was extracted]",
+        choices=("audio", "text"),
+        metavar="[audio|text|audio,text]",
+        parse=names,
+    )
+    tied: bool = setting(True, "Let audio and text be pooled in different ways.", flag="--untied")
+    space: Path | None = setting(
+        None,
+        'TOML file that narrows or fixes axes, e.g. pooling = ["statistics", "attentive"].',
+    )
+    sampler: str = setting(
+        "tpe",
+        "How trials are drawn: learning from earlier ones, or by chance, as a control.",
+        choices=("tpe", "random"),
+    )
+    folds: str = setting(
+        "auto",
+        "Compare heads by cross-validation over train and dev: one fold a speaker or session, or "
+        "K groups of speakers. A trial then trains one head a fold, which takes so many times "
+        "longer. auto: where dev has fewer than 20 speakers and the corpus fewer than 3,000 "
+        "utterances.",
+        metavar="auto|off|speaker|session|K",
+    )
+    test_folds: str = setting(
+        "",
+        "Repeat the whole search with every fold as the test set, and score all predictions "
+        "together.",
+        metavar="speaker|session|protocol|K",
+    )
+    refit: bool = setting(
+        True,
+        "Chosen by folds, train the head on train alone and not on train and dev.",
+        flag="--no-refit",
+    )
+    ensemble: int = setting(
+        0,
+        f"Also score the averaged probabilities of the K best trials (2 to {KEPT}; 0: none).",
+        metavar="K",
+    )
+    storage: str = setting(
+        "",
+        "Database of a study that several machines work on, such as postgresql://user@host/db or "
+        "sqlite:////shared/study.db.  [default: WORK/search/study.db]",
+        metavar="URL",
+    )
+    study_name: str = setting(STUDY_NAME, "Of the study in --storage.")
+    precision: str = precision_setting(
+        "Of frames and their products; statistics and weights are fp32. auto: bf16 for large "
+        "batches on processors made for it."
+    )
+    device: str = device_setting()
+    plots: bool = plots_setting(
+        "Also draw the study, into WORK/search/plots (matplotlib).", default=False
+    )
     fixed: Mapping[str, Any] = field(default_factory=dict)
     fixed_by: str = ""
-    sampler: str = "tpe"
-    folds: str = "auto"
-    refit: bool = True
-    ensemble: int = 0
-    storage: str = ""
-    study_name: str = STUDY_NAME
-    plots: bool = False
-    device: str = "auto"
-    precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("trials", "batch_size", "cohort"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0 or (self.epochs is not None and self.epochs < 1):
-            raise ConfigError(
-                f"seed must be 0 or more and epochs 1 or more, got {self.seed} and {self.epochs}"
-            )
-        if self.sampler not in SAMPLERS:
-            raise ConfigError(
-                f"Unknown sampler {self.sampler!r}, expected {' or '.join(SAMPLERS)}."
-                f"{did_you_mean(self.sampler, SAMPLERS)}"
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"Unknown precision {self.precision!r}, expected one of {', '.join(PRECISIONS)}."
-                f"{did_you_mean(self.precision, PRECISIONS)}"
-            )
+        super().__post_init__()
         if self.ensemble != 0 and not 2 <= self.ensemble <= KEPT:
             raise ConfigError(
                 f"An ensemble is made of 2 to {KEPT} heads (so many are kept), "

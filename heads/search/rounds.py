@@ -35,7 +35,6 @@ from heads.folds import Folds
 from heads.head import Head, HeadConfig
 from heads.pooling.segments import dealt
 from heads.records import (
-    KEPT,
     HeadRecord,
     Origin,
     best_numbers,
@@ -49,6 +48,7 @@ from heads.records import (
     trial_file,
 )
 from heads.runs import MOST_HEADS, Run, Runs, head_cost
+from heads.search.config import KEPT
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.study import SEED, START, HeadStudy, final_value
 from heads.training import Schedule, TrainingConfig, predict

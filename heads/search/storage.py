@@ -141,9 +141,6 @@ def _shown(value: object) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-# A trial whose last heartbeat is `GRACE_SECONDS` ago belongs to a dead process.
-HEARTBEAT_SECONDS = 30
-GRACE_SECONDS = 120
 # Whose code handles what is in a database.
 _DATABASE = ("optuna.storages._rdb", "optuna.storages._cached_storage", "sqlalchemy.")
 # How long a write waits for another reader or writer of a SQLite file.

@@ -18,7 +18,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -35,10 +34,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from corpora.base.seeds import seed_from
 from heads.records import STUDY_FILE
+from heads.search.config import HEARTBEAT_SECONDS, STUDY_NAME, SharedStudy
 from heads.search.space import PROBES, trial_seed
 from heads.search.storage import (
-    GRACE_SECONDS,
-    HEARTBEAT_SECONDS,
     STUDY_ID,
     Heartbeats,
     check_identity,
@@ -53,11 +51,7 @@ from heads.search.storage import (
     unreadable,
 )
 
-STUDY_NAME = "heads"
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed),
-    "random": lambda seed: RandomSampler(seed=seed),
-}
+_SAMPLERS: Mapping[str, Callable[..., BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
 # A trial's notes in the study: its seed, the name of the start it is (one of `STARTS`), if it is
 # one, its share of the seconds that its cohort was trained for, and its cohort: the first one's
 # number and how many there are.
@@ -74,23 +68,6 @@ _SAMPLER_DOMAIN = 2
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class SharedStudy:
-    """A study that several processes work on.
-
-    Attributes:
-        url: of the database.
-        name: of the study in it.
-        heartbeat: seconds between two signs of life of a process.
-        grace: seconds without one after which its trials are run by another.
-    """
-
-    url: str
-    name: str = STUDY_NAME
-    heartbeat: int = HEARTBEAT_SECONDS
-    grace: int = GRACE_SECONDS
-
-
 class HeadStudy:
     """A study that is being worked on; a context manager.
 
@@ -103,7 +80,7 @@ class HeadStudy:
         identity: what makes values of two trials comparable; a study with another is refused.
         seed: of the study.
         starts: configurations to be trained first, by name.
-        sampler: one of `SAMPLERS`.
+        sampler: `tpe` or `random`, as in `SearchConfig`.
         shared: the study of several processes instead of `study.db`.
 
     Raises:
@@ -124,7 +101,7 @@ class HeadStudy:
         self._place = str(folder / STUDY_FILE) if shared is None else f"Study '{shared.name}'"
         self._seed = seed
         self._starts = dict(starts or {})
-        self._sampler = SAMPLERS[sampler]
+        self._sampler = _SAMPLERS[sampler]
         self._shared = shared
         self._seen: set[int] = set()  # running trials of others
         silence_optuna()
@@ -270,7 +247,7 @@ class HeadStudy:
             if SEED not in trial.user_attrs:
                 trial.set_user_attr(SEED, trial_seed(self._seed, trial.number))
             seed = seed_from(self._seed, _SAMPLER_DOMAIN, trial.number)
-            learnt_from.sampler = self._sampler(seed)
+            learnt_from.sampler = self._sampler(seed=seed)
             proposed = learnt_from.ask()
             draw(proposed, trial.user_attrs[SEED])
             with quiet():

@@ -177,8 +177,7 @@ class TestFoldsReport:
 def search_test_folds(
     work: Work,
     manifest: Manifest,
-    how: str,
-    config: SearchConfig | None = None,
+    config: SearchConfig,
     *,
     fresh: bool = False,
     show_progress: bool = False,
@@ -188,9 +187,8 @@ def search_test_folds(
     Args:
         work: the work folder that `extract` filled.
         manifest: the utterances. Its splits have no part in it, but for rows without one.
-        how: `speaker` or `session`, one fold each; `protocol`, the manifest's own folds; or a
-            number of groups of speakers.
-        config: of each search.
+        config: of each search. Its `test_folds` are `speaker` or `session`, one fold each;
+            `protocol`, the manifest's own folds; or a number of groups of speakers.
         fresh: remove earlier searches first.
         show_progress: whether to draw progress bars.
 
@@ -199,7 +197,6 @@ def search_test_folds(
         ManifestError: the utterances do not say which speaker, session or fold they are of, or
             there are fewer than three.
     """
-    config = config or SearchConfig()
     if config.shared:
         raise ConfigError(
             "--test-folds makes a study for each fold, and --storage names one. Leave one out."
@@ -207,7 +204,7 @@ def search_test_folds(
     dataset = load_dataset(
         work, manifest, config.modalities, choose_device(config.device), others=True
     )
-    utterances, names = _fold_names(dataset, how)
+    utterances, names = _fold_names(dataset, config.test_folds)
     dataset = replace(dataset, utterances=utterances)
     keys = utterance_keys(work, utterances)
     found: list[TestFold] = []
@@ -241,7 +238,7 @@ def search_test_folds(
     root.mkdir(parents=True, exist_ok=True)
     files = (work.search / TEST_FOLDS, work.search / TEST_FOLD_PREDICTIONS, root)
     result = TestFoldsReport(
-        unit=how if how in UNITS else "fold",
+        unit=config.test_folds if config.test_folds in UNITS else "fold",
         report=classification_report(gold, said.numpy(), dataset.labels, speakers),
         reference=classification_report(gold, other.numpy(), dataset.labels, speakers),
         difference=differences[0] if differences else None,

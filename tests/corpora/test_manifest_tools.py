@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpora.arrangement import Wish
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.files import write_bytes
 from corpora.label_map import LabelMap, map_manifest, parse_label_map
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.manifest_tools import merge, split
+from corpora.protocol import Wish
 from corpora.utterance import Utterance, speaker_key
 from tests.corpora.people import people
 

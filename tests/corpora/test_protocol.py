@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from corpora.arrangement import Wish, arrange
-from corpora.base.command_options import with_defaults
+from corpora.arrangement import arrange
+from corpora.base.command_options import Config, options, setting, with_defaults
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.folds import absent_speakers
 from corpora.manifest import Manifest, read_manifest
@@ -20,6 +20,7 @@ from corpora.protocol import (
     METRICS,
     Protocol,
     Scheme,
+    Wish,
     all_protocols,
     allows_refit,
     defaults,
@@ -244,15 +245,20 @@ def test_a_report_can_say_which_rows_it_is_about() -> None:
     assert protocol_sentence(Manifest((), ("a",), "c")) == ""
 
 
+@dataclass(frozen=True)
+class Rates(Config):
+    lr2: float | None = setting(None)
+    lr3: float = setting(9.0)
+
+
 def rates(*words: str, environment: dict[str, str] | None = None) -> tuple[str, str]:
     """What a command with two options gets, and what it says."""
 
-    @click.command()
-    @click.option("--lr2", type=float, envvar="LR2")
-    @click.option("--lr3", type=float, default=9.0)
-    def command(lr2: float | None, lr3: float) -> None:
-        given = {"lr2": 1.0, "lr3": 2.0}
-        click.echo(json.dumps(with_defaults({"lr2": lr2, "lr3": lr3}, "Protocol p", given)))
+    @click.command(context_settings={"auto_envvar_prefix": "TEST"})
+    @options(Rates)
+    def command(config: Rates) -> None:
+        merged = with_defaults(config, "Protocol p", {"lr2": 1.0, "lr3": 2.0})
+        click.echo(json.dumps(asdict(merged)))
 
     result = CliRunner().invoke(command, words, env=environment)
     return result.stdout, result.stderr
@@ -265,6 +271,6 @@ def test_a_protocols_defaults_are_taken_and_told() -> None:
 
 
 def test_the_users_own_options_win() -> None:
-    values, told = rates("--lr3", "9.0", environment={"LR2": "5"})
+    values, told = rates("--lr3", "9.0", environment={"TEST_LR2": "5"})
     assert json.loads(values) == {"lr2": 5.0, "lr3": 9.0}
     assert told == ""

@@ -143,9 +143,9 @@ def test_mistakes_are_told(explained: Explained, tmp_path: Path) -> None:
         choose_rows(explained.manifest, "test", ids=["nobody"])
     with pytest.raises(MissingStepError, match="neither a searched head nor"):
         explain_split(Work(tmp_path), explained.manifest, PLAIN)
-    with pytest.raises(ConfigError, match="share of the attention"):
+    with pytest.raises(ConfigError, match="more than 0 and at most 1"):
         ExplainConfig(attended=1.5)
-    with pytest.raises(ConfigError, match="`top` or a share"):
+    with pytest.raises(ValueError, match="`top` or a share"):
         parse_attended("most")
     assert parse_attended("top") is None
 

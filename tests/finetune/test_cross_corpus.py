@@ -14,7 +14,8 @@ from corpora.base.errors import ManifestError, MissingStepError
 from corpora.base.work import Work
 from corpora.label_map import likely, map_manifest, parse_label_map
 from corpora.manifest import Manifest, write_manifest
-from finetune.evaluate.evaluate import EvaluateConfig, evaluate, evaluate_head
+from finetune.config import EvaluateConfig
+from finetune.evaluate.evaluate import evaluate, evaluate_head
 from finetune.evaluate.evaluation import evaluation_folder
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work

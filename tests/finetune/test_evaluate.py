@@ -21,8 +21,8 @@ from corpora.manifest import Manifest
 from explain.config import ExplainConfig
 from explain.explain import explain_split
 from finetune.assembly import assemble
-from finetune.config import FinetuneConfig
-from finetune.evaluate.evaluate import EvaluateConfig, evaluate, evaluate_head, evaluate_model
+from finetune.config import EvaluateConfig, FinetuneConfig
+from finetune.evaluate.evaluate import evaluate, evaluate_head, evaluate_model
 from finetune.evaluate.evaluation import Evaluation
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel

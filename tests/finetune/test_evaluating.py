@@ -17,9 +17,10 @@ from corpora.base.errors import ConfigError, MissingExtraError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from finetune.assembly import assemble
+from finetune.config import EvaluateConfig
 from finetune.evaluate.calibration import fit_temperature, reliability
 from finetune.evaluate.comparisons import compare
-from finetune.evaluate.evaluate import EvaluateConfig, evaluate
+from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import Evaluation
 from finetune.evaluate.scored import open_subject
 from finetune.model import EmotionModel

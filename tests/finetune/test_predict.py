@@ -271,7 +271,7 @@ def test_the_command_writes_a_submission(
         ((), "name recordings"),
         (("a.wav", "--split", "dev"), "not both"),
         (("--manifest", "m.csv", "--text", "hello"), "not both"),
-        (("a.wav", "--top-frames", "-1"), "x>=0"),
+        (("a.wav", "--top-frames", "-1"), "at least 0"),
         (("a.wav",), "neither a model nor a searched head"),
         (("a.wav", "--model", "/nowhere/model"), "no such directory, and it is no hub id"),
     ],

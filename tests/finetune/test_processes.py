@@ -23,7 +23,7 @@ from tests.finetune.searched import copy_work
 
 # Seven batches an epoch or so: two processes have an odd one at the end.
 CONFIG = FinetuneConfig(
-    epochs=1, frame_budget=90, device="cpu", boundary="float32", learning_rates={2: 1e-3, 3: 1e-3}
+    epochs=1, frame_budget=90, device="cpu", boundary_dtype="float32", lr2=1e-3, lr3=1e-3
 )
 ONE_OF_TWO = """
 import sys

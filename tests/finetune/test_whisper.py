@@ -15,8 +15,7 @@ import torch
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.front_ends import WhisperMels
-from cache.encoders.grid import PaddingName
-from cache.extract.config import ExtractConfig
+from cache.extract.config import ExtractConfig, PaddingName
 from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
@@ -214,7 +213,8 @@ def test_a_run_that_stopped_goes_on_to_the_same_weights(
     config = FinetuneConfig(
         epochs=2,
         frame_budget=150,
-        learning_rates={2: 1e-3, 3: 1e-3},
+        lr2=1e-3,
+        lr3=1e-3,
         unfreeze_layers=1,
         device="cpu",
     )

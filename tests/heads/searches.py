@@ -11,11 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from heads.dataset import Dataset
 from heads.records import Origin
-from heads.search.config import SearchConfig
+from heads.search.config import STUDY_NAME, SearchConfig
 from heads.search.report import SearchReport
 from heads.search.search import search_heads
 from heads.search.space import PROBES, PUBLISHED
-from heads.search.study import SEAL, SECONDS, STUDY_NAME
+from heads.search.study import SEAL, SECONDS
 from tests.heads.synthetic import LABELS, make_dataset
 
 COHORT = 16

@@ -20,7 +20,7 @@ from corpora.base.errors import CacheError, ConfigError, ManifestError
 from heads.bootstrap import paired_differences
 from heads.compare.compare import ROWS
 from heads.compare.comparison import CompareReport
-from heads.compare.config import NORMS, SCORER_RATES, CompareConfig, Tuning, parse_rates
+from heads.compare.config import CompareConfig, Tuning, parse_rates
 from heads.compare.lines import Line
 from heads.compare.outcomes import choose_tuning
 from heads.compare.passes import Kept, Unit
@@ -40,7 +40,7 @@ from tests.heads.comparisons import (
 )
 from tests.heads.searches import make_origin, relabelled, small_dataset
 
-SCORERS = SCORER_RATES
+SCORERS, NORMS = CompareConfig.scorer_rates, CompareConfig.input_norms
 FIRST = Tuning(RATES[0], SCORERS[0], NORMS[0])
 LABELLED = ("macro_f1", "uar", "accuracy")
 
@@ -497,11 +497,11 @@ def test_folds_that_share_a_speaker_are_refused() -> None:
         ({"tables": ("pooling",)}, "Did you mean 'poolings'"),
         ({"tables": ()}, "No table"),
         ({"seeds": 0}, "seeds must be"),
-        ({"learning_rates": (0.0,)}, "between 0 and 1"),
+        ({"learning_rates": (0.0,)}, "more than 0 and less than 1"),
         ({"epochs": 0}, "at least 1"),
-        ({"input_norms": ("batch",)}, "none, layernorm, standardise"),
-        ({"scorer_rates": (0.0,)}, "scorer rates"),
-        ({"precision": "fp8"}, "auto, fp32, bf16"),
+        ({"input_norms": ("batch",)}, "none, layernorm, standardise or speaker"),
+        ({"scorer_rates": (0.0,)}, "scorer rate must"),
+        ({"precision": "fp8"}, "auto, fp32 or bf16"),
         ({"fixed": {"loss": "votes"}}, "votes"),
     ],
 )
@@ -524,12 +524,12 @@ def test_what_a_protocol_sets_beside_the_pooling_holds_for_every_row(tmp_path: P
 
 
 def test_rates_are_read_and_sorted() -> None:
-    assert CompareConfig(learning_rates=parse_rates("1e-3, 3e-4", "--rates")).learning_rates == (
+    assert CompareConfig(learning_rates=parse_rates("1e-3, 3e-4")).learning_rates == (
         3e-4,
         1e-3,
     )
-    with pytest.raises(ConfigError, match="--rates 1e-3,fast"):
-        parse_rates("1e-3,fast", "--rates")
+    with pytest.raises(ValueError, match="numbers such as"):
+        parse_rates("1e-3,fast")
 
 
 def test_what_the_data_has_not_is_left_out_and_said(tmp_path: Path) -> None:

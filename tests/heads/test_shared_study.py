@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from corpora.base.errors import CacheError, ConfigError, MissingExtraError
 from heads.records import load_head, trial_file
-from heads.search.config import SearchConfig
+from heads.search.config import STUDY_NAME, SearchConfig, SharedStudy
 from heads.search.space import PROBES, STARTS, Space, trial_configs
 from heads.search.storage import close
-from heads.search.study import STUDY_NAME, HeadStudy, SharedStudy
+from heads.search.study import HeadStudy
 from tests.heads.searches import finished, small_dataset, small_search, untimed
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,7 @@ __all__ = ["extracted"]
 
 
 def search(found: Extracted, how: str = "4", config: SearchConfig = CONFIG) -> TestFoldsReport:
-    return search_test_folds(found[0], found[1], how, config)
+    return search_test_folds(found[0], found[1], replace(config, test_folds=how))
 
 
 def test_every_labelled_utterance_is_scored_once_by_heads_without_its_speaker(
@@ -89,9 +89,8 @@ def test_labels_of_a_test_fold_reach_no_head_that_is_scored_on_it(extracted: Ext
     utterances = tuple(
         replace(u, label=following[u.label]) if u.id in own else u for u in manifest.utterances
     )
-    after = search_test_folds(
-        work, replace(manifest, utterances=utterances), "4", CONFIG, fresh=True
-    )
+    config = replace(CONFIG, test_folds="4")
+    after = search_test_folds(work, replace(manifest, utterances=utterances), config, fresh=True)
     assert after.folds[0].head == chosen.head
     assert after.folds[0].reference == chosen.reference
 

@@ -1,1 +1,0 @@
-"""`prepare check`: what recordings and texts of a manifest are like, and what leaks."""

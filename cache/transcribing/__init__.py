@@ -1,1 +1,0 @@
-"""Recordings to words: Whisper fills in the texts that a manifest lacks."""
