@@ -21,7 +21,7 @@ from corpora.base.terminal import aligned
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, speaker_key
 from heads.layer_choice import STRENGTH, rank_layers
-from heads.metrics import Report, classification_report
+from heads.metrics import Scores, classification_report
 from heads.reference import fit_logistic
 
 STRENGTHS = (0.01, 0.1, 1.0)
@@ -35,7 +35,7 @@ class Line:
     """A layer, or `auto`: the reports of every seed."""
 
     name: str
-    reports: tuple[Report, ...]
+    reports: tuple[Scores, ...]
 
     def cells(self) -> tuple[str, ...]:
         """Name, mean and deviation over the seeds, interval over speakers of the middle seed."""

@@ -15,7 +15,8 @@ from statistics import median
 
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.base.files import write_text
-from corpora.base.terminal import bytes_text, table_lines
+from corpora.base.report import markdown_table
+from corpora.base.terminal import aligned, bytes_text
 
 
 @dataclass(frozen=True)
@@ -189,15 +190,14 @@ def seconds_outcome(found: Comparison, least: float) -> Outcome:
 
 def lines(results: Sequence[tuple[Row, Outcome]]) -> list[str]:
     """An aligned table for a terminal."""
-    return table_lines([HEADER, *(_cells(row, outcome) for row, outcome in results)], left=2)
+    cells = [HEADER, *(_cells(row, outcome) for row, outcome in results)]
+    return aligned(cells, right=range(2, len(HEADER)))
 
 
 def markdown(results: Sequence[tuple[Row, Outcome]]) -> str:
     """The table for a README, with what it was measured on."""
-    rows = [HEADER, ("---",) * len(HEADER), *(_cells(row, outcome) for row, outcome in results)]
-    return "\n".join(
-        [f"Measured on {machine()}.", "", *("| " + " | ".join(cells) + " |" for cells in rows)]
-    )
+    rows = [_cells(row, outcome) for row, outcome in results]
+    return f"Measured on {machine()}.\n\n{markdown_table(HEADER, rows)}"
 
 
 def machine() -> str:

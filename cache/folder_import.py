@@ -33,8 +33,10 @@ from cache.sources import SourceIndex
 from cache.store.layout import ensure_stream, open_features
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, ConfigError, MissingStepError
-from corpora.base.terminal import bytes_text, count_text, progress_bar
+from corpora.base.report import Report
+from corpora.base.terminal import bytes_text, count_text, progress_bar, shortened
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
 from corpora.names import plain_name
@@ -43,7 +45,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class AdoptReport:
+class AdoptReport(Jsonable):
     """What became of a folder.
 
     Attributes:
@@ -59,6 +61,8 @@ class AdoptReport:
         work: the work folder.
     """
 
+    json_entries = "folder stream dim utterances added bytes=nbytes missing extra refused"
+
     folder: Path
     stream: str
     dim: int
@@ -70,23 +74,9 @@ class AdoptReport:
     refused: Mapping[str, str]
     work: Path
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return {
-            "folder": str(self.folder),
-            "stream": self.stream,
-            "dim": self.dim,
-            "utterances": self.utterances,
-            "added": self.added,
-            "bytes": self.nbytes,
-            "missing": list(self.missing),
-            "extra": list(self.extra),
-            "refused": dict(self.refused),
-        }
-
     def to_text(self, manifest: Path | None = None) -> str:
         """The same to read; with the manifest that was named in place of the work folder's."""
-        lines = [
+        parts = [
             f"Imported {self.folder} as {self.stream}, {self.dim}-d: "
             f"{count_text(self.utterances, 'utterance')} ({self.added:,} different inputs added, "
             f"{bytes_text(self.nbytes)})."
@@ -97,12 +87,9 @@ class AdoptReport:
             ("files could not be used", tuple(self.refused.values())),
         ):
             if names:
-                lines.append(f"{len(names):,} {what}:")
-                lines += [f"  {name}" for name in names[:_SHOWN]]
-                if len(names) > _SHOWN:
-                    lines.append(f"  and {len(names) - _SHOWN:,} more")
-        lines.append(f"Next: {command_line('search --trials 100', self.work, manifest)}")
-        return "\n".join(lines)
+                parts += [f"{len(names):,} {what}:", *shortened(names, _SHOWN)]
+        step = command_line("search --trials 100", self.work, manifest)
+        return Report("", parts, next=(step,)).to_text()
 
 
 SUFFIXES = (".npy", ".pt")

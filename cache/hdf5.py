@@ -33,8 +33,10 @@ from cache.store.parts import MAX_PART_BYTES
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
 from cache.upkeep.info import Stream, read_catalogue
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.base.files import atomic_path
+from corpora.base.report import Report
 from corpora.base.terminal import bytes_text, count_text, progress_bar
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest, Utterance
@@ -51,7 +53,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TransferReport:
+class TransferReport(Jsonable):
     """What was written to a file, or read from one.
 
     Attributes:
@@ -63,6 +65,8 @@ class TransferReport:
         work: the work folder.
     """
 
+    json_entries = "file=path imported streams present bytes=nbytes"
+
     path: Path
     streams: Mapping[str, int]
     present: Mapping[str, int]
@@ -70,28 +74,18 @@ class TransferReport:
     imported: bool
     work: Path
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return {
-            "file": str(self.path),
-            "imported": self.imported,
-            "streams": dict(self.streams),
-            "present": dict(self.present),
-            "bytes": self.nbytes,
-        }
-
     def to_text(self) -> str:
         """The same to read."""
         done = "Imported from" if self.imported else "Wrote"
-        lines = [f"{done} {self.path}: {bytes_text(self.nbytes)} of frames."]
+        parts = [f"{done} {self.path}: {bytes_text(self.nbytes)} of frames."]
         for stream, count in self.streams.items():
             there = self.present.get(stream, 0)
             more = f" ({there:,} were there already)" if there else ""
-            lines.append(f"  {stream}: {count_text(count, 'utterance')}{more}")
-        step = f"cache {'info' if self.imported else 'import'}"
-        work = self.work if self.imported else "OTHER-WORK"
-        file = "" if self.imported else f" {shlex.quote(str(self.path))}"
-        return "\n".join([*lines, f"Next: {command_line(step + file, work)}"])
+            parts.append(f"  {stream}: {count_text(count, 'utterance')}{more}")
+        step = command_line(f"cache import {shlex.quote(str(self.path))}", "OTHER-WORK")
+        if self.imported:
+            step = command_line("cache info", self.work)
+        return Report("", parts, next=(step,)).to_text()
 
 
 def export_hdf5(

@@ -14,11 +14,11 @@ import shlex
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.encoders.grid import recorded_padding
 from cache.keys import windowed_key
 from cache.recipe import Recipe
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.files import read_json, write_json, write_text
 from corpora.base.terminal import as_written, inert
@@ -65,7 +65,7 @@ TOKEN_KIND = "token_kind"
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Jsonable):
     """The streams of one recipe.
 
     Attributes:
@@ -77,6 +77,8 @@ class Source:
         windowed: whether recordings over the limit were encoded in windows; their frames then lie
             under a key of their own (`cache.keys.windowed_key`).
     """
+
+    json_entries = "encoder layers moments best windowed folder=recipe.folder recipe=recipe.fields"
 
     recipe: Recipe
     encoder: str = ""
@@ -136,7 +138,7 @@ def moments_name(layer: int) -> str:
 
 
 @dataclass(frozen=True)
-class Extraction:
+class Extraction(Jsonable):
     """The streams of one run of `extract`, by kind: audio, text, energy, speech."""
 
     sources: Mapping[str, Source]
@@ -161,19 +163,7 @@ def write_extraction(work: Work, extraction: Extraction) -> None:
     Raises:
         FormatVersionError: there is one of another version, which is kept.
     """
-    sources: dict[str, Any] = {
-        kind: {
-            "encoder": source.encoder,
-            "layers": list(source.layers),
-            "moments": list(source.moments),
-            "best": source.best,
-            "windowed": source.windowed,
-            "folder": source.recipe.folder,
-            "recipe": dict(source.recipe.fields),
-        }
-        for kind, source in extraction.sources.items()
-    }
-    value = {"format": FORMAT, "version": VERSION, "sources": sources}
+    value = {"format": FORMAT, "version": VERSION, **extraction.to_json()}
     if work.extraction.is_file():
         earlier = read_json(work.extraction, kind=FORMAT, version=VERSION)
         if json.dumps(value) == json.dumps(earlier):
@@ -228,14 +218,7 @@ def read_extraction(work: Work) -> Extraction:
     value = read_json(path, kind=FORMAT, version=VERSION)
     return Extraction(
         {
-            kind: Source(
-                Recipe(kind, entry["recipe"]),
-                entry["encoder"],
-                tuple(entry["layers"]),
-                tuple(entry.get("moments", ())),
-                bool(entry.get("windowed", False)),
-                entry.get("best"),
-            )
+            kind: Source.from_json({**entry, "recipe": Recipe(kind, entry["recipe"])})
             for kind, entry in value["sources"].items()
         }
     )

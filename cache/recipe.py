@@ -33,11 +33,6 @@ def layers_from_json(value: Any) -> LayersRead:  # noqa: ANN401 - a number or a 
     return numbers
 
 
-def layers_to_json(read: LayersRead) -> int | list[int]:
-    """The inverse of `layers_from_json`."""
-    return list(read) if isinstance(read, tuple) else read
-
-
 def layers_text(read: LayersRead) -> str:
     """Such as `layer 24`, or `layers 8, 16 and 24`."""
     numbers = layer_numbers(read)

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from corpora.arrangement import Arrangement, arrange, folded
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.base.terminal import wrapped
+from corpora.base.report import Part, Report
 from corpora.folds import FEWEST, divide, folds_by, folds_of_count
 from corpora.label_map import LabelMap
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
 from corpora.names import plain_name
 from corpora.protocol import Wish
-from corpora.summary import table_lines, tally
+from corpora.summary import Tally, noted
 from corpora.utterance import Utterance
 
 
 @dataclass(frozen=True)
-class ToolReport:
+class ToolReport(Jsonable):
     """A manifest that was written.
 
     Attributes:
@@ -30,47 +31,37 @@ class ToolReport:
         manifest: the CSV that was written.
         corpus: its name.
         labels: the label order.
-        tallied: counts by split, as `corpora.summary.tally` gives them.
+        tally: what the manifest holds.
         corpora: utterances by corpus.
         settings: how splits and folds were made.
         notes: sentences to read.
     """
 
+    json_entries = (
+        "did manifest corpus labels corpora counts=tally.counts speakers=tally.speakers "
+        "all_speakers=tally.all_speakers settings notes"
+    )
+
     did: str
     manifest: Path
     corpus: str
     labels: tuple[str, ...]
-    tallied: Mapping[str, Any]
+    tally: Tally
     corpora: Mapping[str, int]
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return {
-            "did": self.did,
-            "manifest": str(self.manifest),
-            "corpus": self.corpus,
-            "labels": list(self.labels),
-            "corpora": dict(self.corpora),
-            "counts": self.tallied["counts"],
-            "speakers": self.tallied["speakers"],
-            "all_speakers": self.tallied["all_speakers"],
-            "settings": dict(self.settings),
-            "notes": list(self.notes),
-        }
-
     def to_text(self) -> str:
         """For a terminal."""
-        lines = [*wrapped(self.did), "", *table_lines(self.tallied, self.labels), ""]
-        if len(self.corpora) > 1:
-            listed = ", ".join(f"{name} {count:,}" for name, count in self.corpora.items())
-            lines += wrapped(f"Corpora: {listed}.")
-        for note in self.notes:
-            lines += wrapped(note if note.startswith("WARNING") else f"Note: {note}")
-        total = sum(sum(held.values()) for held in self.tallied["counts"].values())
-        lines.append(f"Wrote {self.manifest}: {total:,} utterances, label order as above.")
-        return "\n".join(lines)
+        listed = ", ".join(f"{name} {count:,}" for name, count in self.corpora.items())
+        parts: tuple[Part, ...] = (
+            self.did,
+            self.tally.table(self.labels),
+            *[f"Corpora: {listed}."] * (len(self.corpora) > 1),
+            *noted(self.notes),
+            self.tally.written(self.manifest),
+        )
+        return Report("", parts).to_text()
 
 
 def report_on(did: str, manifest: Manifest, path: Path, notes: Sequence[str]) -> ToolReport:
@@ -83,7 +74,7 @@ def report_on(did: str, manifest: Manifest, path: Path, notes: Sequence[str]) ->
         path,
         manifest.corpus,
         manifest.labels,
-        tally(manifest.utterances, manifest.labels, {}),
+        Tally.of(manifest.utterances, manifest.labels, {}),
         counts,
         manifest.settings,
         tuple(notes),

@@ -22,7 +22,7 @@ from corpora.readers.registry import (
 )
 from corpora.readers.tree import Spellings, inside
 from corpora.recordings import Header, cut_seconds, read_headers
-from corpora.summary import PrepareReport, tally
+from corpora.summary import PrepareReport, Tally
 from corpora.utterance import SPLITS, Utterance, speaker_key
 
 SHOWN = 10  # of files that are not there, in a message
@@ -112,7 +112,7 @@ def prepare(
         how=arrangement.how,
         seed=wish.seed,
         synthetic=result.synthetic,
-        **tally(manifest.utterances, order, seconds),
+        tally=Tally.of(manifest.utterances, order, seconds),
         protocol=protocol,
         folds=arrangement.folds,
         removed=arrangement.removed,

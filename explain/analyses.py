@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from explain.alignments import Aligned
@@ -43,7 +43,7 @@ def choose_examples(items: Sequence[Item]) -> list[int]:
     return chosen or order[: RIGHT + WRONG]
 
 
-def pictures_section(subject: Subject, items: Sequence[Item], numbers: Sequence[int]) -> Section:
+def pictures_section(subject: Subject, items: Sequence[Item], numbers: Sequence[int]) -> Report:
     """The pictures of these utterances, one below the other."""
     text: list[str] = []
     figures: list[Figure] = []
@@ -54,10 +54,10 @@ def pictures_section(subject: Subject, items: Sequence[Item], numbers: Sequence[
         text += [f"{name}: {note}" for note in (sound.problem, *sound.notes) if note]
     if any(item.columns is not None and item.columns.shape[1] > 1 for item in items):
         text.insert(0, "Grey curves: the attention of each query and head; blue: their mean.")
-    return Section("Pictures", tuple(text), (), tuple(figures))
+    return Report("Pictures", (*text, *figures))
 
 
-def items_section(items: Sequence[Item]) -> Section:
+def items_section(items: Sequence[Item]) -> Report:
     """What is said about each of a few utterances, in sentences and as a table."""
     rows: list[list[Cell]] = []
     text = []
@@ -86,7 +86,7 @@ def items_section(items: Sequence[Item]) -> Section:
     table = Table(
         "items", (*columns, "most attended (s)", "most attended words"), rows, "Utterances", 2
     )
-    return Section("Answers", tuple(text), (table,))
+    return Report("Answers", (*text, table))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,26 +112,26 @@ class Context:
     show_progress: bool = False
 
 
-def _localisation(context: Context) -> Section:
+def _localisation(context: Context) -> Report:
     return localisation_section(context.subject)
 
 
-def _phones(context: Context) -> Section:
+def _phones(context: Context) -> Report:
     return phones_section(context.subject, context.aligned, context.config.attended)
 
 
-def _words(context: Context) -> Section:
+def _words(context: Context) -> Report:
     texts = [u.text for u in context.manifest.utterances]
     return words_section(context.subject, context.aligned, texts)
 
 
-def _cues(context: Context) -> Section:
+def _cues(context: Context) -> Report:
     asked = context.config
     config = CueConfig(asked.cues, asked.attended, asked.seed, context.show_progress)
     return cues_section(context.subject, context.work, config)
 
 
-def _faithfulness(context: Context) -> Section:
+def _faithfulness(context: Context) -> Report:
     asked = context.config
     config = CurveConfig(seed=asked.seed, progress=context.show_progress)
     occlusion = OcclusionConfig(
@@ -140,14 +140,14 @@ def _faithfulness(context: Context) -> Section:
     return faithfulness_section(context.subject, config, context.model, occlusion)
 
 
-def _probing(context: Context) -> Section:
+def _probing(context: Context) -> Report:
     asked = context.config
     config = ProbingConfig(asked.cues, seed=asked.seed, progress=context.show_progress)
     return probing_section(context.subject, context.work, context.manifest, config)
 
 
 #: By name, in the report's order.
-ANALYSES: Mapping[str, Callable[[Context], Section]] = {
+ANALYSES: Mapping[str, Callable[[Context], Report]] = {
     "localisation": _localisation,
     "faithfulness": _faithfulness,
     "phones": _phones,

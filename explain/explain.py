@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.encoders.device import choose_device
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.files import read_json
 from corpora.base.plots import require_matplotlib
-from corpora.base.report import Section
-from corpora.base.terminal import wrapped
+from corpora.base.report import Report
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
@@ -48,7 +48,7 @@ from heads.speakers import SPEAKER
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Jsonable):
     """What `explain` found and wrote.
 
     Attributes:
@@ -59,25 +59,19 @@ class Explanation:
         summary: JSON values.
     """
 
+    json_entries = "**summary written"
+
     subject: Subject
-    sections: tuple[Section, ...]
+    sections: tuple[Report, ...]
     intro: tuple[str, ...]
     written: tuple[Path, ...]
     summary: dict[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**self.summary, "written": [str(path) for path in self.written]}
-
     def to_text(self) -> str:
-        """For a terminal."""
-        lines = [line for sentence in self.intro for line in wrapped(sentence)]
-        for section in self.sections:
-            if section.text:
-                lines += ["", section.title]
-                lines += [line for text in section.text for line in wrapped(f"  {text}", "    ")]
-        lines += ["", "Wrote:", *(f"  {path}" for path in self.written)]
-        return "\n".join([*lines, f"Open {self.written[0]} in a browser."])
+        """For a terminal: sentences, for tables and figures are to be looked at."""
+        said = [Report(one.title, one.text) for one in self.sections if one.text]
+        report = Report("", (*self.intro, *said), self.written)
+        return f"{report.to_text()}\nOpen {self.written[0]} in a browser."
 
 
 def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
@@ -114,7 +108,7 @@ def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
 
 
 def summarise(
-    subject: Subject, items: Sequence[Item], sections: Sequence[Section], aligned: Aligned
+    subject: Subject, items: Sequence[Item], sections: Sequence[Report], aligned: Aligned
 ) -> dict[str, Any]:
     """JSON values: what was explained, and each section's numbers."""
     return {
@@ -140,7 +134,7 @@ def summarise(
         ]
         if not subject.split
         else [],
-        "sections": {section.title: section.summary for section in sections if section.summary},
+        "sections": {section.title: section.data for section in sections if section.data},
     }
 
 
@@ -339,7 +333,7 @@ def _report(
     aligned = read_alignments(subject.utterances)
     items = collect_items(subject, aligned, read_texts(subject))
     intro = introduction(subject, items)
-    sections: list[Section] = []
+    sections: list[Report] = []
     if config.ids:
         chosen = list(range(len(items)))
         folder = work.explain / "items"

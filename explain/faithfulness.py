@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from explain.curves import (
     ATTENTION,
     ENERGY,
@@ -54,7 +54,7 @@ def faithfulness_section(
     config: CurveConfig | None = None,
     model: EmotionModel | None = None,
     occlusion: OcclusionConfig | None = None,
-) -> Section:
+) -> Report:
     """Curves and verdict for each modality the head reads; occlusion where encoders are at hand.
 
     Args:
@@ -114,7 +114,7 @@ def faithfulness_section(
             for (seconds, fill), values in found.agreement.items()
             for held in [not np.isnan(values).all()]
         }
-    return Section("Faithfulness", tuple(text), tuple(tables), tuple(figures), summary)
+    return Report("Faithfulness", (*text, *figures, *tables), data=summary)
 
 
 def _sentences(subject: Subject, curves: Curves, gains: list[Gain], note: str) -> list[str]:

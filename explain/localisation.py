@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from explain.picture import BLUE, BY_MODALITY, GREY, ORANGE, RED
 from explain.ragged import (
     Bools,
@@ -256,7 +256,7 @@ CORRELATION_COLUMNS = (
 )  # fmt: skip
 
 
-def localisation_section(subject: Subject) -> Section:
+def localisation_section(subject: Subject) -> Report:
     """All of it, for each modality the head reads."""
     found = {
         name: concentration(floats(frame_attention(subject, name)), ints(batch.offsets))
@@ -340,7 +340,7 @@ def localisation_section(subject: Subject) -> Section:
         }
         for name, c in found.items()
     }
-    return Section("Localisation", tuple(text), tuple(tables), tuple(figures), summary)
+    return Report("Localisation", (*text, *figures, *tables), data=summary)
 
 
 def _sentence(name: str, method: str, c: Concentration) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from explain.alignments import Aligned, phone_frames
 from explain.phones import (
     MINIMUM_FRAMES,
@@ -40,7 +40,7 @@ NAMED, TOLD = 12, 5
 COLUMNS = ("name", "frames", "attended", "ratio", "95 % low", "95 % high")
 
 
-def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHARE) -> Section:
+def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHARE) -> Report:
     """Likelihood ratios of phones and their classes, and attention around onsets.
 
     Args:
@@ -51,10 +51,10 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
     """
     title = "Phones"
     if "audio" not in subject.frames:
-        return Section(title, ("This head does not listen: it has no audio frames.",))
+        return Report(title, ("This head does not listen: it has no audio frames.",))
     labels = [p.label for a in aligned.alignments if a is not None for p in a.phones]
     if not labels:
-        return Section(title, (*aligned.problems, "So nothing is known about phones."))
+        return Report(title, (*aligned.problems, "So nothing is known about phones."))
     phone_set = find_phone_set(labels)
     known = {label: phone_set.phone(label) for label in {*labels, NO_PHONE}}
     weights = floats(frame_attention(subject, "audio"))
@@ -109,7 +109,7 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
         "attended": "top frame" if share is None else share,
         "ratios": {r.name: [r.ratio, r.low, r.high] for r in by_phone.ratios},
     }
-    return Section(title, tuple(text), tuple(tables), tuple(figures), summary)
+    return Report(title, (*text, *figures, *tables), data=summary)
 
 
 def _kind(phone: Phone) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.last_extraction import read_failures
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.folds import deal
@@ -176,7 +176,7 @@ class ProbingConfig:
 
 def probing_section(
     subject: Subject, work: Work, manifest: Manifest, config: ProbingConfig | None = None
-) -> Section:
+) -> Report:
     """Probe every cached layer, on the subject's utterances or, with few speakers, on all.
 
     Args:
@@ -191,7 +191,7 @@ def probing_section(
     """
     config = config or ProbingConfig()
     if "audio" not in subject.frames or subject.grid is None:
-        return Section(TITLE, ("This head reads text alone: no vectors of speech to probe.",))
+        return Report(TITLE, ("This head reads text alone: no vectors of speech to probe.",))
     utterances, own = _chosen(subject, work, manifest, config)
     cues = load_cues(
         work, utterances, subject.grid, cues=cue_set(config.cues), progress=config.progress
@@ -203,7 +203,7 @@ def probing_section(
             f"That is too few: {FEWEST_UTTERANCES} utterances of two speakers, with at least two "
             "emotions, are the least."
         )
-        return Section(TITLE, tuple(text))
+        return Report(TITLE, tuple(text))
     vectors = _vectors(subject, work, utterances, own)
 
     def work_on(one: Vectors) -> ProbeRow:
@@ -225,12 +225,10 @@ def probing_section(
         probe_table(rows, targets.cues, len(subject.labels)),
         dimension_table(every, parts, targets.cues, basis.layer),
     )
-    return Section(
+    return Report(
         TITLE,
-        tuple(text),
-        tables,
-        (probe_figure(rows, names, len(subject.labels)),),
-        {"probes": [_json(row, targets) for row in rows]},
+        (*text, probe_figure(rows, names, len(subject.labels)), *tables),
+        data={"probes": [_json(row, targets) for row in rows]},
     )
 
 

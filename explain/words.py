@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.keys import normalise_text
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from explain.alignments import Aligned, frame_intervals
 from explain.picture import BY_MODALITY, GREY
 from explain.ragged import Floats, correlations, floats, ints, ranks_within
@@ -179,7 +179,7 @@ SHOWN = 12
 TOLD = 5
 
 
-def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> Section:
+def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> Report:
     """Attention on words in sound and in text.
 
     Args:
@@ -235,9 +235,7 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> S
     found = _informativeness(occurrences, surprisal, len({*said} - {""}), subject.weighing)
     text += found.text
     tables += found.tables
-    return Section(
-        "Words", tuple(text), tuple(tables), tuple(figures), {**summary, **found.summary}
-    )
+    return Report("Words", (*text, *figures, *tables), data={**summary, **found.data})
 
 
 def _informativeness(
@@ -245,7 +243,7 @@ def _informativeness(
     surprisal: dict[str, float],
     distinct: int,
     method: str,
-) -> Section:
+) -> Report:
     """Correlation with surprisal, as a part of the section."""
     rows: list[list[Cell]] = []
     text: list[str] = []
@@ -262,7 +260,7 @@ def _informativeness(
         means = [f(own) for own in (found.pearson, found.spearman) for f in (np.mean, np.std)]
         rows.append([name, *map(float, means), len(found.pearson)])
     if not rows:
-        return Section("", tuple(text), (), (), summary)
+        return Report("", text, data=summary)
     text.append(
         f"Surprisal is −log2 of a word's share in the corpus's own {distinct:,} different texts. "
         f"{method.capitalize()} is relative to a word's frames or tokens, for informative words "
@@ -281,7 +279,7 @@ def _informativeness(
         f"Correlation of {method} on words with surprisal, within utterances",
         2,
     )
-    return Section("", tuple(text), (table,), (), summary)
+    return Report("", (*text, table), data=summary)
 
 
 def _draw(canvas: Canvas, ranked: dict[str, list[Ranked]], measure: str) -> None:

@@ -302,7 +302,8 @@ def _resume(trainer: Trainer, found: Checkpoint) -> Progress:
 
 
 def _result(value: Mapping[str, Any]) -> PhaseResult:
-    return PhaseResult.from_json(value, _log(value["log"]))
+    own = {"table": value["trainable"], "log": _log(value["log"])}
+    return PhaseResult.from_json({**value, **own})
 
 
 def _rows(log: Sequence[LogRow]) -> list[list[Any]]:

@@ -25,7 +25,6 @@ from heads.compare.config import CompareConfig
 from heads.compare.rendering import write_report
 from heads.compare.rows import MODALITIES
 from heads.pooling.pooling import choices
-from heads.records import report_from_json
 from heads.search.space import PUBLISHED, other_poolings, pooling_axes
 
 FORMAT, VERSION = "emopool-compare-finetuned", 1
@@ -169,15 +168,7 @@ def _kept(folder: Path, head: Path, title: str) -> Finetuned | None:
     value = read_json(path, kind=FORMAT, version=VERSION)
     if value["head_sha256"] != file_sha256(head):
         return None
-    return Finetuned(
-        title=title,
-        phases=value["phases"],
-        directory=folder / "model",
-        dev=(value["dev"][0], value["dev"][1]),
-        head=value["head"] and report_from_json(value["head"]),
-        model=value["model"] and report_from_json(value["model"]),
-        notes=tuple(value["notes"]),
-    )
+    return Finetuned.from_json({**value, "title": title, "directory": folder / "model"})
 
 
 def _titles(config: CompareConfig) -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corpora.base.errors import MissingExtraError
-from corpora.base.files import atomic_path, write_text
+from corpora.base.files import write_text
+from corpora.base.plots import write_figure
+from corpora.base.report import Figure, csv_text
 from finetune.steps import LogRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
 CSV, PICTURE, EVENTS = "curves.csv", "curves.png", "tensorboard"
 # Between two writings of the CSV file.
@@ -72,7 +76,7 @@ class Curves:
         if self._writer is not None:
             self._writer.close()
         if find_spec("matplotlib") is not None and self._earlier:
-            draw_curves(self._folder / PICTURE, self._earlier)
+            write_figure(self._folder, curves_figure(self._earlier), [".png"])
 
     def _send(self, rows: Sequence[LogRow]) -> None:
         # The last row of an epoch gets its score only after it was made: it waits for it.
@@ -115,25 +119,27 @@ def global_steps(rows: Sequence[LogRow]) -> list[int]:
 
 def log_text(rows: Sequence[LogRow]) -> str:
     """The steps as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["phase", "epoch", "step", "lr", "loss", "dev_macro_f1", "dev_loss"])
-    for row in rows:
-        dev = ("", "") if row.dev is None else (repr(row.dev.macro_f1), repr(row.dev.loss))
-        loss = "" if row.loss is None else repr(row.loss)
-        writer.writerow([row.phase, row.epoch, row.step, repr(row.learning_rate), loss, *dev])
-    return out.getvalue()
+    columns = ("phase", "epoch", "step", "lr", "loss", "dev_macro_f1", "dev_loss")
+    return csv_text(
+        columns,
+        [
+            (r.phase, r.epoch, r.step, r.learning_rate, r.loss)
+            + ((None, None) if r.dev is None else (r.dev.macro_f1, r.dev.loss))
+            for r in rows
+        ],
+    )
 
 
-def draw_curves(path: Path, rows: Sequence[LogRow]) -> None:
-    """Draw losses, development macro-F1 and learning rates of all phases over the steps."""
-    from matplotlib.figure import Figure
+def curves_figure(rows: Sequence[LogRow]) -> Figure:
+    """Losses, development macro-F1 and learning rates of all phases over the steps."""
+    return Figure("curves", partial(_draw, rows), size=(7.0, 7.0))
 
+
+def _draw(rows: Sequence[LogRow], canvas: Canvas) -> None:
     numbers = global_steps(rows)
     losses = [(n, row.loss) for n, row in zip(numbers, rows, strict=True) if row.loss is not None]
     scored = [(n, row.dev) for n, row in zip(numbers, rows, strict=True) if row.dev is not None]
-    figure = Figure(figsize=(7.0, 7.0), layout="constrained")
-    loss, score, rate = figure.subplots(3, 1, sharex=True)
+    loss, score, rate = canvas.subplots(3, 1, sharex=True)
     loss.plot(
         [n for n, _ in losses],
         [v for _, v in losses],
@@ -157,5 +163,3 @@ def draw_curves(path: Path, rows: Sequence[LogRow]) -> None:
     score.set(ylabel="macro-F1 (development)")
     rate.set(ylabel="learning rate", xlabel="step", yscale="log")
     rate.legend(fontsize="small")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})

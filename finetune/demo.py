@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
-from corpora.base.terminal import aligned
+from corpora.base.report import Report
 from corpora.base.work import Work
 from corpora.manifest import read_manifest
 from finetune.evaluate.evaluation import caveats, read_report
-from heads.metrics import Report, score_cells
+from heads.metrics import Scores, scores_table
 from heads.records import REFERENCE, load_head
 from heads.reference import read_reference
 
+_NEXT = """\
+Try next, with recordings of your own (a CSV with the columns audio and label):
+  python cli.py prepare csv my_corpus.csv --work my_work
+  python cli.py extract --work my_work      (W2V-BERT 2.0 and DeBERTa-v3, on a GPU)
+  python cli.py search --trials 100 --work my_work
+  python cli.py finetune --best --work my_work"""
+
 
 @dataclass(frozen=True)
-class Results:
+class Results(Jsonable):
     """The test scores that a work folder holds.
 
     Attributes:
@@ -32,54 +39,36 @@ class Results:
         model: of the fine-tuned model, likewise.
     """
 
+    json_entries = "work=work.root corpus synthetic labels encoders trial reference head model"
+
     work: Work
     corpus: str
     synthetic: bool
     labels: tuple[str, ...]
     encoders: Mapping[str, str]
     trial: int
-    reference: Report | None
-    head: Report | None
-    model: Report | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        scored = {"reference": self.reference, "head": self.head, "model": self.model}
-        return {
-            "work": str(self.work.root),
-            "corpus": self.corpus,
-            "synthetic": self.synthetic,
-            "labels": list(self.labels),
-            "encoders": dict(self.encoders),
-            "trial": self.trial,
-            **{name: report and report.to_json() for name, report in scored.items()},
-        }
+    reference: Scores | None
+    head: Scores | None
+    model: Scores | None
 
     def to_text(self) -> str:
         """As a table, and what to try next."""
-        scored = [
-            ("logistic regression (reference)", self.reference),
-            (f"searched head (trial {self.trial})", self.head),
-            ("fine-tuned model (phases 2 and 3)", self.model),
-        ]
-        rows: list[tuple[str, ...]] = [("test set", "macro-F1", "UA", "WA", "utterances")]
-        rows += [(name, *score_cells(report)) for name, report in scored if report is not None]
-        return "\n".join(
-            [
-                "",
-                f"Results on {self.corpus}",
-                *aligned(rows),
-                f"Guessing gives a UA of {1 / len(self.labels):.3f}.",
-                *caveats(self.encoders, synthetic=self.synthetic),
-                "",
-                "Try next, with recordings of your own (a CSV with the columns audio and label):",
-                "  python cli.py prepare csv my_corpus.csv --work my_work",
-                "  python cli.py extract --work my_work      "
-                "(W2V-BERT 2.0 and DeBERTa-v3, on a GPU)",
-                "  python cli.py search --trials 100 --work my_work",
-                "  python cli.py finetune --best --work my_work",
-            ]
+        scored = {
+            "logistic regression (reference)": self.reference,
+            f"searched head (trial {self.trial})": self.head,
+            "fine-tuned model (phases 2 and 3)": self.model,
+        }
+        there = {name: own for name, own in scored.items() if own is not None}
+        notes = (
+            f"Guessing gives a UA of {1 / len(self.labels):.3f}.",
+            *caveats(self.encoders, synthetic=self.synthetic),
         )
+        parts = (
+            f"Results on {self.corpus}",
+            scores_table("test set", there, notes=notes),
+            _NEXT,
+        )
+        return Report("", parts).to_text()
 
 
 def check_demo_folder(work: Work) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.encoders.device import choose_device
 from cache.last_extraction import read_extraction
+from corpora.base.codec import Jsonable
 from corpora.base.errors import MissingStepError
 from corpora.base.locks import current_rank, exclusive_lock
-from corpora.base.terminal import aligned, wrapped
+from corpora.base.report import Report, Table
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest, require_splits
 from finetune.assembly import FOLDER, check_labels, check_streams
@@ -25,12 +25,12 @@ from finetune.model_files import check_replaceable
 from finetune.session import train_model
 from finetune.starting_head import SEEDS, starting_head
 from finetune.training import PhaseResult, Tell
-from heads.metrics import score_cells
+from heads.metrics import scores_table
 from heads.records import BEST, HeadRecord, layer_weights_text, load_head, manifest_digest
 
 
 @dataclass(frozen=True)
-class FinetuneReport:
+class FinetuneReport(Jsonable):
     """The summary of one `finetune`.
 
     Attributes:
@@ -44,6 +44,10 @@ class FinetuneReport:
         notes: what the user should know.
         curves: losses and scores by step, and their picture.
     """
+
+    json_entries = (
+        "directory trial=record.trial synthetic shared_speakers phases head model notes files"
+    )
 
     directory: Path
     record: HeadRecord
@@ -65,20 +69,6 @@ class FinetuneReport:
             *(evaluation.folder / name for evaluation in scored for name in (REPORT, PREDICTIONS)),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "directory": str(self.directory),
-            "trial": self.record.trial,
-            "synthetic": self.synthetic,
-            "shared_speakers": self.shared_speakers,
-            "phases": [phase.to_json() for phase in self.phases],
-            "head": self.head and self.head.to_json(),
-            "model": self.model and self.model.to_json(),
-            "notes": list(self.notes),
-            "files": [str(path) for path in self.files],
-        }
-
     def to_text(self, manifest: Path | None = None) -> str:
         """For a terminal; the next command gets a manifest named in place of the folder's own."""
         origin, modalities = self.record.origin, self.record.head.modalities
@@ -86,50 +76,30 @@ class FinetuneReport:
         split = "" if self.model is not None else " --split dev"
         after = self.model
         weights = "" if after is None else layer_weights_text(after.layer_weights, after.layers)
-        return "\n".join(
-            [
-                f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
-                f"{origin.corpus or 'the manifest'}.",
-                f"Encoders: {encoders_text(encoders, origin.layers)}.",
-                *([f"Layer weights: {weights}."] if weights else []),
-                *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
-                *(f"Note: {note}" for note in self.notes),
-                "",
-                *_phase_table(self.phases),
-                "",
-                *self._score_lines(),
-                "",
-                "Wrote:",
-                *(f"  {path}" for path in self.files),
-                "",
-                f"Next: {command_line(f'evaluate{split}', self.directory.parent, manifest)}",
-            ]
+        parts = (
+            f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
+            f"{origin.corpus or 'the manifest'}.",
+            f"Encoders: {encoders_text(encoders, origin.layers)}.",
+            *[f"Layer weights: {weights}."] * bool(weights),
+            *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
+            *(f"Note: {note}" for note in self.notes),
+            _phase_table(self.phases),
+            self._scores(),
         )
+        steps = (command_line(f"evaluate{split}", self.directory.parent, manifest),)
+        return Report("", parts, self.files, steps).to_text()
 
-    def _score_lines(self) -> list[str]:
+    def _scores(self) -> str | Table:
         if self.head is None or self.model is None:
-            return ["There is no labelled test split, so there is no result to report."]
+            return "There is no labelled test split, so there is no result to report."
         report = self.model.report
-        lines = aligned(
-            [
-                ("test", "macro-F1", "UA", "WA", "utterances"),
-                ("searched head", *score_cells(self.head.report)),
-                ("fine-tuned model", *score_cells(report)),
-            ]
-        )
-        if report.intervals is not None:
-            coverage = f"{100 * report.confidence:g} % interval"
-            over = f"{report.speakers} speakers" if report.speakers else "utterances"
-            lines.append(f"[{coverage}, bootstrap over {over}]")
-        if report.interval_reason:
-            label = "Note" if report.intervals else "No interval"
-            lines.append(f"{label}: {report.interval_reason}.")
-        return lines
+        scored = {"searched head": self.head.report, "fine-tuned model": report}
+        return scores_table("test", scored, notes=report.interval_notes)
 
 
-def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
+def _phase_table(phases: Sequence[PhaseResult]) -> Table:
     columns = ("phase", "rate", "trained", "epochs", "dev macro-F1 at start", "kept", "of epoch")
-    rows: list[tuple[str, ...]] = [(*columns, "crosswise", "to beat")]
+    rows = []
     for result in phases:
         rows.append(
             (
@@ -143,14 +113,13 @@ def _phase_table(phases: Sequence[PhaseResult]) -> list[str]:
                 *("-" if own is None else f"{own:.3f}" for own in (result.crosswise, result.bar)),
             )
         )
-    lines = aligned(rows)
-    if any(result.crosswise is not None for result in phases):
-        lines += wrapped(
-            "Crosswise: half of the dev speakers choose an epoch, the other half score it. A phase "
-            "is kept where that is above what it has to beat: the phase before, or the mean of "
-            f"heads like the searched one from {SEEDS} other seeds."
-        )
-    return lines
+    crosswise = (
+        "Crosswise: half of the dev speakers choose an epoch, the other half score it. A phase is "
+        "kept where that is above what it has to beat: the phase before, or the mean of heads like "
+        f"the searched one from {SEEDS} other seeds."
+    )
+    notes = [crosswise] if any(result.crosswise is not None for result in phases) else []
+    return Table("", (*columns, "crosswise", "to beat"), rows, notes=notes)
 
 
 def run_finetune(

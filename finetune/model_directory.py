@@ -32,7 +32,8 @@ from cache.encoders.grid import PREPROCESSOR, PROCESSOR, Padding, read_config
 from cache.encoders.names import hub_directory
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import SpeechDetector
-from cache.recipe import LayersRead, layers_from_json, layers_to_json
+from cache.recipe import LayersRead, layers_from_json
+from corpora.base.codec import parse, plain
 from corpora.base.errors import ConfigError, EmopoolError, MissingStepError
 from corpora.base.files import read_json, write_json, write_text
 from finetune.model_card import card_text
@@ -176,8 +177,8 @@ def describe(parts: Parts) -> dict[str, Any]:
         "architectures": ["EmotionModel"],
         **_label_entries(labels),
         "head": parts.head.config.to_json(),
-        "layers": {name: layers_to_json(read) for name, read in parts.layers.items()},
-        "layer_weights": {name: list(w) for name, w in layer_weights(parts.head).items()},
+        "layers": plain(parts.layers),
+        "layer_weights": plain(layer_weights(parts.head)),
         "encoders": {
             name: {"folder": FOLDERS[name], **_encoder_summary(encoder)}
             for name, encoder in parts.encoders.items()
@@ -227,7 +228,7 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
             folders["audio"],
             device=device,
             compute_dtype="bf16" if bf16 else "fp32",
-            padding=Padding.from_json(config["encoders"]["audio"].get("padding")),
+            padding=parse(Padding | None, config["encoders"]["audio"].get("padding")),
         )
     if "text" in folders:
         text = load_text_encoder(folders["text"], device=device)

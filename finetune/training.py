@@ -13,14 +13,14 @@ utterances, each by an epoch that it had no part in choosing, gives one macro-F1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
 from corpora.utterance import speaker_key
@@ -88,7 +88,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class PhaseResult:
+class PhaseResult(Jsonable):
     """What a phase did.
 
     Attributes:
@@ -105,6 +105,8 @@ class PhaseResult:
             the searched one.
     """
 
+    json_entries = "config trainable=table start best best_epoch epochs crosswise bar"
+
     config: PhaseConfig
     table: tuple[TrainableRow, ...]
     start: Score
@@ -114,34 +116,6 @@ class PhaseResult:
     log: tuple[LogRow, ...]
     crosswise: float | None = None
     bar: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; the log is `training.csv`."""
-        return {
-            "config": asdict(self.config),
-            "trainable": [asdict(row) for row in self.table],
-            "start": asdict(self.start),
-            "best": asdict(self.best),
-            "best_epoch": self.best_epoch,
-            "epochs": self.epochs,
-            "crosswise": self.crosswise,
-            "bar": self.bar,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], log: tuple[LogRow, ...]) -> PhaseResult:
-        """The inverse of `to_json`."""
-        return cls(
-            config=PhaseConfig(**value["config"]),
-            table=tuple(TrainableRow(**row) for row in value["trainable"]),
-            start=Score(**value["start"]),
-            best=Score(**value["best"]),
-            best_epoch=value["best_epoch"],
-            epochs=value["epochs"],
-            log=log,
-            crosswise=value["crosswise"],
-            bar=value["bar"],
-        )
 
 
 @dataclass

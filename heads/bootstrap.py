@@ -39,13 +39,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.names import is_unknown
 
@@ -277,7 +278,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Jsonable):
     """How much a head's macro-F1 is above (or below) another's.
 
     Attributes:
@@ -293,9 +294,10 @@ class Difference:
     p: float
     error: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "interval": list(self.interval)}
+    @property
+    def short(self) -> str:
+        """Without its interval, for cells."""
+        return f"{self.value:+.3f} ({'p < .001' if self.p < 0.001 else f'p = {self.p:.3f}'})"
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -368,7 +370,7 @@ NESTED_DRAWS = 500
 
 
 @dataclass(frozen=True)
-class Optimism:
+class Optimism(Jsonable):
     """The score of a winner, and what an honest one would be.
 
     Attributes:
@@ -379,6 +381,8 @@ class Optimism:
         units: how many of them there are.
         reason: why utterances were drawn and not speakers; else "".
     """
+
+    json_entries = "* value"
 
     selected: float
     nested: float
@@ -391,10 +395,6 @@ class Optimism:
     def value(self) -> float:
         """What to take off the winner's score."""
         return self.selected - self.nested
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "value": self.value}
 
 
 def optimism(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cache.frames import Frames
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
 from heads.pooling.pooling import INPUT_NORMS
@@ -33,7 +34,7 @@ ViewKey = tuple[str, int, int | None]
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(Jsonable):
     """All that decides a head's shape; JSON both ways.
 
     Attributes:
@@ -98,15 +99,6 @@ class HeadConfig:
     def needs_speech(self) -> bool:
         """Whether the audio pooling reads the voice activity detector's output."""
         return "audio" in self.pooling and pooling_config(self.pooling["audio"]).needs_speech
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "labels": list(self.labels)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> HeadConfig:
-        """The inverse of `to_json`."""
-        return cls(**{**value, "labels": tuple(value["labels"])})
 
 
 class Inputs:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ManifestError
 from corpora.base.files import read_json, write_json
 from corpora.base.terminal import aligned, progress_bar
@@ -50,7 +51,7 @@ class LayerScore:
 
 
 @dataclass(frozen=True)
-class LayerChoice:
+class LayerChoice(Jsonable):
     """Layers of an encoder ranked by training utterances.
 
     Attributes:
@@ -82,21 +83,7 @@ class LayerChoice:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "best": self.best()[0]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> LayerChoice:
-        """The inverse of `to_json`."""
-        scores = tuple(
-            LayerScore(
-                int(one["layer"]),
-                float(one["macro_f1"]),
-                None if one["interval"] is None else (one["interval"][0], one["interval"][1]),
-            )
-            for one in value["scores"]
-        )
-        own = {name: value[name] for name in cls.__dataclass_fields__}
-        return cls(**{**own, "scores": scores})
+        return {**super().to_json(), "best": self.best()[0]}
 
     def to_text(self, chosen: Sequence[int]) -> str:
         """The curve, with a mark at what was chosen."""
@@ -206,13 +193,15 @@ def rank_layers(
 
 
 @dataclass(frozen=True)
-class Choices:
+class Choices(Jsonable):
     """What `WORK/layers.json` holds.
 
     Attributes:
         rankings: by the folder of the recipe.
         temporary: streams of frames that were made for a ranking, and are to be removed after it.
     """
+
+    json_entries = "choices=rankings temporary"
 
     rankings: Mapping[str, LayerChoice]
     temporary: tuple[str, ...] = ()
@@ -227,16 +216,11 @@ def read_choices(work: Work) -> Choices:
     if not work.layers.is_file():
         return Choices({})
     value = read_json(work.layers, kind=FORMAT, version=VERSION)
-    return Choices(
-        {name: LayerChoice.from_json(one) for name, one in value["choices"].items()},
-        tuple(value["temporary"]),
-    )
+    return Choices.from_json({**value, "rankings": value["choices"]})
 
 
 def write_choices(work: Work, choices: Choices) -> None:
     """Write `WORK/layers.json`, unless it says all that already."""
     if choices == read_choices(work):
         return
-    rankings = {name: one.to_json() for name, one in choices.rankings.items()}
-    value = {"choices": rankings, "temporary": list(choices.temporary)}
-    write_json(work.layers, {"format": FORMAT, "version": VERSION, **value})
+    write_json(work.layers, {"format": FORMAT, "version": VERSION, **choices.to_json()})

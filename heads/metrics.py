@@ -7,13 +7,15 @@ What a score means, and over which classes it is averaged, stands in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
+from corpora.base.report import Cell, Part, Table
 from heads.bootstrap import (
     Interval,
     accuracy,
@@ -47,7 +49,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Report:
+class Scores(Jsonable):
     """Scores of one set of predictions.
 
     Attributes:
@@ -63,6 +65,8 @@ class Report:
         interval_reason: why there are none, or what makes them too narrow; else "".
         confidence: coverage the intervals aim at.
     """
+
+    json_entries = "* labels absent weighted_f1"
 
     n: int
     macro_f1: float
@@ -81,6 +85,14 @@ class Report:
         return tuple(score.label for score in self.per_class)
 
     @property
+    def interval_notes(self) -> tuple[str, ...]:
+        """What the intervals are, or why there are none."""
+        over = f"{self.speakers} speakers" if self.speakers else "utterances"
+        found = f"[{100 * self.confidence:g} % interval, bootstrap over {over}]"
+        reason = f"{'Note' if self.intervals else 'No interval'}: {self.interval_reason}."
+        return (*[found] * bool(self.intervals), *[reason] * bool(self.interval_reason))
+
+    @property
     def weighted_f1(self) -> float:
         """Mean F1 of the classes, each weighted by its gold utterances."""
         return float(weighted_f1(np.array(self.confusion)))
@@ -89,19 +101,6 @@ class Report:
     def absent(self) -> tuple[str, ...]:
         """Labels without a gold utterance: not part of the macro-averages."""
         return tuple(score.label for score in self.per_class if score.support == 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values; an interval is `[low, high]`."""
-        intervals = self.intervals
-        return {
-            **asdict(self),
-            "per_class": [asdict(score) for score in self.per_class],
-            "confusion": [list(row) for row in self.confusion],
-            "intervals": intervals and {name: list(pair) for name, pair in intervals.items()},
-            "labels": list(self.labels),
-            "absent": list(self.absent),
-            "weighted_f1": self.weighted_f1,
-        }
 
 
 def classification_report(
@@ -113,7 +112,7 @@ def classification_report(
     seed: int = 0,
     draws: int = 2000,
     confidence: float = 0.95,
-) -> Report:
+) -> Scores:
     """Score predictions against gold labels, with intervals from a bootstrap over speakers.
 
     >>> scores = classification_report([0, 0, 1], [0, 1, 1], ("anger", "joy"))
@@ -169,7 +168,7 @@ def classification_report(
             for column, (name, score) in enumerate(SCORES.items())
         }
     columns = (*class_scores(confusion), confusion.sum(axis=1))
-    return Report(
+    return Scores(
         n=len(gold_index),
         **{name: float(score(confusion)) for name, score in HEADLINE.items()},
         per_class=tuple(
@@ -184,38 +183,41 @@ def classification_report(
     )
 
 
-def format_report(report: Report) -> str:
-    """The report as plain text for a terminal: headline, per-class table, confusion matrix."""
-    width = max(5, *(len(label) for label in report.labels))
-    lines = [
-        _headline(report, "macro-F1", "macro_f1"),
-        _headline(report, "UA (mean recall)", "uar"),
-        _headline(report, "WA (accuracy)", "accuracy"),
-        _headline(report, "weighted F1", "weighted_f1"),
+def scores_parts(scores: Scores) -> list[Part]:
+    """Scores to read: headlines, a table of classes, the confusion matrix."""
+    headlines = []
+    for title, name in (
+        ("macro-F1", "macro_f1"),
+        ("UA (mean recall)", "uar"),
+        ("WA (accuracy)", "accuracy"),
+        ("weighted F1", "weighted_f1"),
+    ):
+        low_high = (scores.intervals or {}).get(name)
+        interval = "  [{:.3f}, {:.3f}]".format(*low_high) if low_high else ""
+        headlines.append(f"{title:<18} {getattr(scores, name):.3f}{interval}")
+    classes: list[tuple[Cell, ...]] = [
+        (one.label, *(one.precision, one.recall, one.f1), one.support)
+        if one.support
+        else (one.label, *(None,) * 3, 0)
+        for one in scores.per_class
     ]
-    if report.intervals is not None:
-        over = f"{report.speakers} speakers" if report.speakers else "utterances"
-        lines.append(f"[{100 * report.confidence:g} % interval, bootstrap over {over}]")
-    if report.interval_reason:
-        lines.append(f"{'Note' if report.intervals else 'No interval'}: {report.interval_reason}.")
-    lines += ["", f"{'label':<{width}}  precision  recall     F1  utterances"]
-    for score in report.per_class:
-        row = f"{score.precision:9.3f}  {score.recall:6.3f}  {score.f1:5.3f}"
-        if score.support == 0:
-            row = f"{'-':>9}  {'-':>6}  {'-':>5}"
-        lines.append(f"{score.label:<{width}}  {row}  {score.support:10,}")
-    if report.absent:
-        lines.append(f"Not in the gold labels, so not averaged: {', '.join(report.absent)}.")
+    measures = ("label", "precision", "recall", "F1", "utterances")
+    absent = f"Not in the gold labels, so not averaged: {', '.join(scores.absent)}."
     # Column heads are cut so that eight classes fit on 80 columns; the rows carry the full names.
-    heads = [label if len(label) <= 7 else label[:6] + "…" for label in report.labels]
-    lines += ["", "Confusion (rows: gold, columns: predicted)"]
-    lines.append(" " * width + "".join(f"{head:>8}" for head in heads))
-    for label, counts in zip(report.labels, report.confusion, strict=True):
-        lines.append(f"{label:<{width}}" + "".join(f"{count:>8}" for count in counts))
-    return "\n".join(lines)
+    heads = ["", *(label if len(label) <= 7 else label[:6] + "…" for label in scores.labels)]
+    counts: list[tuple[Cell, ...]] = [
+        (label, *row) for label, row in zip(scores.labels, scores.confusion, strict=True)
+    ]
+    title = "Confusion (rows: gold, columns: predicted)"
+    return [
+        *headlines,
+        *scores.interval_notes,
+        Table("", measures, classes, right=range(1, 5), notes=[absent] * bool(scores.absent)),
+        Table("", heads, counts, title, right=range(1, len(heads))),
+    ]
 
 
-def score_cells(report: Report) -> tuple[str, ...]:
+def score_cells(report: Scores) -> tuple[str, ...]:
     """Macro-F1, UA and WA, with their intervals where there are, and the number of utterances."""
     cells = []
     for name in HEADLINE:
@@ -227,13 +229,24 @@ def score_cells(report: Report) -> tuple[str, ...]:
     return (*cells, f"{report.n:,}")
 
 
-def _headline(report: Report, title: str, name: str) -> str:
-    line = f"{title:<18} {getattr(report, name):.3f}"
-    interval = (report.intervals or {}).get(name)
-    if interval is None:
-        return line
-    low, high = interval
-    return f"{line}  [{low:.3f}, {high:.3f}]"
+def scores_table(
+    name: str,
+    reports: Mapping[str, Scores],
+    *,
+    right: Sequence[int] = (),
+    notes: Sequence[str] = (),
+) -> Table:
+    """Reports beside one another, by title: macro-F1, UA and WA, and the number of utterances.
+
+    Args:
+        name: what the titles are.
+        reports: in order.
+        right: columns whose cells end under one another.
+        notes: sentences under it.
+    """
+    columns = (name, "macro-F1", "UA", "WA", "utterances")
+    rows = [(title, *score_cells(report)) for title, report in reports.items()]
+    return Table("", columns, rows, right=right, notes=notes)
 
 
 def _indices(values: ArrayLike, labels: tuple[str, ...], what: str) -> NDArray[np.int64]:

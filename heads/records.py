@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,21 +31,28 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cache.last_extraction import layer_name
-from cache.recipe import LayersRead, layer_numbers, layers_from_json, layers_to_json
+from cache.recipe import LayersRead, layer_numbers, layers_from_json
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
-from corpora.base.files import LFS_SENTENCE, is_lfs_pointer, read_json, write_bytes, write_json
-from corpora.base.tables import write_table
+from corpora.base.files import (
+    LFS_SENTENCE,
+    is_lfs_pointer,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from corpora.base.report import csv_text
 from corpora.manifest import Manifest
-from heads.bootstrap import Interval
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
-from heads.metrics import ClassScore, Report
+from heads.metrics import Scores
 from heads.search.config import KEPT
 from heads.training import Schedule, TrainingConfig
 
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(Jsonable):
     """What a head was trained on, in names and digests; JSON both ways.
 
     Attributes:
@@ -69,17 +76,11 @@ class Origin:
     frames: Mapping[str, int] = field(default_factory=dict)
     manifest_sha256: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        layers = {name: layers_to_json(read) for name, read in self.layers.items()}
-        return {**asdict(self), "labels": list(self.labels), "layers": layers}
-
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
         """The inverse of `to_json`; entries of other names are left alone."""
-        known = {name: value[name] for name in cls.__dataclass_fields__}
         layers = {name: layers_from_json(read) for name, read in value["layers"].items()}
-        return cls(**{**known, "labels": tuple(value["labels"]), "layers": layers})
+        return super().from_json({**value, "layers": layers})
 
 
 def manifest_digest(manifest: Manifest) -> str:
@@ -155,10 +156,8 @@ def write_predictions(
         for number, row in zip(numbers.tolist(), values.tolist(), strict=True):
             utterance = dataset.utterances[number]
             cells = [f"{value:.7f}" for value in row]
-            rows.append(
-                dict(zip(columns, [utterance.id, split, utterance.label, *cells], strict=True))
-            )
-    write_table(path, columns, rows)
+            rows.append([utterance.id, split, utterance.label, *cells])
+    write_text(path, csv_text(columns, rows))
 
 
 FORMAT, VERSION = "emopool-head", 1
@@ -175,7 +174,7 @@ _DIGEST = "sha256"
 
 
 @dataclass(frozen=True)
-class HeadRecord:
+class HeadRecord(Jsonable):
     """All that is known about a kept head but its weights; JSON both ways.
 
     Attributes:
@@ -197,6 +196,11 @@ class HeadRecord:
             (their numbers are the origin's); `save_head` writes them down.
     """
 
+    json_entries = (
+        "trial start params head training schedule **origin study_seed versions dev_macro_f1 "
+        "selected_on trained_on layer_weights scores"
+    )
+
     trial: int
     start: str
     params: Mapping[str, Any]
@@ -207,60 +211,19 @@ class HeadRecord:
     study_seed: int
     versions: Mapping[str, str]
     dev_macro_f1: float
-    scores: Mapping[str, Report] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)
     selected_on: str = "dev"
     trained_on: str = "train"
     layer_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def with_scores(self, scores: Mapping[str, Report]) -> HeadRecord:
+    def with_scores(self, scores: Mapping[str, Scores]) -> HeadRecord:
         """The same with reports by split."""
         return replace(self, scores=scores)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "trial": self.trial,
-            "start": self.start,
-            "params": dict(self.params),
-            "head": self.head.to_json(),
-            "training": self.training.to_json(),
-            "schedule": asdict(self.schedule),
-            **self.origin.to_json(),
-            "study_seed": self.study_seed,
-            "versions": dict(self.versions),
-            "dev_macro_f1": self.dev_macro_f1,
-            "selected_on": self.selected_on,
-            "trained_on": self.trained_on,
-            "layer_weights": {name: list(shares) for name, shares in self.layer_weights.items()},
-            "scores": {split: report.to_json() for split, report in self.scores.items()},
-        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> HeadRecord:
         """The inverse of `to_json`; raises KeyError, TypeError or ConfigError if it is none."""
-        plain = ("trial", "params", "study_seed", "versions", "dev_macro_f1")
-        return cls(
-            **{name: value[name] for name in plain},
-            start=value.get("start", value.get("published", "")),
-            selected_on=value.get("selected_on", "dev"),
-            trained_on=value.get("trained_on", "train"),
-            layer_weights={n: tuple(w) for n, w in value.get("layer_weights", {}).items()},
-            head=HeadConfig.from_json(value["head"]),
-            training=TrainingConfig.from_json(value["training"]),
-            schedule=Schedule.from_json(value["schedule"]),
-            origin=Origin.from_json(value),
-            scores={split: report_from_json(entry) for split, entry in value["scores"].items()},
-        )
-
-
-def report_from_json(value: Mapping[str, Any]) -> Report:
-    """The inverse of `Report.to_json`."""
-    known = {name: value[name] for name in Report.__dataclass_fields__}
-    intervals = value["intervals"]
-    known["per_class"] = tuple(ClassScore(**score) for score in value["per_class"])
-    known["confusion"] = tuple(tuple(row) for row in value["confusion"])
-    known["intervals"] = intervals and {name: Interval(*pair) for name, pair in intervals.items()}
-    return Report(**known)
+        return super().from_json({"start": value.get("published", ""), **value, "origin": value})
 
 
 def package_versions() -> dict[str, str]:

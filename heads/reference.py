@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import MODALITIES
-from heads.metrics import Report, classification_report
-from heads.records import Origin, report_from_json
+from heads.metrics import Scores, classification_report
+from heads.records import Origin
 
 FORMAT, VERSION = "emopool-reference", 3
 # Inverse strengths of the L2 penalty that are tried.
@@ -47,7 +48,7 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Jsonable):
     """Scores of the logistic regression.
 
     Attributes:
@@ -68,7 +69,7 @@ class Reference:
     strength: float
     converged: bool
     trained_on: str
-    scores: Mapping[str, Report]
+    scores: Mapping[str, Scores]
     predicted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     candidates: int = 0
 
@@ -90,22 +91,6 @@ class Reference:
             f"best of {self.candidates} on {where}, trained on {self.trained_on}"
             f"{'' if self.converged else '; it stopped before it converged'}."
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **asdict(self),
-            "scores": {split: report.to_json() for split, report in self.scores.items()},
-            "predicted": {split: list(classes) for split, classes in self.predicted.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Reference:
-        """The inverse of `to_json`; other entries are left alone."""
-        known = {name: value[name] for name in cls.__dataclass_fields__}
-        known["scores"] = {s: report_from_json(entry) for s, entry in value["scores"].items()}
-        known["predicted"] = {s: tuple(classes) for s, classes in value["predicted"].items()}
-        return cls(**known)
 
 
 def write_reference(path: Path, reference: Reference, origin: Origin) -> None:

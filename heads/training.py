@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from heads.dataset import Thinning, VectorStore
 from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
@@ -38,7 +39,7 @@ TRAINED_FRAMES = 48
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Jsonable):
     """How one head is trained.
 
     Attributes:
@@ -55,19 +56,14 @@ class TrainingConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingConfig:
-        """The inverse of `to_json`."""
-        # Heads of earlier versions had one rate for all their parameters.
-        return cls(**{"scorer_rate": 1.0, **value, "loss": LossConfig(**value["loss"])})
+        """Read one back; heads of earlier versions had one rate for all their parameters."""
+        return super().from_json({"scorer_rate": 1.0, **value})
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Jsonable):
     """What all heads of a cohort have in common.
 
     Attributes:
@@ -89,7 +85,7 @@ class Schedule:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schedule:
         """Read one back; heads of earlier versions were trained on all frames."""
-        return cls(**{"frames": None, **value})
+        return super().from_json({"frames": None, **value})
 
     def factor(self, step: int, steps: int) -> float:
         """The learning rate's factor at a step (from 0) of `steps` in all."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from cache.extract.config import PADDINGS, PaddingName
 from cache.recipe import JSON, Recipe
+from corpora.base.codec import Jsonable, parse
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
 
@@ -58,7 +59,7 @@ RULES = (WHOLE_WINDOWS, CENTRES)
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Jsonable):
     """Where frames lie, in samples at 16 kHz.
 
     By the rule `WHOLE_WINDOWS` frame t covers samples `[t * hop, t * hop + window)`, and n samples
@@ -115,15 +116,6 @@ class Grid:
         if self.rule == CENTRES:
             return frames * self.hop
         return (frames - 1) * self.hop + self.window if frames else 0
-
-    def to_json(self) -> dict[str, JSON]:
-        """As it stands in recipes."""
-        return {"hop": self.hop, "window": self.window, "rule": self.rule}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Grid:
-        """The inverse of `to_json`."""
-        return cls(int(value["hop"]), int(value["window"]), str(value["rule"]))
 
 
 def fbank_grid(stride: int) -> Grid:
@@ -299,7 +291,7 @@ _STEP_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Padding:
+class Padding(Jsonable):
     """How a recording is padded, in samples at 16 kHz.
 
     Attributes:
@@ -331,19 +323,10 @@ class Padding:
         """The longest recording that is encoded whole, in seconds."""
         return self.limit / SAMPLE_RATE
 
-    def to_json(self) -> dict[str, JSON]:
-        """As it stands in recipes."""
-        return asdict(self)
-
     @property
     def name(self) -> PaddingName:
         """What the user calls it."""
         return "short" if self.tail else "full"
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any] | None) -> Padding | None:
-        """The inverse of `to_json`; None for encoders that need no padding."""
-        return None if value is None else cls(**{name: int(n) for name, n in value.items()})
 
 
 def read_padding(directory: Path, name: PaddingName = "short") -> Padding | None:
@@ -376,7 +359,8 @@ def read_padding(directory: Path, name: PaddingName = "short") -> Padding | None
 def recorded_padding(recipe: Recipe) -> Padding | None:
     """The padding by which features were made; None where none was needed."""
     fields: Any = recipe.fields
-    return Padding.from_json(fields.get("padding"))
+    found: Padding | None = parse(Padding | None, fields.get("padding"))
+    return found
 
 
 #: dB re full scale; below the quietest step of 16-bit audio, so that silence is a finite number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from cache.extract.plan import Plan
 from cache.extract.targets import Item
 from cache.keys import normalise_text
 from cache.last_extraction import Source
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError
-from corpora.base.terminal import table_lines
+from corpora.base.report import Report, Table
+from corpora.base.terminal import shortened
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
 
@@ -66,7 +68,7 @@ class StreamCheck:
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckReport(Jsonable):
     """All streams of encoders.
 
     Attributes:
@@ -79,26 +81,17 @@ class CheckReport:
     windowed: int
     tolerance: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return asdict(self)
-
     def to_text(self) -> str:
         """The same to read."""
         rows = [
-            ("stream", "utterances", "largest difference", "of tolerance"),
-            *(
-                (one.stream, str(one.utterances), f"{one.largest:.2e}", f"{one.of_tolerance:.2f}")
-                for one in self.streams
-            ),
+            (one.stream, str(one.utterances), f"{one.largest:.2e}", f"{one.of_tolerance:.2f}")
+            for one in self.streams
         ]
-        lines = ["Compared with transformers' pipeline, one by one:", *table_lines(rows, 1)]
-        lines.append(f"Tolerance: {self.tolerance}.")
-        if self.windowed:
-            lines.append(
-                f"{self.windowed} of them encoded in windows, which has no counterpart there."
-            )
-        return "\n".join(lines)
+        windowed = f"{self.windowed} of them encoded in windows, which has no counterpart there."
+        notes = [f"Tolerance: {self.tolerance}.", *[windowed] * bool(self.windowed)]
+        columns = ("stream", "utterances", "largest difference", "of tolerance")
+        title = "Compared with transformers' pipeline, one by one"
+        return Report("", [Table("", columns, rows, title, right=(1, 2, 3), notes=notes)]).to_text()
 
     def raise_if_beyond(self) -> None:
         """Fail where a value is beyond the tolerance.
@@ -176,35 +169,33 @@ def report_text(
         path: where the manifest was read, if it is not the work folder's own.
         then: what comes next.
     """
-    lines = [plan_text(plan), "", *changes_lines(plan)]
+    parts = [plan_text(plan), "", *changes_lines(plan)]
     counts = " and ".join(
         f"{plan.inputs[kind]:,} {name}"
         for kind, name in (("audio", "recordings"), ("text", "different texts"))
         if kind in plan.inputs
     )
     if report is None:
-        lines.append(f"Everything is there ({counts}): nothing to do.")
+        parts.append(f"Everything is there ({counts}): nothing to do.")
     else:
-        lines.append(_what_was_done(plan, report))
-        lines += [f"  {path}: {count:,} added" for path, count in sorted(report.added.items())]
+        parts.append(_what_was_done(plan, report))
+        parts += [f"  {path}: {count:,} added" for path, count in sorted(report.added.items())]
         if report.truncated:
-            lines.append(f"{report.truncated} texts were longer than the encoder reads; cut.")
+            parts.append(f"{report.truncated} texts were longer than the encoder reads; cut.")
     empty = sum(not normalise_text(utterance.text) for utterance in manifest.utterances)
     if empty and "text" in plan.inputs:
-        lines.append(
+        parts.append(
             f"{empty:,} utterances have no text; they are encoded as special tokens only. "
             "`transcribe` fills texts in."
         )
     failures = plan.absent if report is None else report.failures
     if failures:
-        lines += ["", f"{len(failures):,} utterances could not be used ({work.failures}):"]
-        lines += [f"  {reason}" for reason in list(failures.values())[:SHOWN_FAILURES]]
-        if len(failures) > SHOWN_FAILURES:
-            lines.append(f"  and {len(failures) - SHOWN_FAILURES:,} more")
-        lines.append("They are tried again at the next extract.")
+        parts += ["", f"{len(failures):,} utterances could not be used ({work.failures}):"]
+        parts += shortened(list(failures.values()), SHOWN_FAILURES)
+        parts.append("They are tried again at the next extract.")
     if check is not None:
-        lines += ["", check.to_text()]
-    return "\n".join([*lines, "", f"Next: {command_line(then, work.root, path)}"])
+        parts += ["", check.to_text()]
+    return Report("", parts, next=(command_line(then, work.root, path),)).to_text()
 
 
 def _what_was_done(plan: Plan, report: ExtractReport) -> str:

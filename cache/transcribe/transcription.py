@@ -17,11 +17,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from corpora.base.terminal import count_text, table_lines
+from corpora.base.codec import Jsonable
+from corpora.base.report import Part, Report, Table
+from corpora.base.terminal import count_text, shortened
 from corpora.base.work import command_line
 
 #: Written without spaces: their characters are counted.
@@ -31,7 +32,7 @@ _APOSTROPHES = re.compile("['\u2018\u2019\u02bc]")
 
 
 @dataclass(frozen=True)
-class WordErrors:
+class WordErrors(Jsonable):
     """Counts of edits.
 
     Attributes:
@@ -41,6 +42,8 @@ class WordErrors:
         insertions: words that were not said.
         utterances: counted.
     """
+
+    json_entries = "* word_error_rate=rate"
 
     words: int = 0
     substitutions: int = 0
@@ -66,10 +69,6 @@ class WordErrors:
     def rate(self) -> float | None:
         """Edits a word; None without words. Above 1 if more was recognised than said."""
         return self.edits / self.words if self.words else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts and rate."""
-        return {**asdict(self), "word_error_rate": self.rate}
 
 
 def normalised_words(text: str, language: str = "") -> list[str]:
@@ -117,7 +116,7 @@ _WER_HEAD = ("", "utterances", "words", "substituted", "deleted", "inserted", "e
 
 
 @dataclass(frozen=True)
-class TranscribeReport:
+class TranscribeReport(Jsonable):
     """The summary of one run.
 
     Attributes:
@@ -160,22 +159,11 @@ class TranscribeReport:
     seconds: float = 0.0
     errors: Mapping[str, WordErrors] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return {
-            **asdict(self),
-            "manifest": str(self.manifest),
-            "work": str(self.work),
-            "kept_as": None if self.kept_as is None else str(self.kept_as),
-            "lost_columns": list(self.lost_columns),
-            "errors": {name: errors.to_json() for name, errors in self.errors.items()},
-        }
-
     def to_text(self) -> str:
         """The report as plain text."""
-        lines = [*self._what_was_done(), *self._what_stays(), *self._failures(), *self._rates()]
+        parts = [*self._what_was_done(), *self._what_stays(), *self._failures(), *self._rates()]
         step = command_line("extract", self.work, self.manifest)
-        return "\n".join([*lines, "", f"Next: {step}"])
+        return Report("", parts, next=(step,)).to_text()
 
     def _what_was_done(self) -> list[str]:
         if not self.source:
@@ -233,24 +221,28 @@ class TranscribeReport:
     def _failures(self) -> list[str]:
         if not self.failures:
             return []
-        lines = ["", f"{count_text(len(self.failures), 'utterance')} could not be transcribed:"]
-        lines += [f"  {reason}" for reason in list(self.failures.values())[:SHOWN_FAILURES]]
-        if len(self.failures) > SHOWN_FAILURES:
-            lines.append(f"  and {len(self.failures) - SHOWN_FAILURES:,} more (--json lists them)")
-        return [*lines, "They are tried again at the next transcribe."]
-
-    def _rates(self) -> list[str]:
-        if not self.errors:
-            return []
-        rows: list[tuple[str, ...]] = [_WER_HEAD]
-        for name, one in self.errors.items():
-            rate = "-" if one.rate is None else f"{100 * one.rate:.1f} %"
-            counts = (one.utterances, one.words, one.substitutions, one.deletions, one.insertions)
-            rows.append((name, *(f"{count:,}" for count in counts), rate))
+        reasons = list(self.failures.values())
         return [
             "",
+            f"{count_text(len(reasons), 'utterance')} could not be transcribed:",
+            *shortened(reasons, SHOWN_FAILURES, " (--json lists them)"),
+            "They are tried again at the next transcribe.",
+        ]
+
+    def _rates(self) -> list[Part]:
+        if not self.errors:
+            return []
+        rows = [
+            (
+                name,
+                *(one.utterances, one.words, one.substitutions, one.deletions, one.insertions),
+                "-" if one.rate is None else f"{100 * one.rate:.1f} %",
+            )
+            for name, one in self.errors.items()
+        ]
+        how = (
             f"Word error rate of {self.source} against the human texts (edits / words; lower "
             "case, without punctuation and what is in brackets; characters for languages "
-            "written without spaces):",
-            *(f"  {line}" for line in table_lines(rows, 1)),
-        ]
+            "written without spaces):"
+        )
+        return ["", how, Table("", _WER_HEAD, rows, right=range(1, len(_WER_HEAD)))]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.store.layout import clear_stale_sites, scratch_folder, withdraw
 from cache.store.parts import PART_BYTES, PREFIX, Part, read_through, seen_of_parts
 from cache.store.writer import PartSite
 from cache.upkeep.info import Stream, read_catalogue
+from corpora.base.codec import Jsonable
 from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import bytes_text, count_text, progress_bar
 from corpora.base.work import Work
@@ -43,15 +43,13 @@ class CompactedStream:
 
 
 @dataclass(frozen=True)
-class CompactReport:
+class CompactReport(Jsonable):
     """The streams that were changed, and how many were looked at."""
+
+    json_entries = "looked_at streams"
 
     streams: tuple[CompactedStream, ...]
     looked_at: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        return {"looked_at": self.looked_at, "streams": [asdict(one) for one in self.streams]}
 
     def to_text(self) -> str:
         """The same to read."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cache.keys import SharedSentences
-from corpora.base.terminal import aligned, wrapped
+from corpora.base.codec import Jsonable
+from corpora.base.report import Part, Report, Table
+from corpora.base.terminal import shortened
 from corpora.utterance import Utterance
 
 BINS = 12
@@ -21,7 +22,7 @@ NICE = (1, 2, 5)
 
 
 @dataclass(frozen=True)
-class Histogram:
+class Histogram(Jsonable):
     """How often values fall between edges.
 
     Attributes:
@@ -31,29 +32,23 @@ class Histogram:
         source: where the values come from.
     """
 
+    json_entries = "of source edges counts"
+
     edges: tuple[int, ...]
     counts: tuple[int, ...]
     of: str
     source: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "of": self.of,
-            "source": self.source,
-            "edges": list(self.edges),
-            "counts": list(self.counts),
-        }
-
-    def to_lines(self) -> list[str]:
-        """Lines with bars, for a terminal."""
+    def table(self) -> Table:
+        """As bars, for a terminal."""
         most = max(self.counts, default=0)
         rows = []
         for low, high, count in zip(self.edges, self.edges[1:], self.counts, strict=False):
             last = high == self.edges[-1]
             bar = "█" * max(round(BAR * count / most) if most else 0, int(count > 0))
-            rows.append((f"{low:,}", f"to {high if last else high - 1:,}", f"{count:,}", bar))
-        return [f"{self.of} ({self.source})", *aligned(rows, right=(0, 2))]
+            rows.append((low, high if last else high - 1, count, bar))
+        title = f"{self.of} ({self.source})"
+        return Table("", ("from", "to", "utterances", ""), rows, title, right=(0, 1, 2))
 
 
 def histogram(values: Sequence[int], of: str, source: str) -> Histogram | None:
@@ -137,7 +132,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class CorpusCheck:
+class CorpusCheck(Jsonable):
     """The result of `prepare check`.
 
     Attributes:
@@ -157,6 +152,12 @@ class CorpusCheck:
         notes: what the user should know.
     """
 
+    json_entries = (
+        "manifest corpus ok utterances durations formats heard unheard "
+        "duplicates=duplicates_named shared_sentences=sentences known_speakers "
+        "speakers_in_two_splits histograms problems notes"
+    )
+
     manifest: Path
     corpus: str
     utterances: int
@@ -173,127 +174,102 @@ class CorpusCheck:
     notes: tuple[str, ...]
 
     @property
+    def duplicates_named(self) -> list[list[dict[str, str]]]:
+        """The duplicates with what tells them apart, for JSON."""
+        return [
+            [{"id": u.id, "label": u.label, "split": u.split} for u in group]
+            for group in self.duplicates
+        ]
+
+    @property
     def ok(self) -> bool:
         """Whether there is nothing to be mended."""
         return not self.problems
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "manifest": str(self.manifest),
-            "corpus": self.corpus,
-            "ok": self.ok,
-            "utterances": self.utterances,
-            "durations": {split: asdict(found) for split, found in self.durations.items()},
-            "formats": dict(self.formats),
-            "heard": None if self.heard is None else asdict(self.heard),
-            "unheard": self.unheard,
-            "duplicates": [
-                [{"id": u.id, "label": u.label, "split": u.split} for u in group]
-                for group in self.duplicates
-            ],
-            "shared_sentences": asdict(self.sentences),
-            "known_speakers": self.known_speakers,
-            "speakers_in_two_splits": self.speakers_in_two_splits,
-            "histograms": [found.to_json() for found in self.histograms],
-            "problems": list(self.problems),
-            "notes": list(self.notes),
-        }
-
     def to_text(self) -> str:
         """For a terminal."""
-        lines = [f"{self.manifest}: {self.utterances:,} utterances of {self.corpus or 'no name'}"]
-        lines += ["", *self._duration_lines()]
-        if self.formats:
-            listed = "; ".join(f"{name}: {count:,}" for name, count in self.formats.items())
-            lines += ["", *wrapped(f"Recordings by format: {listed}.")]
-        lines += self._heard_lines()
-        lines += self._duplicate_lines()
-        lines += ["", *self._leakage_lines()]
-        for found in self.histograms:
-            lines += ["", *found.to_lines()]
-        if self.notes:
-            lines.append("")
-        for note in self.notes:
-            lines += wrapped(f"Note: {note}")
-        if self.problems:
-            lines += ["", f"To be mended ({len(self.problems):,}):"]
-            lines += [
-                line for text in self.problems[:SHOWN] for line in wrapped(f"  {text}", "    ")
-            ]
-            lines += _more(len(self.problems))
-        return "\n".join([*lines, "", *self._verdict_lines()])
+        formats = "; ".join(f"{name}: {count:,}" for name, count in self.formats.items())
+        mended = f"To be mended ({len(self.problems):,}):"
+        parts: tuple[Part, ...] = (
+            f"{self.manifest}: {self.utterances:,} utterances of {self.corpus or 'no name'}",
+            self._durations(),
+            *[f"Recordings by format: {formats}."] * bool(formats),
+            "",
+            *self._heard_lines(),
+            "",
+            *self._duplicate_lines(),
+            "",
+            *self._leakage_lines(),
+            *(found.table() for found in self.histograms),
+            *(f"Note: {note}" for note in self.notes),
+            *["", mended, *shortened(self.problems, SHOWN)] * bool(self.problems),
+            "",
+            self._verdict(),
+        )
+        return Report("", parts).to_text()
 
-    def _verdict_lines(self) -> list[str]:
+    def _verdict(self) -> str:
         if not self.ok:
-            return ["Mend these before you train."]
+            return "Mend these before you train."
         skipped = ["lengths, clipping and silence"] if self.heard is None else []
         if self.unheard:
             skipped.append(f"the sound of {self.unheard:,} of {self.utterances:,} utterances")
         if not skipped:
-            return ["Nothing has to be mended."]
-        return wrapped(
+            return "Nothing has to be mended."
+        return (
             f"Nothing has to be mended in what was looked at. Not looked at: {'; '.join(skipped)}."
         )
 
-    def _duration_lines(self) -> list[str]:
-        rows = [("seconds", "utterances", "hours", "shortest", *QUANTILES, "longest")]
+    def _durations(self) -> Table:
+        rows = []
         for split, found in self.durations.items():
-            if not found.known:
-                numbers: tuple[str, ...] = ("-",) * (len(QUANTILES) + 3)
-            else:
-                inner = (found.shortest, *found.quantiles.values(), found.longest)
-                numbers = (f"{found.hours:,.2f}", *(f"{value:,.2f}" for value in inner))
+            numbers = ("-",) * (len(QUANTILES) + 3)
+            if found.known:
+                inner = (found.hours, found.shortest, *found.quantiles.values(), found.longest)
+                numbers = tuple(f"{value:,.2f}" for value in inner)
             rows.append((split or UNUSED, f"{found.utterances:,}", *numbers))
-        return aligned(rows, right=range(1, len(rows[0])))
+        columns = ("seconds", "utterances", "hours", "shortest", *QUANTILES, "longest")
+        return Table("", columns, rows, right=range(1, len(columns)))
 
     def _heard_lines(self) -> list[str]:
         heard = self.heard
         if heard is None:
-            return ["", "Recordings were not opened: nothing is told of clipping and silence."]
-        lines = [
-            "",
+            return ["Recordings were not opened: nothing is told of clipping and silence."]
+        worst = ", ".join(f"{name} ({count:,})" for name, count in heard.clipped[:SHOWN])
+        clipped = (
+            f"Clipped (three or more samples in a row at full scale): {len(heard.clipped):,} "
+            f"utterances. The most: {worst}."
+        )
+        some = ", ".join(heard.silent[:SHOWN])
+        silent = f"Nearly all silence: {len(heard.silent):,} utterances: {some}."
+        return [
             f"Decoded {heard.decoded:,} utterances; {100 * heard.silence:.1f} % of their 20 ms "
             "frames are silent (RMS below -60 dB).",
+            clipped if heard.clipped else "No utterance is clipped.",
+            *[silent] * bool(heard.silent),
         ]
-        if heard.clipped:
-            worst = ", ".join(f"{name} ({count:,})" for name, count in heard.clipped[:SHOWN])
-            lines += wrapped(
-                f"Clipped (three or more samples in a row at full scale): {len(heard.clipped):,} "
-                f"utterances. The most: {worst}."
-            )
-        else:
-            lines.append("No utterance is clipped.")
-        if heard.silent:
-            some = ", ".join(heard.silent[:SHOWN])
-            lines += wrapped(f"Nearly all silence: {len(heard.silent):,} utterances: {some}.")
-        return lines
 
     def _duplicate_lines(self) -> list[str]:
+        compared = self.utterances - self.unheard
+        if not self.duplicates and not self.unheard:
+            return ["No two utterances have the same sound."]
+        if not self.duplicates and not compared:
+            return ["Whether utterances have the same sound was not looked at."]
         if not self.duplicates:
-            if not self.unheard:
-                return ["", "No two utterances have the same sound."]
-            compared = self.utterances - self.unheard
             return [
-                "",
-                *wrapped(
-                    f"No two of {compared:,} utterances have the same sound; that of "
-                    f"{self.unheard:,} others was not looked at."
-                    if compared
-                    else "Whether utterances have the same sound was not looked at."
-                ),
+                f"No two of {compared:,} utterances have the same sound; that of {self.unheard:,} "
+                "others was not looked at."
             ]
-        several = [group for group in self.duplicates if len({u.label for u in group}) > 1]
-        lines = [
-            "",
-            f"The same sound more than once: {len(self.duplicates):,} times"
-            + (f", {len(several):,} of them with different labels" if several else "")
-            + ":",
+        several = sum(len({u.label for u in group}) > 1 for group in self.duplicates)
+        named = [
+            ", ".join(f"{u.id} ({u.label or 'unlabelled'})" for u in group[:SHOWN])
+            for group in self.duplicates
         ]
-        for group in self.duplicates[:SHOWN]:
-            named = ", ".join(f"{u.id} ({u.label or 'unlabelled'})" for u in group[:SHOWN])
-            lines += wrapped(f"  {named}", "    ")
-        return lines + _more(len(self.duplicates))
+        differing = f", {several:,} of them with different labels" if several else ""
+        return [
+            f"The same sound more than once: {len(named):,} times{differing}:",
+            *shortened(named, SHOWN),
+        ]
 
     def _leakage_lines(self) -> list[str]:
         apart = (
@@ -301,15 +277,9 @@ class CorpusCheck:
             if self.sentences.held
             else "No dev or test utterance has a text: shared sentences cannot be told."
         )
-        lines = wrapped(self.sentences.to_text() or apart)
+        speakers = "No speaker is known: whether one stands in two splits cannot be told."
         if self.speakers_in_two_splits:
-            lines.append(f"Speakers in two splits: {self.speakers_in_two_splits:,}.")
+            speakers = f"Speakers in two splits: {self.speakers_in_two_splits:,}."
         elif self.known_speakers:
-            lines.append("No known speaker stands in two splits.")
-        else:
-            lines.append("No speaker is known: whether one stands in two splits cannot be told.")
-        return lines
-
-
-def _more(count: int) -> list[str]:
-    return [f"  … and {count - SHOWN:,} more"] if count > SHOWN else []
+            speakers = "No known speaker stands in two splits."
+        return [self.sentences.to_text() or apart, speakers]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.encoders.grid import SAMPLE_RATE
 from cache.keys import utterance_keys, windowed_key
 from cache.last_extraction import Extraction, read_extraction
 from cache.recipe import JSON, Recipe
 from cache.store.layout import METADATA, StreamHeader, open_features, read_recipe, read_stream
-from cache.store.parts import PREFIX, SUM_BYTES, Index, Part, scan
+from cache.store.parts import PREFIX, SUM_BYTES, Index, scan
+from cache.store.parts import Part as StoredPart
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
-from corpora.base.terminal import bytes_text, count_text, table_lines
+from corpora.base.report import Part, Report, Table
+from corpora.base.terminal import bytes_text, count_text
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 
@@ -65,7 +67,7 @@ class Stream:
         """Which of an utterance's content keys it is kept under: `text` or `audio`."""
         return "text" if self.recipe.kind == "text" else "audio"
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[StoredPart]:
         """Its parts by name, for work that needs every one to be usable.
 
         Raises:
@@ -182,7 +184,7 @@ _LEFT_COLUMNS = 2
 
 
 @dataclass(frozen=True)
-class StreamInfo:
+class StreamInfo(Jsonable):
     """One stream.
 
     Attributes:
@@ -205,6 +207,8 @@ class StreamInfo:
         present: how many inputs of the manifest it holds; None without a manifest.
         wanted: how many different inputs the manifest has.
     """
+
+    json_entries = "* -nbytes complete bytes=nbytes"
 
     stream: str
     kind: str
@@ -231,7 +235,7 @@ class StreamInfo:
 
 
 @dataclass(frozen=True)
-class Info:
+class Info(Jsonable):
     """All streams, and what else was noticed.
 
     Attributes:
@@ -246,34 +250,24 @@ class Info:
     strays: Mapping[str, str]
     absent: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        streams = [{**asdict(one), "complete": one.complete} for one in self.streams]
-        for one in streams:
-            one["bytes"] = one.pop("nbytes")
-        return {
-            "features": str(self.features),
-            "streams": streams,
-            "strays": dict(self.strays),
-            "absent": self.absent,
-        }
-
     def to_text(self) -> str:
         """The same to read."""
         total = sum(one.nbytes for one in self.streams)
-        lines = [f"{self.features}: {count_text(len(self.streams), 'stream')}, {bytes_text(total)}"]
+        count = count_text(len(self.streams), "stream")
+        parts: list[Part] = [f"{self.features}: {count}, {bytes_text(total)}"]
         if self.streams:
-            with_manifest = any(one.present is not None for one in self.streams)
-            columns = len(_HEADER) - (not with_manifest)
-            rows = [_HEADER[:columns], *(_row(one)[:columns] for one in self.streams)]
-            lines += ["", *table_lines(rows, _LEFT_COLUMNS), "", "Made with:"]
+            known = any(one.present is not None for one in self.streams)
+            columns = _HEADER[: len(_HEADER) - (not known)]
+            rows = [_row(one)[: len(columns)] for one in self.streams]
+            parts.append(Table("", columns, rows, right=range(_LEFT_COLUMNS, len(columns))))
             versions = {one.stream.split("/")[0]: one.versions for one in self.streams}
-            lines += [f"  {folder}: {_versions_text(found)}" for folder, found in versions.items()]
+            made = (f"  {folder}: {_versions_text(found)}" for folder, found in versions.items())
+            parts += ["Made with:", *made]
         if any(one.last for one in self.streams):
-            lines.append("* what the last extraction asked for, and later commands read")
+            parts.append("* what the last extraction asked for, and later commands read")
         if any(one.kind == CUES for one in self.streams):
-            lines.append("cues: computed and kept by explain")
-        return "\n".join([*lines, *_warnings(self)])
+            parts.append("cues: computed and kept by explain")
+        return Report("", [*parts, *_warnings(self)]).to_text()
 
 
 def cache_info(work: Work, manifest: Manifest | None) -> Info:

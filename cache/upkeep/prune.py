@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cache.keys import possible_keys, utterance_keys
 from cache.last_extraction import Source, read_extraction
 from cache.store.layout import METADATA, clear_stale_sites, scratch_folder, withdraw
 from cache.store.parts import seen_of_parts
 from cache.upkeep.info import CUES, Stream, read_catalogue
+from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.files import sweep_below
 from corpora.base.locks import exclusive_lock
@@ -28,7 +28,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True)
-class StreamPrune:
+class StreamPrune(Jsonable):
     """What pruning does to one stream.
 
     Attributes:
@@ -40,6 +40,10 @@ class StreamPrune:
         kept_unused: bytes of unused frames in parts that stay, because others in them are used.
     """
 
+    json_entries = (
+        "stream parts=count utterances bytes=nbytes kept_parts kept_unused_bytes=kept_unused"
+    )
+
     stream: str
     parts: tuple[str, ...]
     utterances: int
@@ -47,9 +51,14 @@ class StreamPrune:
     kept_parts: int
     kept_unused: int
 
+    @property
+    def count(self) -> int:
+        """How many parts are dropped."""
+        return len(self.parts)
+
 
 @dataclass(frozen=True)
-class PrunePlan:
+class PrunePlan(Jsonable):
     """What pruning would free; nothing is deleted before `apply`.
 
     Attributes:
@@ -57,6 +66,8 @@ class PrunePlan:
         used: content keys of the manifests to keep.
         last_only: only streams of the last extraction count as used.
     """
+
+    json_entries = "bytes=nbytes parts streams"
 
     streams: tuple[StreamPrune, ...]
     used: frozenset[str] = field(repr=False)
@@ -71,24 +82,6 @@ class PrunePlan:
     def parts(self) -> int:
         """Parts that would be dropped."""
         return sum(len(stream.parts) for stream in self.streams)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the keys as JSON values."""
-        return {
-            "bytes": self.nbytes,
-            "parts": self.parts,
-            "streams": [
-                {
-                    "stream": one.stream,
-                    "parts": len(one.parts),
-                    "utterances": one.utterances,
-                    "bytes": one.nbytes,
-                    "kept_parts": one.kept_parts,
-                    "kept_unused_bytes": one.kept_unused,
-                }
-                for one in self.streams
-            ],
-        }
 
     def to_text(self) -> str:
         """What would be freed and what stays, to read."""

@@ -280,7 +280,7 @@ def verify(
         parts=len(parts) + sum(len(found.damaged) for _, found in scans),
         utterances=sum(len(part.keys) for part in parts),
         nbytes=sum(part.nbytes for part in parts),
-        seconds=time.monotonic() - started,
+        seconds=round(time.monotonic() - started, 3),
         fix=fix,
         problems=tuple(problems),
     )

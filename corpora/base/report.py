@@ -1,12 +1,25 @@
-"""What every analysis returns: sentences, tables and figures, which the report puts in order."""
+"""What a command found, in one form; rendered once each as text, Markdown and CSV.
+
+As JSON a report is its `data` (`corpora.base.codec`); as HTML it is a template's (`render`), where
+every text is escaped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from corpora.base.terminal import aligned, inert, wrapped
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure as Canvas
 
 
@@ -15,21 +28,31 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Table:
-    """A table, shown in the report and written as CSV.
+    """A table, shown in a report and written as CSV.
 
     Attributes:
-        name: of the CSV file, lower case words joined by `-`; unique in the report.
+        name: of the CSV file, lower case words joined by `-`; unique in the report; "" where none
+            is written.
         columns: their headings, with units.
         rows: as many cells in each; None is "not known", shown as a dash and an empty CSV cell.
         title: what it shows, a phrase.
         digits: decimal places of numbers in the report; the CSV has all of them.
+        right: numbers of the columns whose cells end under one another on a terminal.
+        notes: sentences right under it.
     """
 
     name: str
-    columns: tuple[str, ...]
+    columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
     digits: int = 3
+    right: Sequence[int] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def shown(self) -> list[list[str]]:
+        """Its rows as they are read."""
+        return [[cell_text(cell, self.digits) for cell in row] for row in self.rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +72,141 @@ class Figure:
     size: tuple[float, float] = (7.0, 4.0)
 
 
+Part: TypeAlias = "str | Table | Figure | Report"
+
+
 @dataclass(frozen=True, eq=False)
-class Section:
-    """One analysis in the report.
+class Report:
+    """What there is to say, in order.
 
     Attributes:
-        title: its heading.
-        text: plain sentences, one paragraph each: what was found, and what could not be.
-        tables: in order.
-        figures: in order.
-        summary: the numbers behind it as JSON values, for `--json`.
+        title: its heading; "" for none.
+        parts: paragraphs (of several lines: as they are), tables, figures, and reports within it.
+        files: what was written.
+        next: commands that come next.
+        data: the numbers behind it as JSON values.
     """
 
-    title: str
-    text: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    summary: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    parts: Sequence[Part] = ()
+    files: Sequence[Path] = ()
+    next: Sequence[str] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Its own paragraphs."""
+        return tuple(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Its own tables."""
+        return tuple(part for part in self.parts if isinstance(part, Table))
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """Its own figures."""
+        return tuple(part for part in self.parts if isinstance(part, Figure))
+
+    def to_text(self, indent: str = "") -> str:
+        """For a terminal: an empty line sets off tables, reports within it, and what follows.
+
+        Args:
+            indent: of its paragraphs.
+        """
+        lines = [self.title]
+        for part in self.parts:
+            if isinstance(part, str):
+                lines += _lines(part, indent)
+            elif isinstance(part, Table):
+                lines += ["", *[f"{part.title}:"] * bool(part.title)]
+                lines += aligned([part.columns, *part.shown], part.right)
+                lines += [*(line for note in part.notes for line in wrapped(note)), ""]
+            elif isinstance(part, Report):
+                lines += ["", part.to_text("  " * bool(part.title)), ""]
+        if self.files:
+            lines += ["", "Wrote:", *(f"  {path}" for path in self.files)]
+        for number, step in enumerate(self.next):
+            lines += [f"  or: {step}"] if number else ["", f"Next: {step}"]
+        return re.sub("\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
+
+    def to_markdown(self, level: int = 1) -> str:
+        """As Markdown, without what was written and what comes next."""
+        blocks = [f"{'#' * level} {self.title}"] * bool(self.title)
+        for part in self.parts:
+            if isinstance(part, str):
+                blocks.append(markdown_escaped(part))
+            elif isinstance(part, Figure):
+                blocks.append(f"![{part.title}]({part.name}.png)")
+            elif isinstance(part, Table):
+                blocks += [f"{'#' * (level + 1)} {part.title}"] * bool(part.title)
+                blocks += [
+                    markdown_table(part.columns, part.shown),
+                    *map(markdown_escaped, part.notes),
+                ]
+            else:
+                blocks.append(part.to_markdown(level + 1).rstrip())
+        return "\n\n".join(blocks) + "\n"
+
+
+def _lines(paragraph: str, indent: str) -> list[str]:
+    """A paragraph's lines; one with lines of its own keeps them."""
+    if "\n" in paragraph:
+        return [f"{indent}{line}".rstrip() for line in paragraph.split("\n")]
+    text = f"{indent}{paragraph}"
+    return wrapped(text, "  " + " " * (len(text) - len(text.lstrip()))) or [""]
+
+
+def cell_text(cell: Cell, digits: int = 3) -> str:
+    """A cell as it is read."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:,.{digits}f}" if isinstance(cell, float) else f"{cell:,}"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [f"| {' | '.join(map(markdown_escaped, row))} |" for row in (columns, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]])
+
+
+def markdown_escaped(text: str) -> str:
+    """Text in which no bar ends a cell, and no star makes it bold."""
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any] | Mapping[str, Any]]) -> str:
+    """A table as CSV that is made to be looked at: no cell is one that a spreadsheet would compute.
+
+    Args:
+        columns: their headings.
+        rows: cells in that order or by column; None is an empty cell, numbers stand in full.
+    """
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([inert(name) for name in columns])
+    for row in rows:
+        cells = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
+        writer.writerow([inert(cell) for cell in cells])
+    return out.getvalue()
+
+
+def render(package: str, name: str, **values: object) -> str:
+    """Fill a Jinja template that lies in a package; every text in `values` is escaped for HTML."""
+    return _template(package, name).render(values)
+
+
+@cache
+def _template(package: str, name: str) -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))

@@ -64,6 +64,18 @@ def wrapped(text: str, indent: str = "  ") -> list[str]:
     )
 
 
+def shortened(items: Sequence[str], most: int, where: str = "") -> list[str]:
+    """The first of many lines, indented, and how many more there are.
+
+    Args:
+        items: a line each.
+        most: shown.
+        where: the others are, in words.
+    """
+    more = [f"and {len(items) - most:,} more{where}"] * (len(items) > most)
+    return [f"  {item}" for item in (*items[:most], *more)]
+
+
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -80,11 +92,6 @@ def bytes_text(nbytes: int) -> str:
 def count_text(count: int, singular: str, plural: str = "") -> str:
     """`1 part`, `2,000 parts`."""
     return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"
-
-
-def table_lines(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Rows as aligned lines; the first `left` columns to the left, the others to the right."""
-    return aligned(rows, range(left, max(map(len, rows), default=0)))
 
 
 # Shorter work is over before a bar would be read.

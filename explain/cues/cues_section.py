@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.report import Cell, Figure, Report, Table
 from corpora.base.work import Work
 from explain.cues.descriptors import Directions, read_directions
 from explain.cues.measure import CORRECT, OUTCOMES, CueAnalysis, analyse
@@ -205,7 +205,7 @@ class CueConfig:
     progress: bool = False
 
 
-def cues_section(subject: Subject, work: Work, config: CueConfig | None = None) -> Section:
+def cues_section(subject: Subject, work: Work, config: CueConfig | None = None) -> Report:
     """Cues at attended frames, from the cache or computed now.
 
     Raises:
@@ -215,7 +215,7 @@ def cues_section(subject: Subject, work: Work, config: CueConfig | None = None) 
     config = config or CueConfig()
     chosen = cue_set(config.cues)
     if "audio" not in subject.frames or subject.grid is None:
-        return Section(TITLE, ("This head reads text alone: it hears no cues.",))
+        return Report(TITLE, ("This head reads text alone: it hears no cues.",))
     offsets = ints(subject.frames["audio"].offsets)
     frames = load_cues(
         work, subject.utterances, subject.grid, offsets, chosen, progress=config.progress
@@ -223,11 +223,11 @@ def cues_section(subject: Subject, work: Work, config: CueConfig | None = None) 
     return cue_frames_section(subject, frames, config)
 
 
-def cue_frames_section(subject: Subject, frames: CueFrames, config: CueConfig) -> Section:
+def cue_frames_section(subject: Subject, frames: CueFrames, config: CueConfig) -> Report:
     """The same from cues at hand."""
     if len(frames.problems) == len(subject):
         reason = next(iter(frames.problems.values()))
-        return Section(TITLE, (f"No cue of any utterance is known. The first: {reason}",))
+        return Report(TITLE, (f"No cue of any utterance is known. The first: {reason}",))
     directions = read_directions()
     found = analyse(subject, frames, directions, share=config.share, seed=config.seed)
     text = [*_setting(subject, frames, config, found), *_missing(subject, found, directions)]
@@ -241,7 +241,7 @@ def cue_frames_section(subject: Subject, frames: CueFrames, config: CueConfig) -
     if found.scores:
         text += _score_text(found)
         tables.append(score_table(found))
-    return Section(TITLE, tuple(text), tuple(tables), tuple(figures), _summary(found))
+    return Report(TITLE, (*text, *figures, *tables), data=_summary(found))
 
 
 def _setting(

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from corpora.base.files import write_json, write_text
-from corpora.base.report import Section, Table
-from corpora.base.terminal import inert, progress_bar
+from corpora.base.plots import write_figure
+from corpora.base.report import Report, cell_text, csv_text, render
+from corpora.base.terminal import progress_bar
 from explain.item import Item
-from explain.picture import file_name, write_figure
-from explain.report.page import page_html
-from explain.report.rows import rows_json
+from explain.picture import file_name
+from explain.report.rows import rows_json, safe_json
 
 FORMAT, VERSION = "emopool-explanation", 1
 PAGE, SUMMARY = "report.html", "summary.json"
 FIGURES, TABLES = "figures", "tables"
+# Longer tables are cut in the page, not in their CSV; those with more than the second are folded.
+MOST_ROWS, OPEN_ROWS = 60, 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class Contents:
 
     title: str
     intro: Sequence[str]
-    sections: Sequence[Section]
+    sections: Sequence[Report]
     items: Sequence[Item]
     embedded: Sequence[int]
     summary: Mapping[str, Any]
@@ -65,39 +67,49 @@ def write_report(
     pictures: dict[str, bytes] = {}
     with progress_bar(title, len(drawn), "figure", show=bool(title)) as bar:
         for figure in drawn:
-            pictures[figure.name] = write_figure(folder / FIGURES, figure)[".svg"]
+            pictures[figure.name] = write_figure(folder / FIGURES, figure)[f"{figure.name}.svg"]
             bar.update(1)
     for section in contents.sections:
         for table in section.tables:
-            write_text(folder / TABLES / f"{table.name}.csv", csv_text(table))
+            write_text(folder / TABLES / f"{table.name}.csv", csv_text(table.columns, table.rows))
     rows = rows_json(
         contents.items,
         folder,
         embedded=set(contents.embedded),
         pictures=_linked(contents.items, pictures),
     )
-    page = page_html(
-        contents.title,
-        contents.intro,
-        contents.sections,
-        pictures,
-        rows,
-        contents.items[0].labels if contents.items else (),
-        _browsing(len(contents.items), len(contents.embedded)),
-    )
+    page = page_html(contents, pictures, rows)
     write_json(folder / SUMMARY, {"format": FORMAT, "version": VERSION, **contents.summary})
     write_text(folder / PAGE, page)
     made = [folder / PAGE, folder / SUMMARY]
     return made + [folder / name for name in (FIGURES, TABLES) if any((folder / name).glob("*"))]
 
 
-def csv_text(table: Table) -> str:
-    """A table as CSV, numbers in full; None is an empty cell."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([inert(name) for name in table.columns])
-    writer.writerows(["" if cell is None else inert(cell) for cell in row] for row in table.rows)
-    return buffer.getvalue()
+def page_html(contents: Contents, pictures: Mapping[str, bytes], rows: str) -> str:
+    """The whole page: head, sections, utterances, style and script in one file.
+
+    Args:
+        contents: what it says.
+        pictures: SVG files by figure name; a figure without one is left out.
+        rows: from `rows_json`.
+    """
+    own = files("explain.report")
+    return render(
+        "explain.report",
+        "page.html",
+        title=contents.title,
+        intro=contents.intro,
+        sections=contents.sections,
+        pictures={name: base64.b64encode(svg).decode("ascii") for name, svg in pictures.items()},
+        browsing=_browsing(len(contents.items), len(contents.embedded)),
+        labels=safe_json(list(contents.items[0].labels) if contents.items else []),
+        rows_json=rows,
+        style=own.joinpath("page.css").read_text(encoding="utf-8"),
+        script=own.joinpath("page.js").read_text(encoding="utf-8"),
+        cell_text=cell_text,
+        most_rows=MOST_ROWS,
+        open_rows=OPEN_ROWS,
+    )
 
 
 def _linked(items: Sequence[Item], pictures: Mapping[str, bytes]) -> dict[str, str]:

@@ -16,15 +16,14 @@ above 0 for a perfect model too, so what a perfect one would show is given besid
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
-from corpora.base.terminal import aligned
+from corpora.base.report import Table
 
 # As Guo et al.
 BINS = 15
@@ -164,7 +163,7 @@ HALVINGS = 42
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Jsonable):
     """Calibration on a split before and after temperature scaling.
 
     Attributes:
@@ -184,21 +183,6 @@ class Calibration:
     bound: bool
     before: Reliability
     after: Reliability
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
-        """The inverse of `to_json`."""
-        both = {
-            name: Reliability(
-                **{**value[name], "bins": tuple(Bin(**one) for one in value[name]["bins"])}
-            )
-            for name in ("before", "after")
-        }
-        return cls(**{**value, **both})
 
 
 def fit_temperature(probabilities: ArrayLike, gold: ArrayLike) -> float:
@@ -270,24 +254,22 @@ def calibrate(
     )
 
 
-def calibration_lines(found: Calibration) -> list[str]:
-    """For a terminal."""
-    rows: list[tuple[str, ...]] = [
-        ("calibration", "ECE", "ECE if perfect", "confidence", "accuracy", "NLL")
-    ]
+def calibration_table(found: Calibration) -> Table:
+    """Before and after, beside one another."""
+    rows = []
     both = (("as it is", found.before), (f"at temperature {found.temperature:.2f}", found.after))
     for name, one in both:
         numbers = (one.ece, one.ece_if_perfect, one.confidence, one.accuracy, one.nll)
         rows.append((name, *(f"{number:.3f}" for number in numbers)))
-    lines = aligned(rows)
     where = ", the very utterances scored here" if found.same_rows else ""
-    lines.append(
+    notes = [
         f"[{len(found.before.bins)} bins of equal width; temperature fitted on {found.fitted:,} "
         f"utterances of {found.fitted_on}{where}]"
-    )
+    ]
     if found.bound:
-        lines.append("Note: the temperature ran into its bound; these utterances do not fix one.")
-    return lines
+        notes.append("Note: the temperature ran into its bound; these utterances do not fix one.")
+    columns = ("calibration", "ECE", "ECE if perfect", "confidence", "accuracy", "NLL")
+    return Table("", columns, rows, notes=notes)
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -14,7 +14,7 @@ from finetune.evaluate.evaluation import Against
 from finetune.evaluate.scored import Scored, Source
 from heads.bootstrap import Difference, Interval, confusion_matrix, macro_f1, paired_differences
 from heads.dataset import Dataset
-from heads.metrics import Report, classification_report
+from heads.metrics import Scores, classification_report
 
 
 def compare(
@@ -76,7 +76,7 @@ def _negated(one: Difference) -> Difference:
 
 def by_group(
     dataset: Dataset, probabilities: Tensor, group: Callable[[Utterance], str]
-) -> dict[str, Report]:
+) -> dict[str, Scores]:
     """Scores on each group of utterances, where there are several.
 
     Args:
@@ -96,7 +96,7 @@ def by_group(
     return reports
 
 
-def report_on(dataset: Dataset, probabilities: Tensor) -> Report:
+def report_on(dataset: Dataset, probabilities: Tensor) -> Scores:
     """Scores of a data set's utterances, all labelled, with probabilities `[n, C]`."""
     return classification_report(
         [u.label for u in dataset.utterances],
@@ -108,7 +108,7 @@ def report_on(dataset: Dataset, probabilities: Tensor) -> Report:
 
 def of_members(
     sources: Sequence[Source], each: Sequence[Scored], scored: Scored
-) -> Mapping[str, Report]:
+) -> Mapping[str, Scores]:
     """The scores of each member on the utterances that all could use."""
     common = {u.id for u in scored.utterances}
     reports = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.encoders.device import choose_device
 from corpora.base.errors import ConfigError, ManifestError
+from corpora.base.plots import write_figure
 from corpora.base.work import Work
 from corpora.label_map import likely
 from corpora.manifest import Manifest, require_splits
@@ -235,14 +236,15 @@ def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source
 
 
 def _with_pictures(evaluation: Evaluation) -> Evaluation:
-    from finetune.evaluate.evaluation import draw_confusion, draw_reliability
+    from finetune.evaluate.evaluation import confusion_figure, reliability_figure
 
     title = (
         f"{evaluation.subject} on {evaluation.corpus or 'the manifest'}, {evaluation.split}"
         f"{' (synthetic speech)' if evaluation.synthetic else ''}\n"
         f"{encoders_text(evaluation.encoders, evaluation.layers)}"
     )
-    names = draw_confusion(evaluation.folder, evaluation.report, title)
+    figures = [confusion_figure(evaluation.report, title)]
     if evaluation.calibration is not None:
-        names += draw_reliability(evaluation.folder, evaluation.calibration, title)
+        figures.append(reliability_figure(evaluation.calibration, title))
+    names = [name for one in figures for name in write_figure(evaluation.folder, one)]
     return replace(evaluation, pictures=tuple(names))

@@ -15,39 +15,35 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cache.recipe import LayersRead, layers_text, layers_to_json
+from cache.recipe import LayersRead, layers_text
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
-from corpora.base.files import atomic_path, read_json, write_json
-from corpora.base.plots import DOTS_PER_INCH, SUFFIXES, require_matplotlib
-from corpora.base.terminal import aligned
+from corpora.base.files import read_json, write_json
+from corpora.base.plots import require_matplotlib
+from corpora.base.report import Figure, Part, Report, Table
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
-from finetune.evaluate.calibration import Calibration, Reliability, calibration_lines
+from finetune.evaluate.calibration import Calibration, Reliability, calibration_table
 from heads.bootstrap import Difference
 from heads.dataset import Dataset
-from heads.metrics import Report, format_report, score_cells
-from heads.records import (
-    LayerWeights,
-    layer_weights_text,
-    manifest_digest,
-    report_from_json,
-    write_predictions,
-)
+from heads.metrics import Scores, scores_parts, scores_table
+from heads.records import LayerWeights, layer_weights_text, manifest_digest, write_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Canvas
 
 
 @dataclass(frozen=True)
-class Against:
+class Against(Jsonable):
     """A comparison with one other subject.
 
     Attributes:
@@ -70,17 +66,11 @@ class Against:
     reason: str
     note: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        difference = self.difference and self.difference.to_json()
-        return {**asdict(self), "source": str(self.source), "difference": difference}
 
-
-def against_lines(compared: Sequence[Against]) -> list[str]:
-    """For a terminal."""
-    shown = "difference, 95 % interval" if compared[0].difference else "difference"
-    rows = [("compared with", "macro-F1", "of the other", shown)]
-    rows += [
+def against_table(compared: Sequence[Against]) -> Table:
+    """All of them, at least one."""
+    first = compared[0]
+    rows = [
         (
             f"{one.kind} {one.source}",
             f"{one.own:.3f}",
@@ -89,15 +79,17 @@ def against_lines(compared: Sequence[Against]) -> list[str]:
         )
         for one in compared
     ]
-    lines = aligned(rows)
-    how = "; paired bootstrap over speakers" if compared[0].difference else ""
+    how = "; paired bootstrap over speakers" if first.difference else ""
     how += ", p corrected for the number of comparisons" if how and len(compared) > 1 else ""
-    lines.append(f"[{compared[0].n:,} utterances, those that all could use{how}]")
-    if compared[0].reason:
-        label = "Note" if compared[0].difference else "No interval"
-        lines.append(f"{label}: {compared[0].reason}.")
-    lines += [f"Note on {one.source}: {one.note}" for one in compared if one.note]
-    return lines
+    label = "Note" if first.difference else "No interval"
+    notes = (
+        f"[{first.n:,} utterances, those that all could use{how}]",
+        *[f"{label}: {first.reason}."] * bool(first.reason),
+        *(f"Note on {one.source}: {one.note}" for one in compared if one.note),
+    )
+    shown = "difference, 95 % interval" if first.difference else "difference"
+    columns = ("compared with", "macro-F1", "of the other", shown)
+    return Table("", columns, rows, notes=notes)
 
 
 FORMAT, VERSION = "emopool-evaluation", 1
@@ -107,7 +99,7 @@ ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Jsonable):
     """Scores of a head, a model or an ensemble on one split.
 
     Attributes:
@@ -136,6 +128,12 @@ class Evaluation:
         layer_weights: by modality the weight of each layer, where several are weighed.
     """
 
+    json_entries = (
+        "note subject source sha256 split corpus synthetic encoders layers layer_weights protocol "
+        "shared_speakers report members by_corpus by_sex calibration calibration_reason against "
+        "skipped files"
+    )
+
     subject: str
     source: Path
     split: str
@@ -143,17 +141,17 @@ class Evaluation:
     synthetic: bool
     encoders: Mapping[str, str]
     layers: Mapping[str, LayersRead]
-    report: Report
+    report: Scores
     skipped: Mapping[str, str]
     folder: Path
     note: str = ""
     shared_speakers: bool = False
-    by_corpus: Mapping[str, Report] = field(default_factory=dict)
-    by_sex: Mapping[str, Report] = field(default_factory=dict)
+    by_corpus: Mapping[str, Scores] = field(default_factory=dict)
+    by_sex: Mapping[str, Scores] = field(default_factory=dict)
     protocol: str = ""
     calibration: Calibration | None = None
     calibration_reason: str = ""
-    members: Mapping[str, Report] = field(default_factory=dict)
+    members: Mapping[str, Scores] = field(default_factory=dict)
     against: tuple[Against, ...] = ()
     pictures: tuple[str, ...] = ()
     sha256: str = ""
@@ -164,69 +162,37 @@ class Evaluation:
         """What was written."""
         return tuple(self.folder / name for name in (REPORT, PREDICTIONS, *self.pictures))
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "note": self.note,
-            "subject": self.subject,
-            "source": str(self.source),
-            "sha256": self.sha256,
-            "split": self.split,
-            "corpus": self.corpus,
-            "synthetic": self.synthetic,
-            "encoders": dict(self.encoders),
-            "layers": {name: layers_to_json(read) for name, read in self.layers.items()},
-            "layer_weights": {name: list(own) for name, own in self.layer_weights.items()},
-            "protocol": self.protocol,
-            "shared_speakers": self.shared_speakers,
-            "report": self.report.to_json(),
-            "members": _reports(self.members),
-            "by_corpus": _reports(self.by_corpus),
-            "by_sex": _reports(self.by_sex),
-            "calibration": self.calibration and self.calibration.to_json(),
-            "calibration_reason": self.calibration_reason,
-            "against": [one.to_json() for one in self.against],
-            "skipped": dict(self.skipped),
-            "files": [str(path) for path in self.files],
-        }
-
     def to_text(self) -> str:
         """For a terminal."""
         weights = layer_weights_text(self.layer_weights, self.layers)
-        lines = [
-            *([f"Note: {self.note}"] if self.note else []),
+        groups = {
+            "corpus": self.by_corpus,
+            "sex": self.by_sex,
+            "member of the ensemble": self.members,
+        }
+        first = next(iter(self.skipped.values()), "")
+        parts: tuple[Part, ...] = (
+            *[f"Note: {self.note}"] * bool(self.note),
             f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
             f"{split_name(self.split).removeprefix('the ')}",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
-            *([self.protocol] if self.protocol else []),
-            *([f"Layer weights: {weights}."] if weights else []),
+            *[self.protocol] * bool(self.protocol),
+            *[f"Layer weights: {weights}."] * bool(weights),
             *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             "",
-            format_report(self.report),
-            "",
-            *_group_lines("corpus", self.by_corpus),
-            *_group_lines("sex", self.by_sex),
-            *_group_lines("member of the ensemble", self.members),
-            *self._calibration_lines(),
-        ]
-        if self.against:
-            lines += [*against_lines(self.against), ""]
-        if self.skipped:
-            first = next(iter(self.skipped.values()))
-            lines.append(f"{len(self.skipped):,} utterances could not be used. First: {first}")
-        return "\n".join([*lines, "Wrote:", *(f"  {path}" for path in self.files)])
+            *scores_parts(self.report),
+            *(scores_table(name, own) for name, own in groups.items() if own),
+            *([] if self.calibration is None else [calibration_table(self.calibration)]),
+            *[f"No calibration: {self.calibration_reason}."] * bool(self.calibration_reason),
+            *([against_table(self.against)] if self.against else []),
+            *[f"{len(self.skipped):,} utterances could not be used. First: {first}"] * bool(first),
+        )
+        return Report("", parts, self.files).to_text()
 
     def _title(self) -> str:
         if self.subject == ENSEMBLE:
             return f"The ensemble of {len(self.members)} (the mean of their probabilities)"
         return f"The {SUBJECTS[self.subject]} ({self.source})"
-
-    def _calibration_lines(self) -> list[str]:
-        if self.calibration is not None:
-            return [*calibration_lines(self.calibration), ""]
-        return (
-            [f"No calibration: {self.calibration_reason}.", ""] if self.calibration_reason else []
-        )
 
 
 def write_evaluation(
@@ -244,12 +210,12 @@ def write_evaluation(
     return evaluation
 
 
-def read_report(work: Work, subject: str, split: str) -> Report | None:
+def read_report(work: Work, subject: str, split: str) -> Scores | None:
     """The scores of the last evaluation of a head or model; None where there was none."""
     path = evaluation_folder(work, subject, split) / REPORT
     if not path.is_file():
         return None
-    return report_from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
+    return Scores.from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
 
 
 def evaluation_folder(
@@ -307,20 +273,7 @@ def caveats(
     return lines
 
 
-def _reports(reports: Mapping[str, Report]) -> dict[str, Any]:
-    return {name: report.to_json() for name, report in reports.items()}
-
-
-def _group_lines(title: str, reports: Mapping[str, Report]) -> list[str]:
-    if not reports:
-        return []
-    rows: list[tuple[str, ...]] = [(title, "macro-F1", "UA", "WA", "utterances")]
-    rows += [(name, *score_cells(report)) for name, report in reports.items()]
-    return [*aligned(rows), ""]
-
-
 OTHERWISE = "evaluate without --plots"
-CONFUSION, RELIABILITY = "confusion", "reliability"
 # Inches: of a cell, and around all of them for labels, title and colour bar.
 CELL, AROUND = 0.62, 2.6
 # Counts are written into cells down to this size; more classes leave the colours alone.
@@ -334,29 +287,22 @@ def check_drawable() -> None:
     require_matplotlib(OTHERWISE)
 
 
-def draw_confusion(folder: Path, report: Report, title: str) -> list[str]:
-    """Draw the confusion matrix: share of each gold class by colour, counts in the cells.
+def confusion_figure(report: Scores, title: str) -> Figure:
+    """The confusion matrix: share of each gold class by colour, counts in the cells.
 
     Args:
-        folder: where to.
         report: the scores.
         title: above it.
-
-    Returns:
-        Names of the files.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
-    check_drawable()
-    from matplotlib.figure import Figure
+    size = CELL * len(report.labels)
+    draw = partial(_draw_confusion, report, title)
+    return Figure("confusion", draw, size=(size + AROUND + 0.8, size + AROUND))
 
+
+def _draw_confusion(report: Scores, title: str, canvas: Canvas) -> None:
     labels = report.labels
     rows = [[n / max(1, sum(row)) for n in row] for row in report.confusion]
-    size = CELL * len(labels)
-    # Not pyplot: it keeps figures in a global list, and may look for a screen.
-    figure = Figure(figsize=(size + AROUND + 0.8, size + AROUND), layout="constrained")
-    axes = figure.add_subplot()
+    axes = canvas.add_subplot()
     image = axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
     for y, (shares, counts) in enumerate(zip(rows, report.confusion, strict=True)):
         for x, (share, count) in enumerate(zip(shares, counts, strict=True)):
@@ -373,19 +319,16 @@ def draw_confusion(folder: Path, report: Report, title: str) -> list[str]:
         f"{title}\nmacro-F1 {report.macro_f1:.3f}, UA {report.uar:.3f}, WA {report.accuracy:.3f}",
         fontsize="medium",
     )
-    figure.colorbar(image, ax=axes, label="share of the gold class", shrink=0.8)
-    return _save(figure, folder, CONFUSION)
+    canvas.colorbar(image, ax=axes, label="share of the gold class", shrink=0.8)
 
 
-def draw_reliability(folder: Path, calibration: Calibration, title: str) -> list[str]:
-    """Draw accuracy over confidence before and after temperature scaling, with counts below.
+def reliability_figure(calibration: Calibration, title: str) -> Figure:
+    """Accuracy over confidence before and after temperature scaling, with counts below."""
+    draw = partial(_draw_reliability, calibration, title)
+    return Figure("reliability", draw, size=(8.4, 5.0))
 
-    Arguments and results as `draw_confusion`.
-    """
-    check_drawable()
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 5.0), layout="constrained")
+def _draw_reliability(calibration: Calibration, title: str, figure: Canvas) -> None:
     grid = figure.add_gridspec(2, 2, height_ratios=(3, 1))
     both = (
         (calibration.before, "as it is"),
@@ -407,7 +350,6 @@ def draw_reliability(folder: Path, calibration: Calibration, title: str) -> list
                 ncols=3,
             )
     figure.suptitle(title, fontsize="medium")
-    return _save(figure, folder, RELIABILITY)
 
 
 def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
@@ -429,14 +371,3 @@ def _draw_bins(upper: Axes, lower: Axes, found: Reliability) -> None:
     upper.tick_params(labelbottom=False)
     lower.bar(left, [one.count for one in used], color="0.6", **style)
     lower.set_xlabel("confidence (largest probability)")
-
-
-def _save(figure: Figure, folder: Path, name: str) -> list[str]:
-    names = []
-    for suffix in SUFFIXES:
-        with atomic_path(folder / f"{name}{suffix}") as path:
-            # Without the date that SVG files carry, which would make each drawing another file.
-            undated = {"Date": None} if suffix == ".svg" else {}
-            figure.savefig(path, dpi=DOTS_PER_INCH, metadata=undated)
-        names.append(f"{name}{suffix}")
-    return names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.text_encoder import TextEncoder
 from cache.frames import Frames
+from corpora.base.codec import Jsonable
 from corpora.base.terminal import aligned
 from heads.head import Head
 
@@ -104,7 +105,7 @@ class AttendedFrame:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Jsonable):
     """What a model says about one recording.
 
     Attributes:
@@ -132,13 +133,9 @@ class Prediction:
         """Of the label."""
         return self.probabilities[self.label]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "top_frames": [asdict(frame) for frame in self.top_frames]}
-
 
 @dataclass(frozen=True)
-class Unusable:
+class Unusable(Jsonable):
     """A recording about which nothing can be said.
 
     Attributes:
@@ -151,10 +148,6 @@ class Unusable:
     audio: str
     error: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; a program tells it from a prediction by `error`."""
-        return asdict(self)
-
 
 Answer = Prediction | Unusable
 
@@ -162,8 +155,7 @@ Answer = Prediction | Unusable
 def table(predictions: Sequence[Prediction]) -> list[str]:
     """Predictions for a terminal, at least one."""
     attends = any(one.top_frames for one in predictions)
-    rows: list[tuple[str, ...]] = [("recording", "label", "p", "then")]
-    rows[0] += ("attended most (s)",) * attends
+    rows = [("recording", "label", "p", "then", *["attended most (s)"] * attends)]
     for one in predictions:
         ordered = sorted(one.probabilities.items(), key=lambda item: -item[1])
         then = ", ".join(f"{label} {p:.2f}" for label, p in ordered[1 : 1 + RUNNERS_UP])

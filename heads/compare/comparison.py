@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from corpora.base.codec import Jsonable
 from heads.compare.config import CompareConfig
-from heads.compare.lines import Line, Table
+from heads.compare.lines import Line, RowTable
 from heads.compare.rows import CAVEAT, SOURCE
-from heads.metrics import Report
+from heads.metrics import Scores
 from heads.records import Origin
 
 
 @dataclass(frozen=True)
-class Finetuned:
+class Finetuned(Jsonable):
     """A row that was taken on with its encoders.
 
     Attributes:
@@ -32,25 +32,13 @@ class Finetuned:
     phases: str
     directory: Path
     dev: tuple[float, float]
-    head: Report | None
-    model: Report | None
+    head: Scores | None
+    model: Scores | None
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "title": self.title,
-            "phases": self.phases,
-            "directory": str(self.directory),
-            "dev": list(self.dev),
-            "head": self.head and self.head.to_json(),
-            "model": self.model and self.model.to_json(),
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True)
-class CompareReport:
+class CompareReport(Jsonable):
     """The summary of one comparison.
 
     Attributes:
@@ -70,10 +58,17 @@ class CompareReport:
         finetuned: rows that were taken on.
     """
 
+    json_entries = (
+        "name division folded epochs seeds=config.seeds batch_size=config.batch_size "
+        "scorer_rates=config.scorer_rates input_norms=config.input_norms folder "
+        "learning_rates=config.learning_rates origin sizes=sizes_by_name reasons published tables "
+        "heads finetuned notes files"
+    )
+
     folder: Path
     name: str
     origin: Origin
-    tables: tuple[Table, ...]
+    tables: tuple[RowTable, ...]
     division: str
     folded: bool
     config: CompareConfig
@@ -85,6 +80,16 @@ class CompareReport:
     files: tuple[Path, ...] = ()
     finetuned: tuple[Finetuned, ...] = ()
 
+    @property
+    def sizes_by_name(self) -> dict[str, dict[str, int]]:
+        """The sizes with their names, for JSON."""
+        return {split: {"utterances": u, "speakers": s} for split, (u, s) in self.sizes.items()}
+
+    @property
+    def published(self) -> dict[str, str]:
+        """What is said of the published figures, for JSON."""
+        return {"caveat": CAVEAT, "source": SOURCE}
+
     def find(self, title: str) -> Line | None:
         """The line of this title in the first table that has it; case makes no difference."""
         for table in self.tables:
@@ -92,40 +97,6 @@ class CompareReport:
                 if line.title.lower() == title.lower():
                     return line
         return None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        config = self.config
-        return {
-            **{name: getattr(self, name) for name in ("name", "division", "folded", "epochs")},
-            "seeds": config.seeds,
-            "batch_size": config.batch_size,
-            "scorer_rates": list(config.scorer_rates),
-            "input_norms": list(config.input_norms),
-            "folder": str(self.folder),
-            "learning_rates": list(config.learning_rates),
-            "origin": self.origin.to_json(),
-            "sizes": {
-                split: {"utterances": utterances, "speakers": speakers}
-                for split, (utterances, speakers) in self.sizes.items()
-            },
-            "reasons": dict(self.reasons),
-            "published": {"caveat": CAVEAT, "source": SOURCE},
-            "tables": [
-                {
-                    "name": table.name,
-                    "title": table.title,
-                    "best_on_dev": table.best,
-                    "best_head_on_dev": table.best_head,
-                    "lines": [_line_json(line) for line in table.lines],
-                }
-                for table in self.tables
-            ],
-            "heads": {key: str(path) for key, path in self.heads.items()},
-            "finetuned": [row.to_json() for row in self.finetuned],
-            "notes": list(self.notes),
-            "files": [str(path) for path in self.files],
-        }
 
     @property
     def introduction(self) -> list[str]:
@@ -156,18 +127,3 @@ class CompareReport:
                 "Tiny encoders show that the pipeline works; they say nothing about speech."
             )
         return lines
-
-
-def _line_json(line: Line) -> dict[str, Any]:
-    return {
-        "title": line.title,
-        "key": line.key,
-        "layer": line.layer,
-        "params": dict(line.params),
-        "tunings": [tuning.to_json() for tuning in line.tunings],
-        "rate_at_edge": line.at_edge,
-        "selection": {tuning.key: score for tuning, score in line.selection.items()},
-        "reference_strengths": list(line.strengths),
-        "published": line.published and asdict(line.published),
-        **{split: outcome.to_json() for split, outcome in line.outcomes.items()},
-    }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from corpora.base.codec import Jsonable
 from corpora.base.command_options import (
     Config,
     device_setting,
@@ -23,7 +24,7 @@ FIXABLE = ("loss", "weight_decay", "mlp_width", "dropout")
 
 
 @dataclass(frozen=True, order=True)
-class Tuning:
+class Tuning(Jsonable):
     """What is tuned for every row alike.
 
     Attributes:
@@ -40,10 +41,6 @@ class Tuning:
     def key(self) -> str:
         """For names of files, and in JSON."""
         return f"{self.learning_rate:g}-{self.scorer_rate:g}-{self.input_norm}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def parse_rates(text: str) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from corpora.base.codec import Jsonable
 from heads.bootstrap import Difference
 from heads.compare.config import CompareConfig, Tuning
 from heads.compare.outcomes import Classes, Outcome, Scorer, choose_tuning, classes_of
@@ -83,7 +84,7 @@ def save_heads(
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Jsonable):
     """One line of a table.
 
     Attributes:
@@ -101,6 +102,11 @@ class Line:
         layer: the hidden state read, in a sweep over layers.
     """
 
+    json_entries = (
+        "title key layer params tunings rate_at_edge=at_edge selection=selection_by_key "
+        "reference_strengths=strengths published **outcomes"
+    )
+
     title: str
     key: str
     tunings: tuple[Tuning, ...]
@@ -113,13 +119,18 @@ class Line:
     layer: int | None = None
 
     @property
+    def selection_by_key(self) -> dict[str, float]:
+        """The selection by the tunings' keys, for JSON."""
+        return {tuning.key: score for tuning, score in self.selection.items()}
+
+    @property
     def is_reference(self) -> bool:
         """Whether it is the logistic regression."""
         return not self.tunings
 
 
 @dataclass(frozen=True)
-class Table:
+class RowTable(Jsonable):
     """One table.
 
     Attributes:
@@ -130,6 +141,8 @@ class Table:
             others are compared with.
         best_head: title of the best that is a head.
     """
+
+    json_entries = "name title best_on_dev=best best_head_on_dev=best_head lines"
 
     name: str
     title: str
@@ -195,12 +208,12 @@ def reference_line(key: str, answered: Answered) -> tuple[Line, dict[str, Classe
     return Line(key, key, (), False, {}, {}, strengths=answered.strengths), classes
 
 
-def make_tables(plan: Plan, said: Said, scorer: Scorer) -> tuple[Table, ...]:
+def make_tables(plan: Plan, said: Said, scorer: Scorer) -> tuple[RowTable, ...]:
     """Every table, its lines scored and compared."""
     return tuple(_table(table, said, scorer) for table in plan.tables)
 
 
-def _table(plan: TablePlan, said: Said, scorer: Scorer) -> Table:
+def _table(plan: TablePlan, said: Said, scorer: Scorer) -> RowTable:
     lines = {entry.title: _scored(entry, *said[entry.key], scorer=scorer) for entry in plan.entries}
     keys = {entry.title: entry.key for entry in plan.entries}
 
@@ -223,7 +236,7 @@ def _table(plan: TablePlan, said: Said, scorer: Scorer) -> Table:
                 lines[title] = replace(
                     lines[title], outcomes={**lines[title].outcomes, split: outcome}
                 )
-    return Table(plan.name, plan.title, tuple(lines.values()), best, max(heads, key=on_dev))
+    return RowTable(plan.name, plan.title, tuple(lines.values()), best, max(heads, key=on_dev))
 
 
 def _modalities(reference: str) -> str:

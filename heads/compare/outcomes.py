@@ -7,14 +7,14 @@ says how it could differ with other speakers, the deviation how it does with oth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from corpora.base.codec import Jsonable
 from heads.bootstrap import (
     Counts,
     Difference,
@@ -40,7 +40,7 @@ Classes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Jsonable):
     """One score of a row.
 
     Attributes:
@@ -57,18 +57,9 @@ class Score:
     seeds: tuple[float, ...]
     folds: tuple[float, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **asdict(self),
-            "interval": self.interval and list(self.interval),
-            "seeds": list(self.seeds),
-            "folds": self.folds and list(self.folds),
-        }
-
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Jsonable):
     """A row on one split.
 
     Attributes:
@@ -78,6 +69,8 @@ class Outcome:
         to_reference: of macro-F1 to the table's regression on the same modalities, likewise.
     """
 
+    json_entries = "**scores difference to_reference under_trained"
+
     scores: Mapping[str, Score]
     difference: Difference | None = None
     to_reference: Difference | None = None
@@ -86,15 +79,6 @@ class Outcome:
     def under_trained(self) -> bool:
         """Below the regression, which its head could be, by more than its interval."""
         return self.to_reference is not None and self.to_reference.interval.high < 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **{name: score.to_json() for name, score in self.scores.items()},
-            "difference": self.difference and self.difference.to_json(),
-            "to_reference": self.to_reference and self.to_reference.to_json(),
-            "under_trained": self.under_trained,
-        }
 
 
 class Scorer:

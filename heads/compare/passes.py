@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
+from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
 from corpora.base.seeds import seed_from
 from heads.compare.config import Tuning
@@ -138,7 +139,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answered(Jsonable):
     """What the logistic regression said.
 
     Attributes:
@@ -150,21 +151,6 @@ class Answered:
     strengths: tuple[float, ...]
     converged: bool
     predicted: Mapping[str, tuple[int, ...]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        predicted = {split: list(classes) for split, classes in self.predicted.items()}
-        return {
-            "strengths": list(self.strengths),
-            "converged": self.converged,
-            "predicted": predicted,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Answered:
-        """The inverse of `to_json`."""
-        predicted = {split: tuple(classes) for split, classes in value["predicted"].items()}
-        return cls(tuple(value["strengths"]), value["converged"], predicted)
 
 
 def fit_reference(

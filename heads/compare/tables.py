@@ -1,26 +1,23 @@
-"""The tables of a comparison as cells, Markdown and CSV."""
+"""The tables of a comparison, to read and as CSV, and how to read them."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.base.files import atomic_path
-from corpora.base.plots import DOTS_PER_INCH
-from corpora.base.terminal import inert
-from heads.compare.comparison import CompareReport
-from heads.compare.lines import Line, Table
+from corpora.base.report import Figure, Table, csv_text
+from heads.compare.comparison import CompareReport, Finetuned
+from heads.compare.lines import Line, RowTable
 from heads.compare.outcomes import Outcome, Score
 from heads.compare.rows import CAVEAT, SOURCE
-from heads.metrics import HEADLINE, SCORES, score_cells
+from heads.metrics import HEADLINE, score_cells
+from heads.search.report import shape_text
 from heads.search.space import searched_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
@@ -29,8 +26,8 @@ TUNED = ("learning_rate", "scorer_rate", "input_norm")
 WORTH_A_REASON = 0.03
 
 
-def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
-    """Header and lines of a table.
+def shown_table(report: CompareReport, table: RowTable) -> Table:
+    """A table as it is shown.
 
     On dev there is the score that the tuning was chosen by; the result stands under test.
     """
@@ -39,19 +36,19 @@ def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
     published = any(line.published for line in table.lines)
     name = "layer" if report.name == "layers" else "row"
     shaped = any("queries" in line.params for line in table.lines)
-    header = [name, *["Q/H/n/p"] * shaped, "rate × scorers, norm", "dev macro-F1 (chosen by it)"]
+    columns = [name, *["Q/H/n/p"] * shaped, "rate × scorers, norm", "dev macro-F1 (chosen by it)"]
     if scored:
         of = "folds" if report.folded else "test"
-        header += [f"{of} macro-F1", f"{of} UA", f"{of} WA"]
-        header += ["UA, folds", "WA, folds"] * report.folded
+        columns += [f"{of} macro-F1", f"{of} UA", f"{of} WA"]
+        columns += ["UA, folds", "WA, folds"] * report.folded
     compared = any(line.outcomes[where].difference for line in table.lines)
-    header += [f"to {table.best}" + " on dev" * (not scored)] * compared
+    columns += [f"to {table.best}" + " on dev" * (not scored)] * compared
     marked = any(line.outcomes[where].under_trained for line in table.lines)
-    header += ["note"] * marked
-    header += ["published dev (test)*"] * published
-    rows = [tuple(header)]
+    columns += ["note"] * marked
+    columns += ["published dev (test)*"] * published
+    rows = []
     for line in table.lines:
-        row = [line.title, *[_shape(line)] * shaped, _tuning(line)]
+        row = [line.title, *[shape_text(line.params)] * shaped, _tuning(line)]
         row.append(_score(line.outcomes["dev"], "macro_f1"))
         if scored:
             row += [_score(line.outcomes["test"], score) for score in HEADLINE]
@@ -60,16 +57,12 @@ def cells(report: CompareReport, table: Table) -> list[tuple[str, ...]]:
                 for score in ("uar", "accuracy")
                 if report.folded
             ]
-        row += [_difference(line.outcomes[where], line.title == table.best)] * compared
+        difference = None if line.title == table.best else line.outcomes[where].difference
+        row += [difference.short if difference else "-"] * compared
         row += ["under-trained, not worse" * line.outcomes[where].under_trained or "-"] * marked
         row += [str(line.published or "-")] * published
-        rows.append(tuple(row))
-    return rows
-
-
-def right_columns(rows: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """Columns of plain numbers."""
-    return tuple(i for i, title in enumerate(rows[0]) if title == "utterances")
+        rows.append(row)
+    return Table("", columns, rows, table.title)
 
 
 def notes_of(report: CompareReport) -> list[str]:
@@ -156,64 +149,34 @@ def _below_reference(report: CompareReport) -> list[str]:
     ]
 
 
-def finetuned_cells(report: CompareReport) -> list[tuple[str, ...]]:
-    """Header and lines of the rows that were taken on with their encoders."""
-    header: tuple[str, ...] = ("row", "phases", "dev macro-F1: start, best (chosen by it)")
-    if any(row.model for row in report.finetuned):
-        header += ("test: head of the first seed", "test: model", "UA", "WA", "utterances")
-    rows = [header]
-    for row in report.finetuned:
-        own: tuple[str, ...] = (row.title, row.phases, f"{row.dev[0]:.3f}, {row.dev[1]:.3f}")
+def finetuned_table(finetuned: Sequence[Finetuned]) -> Table:
+    """The rows that were taken on with their encoders."""
+    scored = any(row.model for row in finetuned)
+    columns = ["row", "phases", "dev macro-F1: start, best (chosen by it)"]
+    columns += ["test: head of the first seed", "test: model", "UA", "WA", "utterances"] * scored
+    rows = []
+    for row in finetuned:
+        cells = [row.title, row.phases, f"{row.dev[0]:.3f}, {row.dev[1]:.3f}"]
         if row.head and row.model:
-            own += (score_cells(row.head)[0], *score_cells(row.model))
-        rows.append(own)
-    return rows
+            cells += (score_cells(row.head)[0], *score_cells(row.model))
+        rows.append(cells)
+    notes = [f"Note: {note}" for row in finetuned for note in row.notes]
+    return Table("", columns, rows, "Fine-tuned with their encoders", notes=notes)
 
 
-def markdown(report: CompareReport, picture: str = "") -> str:
-    """The report as Markdown.
-
-    Args:
-        report: the comparison.
-        picture: its file name; "" for none.
-    """
-    title = "Layers" if report.name == "layers" else "Comparison"
-    parts = [f"# {title}", "", *_paragraphs(report.introduction)]
-    parts += [f"- {note}" for note in report.notes] + [""] * bool(report.notes)
-    if picture:
-        parts += [f"![macro-F1 with intervals]({picture})", ""]
-    for table in report.tables:
-        parts += [f"## {table.title}", "", *_pipes(cells(report, table)), ""]
-    if report.finetuned:
-        parts += ["## Fine-tuned with their encoders", "", *_pipes(finetuned_cells(report)), ""]
-        parts += [f"- {note}" for row in report.finetuned for note in row.notes]
-    parts += ["## How to read this", "", *(f"- {_escaped(note)}" for note in notes_of(report))]
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def csv_text(report: CompareReport) -> str:
+def csv_of(report: CompareReport) -> str:
     """One line a row of a table and split, all numbers unrounded."""
-    columns = ["table", "row", "key", "layer", "modalities", "pooling", *AXES, *TUNED]
-    columns += ["split", "is_selection_score", "utterances", "speakers", "seeds"]
-    for name in SCORES:
-        columns += [name, f"{name}_deviation", f"{name}_low", f"{name}_high"]
-        columns += [f"{name}_folds_mean", f"{name}_folds_deviation"]
-    columns += ["difference_to", "difference", "difference_low", "difference_high", "p"]
-    columns += ["to_reference", "to_reference_low", "to_reference_high", "under_trained"]
-    columns += ["published_dev", "published_test", "published_from"]
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for table in report.tables:
-        for line in table.lines:
-            for split, outcome in line.outcomes.items():
-                record = _record(report, table, line, split, outcome)
-                writer.writerow({name: inert(cell) for name, cell in record.items()})
-    return out.getvalue()
+    records = [
+        _record(report, table, line, split, outcome)
+        for table in report.tables
+        for line in table.lines
+        for split, outcome in line.outcomes.items()
+    ]
+    return csv_text(list(records[0]), records)
 
 
 def _record(
-    report: CompareReport, table: Table, line: Line, split: str, outcome: Outcome
+    report: CompareReport, table: RowTable, line: Line, split: str, outcome: Outcome
 ) -> dict[str, Any]:
     own: dict[str, Any] = {
         "table": table.name,
@@ -234,18 +197,17 @@ def _record(
         own |= {name: score.mean, f"{name}_deviation": score.deviation}
         own |= {f"{name}_low": low, f"{name}_high": high}
         own |= {f"{name}_folds_mean": mean, f"{name}_folds_deviation": deviation}
-    if outcome.difference is not None:
-        low, high = outcome.difference.interval
-        own |= {"difference_to": table.best, "difference": outcome.difference.value}
-        own |= {"difference_low": low, "difference_high": high, "p": outcome.difference.p}
-    if outcome.to_reference is not None:
-        low, high = outcome.to_reference.interval
-        own |= {"to_reference": outcome.to_reference.value, "under_trained": outcome.under_trained}
-        own |= {"to_reference_low": low, "to_reference_high": high}
-    if line.published is not None:
-        own |= {"published_dev": line.published.dev, "published_test": line.published.test}
-        own["published_from"] = CAVEAT
-    return own
+    found, reference, published = outcome.difference, outcome.to_reference, line.published
+    low, high = found.interval if found else (None, None)
+    own |= {"difference_to": found and table.best, "difference": found and found.value}
+    own |= {"difference_low": low, "difference_high": high, "p": found and found.p}
+    low, high = reference.interval if reference else (None, None)
+    own |= {"to_reference": reference and reference.value}
+    own |= {"to_reference_low": low, "to_reference_high": high}
+    own |= {"under_trained": reference and outcome.under_trained}
+    own |= {"published_dev": published and published.dev}
+    own |= {"published_test": published and published.test}
+    return own | {"published_from": published and CAVEAT}
 
 
 def _lines(report: CompareReport) -> list[Line]:
@@ -254,13 +216,6 @@ def _lines(report: CompareReport) -> list[Line]:
 
 def _has_intervals(report: CompareReport, split: str) -> bool:
     return any(line.outcomes[split].scores["macro_f1"].interval for line in _lines(report))
-
-
-def _shape(line: Line) -> str:
-    """Queries, heads, depth and hidden size of an attentive pooling."""
-    if "queries" not in line.params:
-        return "-"
-    return "/".join(str(line.params.get(axis, "-")) for axis in AXES)
 
 
 def _tuning(line: Line) -> str:
@@ -296,26 +251,8 @@ def _over_folds(score: Score) -> str:
     return "-" if score.folds is None else f"{score.folds[0]:.3f} ± {score.folds[1]:.3f}"
 
 
-def _difference(outcome: Outcome, is_best: bool) -> str:
-    if is_best or outcome.difference is None:
-        return "-"
-    p = outcome.difference.p
-    return f"{outcome.difference.value:+.3f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'})"
-
-
-def _pipes(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
-    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*")
-
-
-def _paragraphs(lines: Sequence[str]) -> list[str]:
-    return [part for line in lines for part in (line, "")]
-
-
+#: The picture of each report.
+PICTURES = {"compare": "poolings", "layers": "layers"}
 WIDTH = 7.5
 # Inches a row, and for title and axis of a panel.
 ROW, MARGIN = 0.3, 1.1
@@ -323,34 +260,22 @@ CURVE = 3.6
 DEV, TEST, BEST = "0.6", "tab:blue", "tab:red"
 
 
-def draw(path: Path, report: CompareReport) -> None:
-    """Draw one panel a table.
-
-    Args:
-        path: the PNG file.
-        report: with at least one table.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    from corpora.base.plots import require_matplotlib
-
-    require_matplotlib("compare with --no-plots")
-    from matplotlib.figure import Figure
-
+def comparison_figure(report: CompareReport) -> Figure:
+    """One panel a table, of which there is at least one."""
     sweep = report.name == "layers"
     heights = [CURVE if sweep else ROW * len(table.lines) + MARGIN for table in report.tables]
-    # Not pyplot: it keeps figures in a global list, and may look for a screen.
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    for number, table in enumerate(report.tables):
-        axes = figure.add_subplot(grid[number])
-        (_draw_curve if sweep else _draw_rows)(axes, report, table)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+
+    def draw(canvas: Canvas) -> None:
+        grid = canvas.add_gridspec(len(heights), 1, height_ratios=heights)
+        for number, table in enumerate(report.tables):
+            axes = canvas.add_subplot(grid[number])
+            (_draw_curve if sweep else _draw_rows)(axes, report, table)
+
+    size = (WIDTH, sum(heights))
+    return Figure(PICTURES[report.name], draw, "macro-F1 with intervals", size)
 
 
-def _draw_rows(axes: Axes, report: CompareReport, table: Table) -> None:
+def _draw_rows(axes: Axes, report: CompareReport, table: RowTable) -> None:
     """Points in the table's order from the top; the bar is the interval, else the deviation."""
     scored = [split for split in ("dev", "test") if split in report.sizes]
     offset = 0.14 if len(scored) == 2 else 0.0
@@ -377,7 +302,7 @@ def _draw_rows(axes: Axes, report: CompareReport, table: Table) -> None:
     axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
-def _draw_curve(axes: Axes, report: CompareReport, table: Table) -> None:
+def _draw_curve(axes: Axes, report: CompareReport, table: RowTable) -> None:
     """Macro-F1 over layers: the statistics head and the reference, on the last split scored."""
     split = "test" if "test" in report.sizes else "dev"
     for reference, colour, marker, name in (

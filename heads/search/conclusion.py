@@ -19,10 +19,11 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
-from corpora.base.tables import write_table
+from corpora.base.files import write_text
+from corpora.base.report import csv_text
 from heads.bootstrap import Difference, Optimism, optimism, paired_differences
 from heads.head import Head
-from heads.metrics import Report, classification_report
+from heads.metrics import Scores, classification_report
 from heads.records import (
     BEST,
     ENSEMBLE,
@@ -170,7 +171,7 @@ def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
                 **trial.params,
             }
         )
-    write_table(path, columns, rows)
+    write_text(path, csv_text(columns, rows))
 
 
 def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -300,7 +301,7 @@ def _answers(setting: Setting, number: int, said: Mapping[int, Tensor]) -> Answe
     return answers
 
 
-def _scores(setting: Setting, answers: Answers) -> dict[str, Report]:
+def _scores(setting: Setting, answers: Answers) -> dict[str, Scores]:
     dataset = setting.store.dataset
     return {
         split: classification_report(
@@ -394,7 +395,7 @@ def _optimism(setting: Setting, chosen: int, said: Mapping[int, Tensor]) -> Opti
     )
 
 
-def _fold_scores(setting: Setting, answers: Answers) -> tuple[Report, ...]:
+def _fold_scores(setting: Setting, answers: Answers) -> tuple[Scores, ...]:
     """The best trial on each fold by itself, as the field reports it; empty without folds."""
     folds = setting.selection.folds
     if folds is None or "folds" not in answers:

@@ -6,7 +6,8 @@ Needs matplotlib, which the extra `plots` installs.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,13 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from corpora.base.files import atomic_path
-from corpora.base.plots import DOTS_PER_INCH, SUFFIXES, require_matplotlib
+from corpora.base.plots import write_figure
+from corpora.base.report import Figure
 from heads.search.study import START, final_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 # Fewer completed trials than this say nothing about which axis mattered.
 FEWEST_FOR_IMPORTANCE = 8
@@ -35,28 +37,24 @@ def write_plots(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
 
     Returns:
         The names of the files, with the folder's name.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    drawings = {
-        "history": (_draw_history, (7.0, 4.0)),
-        "poolings": (_draw_poolings, (7.0, 4.0)),
-        "importance": (_draw_importance, (7.0, 4.0)),
-    }
     names = []
-    for name, (draw, size) in drawings.items():
-        # Not pyplot: it keeps figures in a global list, and may look for a screen.
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot(), trials)
-        for suffix in SUFFIXES:
-            with atomic_path(folder / f"{name}{suffix}") as path:
-                figure.savefig(path, dpi=DOTS_PER_INCH, metadata=_undated(suffix))
-            names.append(f"{folder.name}/{name}{suffix}")
+    for name, draw in (
+        ("history", _draw_history),
+        ("poolings", _draw_poolings),
+        ("importance", _draw_importance),
+    ):
+        figure = Figure(name, partial(_on_axes, draw, trials))
+        names += [f"{folder.name}/{file}" for file in write_figure(folder, figure)]
     return names
+
+
+def _on_axes(
+    draw: Callable[[Axes, Sequence[FrozenTrial]], None],
+    trials: Sequence[FrozenTrial],
+    canvas: Canvas,
+) -> None:
+    draw(canvas.add_subplot(), trials)
 
 
 def _draw_history(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
@@ -153,8 +151,3 @@ def pooling_kind(trial: FrozenTrial) -> str:
 
 def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == TrialState.COMPLETE]
-
-
-def _undated(suffix: str) -> dict[str, None]:
-    """Without the date that SVG files carry, which would make each drawing another file."""
-    return {"Date": None} if suffix == ".svg" else {}

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cache.recipe import layers_text
+from corpora.base.codec import Jsonable
 from corpora.base.files import write_json
-from corpora.base.terminal import aligned
+from corpora.base.report import Part, Report, Table
 from corpora.base.work import command_line
 from heads.bootstrap import Difference, Optimism
-from heads.metrics import Report, score_cells
+from heads.metrics import Scores, scores_table
 from heads.records import HeadRecord, layer_weights_text
 from heads.reference import Reference
 from heads.search.space import PUBLISHED
@@ -26,7 +27,7 @@ FORMAT, VERSION = "emopool-ensemble", 1
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Jsonable):
     """An ensemble of trials.
 
     Attributes:
@@ -35,12 +36,7 @@ class Ensemble:
     """
 
     trials: tuple[int, ...]
-    scores: Mapping[str, Report]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        scores = {split: report.to_json() for split, report in self.scores.items()}
-        return {"trials": list(self.trials), "scores": scores}
+    scores: Mapping[str, Scores]
 
 
 def write_ensemble(path: Path, ensemble: Ensemble) -> None:
@@ -54,15 +50,15 @@ def average(probabilities: Sequence[Tensor]) -> Tensor:
 
 
 def score_table(
-    scores: Mapping[str, Report],
+    scores: Mapping[str, Scores],
     team: Ensemble | None,
     reference: Reference,
     *,
-    fold_scores: Sequence[Report] = (),
+    fold_scores: Sequence[Scores] = (),
     ahead: Mapping[str, Difference],
     optimism: Optimism | None = None,
     trained_on: str = "train",
-) -> list[str]:
+) -> Table:
     """Best head, ensemble and reference on every split, and how to read them.
 
     Args:
@@ -90,19 +86,17 @@ def score_table(
         for split in titles
         if split in own
     }
-    lines: list[tuple[str, ...]] = [("", "macro-F1", "UA", "WA", "utterances")]
-    lines += [(name, *score_cells(report)) for name, report in rows.items()]
     weighted = "; ".join(f"{name} {report.weighted_f1:.3f}" for name, report in rows.items())
-    return [
-        *aligned(lines, right=(4,)),
+    notes = [
         f"Weighted F1: {weighted}.",
-        *(_interval_note(split, own) for split, own in scores.items()),
+        *(f"{split}: {note}" for split, own in scores.items() for note in own.interval_notes),
         *fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),
         reference.to_text(),
         *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
         *_worth(optimism, trained_on, folded=folded, tested="test" in scores),
     ]
+    return scores_table("", rows, right=(4,), notes=notes)
 
 
 def verdict(difference: Difference | None, lead: float, where: str) -> list[str]:
@@ -130,15 +124,7 @@ def verdict(difference: Difference | None, lead: float, where: str) -> list[str]
     ]
 
 
-def _interval_note(split: str, report: Report) -> str:
-    reason = report.interval_reason
-    if report.intervals is None:
-        return f"{split}: no intervals: {reason}."
-    found = f"{split}: {100 * report.confidence:g} % intervals, bootstrap over "
-    return f"{found}{report.speakers} speakers{f'; {reason}' if reason else ''}."
-
-
-def fold_note(reports: Sequence[Report]) -> list[str]:
+def fold_note(reports: Sequence[Scores]) -> list[str]:
     """Mean and deviation over folds of each score, as the field reports cross-validation."""
     if not reports:
         return []
@@ -217,7 +203,7 @@ class TrialLine:
 
 
 @dataclass(frozen=True)
-class SearchReport:
+class SearchReport(Jsonable):
     """The summary of one `search`.
 
     Attributes:
@@ -254,38 +240,8 @@ class SearchReport:
     not_compared: str = ""
     ahead: Mapping[str, Difference] = field(default_factory=dict)
     optimism: Optimism | None = None
-    fold_scores: tuple[Report, ...] = ()
+    fold_scores: tuple[Scores, ...] = ()
     ensemble: Ensemble | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "folder": str(self.folder),
-            "completed": self.completed,
-            "halved": self.halved,
-            "added": self.added,
-            "epochs": self.epochs,
-            "best": self.best.to_json(),
-            "top": [
-                {
-                    "number": line.number,
-                    "start": line.start,
-                    "params": dict(line.params),
-                    "dev_macro_f1": line.dev_macro_f1,
-                    "difference": line.difference and line.difference.to_json(),
-                }
-                for line in self.top
-            ],
-            "reference": self.reference.to_json(),
-            "notes": list(self.notes),
-            "files": [str(path) for path in self.files],
-            "selected_on": self.selected_on,
-            "not_compared": self.not_compared,
-            "ahead": {split: entry.to_json() for split, entry in self.ahead.items()},
-            "optimism": self.optimism and self.optimism.to_json(),
-            "fold_scores": [report.to_json() for report in self.fold_scores],
-            "ensemble": self.ensemble and self.ensemble.to_json(),
-        }
 
     def to_text(self, manifest: Path | None = None) -> str:
         """For a terminal; the next command gets a manifest named in place of the folder's own."""
@@ -303,78 +259,57 @@ class SearchReport:
         # On test where there is one, and else on what the head was chosen by.
         where = "test" if "test" in best.scores else self.selected_on
         lead = best.scores[where].macro_f1 - self.reference.scores[where].macro_f1
-        return "\n".join(
-            [
-                *verdict(self.ahead.get(where), lead, where),
-                f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
-                f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
-                *([f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev")),
-                *(f"Note: {note}" for note in self.notes),
-                "",
-                *_trial_table(self.top, self.selected_on),
-                *_comparison_notes(self),
-                "",
-                f"Best: trial {best.trial}{_named(best.start)}. Encoders: {encoders}.",
-                *([f"Layer weights: {weights}."] if weights else []),
-                *score_table(
-                    best.scores,
-                    self.ensemble,
-                    self.reference,
-                    fold_scores=self.fold_scores,
-                    ahead=self.ahead,
-                    optimism=self.optimism,
-                    trained_on=best.trained_on,
-                ),
-                "",
-                "Wrote:",
-                *(f"  {path}" for path in self.files),
-                "",
-                f"Next: {command_line('finetune --best', work, manifest)}",
-                f"  or: {command_line('evaluate', work, manifest)}",
-            ]
+        scored = score_table(
+            best.scores,
+            self.ensemble,
+            self.reference,
+            fold_scores=self.fold_scores,
+            ahead=self.ahead,
+            optimism=self.optimism,
+            trained_on=best.trained_on,
         )
-
-
-def _trial_table(lines: Sequence[TrialLine], selected_on: str) -> list[str]:
-    """The best trials; scores they were selected by are called so."""
-    compared = any(line.difference for line in lines)
-    rows = [
-        (
-            str(line.number),
-            trial_title(line.start, line.params),
-            _shape(line.params),
-            str(line.params["modalities"]),
-            str(line.params["input_norm"]),
-            f"{line.params['learning_rate']:.1e}",
-            f"{line.dev_macro_f1:.3f}",
-            *([_differing(line.difference)] * compared),
+        parts: tuple[Part, ...] = (
+            *verdict(self.ahead.get(where), lead, where),
+            f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
+            f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
+            *[f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev"),
+            *(f"Note: {note}" for note in self.notes),
+            self._trial_table(),
+            f"Best: trial {best.trial}{_named(best.start)}. Encoders: {encoders}.",
+            *[f"Layer weights: {weights}."] * bool(weights),
+            scored,
         )
-        for line in lines
-    ]
-    titles = ("trial", "pooling", "Q/H/n/p", "modalities", "norm", "rate")
-    score = (f"{selected_on} macro-F1", *(["to the best"] * compared))
-    return aligned([(*titles, *score), *rows], right=(0, 5, 6))
+        steps = (command_line(step, work, manifest) for step in ("finetune --best", "evaluate"))
+        return Report("", parts, self.files, tuple(steps)).to_text()
 
-
-def _differing(difference: Difference | None) -> str:
-    if difference is None:
-        return "-"
-    p = "p < .001" if difference.p < 0.001 else f"p = {difference.p:.3f}"
-    return f"{difference.value:+.3f} ({p})"
-
-
-def _comparison_notes(report: SearchReport) -> list[str]:
-    """What the last column of the table means, or why there is none."""
-    if any(line.difference for line in report.top):
-        count = sum(line.difference is not None for line in report.top)
-        return [
-            f"p: chance of such a difference between equal heads (paired bootstrap over speakers, "
-            f"Holm-corrected for {count} comparisons). Above .05, do not take them for different; "
-            "below, remember that the best was chosen on these same data, which favours it."
+    def _trial_table(self) -> Table:
+        """The best trials; scores they were selected by are called so."""
+        count = sum(line.difference is not None for line in self.top)
+        rows = [
+            (
+                str(line.number),
+                trial_title(line.start, line.params),
+                shape_text(line.params),
+                str(line.params["modalities"]),
+                str(line.params["input_norm"]),
+                f"{line.params['learning_rate']:.1e}",
+                f"{line.dev_macro_f1:.3f}",
+                *[line.difference.short if line.difference else "-"] * bool(count),
+            )
+            for line in self.top
         ]
-    if report.not_compared:
-        return [f"Trials are not tested against each other: {report.not_compared}."]
-    return []
+        columns = ("trial", "pooling", "Q/H/n/p", "modalities", "norm", "rate")
+        score = (f"{self.selected_on} macro-F1", *["to the best"] * bool(count))
+        notes = [f"Trials are not tested against each other: {self.not_compared}."]
+        if count:
+            notes = [
+                "p: chance of such a difference between equal heads (paired bootstrap over "
+                f"speakers, Holm-corrected for {count} comparisons). Above .05, do not take them "
+                "for different; below, remember that the best was chosen on these same data, which "
+                "favours it."
+            ]
+        shown = notes if count or self.not_compared else ()
+        return Table("", (*columns, *score), rows, right=(0, 5, 6), notes=shown)
 
 
 def trial_title(start: str, params: Mapping[str, Any]) -> str:
@@ -395,7 +330,7 @@ def _weighing(params: Mapping[str, Any], pooling: str) -> str:
     return " of weighted layers" if chosen == WEIGHTED else ""
 
 
-def _shape(params: Mapping[str, Any]) -> str:
+def shape_text(params: Mapping[str, Any]) -> str:
     """Queries, heads, scorer layers and hidden size of attentive poolings."""
     shapes = []
     for name in params:

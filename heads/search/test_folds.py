@@ -18,9 +18,10 @@ from torch import Tensor
 from cache.encoders.device import choose_device
 from cache.keys import utterance_keys
 from cache.recipe import layers_text
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.files import write_json
-from corpora.base.terminal import aligned, wrapped
+from corpora.base.report import Part, Report, Table
 from corpora.base.work import Work, command_line
 from corpora.folds import UNITS, Division, divide, folds_by, folds_of_count
 from corpora.manifest import Manifest
@@ -28,7 +29,7 @@ from heads.bootstrap import Difference, paired_differences
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import MOST_FOLDS, make_folds, refuse_shared_recordings
 from heads.load import load_dataset, read_origin
-from heads.metrics import Report, classification_report, score_cells
+from heads.metrics import Scores, classification_report, score_cells
 from heads.records import (
     TEST_FOLD_PREDICTIONS,
     TEST_FOLDS,
@@ -47,7 +48,7 @@ CHOICES = "speaker, session, protocol, or a number of folds from 3 on"
 
 
 @dataclass(frozen=True)
-class TestFold:
+class TestFold(Jsonable):
     """One repetition.
 
     Attributes:
@@ -66,20 +67,12 @@ class TestFold:
     head: str
     layers: str
     reference: str
-    report: Report
-    reference_report: Report
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            **{name: getattr(self, name) for name in ("name", "head", "layers", "reference")},
-            "report": self.report.to_json(),
-            "reference_report": self.reference_report.to_json(),
-        }
+    report: Scores
+    reference_report: Scores
 
 
 @dataclass(frozen=True)
-class TestFoldsReport:
+class TestFoldsReport(Jsonable):
     """What all repetitions found.
 
     Attributes:
@@ -94,11 +87,13 @@ class TestFoldsReport:
         work: the work folder.
     """
 
+    json_entries = "* -work"
+
     __test__ = False
 
     unit: str
-    report: Report
-    reference: Report
+    report: Scores
+    reference: Scores
     difference: Difference | None
     reason: str
     folds: tuple[TestFold, ...]
@@ -106,23 +101,9 @@ class TestFoldsReport:
     files: tuple[Path, ...]
     work: Path
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "unit": self.unit,
-            "report": self.report.to_json(),
-            "reference": self.reference.to_json(),
-            "difference": self.difference and self.difference.to_json(),
-            "reason": self.reason,
-            "folds": [fold.to_json() for fold in self.folds],
-            "notes": list(self.notes),
-            "files": [str(path) for path in self.files],
-        }
-
     def to_text(self, manifest: Path | None = None) -> str:
         """For a terminal; the next command gets a manifest named in place of the folder's own."""
-        rows = [("test fold", "head", "macro-F1", "reference", "utterances")]
-        rows += [
+        rows = [
             (
                 fold.name,
                 f"{fold.head}, {fold.layers}",
@@ -132,46 +113,29 @@ class TestFoldsReport:
             )
             for fold in self.folds
         ]
-        scores: list[tuple[str, ...]] = [("", "macro-F1", "UA", "WA", "utterances", "weighted F1")]
-        for title, report in (("search", self.report), ("reference", self.reference)):
-            scores.append((title, *score_cells(report), f"{report.weighted_f1:.3f}"))
-        own = [fold.report for fold in self.folds]
-        reason = self.report.interval_reason
-        intervals = (
-            f"No intervals: {reason}."
-            if self.report.intervals is None
-            else f"95 % intervals over {self.report.speakers} test speakers"
-            f"{f'; {reason}' if reason else ''}."
+        scores = [
+            (title, *score_cells(own), f"{own.weighted_f1:.3f}")
+            for title, own in (("search", self.report), ("reference", self.reference))
+        ]
+        notes = (
+            *self.report.interval_notes,
+            *[f"Search minus reference: {self.difference}."] * (self.difference is not None),
+            *[f"No paired interval: {self.reason}."] * bool(self.reason),
+            *fold_note([fold.report for fold in self.folds]),
         )
-        lines = [
+        columns = ("", "macro-F1", "UA", "WA", "utterances", "weighted F1")
+        each = ("test fold", "head", "macro-F1", "reference", "utterances")
+        parts: tuple[Part, ...] = (
             *verdict(self.difference, self.report.macro_f1 - self.reference.macro_f1, "all folds"),
             f"The whole search was repeated for each {self.unit} as the test set; the predictions "
             f"of {len(self.folds)} searches are scored together.",
             *(f"Note: {note}" for note in self.notes),
-        ]
-        return "\n".join(
-            [
-                *(line for paragraph in lines for line in wrapped(paragraph)),
-                "",
-                *aligned(rows, right=(2, 3, 4)),
-                "",
-                *aligned(scores, right=(4, 5)),
-                intervals,
-                *(
-                    []
-                    if self.difference is None
-                    else [f"Search minus reference: {self.difference}."]
-                ),
-                *([f"No paired interval: {self.reason}."] if self.reason else []),
-                *fold_note(own),
-                "",
-                "Wrote:",
-                *(f"  {path}" for path in self.files),
-                "",
-                f"Next: {command_line('search', self.work, manifest)}   (a head to use, chosen on "
-                "train and dev)",
-            ]
+            Table("", each, rows, right=(2, 3, 4)),
+            Table("", columns, scores, right=(4, 5), notes=notes),
         )
+        step = command_line("search", self.work, manifest)
+        steps = (f"{step}   (a head to use, chosen on train and dev)",)
+        return Report("", parts, self.files, steps).to_text()
 
 
 def search_test_folds(

@@ -186,7 +186,7 @@ def test_a_histogram_counts_every_value_once(values: list[int]) -> None:
         for low, high in zip(found.edges, found.edges[1:], strict=False)
     ]
     assert list(found.counts) == expected
-    assert len(found.to_lines()) == len(found.counts) + 1
+    assert len(found.table().rows) == len(found.counts)
 
 
 def test_the_command_prints_a_table_or_json_and_exits_with_what_it_found(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_unreadable_recordings_are_reported_and_the_rest_is_kept(
     assert result.exit_code == 0
     assert "2 utterances could not be transcribed" in result.output
     assert "no such file" in result.output
-    assert "cannot be read as audio" in result.output
+    assert "cannot be read as audio" in " ".join(result.output.split())
     assert [bool(text) for text, _ in texts(work.manifest)[::2]] == [False, False, True]
 
 

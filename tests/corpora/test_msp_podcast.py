@@ -94,7 +94,7 @@ def test_the_blind_test_set_is_found_by_its_recordings_too(tmp_path: Path) -> No
 def test_the_blind_test_set_survives_prepare(tmp_path: Path) -> None:
     msp_podcast(tmp_path / "corpus")
     report = prepare("msp_podcast", tmp_path / "corpus", tmp_path / "manifest.csv")
-    assert report.counts[""][""] == 2
+    assert report.tally.counts[""][""] == 2
 
 
 def test_partitions_stand_in_for_a_missing_column(tmp_path: Path) -> None:

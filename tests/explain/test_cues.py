@@ -14,6 +14,7 @@ import torch
 from cache.encoders.grid import fbank_grid
 from cache.frames import Frames
 from corpora.base.errors import ConfigError, MissingExtraError
+from corpora.base.plots import render
 from corpora.base.work import Work
 from corpora.manifest import Utterance, read_manifest
 from corpora.prepare import prepare
@@ -32,7 +33,6 @@ from explain.cues.measure import (
 from explain.cues.stream import CueFrames, cue_set, load_cues
 from explain.cues.within import contrasts, exchange_p, window_scores
 from explain.load import Material, build_subject
-from explain.picture import render
 from explain.ragged import (
     Bools,
     Floats,

@@ -327,7 +327,7 @@ def test_a_head_without_attention_is_measured_by_its_saliency() -> None:
     assert curves.deletion_area(ATTENTION).mean() < curves.deletion_area(RANDOM).mean() / 2
     section = faithfulness_section(subject, CurveConfig(plain_limit=30, gradient_limit=0))
     assert any("30 of 120 utterances, drawn at random" in line for line in section.text)
-    assert "Gradient saliency" in section.summary["audio"]["verdict"]
+    assert "Gradient saliency" in section.data["audio"]["verdict"]
     first = section.tables[1].rows[0]
     assert first[:2] == ["gradient saliency", "exchanged gradient saliency"]
 

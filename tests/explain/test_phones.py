@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from corpora.base.report import Section
+from corpora.base.report import Report
 from corpora.textgrid import Interval
 from explain.alignments import Aligned, Alignment
 from explain.phones import SILENCE, UNKNOWN, around_onsets, likelihood_ratios
@@ -38,7 +38,7 @@ def align(subject: Subject, planted: Planted, carrier: str, other: str) -> Align
     return Aligned(tuple(alignments), ())
 
 
-def rows(section: Section, name: str) -> dict[str, list[object]]:
+def rows(section: Report, name: str) -> dict[str, list[object]]:
     table = next(t for t in section.tables if t.name == name)
     return {str(row[0]): list(row) for row in table.rows}
 

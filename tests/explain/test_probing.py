@@ -16,10 +16,10 @@ from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.last_extraction import read_extraction
 from cache.lookup import collect_frames
+from corpora.base.plots import render
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from explain.load import Material, build_subject, recorded_grid
-from explain.picture import render
 from explain.probing import (
     ATTENDED,
     DEVIATION,

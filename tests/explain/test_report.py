@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.base.report import Cell, Figure, Section, Table
+from corpora.base.plots import render
+from corpora.base.report import Cell, Figure, Report, Table, csv_text
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
 from explain.alignments import Alignment
@@ -25,12 +26,10 @@ from explain.picture import (
     file_name,
     mel,
     mel_spectrogram,
-    render,
     utterance_figure,
 )
-from explain.report.page import page_html, section_html, table_html
 from explain.report.rows import rows_json, sound_uri
-from explain.report.write import csv_text
+from explain.report.write import Contents, page_html
 from explain.subject import Reading, Word
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -55,10 +54,16 @@ def item(text: str = EVIL, frames: int = 30) -> Item:
     )
 
 
+def page_of(*sections: Report, pictures: dict[str, bytes] | None = None) -> str:
+    return page_html(Contents("t", (), sections, (), (), {}), pictures or {}, "[]")
+
+
 def test_every_text_of_a_page_is_escaped(tmp_path: Path) -> None:
-    evil = Section(EVIL, (EVIL,), (Table("t", (EVIL,), [[EVIL]], EVIL),), (), {})
-    rows = rows_json([item()], tmp_path, embedded=(), pictures={})
-    page = page_html(EVIL, [EVIL], [evil], {}, rows, [EVIL], [EVIL])
+    figure = Figure(EVIL, lambda canvas: None, EVIL)
+    evil = Report(EVIL, (EVIL, Table("t", (EVIL,), [[EVIL]], EVIL), figure))
+    items = [replace(item(), labels=(EVIL, "neutral"))]
+    rows = rows_json(items, tmp_path, embedded=(), pictures={})
+    page = page_html(Contents(EVIL, [EVIL], [evil], items, (), {}), {EVIL: b"<svg/>"}, rows)
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     # The page's own three scripts: two of data, one of code.
@@ -67,7 +72,7 @@ def test_every_text_of_a_page_is_escaped(tmp_path: Path) -> None:
 
 
 def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
-    page = page_html("t", [], [], {}, "[]", [], [])
+    page = page_of()
     assert "http:" not in page
     assert "https:" not in page
     assert "src=" not in page
@@ -122,19 +127,19 @@ def test_sound_in_the_page_starts_at_the_very_sample() -> None:
 def test_tables_show_dashes_and_cut_long_ones_but_csv_has_all() -> None:
     rising: list[list[Cell]] = [["b", k / 3] for k in range(100)]
     table = Table("t", ("name", "value"), [["a", None], *rising])
-    markup = table_html(table)
+    markup = page_of(Report("S", (table,)))
     assert "–" in markup
     assert "41 more rows in the CSV" in markup
-    rows = list(csv.reader(io.StringIO(csv_text(table))))
+    rows = list(csv.reader(io.StringIO(csv_text(table.columns, table.rows))))
     assert len(rows) == 102
     assert rows[1] == ["a", ""]
     assert float(rows[3][1]) == 1 / 3
 
 
 def test_figures_that_were_not_drawn_are_left_out() -> None:
-    section = Section("S", (), (), (Figure("f", lambda canvas: None, "title"),))
-    assert "<figure>" not in section_html(section, {})
-    assert "data:image/svg+xml" in section_html(section, {"f": b"<svg/>"})
+    section = Report("S", (Figure("f", lambda canvas: None, "title"),))
+    assert "<figure>" not in page_of(section)
+    assert "data:image/svg+xml" in page_of(section, pictures={"f": b"<svg/>"})
 
 
 @pytest.mark.parametrize("frames", [1, 2, 30])

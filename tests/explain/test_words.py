@@ -133,4 +133,4 @@ def test_few_texts_are_warned_of() -> None:
         reader(texts, kinds, weights), Aligned((None,) * 4, ()), ["go home", "now now go please"]
     )
     assert any("With 2 different texts" in sentence for sentence in section.text)
-    assert section.summary["special_token_mass"] == pytest.approx(0.2)
+    assert section.data["special_token_mass"] == pytest.approx(0.2)

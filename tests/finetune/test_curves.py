@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import MissingExtraError
+from corpora.base.plots import render
 from finetune import curves
-from finetune.curves import Curves, draw_curves, global_steps
+from finetune.curves import Curves, curves_figure, global_steps
 from finetune.scoring import Score
 from finetune.steps import LogRow
 
@@ -39,10 +40,9 @@ def test_the_file_grows_with_the_phase_and_goes_on_behind_earlier_ones(tmp_path:
     assert lines[-1] == "3,1,2,1e-05,0.1,0.4,0.5"
 
 
-def test_the_picture_is_drawn(tmp_path: Path) -> None:
+def test_the_picture_is_drawn() -> None:
     pytest.importorskip("matplotlib")
-    draw_curves(tmp_path / "curves.png", ROWS)
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert render(curves_figure(ROWS))[".png"].startswith(b"\x89PNG")
 
 
 def test_tensorboard_gets_every_number_once(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_comparison_is_the_difference_on_the_same_utterances(
         assert one.difference.interval.low <= one.difference.value <= one.difference.interval.high
         assert one.own == pytest.approx(found.report.macro_f1)
     assert [one.kind for one in found.against] == ["model", "head"]
-    text = found.to_text()
+    text = " ".join(found.to_text().split())
     assert "p corrected for the number of comparisons" in text
     assert json.loads(json.dumps(found.to_json()))["against"][0]["n"] == found.report.n
 
@@ -190,7 +190,7 @@ def test_on_dev_itself_the_rows_are_said_to_be_the_same(whole: Work, manifest: M
     found = evaluate(whole, manifest, "dev", EvaluateConfig(calibration=True))
     assert found.calibration is not None
     assert found.calibration.same_rows
-    assert "the very utterances scored here" in found.to_text()
+    assert "the very utterances scored here" in " ".join(found.to_text().split())
 
 
 def test_another_corpus_is_calibrated_on_the_models_own_development_set(

@@ -16,8 +16,9 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from corpora.base.errors import ConfigError
+from corpora.base.report import Report
 from heads.bootstrap import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
-from heads.metrics import Report, classification_report, format_report
+from heads.metrics import Scores, classification_report, scores_parts
 
 LABELS = ("anger", "sadness", "joy", "neutral")
 
@@ -186,7 +187,7 @@ def test_equal_seeds_give_equal_reports_whatever_the_order_of_rows() -> None:
     assert classification_report(gold, predicted, LABELS, speakers, seed=10) != first
 
 
-def few(speakers: Sequence[str]) -> Report:
+def few(speakers: Sequence[str]) -> Scores:
     return classification_report([0] * len(speakers), [0] * len(speakers), LABELS, speakers)
 
 
@@ -258,10 +259,14 @@ def test_the_report_as_json_holds_every_number() -> None:
     assert few(["a"]).to_json()["intervals"] is None
 
 
+def text_of(scores: Scores) -> str:
+    return Report("", scores_parts(scores)).to_text()
+
+
 def test_the_text_shows_scores_intervals_classes_and_confusion() -> None:
     gold, predicted, speakers = case(9)
     report = classification_report(gold, predicted, LABELS, speakers)
-    text = format_report(report)
+    text = text_of(report)
     assert report.intervals is not None
     low, high = report.intervals["macro_f1"]
     assert f"{report.macro_f1:.3f}  [{low:.3f}, {high:.3f}]" in text
@@ -276,14 +281,14 @@ def test_the_text_shows_scores_intervals_classes_and_confusion() -> None:
 
 
 def test_the_text_gives_the_reason_for_a_missing_interval() -> None:
-    text = format_report(few(["a", "b"]))
+    text = text_of(few(["a", "b"]))
     assert "No interval: 2 speakers" in text
     assert "Not in the gold labels, so not averaged: sadness, joy, neutral." in text
 
 
 def test_eight_long_labels_fit_on_ninety_columns() -> None:
     labels = [f"disappointed{i}" for i in range(8)]
-    text = format_report(classification_report([0, 1], [0, 1], labels))
+    text = text_of(classification_report([0, 1], [0, 1], labels))
     assert max(len(line) for line in text.splitlines() if "disapp" in line and ":" not in line) < 90
 
 

@@ -17,12 +17,11 @@ from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.base.files import write_json
 from heads.dataset import VectorStore
 from heads.head import Head
-from heads.metrics import classification_report
+from heads.metrics import Scores, classification_report
 from heads.records import (
     HeadRecord,
     best_numbers,
     load_head,
-    report_from_json,
     save_head,
     trial_file,
 )
@@ -142,7 +141,7 @@ def test_reports_survive_json(done: SearchReport) -> None:
     report = classification_report(gold, gold, ("a", "b", "c"), [f"s{k % 10}" for k in range(60)])
     assert report.intervals is not None
     for entry in (report, *done.best.scores.values()):
-        assert report_from_json(json.loads(json.dumps(entry.to_json()))) == entry
+        assert Scores.from_json(json.loads(json.dumps(entry.to_json()))) == entry
 
 
 def test_records_survive_json(done: SearchReport) -> None:
