@@ -98,12 +98,15 @@ def explain_command(rows: str | None, size: float, repeats: int | None, write: b
 def layers_command(root: Path, seeds: int) -> None:
     """What each audio layer knows of emotion, one speaker held out at a time; up to 10 minutes."""
     from bench.layers import curve_text, layer_curve
+    from cache.lookup import FrameCache
     from corpora.base.work import Work
     from corpora.manifest import read_manifest
 
     work = Work(root)
     with _plain_errors():
-        click.echo(curve_text(layer_curve(work, read_manifest(work.manifest), range(seeds))))
+        click.echo(
+            curve_text(layer_curve(FrameCache(work), read_manifest(work.manifest), range(seeds)))
+        )
 
 
 @main.command("planted")
@@ -113,12 +116,13 @@ def layers_command(root: Path, seeds: int) -> None:
 def planted_command(root: Path, label: str, seeds: int) -> None:
     """Whether attention finds a class that a tenth of real frames carries; a few minutes."""
     from bench.planted import planted_lines, planted_text
+    from cache.lookup import FrameCache
     from corpora.base.work import Work
     from corpora.manifest import read_manifest
 
     work = Work(root)
     with _plain_errors():
-        lines = planted_lines(work, read_manifest(work.manifest), label, range(seeds))
+        lines = planted_lines(FrameCache(work), read_manifest(work.manifest), label, range(seeds))
         click.echo(planted_text(lines))
 
 

@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from bench.recordings import make_manifest
 from bench.table import Outcome, Row, Settings
 from cache.encoders.grid import SAMPLE_RATE, Grid, fbank_grid
-from cache.keys import utterance_keys
 from cache.last_extraction import (
     TOKEN_KIND,
     VALUES,
@@ -40,6 +39,7 @@ from cache.last_extraction import (
     layer_name,
     write_extraction,
 )
+from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.stream import PartWriter
@@ -143,7 +143,7 @@ def _fill_cache(work: Work, manifest: Manifest, seconds: NDArray[np.float64]) ->
         "cues": (cues, VALUES, 2 * len(DEFAULT.cues), np.float32),
     }
     features = open_features(work.features)
-    keys = utterance_keys(work, manifest.utterances)
+    keys = FrameCache(work).keys(manifest.utterances)
     with ExitStack() as open_writers:
         writers = {}
         for name, (recipe, stream, dim, dtype) in streams.items():
@@ -154,7 +154,7 @@ def _fill_cache(work: Work, manifest: Manifest, seconds: NDArray[np.float64]) ->
                 kind = "text" if name in ("text", "kinds") else "audio"
                 writers[name].add(keys[u.id][kind], values)
     write_extraction(
-        work,
+        work.extraction,
         Extraction(
             {
                 "audio": Source(recipes["audio"], "made up", (AUDIO_LAYER,)),
@@ -201,6 +201,7 @@ def _add_head(work: Work, manifest: Manifest) -> None:
         for name, parameter in head.poolings.named_parameters():
             if name.endswith("weight"):
                 parameter.mul_(SPREAD)
+    cache = FrameCache(work)
     record = HeadRecord(
         trial=0,
         start="",
@@ -208,7 +209,7 @@ def _add_head(work: Work, manifest: Manifest) -> None:
         head=config,
         training=TrainingConfig(1e-3),
         schedule=Schedule(1),
-        origin=read_origin(work, manifest, load_dataset(work, manifest).frames),
+        origin=read_origin(cache, manifest, load_dataset(cache, manifest).frames),
         study_seed=0,
         versions=package_versions(),
         dev_macro_f1=1 / len(LABELS),
@@ -277,6 +278,7 @@ def _measured(work: Path) -> dict[str, float]:
 
 def main(root: str) -> None:
     """Explain a work folder's development set, and print the seconds of each part as JSON."""
+    from cache.lookup import FrameCache
     from corpora.base.work import Work
     from corpora.manifest import read_manifest
     from explain.alignments import read_alignments
@@ -297,9 +299,9 @@ def main(root: str) -> None:
 
     work, config = Work(Path(root)), ExplainConfig(split="dev", figures=False)
     manifest = read_manifest(work.manifest)
-    opened = open_head(work, work.search)
+    opened = open_head(FrameCache(work), work.search)
     rows = choose_rows(manifest, config.split)
-    material = timed("reading", lambda: cached_material(work, opened, rows))
+    material = timed("reading", lambda: cached_material(opened, rows))
     subject = timed(
         "head",
         lambda: build_subject(
@@ -308,7 +310,7 @@ def main(root: str) -> None:
     )
     aligned = timed("TextGrids", lambda: read_alignments(subject.utterances))
     timed("items", lambda: collect_items(subject, aligned, read_texts(subject)))
-    context = Context(subject, aligned, manifest, work, config)
+    context = Context(subject, aligned, manifest, opened.cache, config)
     for name, analysis in ANALYSES.items():
         if name not in LEFT_OUT:
             timed(name, lambda analysis=analysis: analysis(context))  # type: ignore[misc]

@@ -19,6 +19,7 @@ from cache.audio import load_audio
 from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.keys import normalise_text
+from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.assembly import assemble
@@ -84,7 +85,7 @@ def _trainer(data: _Data, phase: int, *, cached: bool = False) -> Trainer:
     boundary = None
     if cached:
         boundary = open_boundary(
-            data.work, data.manifest, model, None, stored_dtype="float16", device="cpu"
+            FrameCache(data.work), data.manifest, model, None, stored_dtype="float16", device="cpu"
         )[0]
         assert boundary is not None, "W2V-BERT and DeBERTa run from a hidden state"
     train = gather_examples(model, data.manifest.utterances, {})[0]

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from cache.last_extraction import read_extraction, read_failures
-from cache.moments import load_moments
+from cache.lookup import FrameCache
 from corpora.base.terminal import aligned
-from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, speaker_key
 from heads.layer_choice import STRENGTH, rank_layers
 from heads.metrics import Scores, classification_report
@@ -48,16 +46,16 @@ class Line:
         return self.name, f"{mean(scores):.3f}", f"{spread:.3f}", interval
 
 
-def layer_curve(work: Work, manifest: Manifest, seeds: Sequence[int]) -> list[Line]:
+def layer_curve(cache: FrameCache, manifest: Manifest, seeds: Sequence[int]) -> list[Line]:
     """Lines for all layers whose moments are cached, then for the layer that the data chooses."""
-    failed = read_failures(work.failures)
+    failed = cache.failed
     utterances = [u for u in manifest.utterances if u.id not in failed]
     labelled = [n for n, u in enumerate(utterances) if u.label and u.speaker]
-    source = read_extraction(work).source("audio")
+    source = cache.extraction.source("audio")
     layers = sorted({*source.layers, *source.moments})
     found: dict[int, Vectors] = {}
     for layer in layers:
-        both = load_moments(work, manifest, "audio", layer)
+        both = cache.moments(utterances, "audio", layer)
         found[layer] = np.concatenate([one.numpy() for one in both], axis=1)[labelled]
     rows = [utterances[n] for n in labelled]
     speakers = np.array(["/".join(speaker_key(u) or ()) for u in rows])

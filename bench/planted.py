@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
+from cache.lookup import FrameCache
 from corpora.base.terminal import aligned
-from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
@@ -65,16 +65,18 @@ class Line:
         return self.name, f"{mean(self.scores):.3f}", f"{spread:.3f}", share
 
 
-def planted_lines(work: Work, manifest: Manifest, label: str, seeds: Sequence[int]) -> list[Line]:
+def planted_lines(
+    cache: FrameCache, manifest: Manifest, label: str, seeds: Sequence[int]
+) -> list[Line]:
     """Scores of every pooling on speakers that were held out (every third one).
 
     Args:
-        work: with audio frames.
+        cache: with audio frames.
         manifest: the utterances.
         label: whose utterances the pieces are cut from.
         seeds: of what is planted, and of the heads.
     """
-    plain = load_dataset(work, manifest, ["audio"])
+    plain = load_dataset(cache, manifest, ["audio"])
     runs = [
         (name, pooling, rate)
         for name, pooling in POOLINGS.items()

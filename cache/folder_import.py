@@ -18,18 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.keys import utterance_keys
-from cache.last_extraction import (
-    Extraction,
-    Source,
-    layer_name,
-    read_extraction,
-    read_failures,
-    write_extraction,
-    write_failures,
-)
+from cache.last_extraction import Extraction, Source, layer_name, write_extraction, write_failures
+from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe, canonical_json
-from cache.sources import SourceIndex
 from cache.store.layout import ensure_stream, open_features
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
@@ -230,7 +221,9 @@ def import_folder(
             f"{folder}: {_example(list(files), 'file')}, but {_example(ids, 'utterance')}. "
             "Expected files named <utterance id>.npy or .pt."
         )
-    keys = _keys(work, manifest, kind)
+    cache = FrameCache(work)
+    found = cache.keys(manifest.utterances)
+    keys = {name: own[kind] for name, own in found.items() if kind in own}
     refused = {
         name: f"{path}: its recording is missing, by whose content features are kept"
         for name, path in matched.items()
@@ -241,7 +234,8 @@ def import_folder(
     if not usable:
         reason = next(iter(refused.values()))
         raise CacheError(f"none of {len(matched)} files can be used. The first: {reason}")
-    hashes = _hashes(work, usable)
+    contents = cache.hashes(usable.values())
+    hashes = {name: contents[path] for name, path in usable.items()}
     _check_same_inputs(usable, keys, hashes, kind)
     fields: dict[str, JSON] = {
         "imported": name or folder.resolve().name,
@@ -250,12 +244,16 @@ def import_folder(
         "stored_dtype": stored_dtype,
     }
     source = Source(Recipe(kind, fields), f"imported: {fields['imported']}", (layer,))
-    stream, added, nbytes = _write(work, source, usable, keys, refused, show_progress)
+    stream, added, nbytes = _write(work.features, source, usable, keys, refused, show_progress)
     there = {name for name in ids if keys.get(name) in stream}
     missing = tuple(name for name in ids if name not in files and name not in there)
     no_file = {name: f"{folder}: no file is named {name}.npy or {name}.pt" for name in missing}
     lost = {name: reason for name, reason in refused.items() if name not in there}
-    _record(work, source, {**no_file, **lost})
+    write_failures(work.failures, {**cache.failed, **no_file, **lost})
+    # Energy and speech lie on the frames of the audio they were extracted with.
+    replaced = (kind, *(("energy", "speech") if kind == "audio" else ()))
+    kept = {other: one for other, one in cache.sources.items() if other not in replaced}
+    write_extraction(work.extraction, Extraction({kind: source, **kept}))
     return AdoptReport(
         folder=folder,
         stream=source.stream(),
@@ -285,18 +283,6 @@ def _shapes(
     return shapes
 
 
-def _keys(work: Work, manifest: Manifest, kind: str) -> dict[str, str]:
-    """Content keys by utterance id; those of missing recordings are absent."""
-    found = utterance_keys(work, manifest.utterances)
-    return {name: own[kind] for name, own in found.items() if kind in own}
-
-
-def _hashes(work: Work, files: Mapping[str, Path]) -> dict[str, str]:
-    with SourceIndex(work.sources) as index:
-        hashes = index.content_hashes(files.values())
-    return {name: hashes[path] for name, path in files.items()}
-
-
 def _check_same_inputs(
     files: Mapping[str, Path], keys: Mapping[str, str], hashes: Mapping[str, str], kind: str
 ) -> None:
@@ -320,7 +306,7 @@ def _check_same_inputs(
 
 
 def _write(
-    work: Work,
+    features: Path,
     source: Source,
     files: Mapping[str, Path],
     keys: Mapping[str, str],
@@ -330,8 +316,9 @@ def _write(
     """Add what the stream lacks; the stream, and how many inputs and bytes were added."""
     dtype, dim = str(source.recipe.fields["stored_dtype"]), source.recipe.fields["dim"]
     assert isinstance(dim, int), "made so above"
-    features = open_features(work.features)
-    folder = ensure_stream(features, source.recipe, layer_name(source.layers[0]), dim, dtype)
+    folder = ensure_stream(
+        open_features(features), source.recipe, layer_name(source.layers[0]), dim, dtype
+    )
     before = FrameStream.open(folder)
     added: set[str] = set()
     with (
@@ -350,20 +337,6 @@ def _write(
     after = FrameStream.open(folder)
     frames = int(after.lengths(sorted(added)).sum())
     return after, len(added), frames * dim * after.dtype.itemsize
-
-
-def _record(work: Work, source: Source, failures: Mapping[str, str]) -> None:
-    """Make the imported features what later commands read."""
-    try:
-        sources = dict(read_extraction(work).sources)
-    except MissingStepError:
-        sources = {}
-    kind = source.recipe.kind
-    # Energy and speech lie on the frames of the audio they were extracted with.
-    for replaced in (kind, *(("energy", "speech") if kind == "audio" else ())):
-        sources.pop(replaced, None)
-    write_failures(work.failures, {**read_failures(work.failures), **failures})
-    write_extraction(work, Extraction({kind: source, **sources}))
 
 
 def _example(names: Sequence[str], what: str) -> str:

@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from cache.keys import possible_keys, utterance_keys
-from cache.last_extraction import Extraction, Source, read_extraction, write_extraction
+from cache.keys import possible_keys
+from cache.last_extraction import Extraction, Source, write_extraction
+from cache.lookup import FrameCache
 from cache.recipe import Recipe, canonical_json
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features
 from cache.store.parts import MAX_PART_BYTES
@@ -103,10 +104,11 @@ def export_hdf5(
         MissingStepError: there is no cache.
         CacheError: a stream or a part is damaged.
     """
-    streams = read_catalogue(work).all_streams()
+    cache = FrameCache(work)
+    streams = read_catalogue(work.features).all_streams()
     total = sum(FrameStream.open(stream.path).nbytes for stream in streams)
-    utterances = _by_key(work, manifest)
-    encoders = _encoders(work, streams)
+    utterances = _by_key(cache, manifest)
+    encoders = _encoders(cache.sources, streams)
     counts = {}
     with (
         atomic_path(path) as temporary,
@@ -194,23 +196,19 @@ def _describe(dataset: Any, key: str, utterances: Sequence[Utterance]) -> None: 
             dataset.attrs["label"] = labels[0]
 
 
-def _by_key(work: Work, manifest: Manifest | None) -> dict[str, list[Utterance]]:
+def _by_key(cache: FrameCache, manifest: Manifest | None) -> dict[str, list[Utterance]]:
     """The utterances with each recording or text."""
     found: dict[str, list[Utterance]] = {}
     if manifest is not None:
-        keys = utterance_keys(work, manifest.utterances)
+        keys = cache.keys(manifest.utterances)
         for utterance in manifest.utterances:
             for key in possible_keys(keys[utterance.id]):
                 found.setdefault(key, []).append(utterance)
     return found
 
 
-def _encoders(work: Work, streams: Sequence[Stream]) -> dict[str, str]:
+def _encoders(sources: Mapping[str, Source], streams: Sequence[Stream]) -> dict[str, str]:
     """The encoder of each stream that the last extraction asked for; "" where there is none."""
-    try:
-        sources = read_extraction(work).sources
-    except MissingStepError:
-        return {}
     return {
         stream.label: source.encoder
         for stream in streams
@@ -249,11 +247,11 @@ def import_hdf5(work: Work, path: Path, *, show_progress: bool = False) -> Trans
     added, present, nbytes = {}, {}, 0
     with progress_bar("importing", sum(map(len, groups)), "utt", show=show_progress) as bar:
         for group in groups:
-            new, size = group.add_to(work, bar)
+            new, size = group.add_to(work.features, bar)
             added[group.label], present[group.label] = new, len(group) - new
             nbytes += size
     if not work.extraction.exists():
-        _record(work, groups)
+        _record(work.extraction, groups)
     return TransferReport(path, added, present, nbytes, True, work.root)
 
 
@@ -291,10 +289,10 @@ class _Group:
         """The stream's name."""
         return self.label.split("/")[1]
 
-    def add_to(self, work: Work, bar: Any) -> tuple[int, int]:  # noqa: ANN401 - tqdm
+    def add_to(self, features: Path, bar: Any) -> tuple[int, int]:  # noqa: ANN401 - tqdm
         """Add what is missing; how many utterances and bytes that was."""
         header, added, nbytes = self._header, 0, 0
-        folder = ensure_stream(work.features, self.recipe, self.name, header.dim, header.dtype)
+        folder = ensure_stream(features, self.recipe, self.name, header.dim, header.dtype)
         there = FrameStream.open(folder)
         with PartWriter(folder, header.dim, header.dtype) as writer:
             for keys in in_runs(iter(self._keys())):
@@ -343,7 +341,7 @@ def _labels(file: Any) -> list[str]:  # noqa: ANN401 - h5py
     ]
 
 
-def _record(work: Work, groups: Sequence[_Group]) -> None:
+def _record(path: Path, groups: Sequence[_Group]) -> None:
     """Write `extraction.json` as it was where the file comes from."""
     sources: dict[str, Source] = {}
     for group in groups:
@@ -354,4 +352,4 @@ def _record(work: Work, groups: Sequence[_Group]) -> None:
                 layers = tuple(sorted({*layers, int(group.name.removeprefix("layer_"))}))
             sources[group.recipe.kind] = Source(group.recipe, str(group.encoder), layers)
     if sources:
-        write_extraction(work, Extraction(sources))
+        write_extraction(path, Extraction(sources))

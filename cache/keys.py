@@ -11,21 +11,22 @@ It is told by content: a copy under another name is the same recording.
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cache.recipe import canonical_json
-from cache.sources import SourceIndex
-from corpora.base.work import Work
 from corpora.utterance import Utterance
 
+#: What inputs are, in the order of reports, and in which heads put pooled vectors together.
+MODALITIES = ("audio", "text")
 # 128 bits: no accidental collision among any number of utterances that fits on a disk.
 KEY_DIGITS = 32
 
+# Longer recordings are encoded whole only where the user says so.
+WHOLE_SECONDS = 60.0
 # Long recordings are encoded in windows of this length. Attention costs the square of a length, so
-# windows are shorter than what is encoded whole (60 s), and much longer than what surrounds them:
+# windows are shorter than what is encoded whole, and much longer than what surrounds them:
 WINDOW_SECONDS = 40.0
 # of each window, so much at either side is encoded only for what lies inside. 250 frames: W2V-BERT
 # tells distances apart up to 64 frames back and 8 ahead, its convolutions reach 31 frames a layer.
@@ -77,6 +78,18 @@ def text_key(text: str) -> str:
     return _key(["text", normalise_text(text)])
 
 
+def possible_keys(own: Mapping[str, str]) -> dict[str, str]:
+    """All keys under which the cache may have an utterance, each with its kind of input.
+
+    Args:
+        own: of one utterance, from `FrameCache.keys`.
+    """
+    found = {key: kind for kind, key in own.items()}
+    if "audio" in own:
+        found[windowed_key(own["audio"])] = "audio"
+    return found
+
+
 def normalise_text(text: str) -> str:
     """NFC, runs of white space as one space, none at the ends. Encoders see this same text."""
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -84,41 +97,6 @@ def normalise_text(text: str) -> str:
 
 def _key(parts: list[str | float | None]) -> str:
     return hashlib.sha256(canonical_json(parts).encode("ascii")).hexdigest()[:KEY_DIGITS]
-
-
-def utterance_keys(
-    work: Work, utterances: Sequence[Utterance], *, read: bool = True
-) -> dict[str, dict[str, str]]:
-    """The cache keys of each utterance by id: `audio` (absent if the file is) and `text`.
-
-    Args:
-        work: the work folder, whose index remembers the content of recordings.
-        utterances: of a manifest.
-        read: whether recordings that are new to the index are read; else they have no audio key.
-    """
-    with SourceIndex(work.sources) as index:
-        # As text: paths compare ten times as slowly.
-        paths = sorted({utterance.audio for utterance in utterances}, key=os.fspath)
-        hashes = index.content_hashes(paths) if read else index.known_hashes(paths)
-    keys = {}
-    for utterance in utterances:
-        keys[utterance.id] = {"text": text_key(utterance.text)}
-        if utterance.audio in hashes:
-            content = hashes[utterance.audio]
-            keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)
-    return keys
-
-
-def possible_keys(own: Mapping[str, str]) -> dict[str, str]:
-    """All keys under which the cache may have an utterance, each with its kind of input.
-
-    Args:
-        own: of one utterance, from `utterance_keys`.
-    """
-    found = {key: kind for kind, key in own.items()}
-    if "audio" in own:
-        found[windowed_key(own["audio"])] = "audio"
-    return found
 
 
 @dataclass(frozen=True)
@@ -153,7 +131,7 @@ def shared_recordings(
 
     Args:
         utterances: of a manifest; those without label or split are not used and do not count.
-        keys: content keys of each by id (`cache.keys.utterance_keys`).
+        keys: content keys of each by id (`cache.lookup.FrameCache.keys`).
     """
     first: dict[str, Utterance] = {}
     pairs = []

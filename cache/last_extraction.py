@@ -157,18 +157,18 @@ class Extraction(Jsonable):
         return self.sources[kind]
 
 
-def write_extraction(work: Work, extraction: Extraction) -> None:
+def write_extraction(path: Path, extraction: Extraction) -> None:
     """Write `WORK/extraction.json`, unless it says all that already.
 
     Raises:
         FormatVersionError: there is one of another version, which is kept.
     """
     value = {"format": FORMAT, "version": VERSION, **extraction.to_json()}
-    if work.extraction.is_file():
-        earlier = read_json(work.extraction, kind=FORMAT, version=VERSION)
+    if path.is_file():
+        earlier = read_json(path, kind=FORMAT, version=VERSION)
         if json.dumps(value) == json.dumps(earlier):
             return
-    write_json(work.extraction, value)
+    write_json(path, value)
 
 
 def extract_command(root: Path, manifest: Path | None = None) -> str:
@@ -180,7 +180,7 @@ def extract_command(root: Path, manifest: Path | None = None) -> str:
     """
     words = ["extract"]
     try:
-        sources = read_extraction(Work(root)).sources
+        sources = read_extraction(Work(root).extraction).sources
     except MissingStepError:
         sources = {}
     for kind, source in sources.items():
@@ -202,18 +202,17 @@ def extract_command(root: Path, manifest: Path | None = None) -> str:
     return command_line(" ".join(words), root, manifest)
 
 
-def read_extraction(work: Work) -> Extraction:
+def read_extraction(path: Path) -> Extraction:
     """Read `WORK/extraction.json`.
 
     Raises:
         MissingStepError: nothing was extracted into this work folder.
         FormatVersionError: the file is of another version.
     """
-    path: Path = work.extraction
     if not path.is_file():
         raise MissingStepError(
-            f"no extracted features in {work.root} ({path.name} is missing). "
-            f"Run `{command_line('extract', work.root)}` first."
+            f"no extracted features in {path.parent} ({path.name} is missing). "
+            f"Run `{command_line('extract', path.parent)}` first."
         )
     value = read_json(path, kind=FORMAT, version=VERSION)
     return Extraction(

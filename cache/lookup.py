@@ -1,5 +1,7 @@
 """FrameCache: from a manifest to the frames of its utterances, read from the cache.
 
+Importing this does not import torch: a plan that finds nothing to do answers at once.
+
 Where a run keeps its frames: on the GPU, in memory, or on disk, read as they are needed.
 
 Chosen from the sizes and from what is free, and said in one sentence.
@@ -9,30 +11,35 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
-
-from cache.frames import Frames
-from cache.keys import utterance_keys
+from cache.keys import MODALITIES, audio_key, text_key
 from cache.last_extraction import (
+    TOKEN_KIND,
     Extraction,
+    Source,
     extract_command,
-    moments_name,
     read_extraction,
     read_failures,
 )
-from cache.mapped import MappedFrames
-from cache.moments import DEVIATION, MEAN, ROWS
 from cache.recipe import LayersRead, layer_numbers, layers_text
+from cache.sources import SourceIndex
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.terminal import bytes_text
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cache.frames import Frames
+    from cache.mapped import MappedFrames
+
 
 Place = Literal["gpu", "memory", "disk"]
 
@@ -138,264 +145,374 @@ SPEECH = "speech"
 
 
 @dataclass(frozen=True, eq=False)
-class Collection:
-    """The utterances that have frames, and those frames.
+class Found:
+    """The frames of utterances, found in the cache but not read.
 
     Attributes:
         utterances: in the manifest's order, without those that failed at extraction.
-        frames: for each modality a batch of all of them, in that order.
         failed: reasons by id, for the utterances left out.
-        extraction: where the frames come from.
-        moments: mean and deviation `[n, D]` of each modality's utterances, where they were kept.
-        others: by modality and layer the frames of further layers, where several were asked for.
-        layers: by modality the number of the layer of `frames`, where it is an encoder's.
-    """
-
-    utterances: tuple[Utterance, ...]
-    frames: Mapping[str, Frames]
-    failed: Mapping[str, str]
-    extraction: Extraction
-    moments: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    others: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
-    layers: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def all_layers(self) -> dict[str, Frames]:
-        """By modality the frames of all layers asked for beside one another, lowest layer first."""
-        everything = range(len(self.utterances))
-        found = {}
-        for name, frames in self.frames.items():
-            others = self.others.get(name, {})
-            parts = {layer: one.select(everything) for layer, one in others.items()}
-            if parts:
-                parts[self.layers[name]] = frames
-            found[name] = Frames.beside([parts[n] for n in sorted(parts)] or [frames])
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Holdings:
-    """What the cache holds of a manifest's utterances, found but not read.
-
-    Attributes:
-        utterances: in the manifest's order, without those that failed at extraction.
         streams: by modality, and `speech` where it was asked for.
         keys: for each stream those of the utterances, in that order.
-        failed: reasons by id, for the utterances left out.
-        extraction: where the frames come from.
-        moments: as in `Collection`.
-        others: as in `Collection`.
-        layers: as in `Collection`.
+        moments: mean and deviation `[n, D]` of each modality's utterances, where they were kept.
+        others: by modality and layer the frames of further layers, where several were asked for.
+        layers: by modality the number of the layer of its stream, where it is an encoder's.
     """
 
     utterances: tuple[Utterance, ...]
+    failed: Mapping[str, str]
     streams: Mapping[str, FrameStream]
     keys: Mapping[str, tuple[str, ...]]
-    failed: Mapping[str, str]
-    extraction: Extraction
     moments: Mapping[str, tuple[Tensor, Tensor]]
-    others: Mapping[str, Mapping[int, MappedFrames]] = field(default_factory=dict)
-    layers: Mapping[str, int] = field(default_factory=dict)
+    others: Mapping[str, Mapping[int, MappedFrames]]
+    layers: Mapping[str, int]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those asked for."""
+        return tuple(name for name in self.streams if name != SPEECH)
 
     @property
     def nbytes(self) -> int:
         """Of all frames but those of further layers, as they are stored."""
         return sum(
-            int(stream.lengths(self.keys[name]).sum()) * stream.dim * stream.dtype.itemsize
+            int(stream.lengths(self.keys[name]).sum()) * stream.frame_bytes
             for name, stream in self.streams.items()
         )
 
     def load(self, modality: str, device: str = "cpu") -> Frames:
         """All frames of a modality, in the memory of a device."""
         frames = self.streams[modality].load(self.keys[modality], device=device)
-        speech = self._speech(modality)
+        speech = self.speech(modality)
         return frames if speech is None else frames.with_speech(speech.to(device))
 
     def mapped(self, modality: str) -> MappedFrames:
         """All frames of a modality, read from disk when they are asked for."""
-        return MappedFrames(
-            self.streams[modality], self.keys[modality], speech=self._speech(modality)
-        )
+        from cache.mapped import MappedFrames
 
-    def _speech(self, modality: str) -> Tensor | None:
+        speech = self.speech(modality)
+        return MappedFrames(self.streams[modality], self.keys[modality], speech=speech)
+
+    def read(self, device: str = "cpu") -> tuple[dict[str, Frames | MappedFrames], Residence]:
+        """All frames by modality, kept where they fit, and where that is.
+
+        Args:
+            device: where batches are needed: they stay there, in memory, or mapped.
+        """
+        residence = choose_residence(self.nbytes, device)
+        if residence.place == "disk":
+            return {name: self.mapped(name) for name in self.modalities}, residence
+        home = device if residence.place == "gpu" else "cpu"
+        return {name: self.load(name, home) for name in self.modalities}, residence
+
+    def all_layers(self) -> dict[str, Frames]:
+        """By modality the frames of all layers asked for beside one another, lowest layer first."""
+        from cache.frames import Frames
+
+        everything = range(len(self.utterances))
+        found = {}
+        for name in self.modalities:
+            parts = {n: one.select(everything) for n, one in self.others.get(name, {}).items()}
+            parts[self.layers.get(name, 0)] = self.load(name)
+            found[name] = Frames.beside([parts[n] for n in sorted(parts)])
+        return found
+
+    def speech(self, modality: str) -> Tensor | None:
+        """`[N]`, how probable speech is in each frame of a modality; None where it is not known."""
         if modality != "audio" or SPEECH not in self.streams:
             return None
         return self.streams[SPEECH].load(self.keys[SPEECH]).values[:, 0].float()
 
 
-def collect_frames(
-    work: Work,
-    manifest: Manifest,
-    modalities: Sequence[str],
-    *,
-    layers: Mapping[str, LayersRead] | None = None,
-    speech: bool = True,
-) -> Collection:
-    """Load the frames of a manifest's utterances into memory.
+class FrameCache:
+    """The streams of a work folder, as the last extraction made them.
 
     Args:
-        work: the work folder that `extract` filled.
-        manifest: whose utterances.
-        modalities: `audio` and/or `text`.
-        layers: for a modality another layer than its usual one; or several, of which the highest
-            is loaded and the others are read when they are asked for.
-        speech: whether audio frames get the voice activity detector's probabilities.
+        work: the work folder.
 
-    Raises:
-        MissingStepError: nothing was extracted, or utterances are neither cached nor listed as
-            failed.
+    Attributes:
+        root: the work folder, where encoders are and which messages name.
+        features: the Zarr group of all streams.
     """
-    found = find_frames(work, manifest, modalities, layers=layers, speech=speech)
-    frames = {name: found.load(name) for name in modalities}
-    return Collection(
-        found.utterances,
-        frames,
-        found.failed,
-        found.extraction,
-        found.moments,
-        found.others,
-        found.layers,
-    )
 
+    def __init__(self, work: Work) -> None:
+        self.root = work.root
+        self.features = work.features
+        self._work = work
 
-def find_frames(
-    work: Work,
-    manifest: Manifest,
-    modalities: Sequence[str],
-    *,
-    layers: Mapping[str, LayersRead] | None = None,
-    main: Mapping[str, int] | None = None,
-    speech: bool = True,
-) -> Holdings:
-    """Find the frames of a manifest's utterances; `collect_frames` without reading them.
+    @cached_property
+    def extraction(self) -> Extraction:
+        """What the last extraction made; read once.
 
-    Args:
-        work: see `collect_frames`.
-        manifest: see `collect_frames`.
-        modalities: see `collect_frames`.
-        layers: see `collect_frames`.
-        main: of several layers of a modality the one to be loaded, instead of the highest.
-        speech: see `collect_frames`.
-    """
-    extraction = read_extraction(work)
-    keys = utterance_keys(work, manifest.utterances)
-    read = {name: layer_numbers((layers or {}).get(name, ())) for name in modalities}
-    chosen = {name: numbers[-1] for name, numbers in read.items() if numbers} | dict(main or {})
-    further = {name: [n for n in read[name] if n != chosen.get(name)] for name in modalities}
-    # Of each modality the layer to be loaded (None), and the others.
-    wanted: dict[tuple[str, int | None], FrameStream] = {
-        (name, None): _open(work, extraction, name, chosen.get(name)) for name in modalities
-    }
-    wanted |= {
-        (name, layer): _open(work, extraction, name, layer)
-        for name in modalities
-        for layer in further[name]
-    }
-    if speech and "audio" in modalities:
-        wanted[SPEECH, None] = _open(work, extraction, SPEECH, None)
-    kept: list[Utterance] = []
-    missing: list[Utterance] = []
-    held: dict[tuple[str, int | None], list[str]] = {name: [] for name in wanted}
-    for utterance in manifest.utterances:
-        plain = keys[utterance.id]
-        own = {
-            (name, layer): extraction.source(name).held_key(stream, plain.get(_key_kind(name), ""))
-            for (name, layer), stream in wanted.items()
+        Raises:
+            MissingStepError: nothing was extracted into this work folder.
+            FormatVersionError: its record is of another version.
+        """
+        return read_extraction(self._work.extraction)
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Those of the last extraction by kind; none where nothing was extracted.
+
+        Raises:
+            FormatVersionError: its record is of another version.
+        """
+        try:
+            return self.extraction.sources
+        except MissingStepError:
+            return {}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the last extraction.
+
+        Raises:
+            MissingStepError: nothing was extracted.
+        """
+        return tuple(name for name in MODALITIES if name in self.extraction.sources)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Reasons by id, for utterances that the last extraction could not use.
+
+        Raises:
+            CacheError: their list is damaged.
+        """
+        return read_failures(self._work.failures)
+
+    def hashes(self, paths: Iterable[Path], *, read: bool = True) -> dict[Path, str]:
+        """SHA-256 of files' contents, in hexadecimal; files that are not there are left out.
+
+        Args:
+            paths: of recordings, weights, features.
+            read: whether those that are new to the index are read; else they are left out.
+        """
+        with SourceIndex(self._work.sources) as index:
+            return index.content_hashes(paths) if read else index.known_hashes(paths)
+
+    def keys(
+        self, utterances: Sequence[Utterance], *, read: bool = True
+    ) -> dict[str, dict[str, str]]:
+        """The content keys of utterances by id: `audio` (absent if the file is) and `text`.
+
+        Args:
+            utterances: of a manifest.
+            read: as for `hashes`.
+        """
+        # As text: paths compare ten times as slowly.
+        hashes = self.hashes(sorted({u.audio for u in utterances}, key=os.fspath), read=read)
+        keys = {}
+        for utterance in utterances:
+            keys[utterance.id] = {"text": text_key(utterance.text)}
+            if utterance.audio in hashes:
+                content = hashes[utterance.audio]
+                keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)
+        return keys
+
+    def stream(self, kind: str, layer: int | None = None) -> FrameStream:
+        """A stream of the last extraction, of the usual layer by default.
+
+        Raises:
+            CacheError: that layer was not extracted, or the stream is damaged.
+            MissingStepError: that kind was not extracted.
+        """
+        return FrameStream.open(self.features / self.extraction.source(kind).stream(layer))
+
+    def find(
+        self,
+        manifest: Manifest,
+        modalities: Sequence[str],
+        *,
+        layers: Mapping[str, LayersRead] | None = None,
+        others: bool = False,
+        speech: bool | None = None,
+    ) -> Found:
+        """Find the frames of a manifest's utterances.
+
+        Args:
+            manifest: whose utterances.
+            modalities: `audio` and/or `text`.
+            layers: for a modality another layer than its usual one; or several, of which the
+                highest is the one of its stream.
+            others: whether, beside its usual one, all layers of a modality are found that are still
+                there.
+            speech: whether audio frames get the voice activity detector's probabilities; None:
+                where these were extracted.
+
+        Raises:
+            MissingStepError: nothing was extracted, or utterances are neither cached nor listed as
+                failed.
+            CacheError: a layer was not extracted, or the cache is damaged.
+        """
+        extraction = self.extraction
+        if others:
+            read = {name: self._held_layers(extraction.source(name)) for name in modalities}
+            chosen = {n: extraction.source(n).usual_layer for n, numbers in read.items() if numbers}
+        else:
+            read = {name: layer_numbers((layers or {}).get(name, ())) for name in modalities}
+            chosen = {name: numbers[-1] for name, numbers in read.items() if numbers}
+        # Of each modality the layer of its stream (None), and the others.
+        wanted: dict[tuple[str, int | None], FrameStream] = {
+            (name, None): self.stream(name, chosen.get(name)) for name in modalities
         }
-        complete = all(own[name] in stream for name, stream in wanted.items())
-        (kept if complete else missing).append(utterance)
-        if complete:
-            for which, key in own.items():
-                held[which].append(key)
-    known = read_failures(work.failures)
-    unknown = [utterance.id for utterance in missing if utterance.id not in known]
-    gone = [u for u in missing if u.id not in known and not u.audio.is_file()]
-    if gone and "audio" in modalities:
-        raise MissingStepError(
-            f"{len(gone)} of {len(manifest.utterances)} recordings are not where the manifest says "
-            f"(the first: {gone[0].audio}), so it cannot be told which frames are theirs. Mount or "
-            "move them back, or run `prepare` on the folder where they are now: frames are kept by "
-            "content, and are not extracted again."
-        )
-    if unknown:
-        raise MissingStepError(
-            f"{len(unknown)} of {len(manifest.utterances)} utterances are not in the cache"
-            f"{_of_layers(read)} (the first: {unknown[0]}). "
-            f"Run `{extract_command(work.root)}` again."
-        )
-    moments = {
-        name: rows
-        for name in modalities
-        if (rows := _kept_moments(work, extraction, name, chosen, held[name, None])) is not None
-    }
-    heard = None
-    if (SPEECH, None) in wanted and further.get("audio"):
-        heard = wanted[SPEECH, None].load(held[SPEECH, None]).values[:, 0].float()
-    others = {
-        name: {
-            layer: MappedFrames(
-                wanted[name, layer],
-                tuple(held[name, layer]),
-                speech=heard if name == "audio" else None,
-            )
-            for layer in further[name]
-        }
-        for name in modalities
-        if further[name]
-    }
-    for name, by_layer in others.items():
-        lengths = wanted[name, None].lengths(held[name, None]).tolist()
-        wrong = [layer for layer in by_layer if by_layer[layer].lengths.tolist() != lengths]
-        if wrong:
-            raise CacheError(
-                f"layer {wrong[0]} of the {name} encoder has other numbers of frames than layer "
-                f"{chosen[name]}. Run `cache verify`, or extract into another work folder."
-            )
-    return Holdings(
-        tuple(kept),
-        {name: stream for (name, layer), stream in wanted.items() if layer is None},
-        {name: tuple(own) for (name, layer), own in held.items() if layer is None},
-        {u.id: known[u.id] for u in missing},
-        extraction,
-        moments,
-        others,
-        {
-            name: chosen.get(name, extraction.source(name).usual_layer)
+        wanted |= {
+            (name, layer): self.stream(name, layer)
             for name in modalities
-            if extraction.source(name).layers
-        },
-    )
+            for layer in read[name]
+            if layer != chosen[name]
+        }
+        if "audio" in modalities and (SPEECH in extraction.sources if speech is None else speech):
+            wanted[SPEECH, None] = self.stream(SPEECH)
+        kept: list[Utterance] = []
+        missing: list[Utterance] = []
+        held: dict[tuple[str, int | None], list[str]] = {which: [] for which in wanted}
+        keys = self.keys(manifest.utterances)
+        for utterance in manifest.utterances:
+            own = {
+                (kind, layer): extraction.source(kind).held_key(
+                    stream, keys[utterance.id].get(input_kind(kind), "")
+                )
+                for (kind, layer), stream in wanted.items()
+            }
+            complete = all(own[which] in stream for which, stream in wanted.items())
+            (kept if complete else missing).append(utterance)
+            if complete:
+                for which, key in own.items():
+                    held[which].append(key)
+        failed = self.failed
+        self._refuse_unknown(missing, failed, len(manifest.utterances), read)
+        found = Found(
+            tuple(kept),
+            {u.id: failed[u.id] for u in missing},
+            {kind: stream for (kind, layer), stream in wanted.items() if layer is None},
+            {kind: tuple(own) for (kind, layer), own in held.items() if layer is None},
+            self._kept_moments(chosen, {name: held[name, None] for name in modalities}),
+            {},
+            {
+                name: chosen.get(name, extraction.source(name).usual_layer)
+                for name in modalities
+                if extraction.source(name).layers
+            },
+        )
+        further = {which: stream for which, stream in wanted.items() if which[1] is not None}
+        return replace(found, others=_others(found, further, held)) if further else found
+
+    def companion(self, kind: str, found: Found) -> Tensor | None:
+        """`[N]`, a stream of one value a frame that lies on the frames of a modality.
+
+        Args:
+            kind: `energy`, on the audio frames; `text`: the kind of each of its tokens.
+            found: the utterances, with these frames.
+
+        Returns:
+            None where it is missing for an utterance, or is of another extraction.
+        """
+        source = self.sources.get(kind)
+        if source is None:
+            return None
+        folder = self.features / source.recipe.folder
+        path = folder / TOKEN_KIND if kind == "text" else self.features / source.stream()
+        if not path.is_dir():
+            return None
+        stream = FrameStream.open(path)
+        own = self.keys(found.utterances)
+        keys = [
+            source.held_key(stream, own[u.id].get(input_kind(kind), "")) for u in found.utterances
+        ]
+        if not all(key in stream for key in keys):
+            return None
+        beside = input_kind(kind)
+        lengths = found.streams[beside].lengths(found.keys[beside])
+        return stream.load(keys).values[:, 0] if (stream.lengths(keys) == lengths).all() else None
+
+    def moments(
+        self, utterances: Sequence[Utterance], modality: str, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and deviation `[n, D]` float32 of utterances.
+
+        What the cache has only frames of is computed from these, and kept.
+
+        Raises:
+            MissingStepError: nothing was extracted, or an utterance is not in the cache.
+            CacheError: that layer was not extracted, or the cache is damaged.
+        """
+        from cache.moments import moments_of_keys
+
+        source, keys = self.extraction.source(modality), self.keys(utterances)
+        own = [keys[u.id].get(modality, "") for u in utterances]
+        return moments_of_keys(self.features, source, layer, own)
+
+    def _held_layers(self, source: Source) -> tuple[int, ...]:
+        """The usual layer, and the others that were not removed from the cache since."""
+        return tuple(
+            n
+            for n in source.layers
+            if n == source.usual_layer or (self.features / source.stream(n)).is_dir()
+        )
+
+    def _refuse_unknown(
+        self,
+        missing: Sequence[Utterance],
+        failed: Mapping[str, str],
+        total: int,
+        read: Mapping[str, Sequence[int]],
+    ) -> None:
+        """Refuse utterances that are neither cached nor listed as failed (MissingStepError)."""
+        unknown = [u for u in missing if u.id not in failed]
+        gone = [u for u in unknown if not u.audio.is_file()]
+        if gone and "audio" in read:
+            raise MissingStepError(
+                f"{len(gone)} of {total} recordings are not where the manifest says "
+                f"(the first: {gone[0].audio}), so it cannot be told which frames are theirs. "
+                "Mount or move them back, or run `prepare` on the folder where they are now: "
+                "frames are kept by content, and are not extracted again."
+            )
+        if unknown:
+            several = [f"{name} {layers_text(tuple(own))}" for name, own in read.items() if own[1:]]
+            of_layers = f" with {' and '.join(several)}" if several else ""
+            raise MissingStepError(
+                f"{len(unknown)} of {total} utterances are not in the cache{of_layers} "
+                f"(the first: {unknown[0].id}). Run `{extract_command(self.root)}` again."
+            )
+
+    def _kept_moments(
+        self, layers: Mapping[str, int], held: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Moments of modalities of which all were kept: with these no frame may be needed."""
+        from cache.moments import kept_moments
+
+        found = {}
+        for modality, keys in held.items():
+            source = self.extraction.source(modality)
+            layer = layers.get(modality, source.usual_layer)
+            moments = kept_moments(self.features, source, layer, keys)
+            if moments is not None:
+                found[modality] = moments
+        return found
 
 
-def _open(work: Work, extraction: Extraction, name: str, layer: int | None) -> FrameStream:
-    return FrameStream.open(work.features / extraction.source(name).stream(layer))
-
-
-def _of_layers(read: Mapping[str, Sequence[int]]) -> str:
-    """Which layers are meant, where several are read."""
-    several = [f"{name} {layers_text(tuple(own))}" for name, own in read.items() if len(own) > 1]
-    return f" with {' and '.join(several)}" if several else ""
-
-
-def _kept_moments(
-    work: Work,
-    extraction: Extraction,
-    modality: str,
-    layers: Mapping[str, int],
-    keys: Sequence[str],
-) -> tuple[Tensor, Tensor] | None:
-    """Moments of utterances, if all were kept; with their frames in memory no file is needed."""
-    source = extraction.source(modality)
-    layer = layers.get(modality, source.usual_layer)
-    path = work.features / source.recipe.folder / moments_name(layer)
-    if not path.is_dir():
-        return None
-    stream = FrameStream.open(path)
-    if not all(key in stream for key in keys):
-        return None
-    rows = stream.load(keys).values.view(len(keys), ROWS, -1)
-    return rows[:, MEAN], rows[:, DEVIATION]
-
-
-def _key_kind(stream: str) -> str:
+def input_kind(stream: str) -> str:
+    """What a stream is computed from: `audio` or `text`."""
     return "text" if stream == "text" else "audio"
+
+
+def _others(
+    found: Found,
+    streams: Mapping[tuple[str, int | None], FrameStream],
+    keys: Mapping[tuple[str, int | None], Sequence[str]],
+) -> dict[str, dict[int, MappedFrames]]:
+    """The further layers, which have to lie on the frames of the first (CacheError)."""
+    from cache.mapped import MappedFrames
+
+    speech = found.speech("audio") if any(kind == "audio" for kind, _ in streams) else None
+    others: dict[str, dict[int, MappedFrames]] = {}
+    for (kind, layer), stream in streams.items():
+        assert layer is not None
+        own = tuple(keys[kind, layer])
+        frames = MappedFrames(stream, own, speech=speech if kind == "audio" else None)
+        if (frames.lengths.numpy() != found.streams[kind].lengths(found.keys[kind])).any():
+            raise CacheError(
+                f"layer {layer} of the {kind} encoder has other numbers of frames than layer "
+                f"{found.layers[kind]}. Run `cache verify`, or extract into another work folder."
+            )
+        others.setdefault(kind, {})[layer] = frames
+    return others

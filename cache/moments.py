@@ -18,22 +18,11 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
-from cache.keys import utterance_keys
-from cache.last_extraction import (
-    Extraction,
-    Source,
-    extract_command,
-    layer_name,
-    moments_name,
-    read_extraction,
-    read_failures,
-)
+from cache.last_extraction import Source, extract_command, layer_name, moments_name
 from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
-from corpora.base.work import Work
-from corpora.manifest import Manifest
 
 #: Rows of an utterance's moments.
 MEAN, DEVIATION = 0, 1
@@ -61,41 +50,12 @@ def frame_moments(frames: Frames) -> Tensor:
     return torch.stack(rows)
 
 
-def load_moments(
-    work: Work, manifest: Manifest, modality: str, layer: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a manifest's utterances.
-
-    Those that failed at extraction are left out, as `collect_frames` leaves them out; the others
-    are in the manifest's order. What a cache has only frames of is computed from these, and kept.
-
-    Args:
-        work: the work folder that `extract` filled.
-        manifest: whose utterances.
-        modality: `audio` or `text`.
-        layer: hidden-state number; the highest by default.
-
-    Returns:
-        `[n, D]` float32 twice.
-
-    Raises:
-        MissingStepError: nothing was extracted, or utterances are neither cached nor listed as
-            failed.
-        CacheError: that layer was not extracted, or the cache is damaged.
-    """
-    source = _source(read_extraction(work), modality)
-    chosen = max((*source.layers, *source.moments)) if layer is None else layer
-    kind = "text" if modality == "text" else "audio"
-    found = utterance_keys(work, manifest.utterances)
-    known = read_failures(work.failures)
-    keys = [found[u.id].get(kind, "") for u in manifest.utterances if u.id not in known]
-    return moments_of_keys(work, source, chosen, keys)
-
-
 def moments_of_keys(
-    work: Work, source: Source, layer: int, keys: Sequence[str]
+    features: Path, source: Source, layer: int, keys: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """Mean and deviation `[n, D]` of inputs by their content keys.
+
+    What a cache has only frames of is computed from these, and kept.
 
     Raises:
         MissingStepError: an input is not in the cache.
@@ -106,14 +66,25 @@ def moments_of_keys(
             f"layer {layer} of {source.encoder} was not extracted. Run `extract` with "
             f"--{source.recipe.kind}-layers {layer}, and --moments-only if no frames are needed."
         )
-    derive_moments(work, source, layer, keys)
-    stream = FrameStream.open(work.features / source.recipe.folder / moments_name(layer))
-    rows = stream.load([source.held_key(stream, key) for key in keys]).values
-    moments = rows.view(len(keys), ROWS, -1)
-    return moments[:, MEAN], moments[:, DEVIATION]
+    derive_moments(features, source, layer, keys)
+    found = kept_moments(features, source, layer, keys)
+    assert found is not None, "derived above"
+    return found
 
 
-def derive_moments(work: Work, source: Source, layer: int, keys: Sequence[str]) -> int:
+def kept_moments(
+    features: Path, source: Source, layer: int, keys: Sequence[str]
+) -> tuple[Tensor, Tensor] | None:
+    """Mean and deviation `[n, D]` of inputs; None where not all of these were kept."""
+    stream = _open(features / source.recipe.folder / moments_name(layer))
+    held = [] if stream is None else [source.held_key(stream, key) for key in keys]
+    if stream is None or any(key not in stream for key in held):
+        return None
+    rows = stream.load(held).values.view(len(keys), ROWS, -1)
+    return rows[:, MEAN], rows[:, DEVIATION]
+
+
+def derive_moments(features: Path, source: Source, layer: int, keys: Sequence[str]) -> int:
     """Compute and keep the moments of those inputs of which there are only frames.
 
     Returns:
@@ -124,7 +95,7 @@ def derive_moments(work: Work, source: Source, layer: int, keys: Sequence[str]) 
         CacheError: the cache is damaged.
         OSError: the cache cannot be written.
     """
-    folder = work.features / source.recipe.folder
+    folder = features / source.recipe.folder
     kept, frames = _open(folder / moments_name(layer)), _open(folder / layer_name(layer))
     absent = [key for key in keys if kept is None or source.held_key(kept, key) not in kept]
     if not absent:
@@ -134,22 +105,15 @@ def derive_moments(work: Work, source: Source, layer: int, keys: Sequence[str]) 
     if lost or frames is None:
         raise MissingStepError(
             f"{len(lost)} of {len(keys)} utterances are not in layer {layer} of the cache. "
-            f"Run `{extract_command(work.root)}` again."
+            f"Run `{extract_command(features.parent)}` again."
         )
     name = moments_name(layer)
-    path = ensure_stream(work.features, source.recipe, name, frames.dim, np.float32)
+    path = ensure_stream(features, source.recipe, name, frames.dim, np.float32)
     with PartWriter(path, frames.dim, np.float32) as writer:
         for chunk in _chunks(frames, list(dict.fromkeys(held))):
             for key, rows in zip(chunk, frame_moments(frames.load(chunk)).numpy(), strict=True):
                 writer.add(key, rows)
     return len(absent)
-
-
-def _source(extraction: Extraction, modality: str) -> Source:
-    source = extraction.source(modality)
-    if not (source.layers or source.moments):
-        raise CacheError(f"the {modality} streams have no layers, so no moments.")
-    return source
 
 
 def _open(path: Path) -> FrameStream | None:

@@ -102,6 +102,12 @@ def speaker_key(utterance: Utterance) -> tuple[str, str] | None:
     return utterance.corpus, utterance.speaker
 
 
+def where_of(utterance: Utterance) -> str:
+    """Where an utterance comes from, for messages."""
+    line = f"manifest line {utterance.line}, " if utterance.line else ""
+    return f"{line}utterance {utterance.id}"
+
+
 # Column names, in the order in which a manifest is written.
 COLUMNS = (
     "id", "audio", "start", "end", "label", "text", "text_source", "speaker", "split", "fold",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache.lookup import FrameCache
 from corpora.base.report import Cell, Figure, Report, Table
-from corpora.base.work import Work
 from corpora.manifest import Manifest
 from explain.alignments import Aligned
 from explain.config import ExplainConfig
@@ -97,7 +97,7 @@ class Context:
         subject: what is explained.
         aligned: the TextGrids of its utterances.
         manifest: all utterances of the corpus, other splits too.
-        work: the work folder, with the cache.
+        cache: of the work folder.
         config: the options.
         model: for occlusion: the subject's encoders with its head; None leaves it out.
         show_progress: whether to draw progress bars.
@@ -106,7 +106,7 @@ class Context:
     subject: Subject
     aligned: Aligned
     manifest: Manifest
-    work: Work
+    cache: FrameCache
     config: ExplainConfig
     model: EmotionModel | None = None
     show_progress: bool = False
@@ -128,7 +128,7 @@ def _words(context: Context) -> Report:
 def _cues(context: Context) -> Report:
     asked = context.config
     config = CueConfig(asked.cues, asked.attended, asked.seed, context.show_progress)
-    return cues_section(context.subject, context.work, config)
+    return cues_section(context.subject, context.cache, config)
 
 
 def _faithfulness(context: Context) -> Report:
@@ -143,7 +143,7 @@ def _faithfulness(context: Context) -> Report:
 def _probing(context: Context) -> Report:
     asked = context.config
     config = ProbingConfig(asked.cues, seed=asked.seed, progress=context.show_progress)
-    return probing_section(context.subject, context.work, context.manifest, config)
+    return probing_section(context.subject, context.cache, context.manifest, config)
 
 
 #: By name, in the report's order.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.encoders.device import choose_device
+from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.files import read_json
@@ -31,7 +32,7 @@ from explain.load import (
 from explain.report.write import Contents, write_report
 from explain.subject import Subject, read_texts
 from finetune.evaluate.evaluation import SUBJECTS, caveats, encoders_text
-from finetune.evaluate.scored import HeadSubject, ModelSubject, open_head, open_model
+from finetune.evaluate.scored import ScoredHead, ScoredModel, open_head, open_model
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
 from heads.pooling import pooling_config
@@ -165,7 +166,7 @@ def other_head_note(record: HeadRecord, search: Path) -> str:
     )
 
 
-Opened = HeadSubject | ModelSubject
+Opened = ScoredHead | ScoredModel
 
 
 def explain_split(
@@ -194,18 +195,19 @@ def explain_split(
             "explained. Search a head without it (input_norm of --space)."
         )
     limit, notes = config.limit, []
-    if isinstance(opened, ModelSubject) and limit is None and not config.ids:
+    if isinstance(opened, ScoredModel) and limit is None and not config.ids:
         limit = MODEL_LIMIT
     rows = choose_rows(manifest, config.split, limit=limit, ids=config.ids, seed=config.seed)
-    note = opened.source.note(work, manifest, config.split, rows.utterances)
+    cache = FrameCache(work)
+    note = opened.source.note(cache, work.manifest, manifest, config.split, rows.utterances)
     all_rows = len(manifest.in_split(config.split))
     if not config.ids and len(rows.utterances) < all_rows:
         notes.append(
             f"{len(rows.utterances):,} of the {all_rows:,} utterances of "
             f"{split_name(config.split)}, drawn at random (--limit)."
         )
-    material = _material(work, opened, rows, config, show_progress=show_progress)
-    other = other_head_note(opened.record, work.search) if isinstance(opened, HeadSubject) else ""
+    material = _material(opened, rows, config, show_progress=show_progress)
+    other = other_head_note(opened.record, work.search) if isinstance(opened, ScoredHead) else ""
     subject = build_subject(
         _head(opened),
         material,
@@ -215,8 +217,9 @@ def explain_split(
         split="" if config.ids else config.split,
         notes=[text for text in (note, *notes, other) if text],
     )
-    model = _with_encoders(work, opened, config) if config.occlusion else None
-    return _report(work, manifest, subject, config, model, show_progress=show_progress)
+    model = _with_encoders(opened, config) if config.occlusion else None
+    folder = work.explain / "items" if config.ids else work.explain
+    return _report(cache, folder, manifest, subject, config, model, show_progress=show_progress)
 
 
 def explain_recordings(
@@ -255,14 +258,17 @@ def explain_recordings(
         )
         for path in dict.fromkeys(recordings)
     )
-    material = _encoded(work, opened, utterances, config, show_progress=show_progress)
+    material = _encoded(opened, utterances, config, show_progress=show_progress)
     subject = build_subject(_head(opened), material, kind=opened.source.kind, source=opened.source)
     if "text" in subject.frames and not text:
         note = "No text was given (--text): the head read an empty one."
         subject = replace(subject, notes=(note,))
     manifest = Manifest(utterances, subject.labels, "")
     single = replace(config, ids=tuple(u.id for u in subject.utterances))
-    return _report(work, manifest, subject, single, None, show_progress=show_progress)
+    folder = work.explain / "items"
+    return _report(
+        FrameCache(work), folder, manifest, subject, single, None, show_progress=show_progress
+    )
 
 
 def _check_figures(config: ExplainConfig) -> None:
@@ -274,7 +280,7 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
     """The head, which takes seconds, unless there is none or the model is asked for."""
     there = (work.search / BEST).is_file(), has_model(work.model)
     if config.head is not None or config.subject == "head" or (not config.subject and there[0]):
-        return open_head(work, config.head or work.search)
+        return open_head(FrameCache(work), config.head or work.search)
     if config.subject == "model" or there[1]:
         return open_model(work.model, device=choose_device(config.device))
     raise MissingStepError(
@@ -284,15 +290,15 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
 
 
 def _head(opened: Opened) -> Any:  # noqa: ANN401 - heads.head.Head
-    return opened.head if isinstance(opened, HeadSubject) else opened.model.head
+    return opened.head if isinstance(opened, ScoredHead) else opened.model.head
 
 
 def _material(
-    work: Work, opened: Opened, rows: Manifest, config: ExplainConfig, *, show_progress: bool
+    opened: Opened, rows: Manifest, config: ExplainConfig, *, show_progress: bool
 ) -> Material:
-    if isinstance(opened, ModelSubject):
-        return _encoded(work, opened, rows.utterances, config, show_progress=show_progress)
-    material = cached_material(work, opened, rows)
+    if isinstance(opened, ScoredModel):
+        return _encoded(opened, rows.utterances, config, show_progress=show_progress)
+    material = cached_material(opened, rows)
     if not material.utterances:
         raise ConfigError(
             f"none of the {len(rows.utterances):,} utterances has frames in the cache. First: "
@@ -302,26 +308,26 @@ def _material(
 
 
 def _encoded(
-    work: Work,
     opened: Opened,
     utterances: Sequence[Utterance],
     config: ExplainConfig,
     *,
     show_progress: bool,
 ) -> Material:
-    model = _with_encoders(work, opened, config)
+    model = _with_encoders(opened, config)
     return model_material(model, utterances, title="Encode" if show_progress else "")
 
 
-def _with_encoders(work: Work, opened: Opened, config: ExplainConfig) -> EmotionModel:
+def _with_encoders(opened: Opened, config: ExplainConfig) -> EmotionModel:
     """The model, or the searched head on the encoders that its frames came from."""
-    if isinstance(opened, ModelSubject):
+    if isinstance(opened, ScoredModel):
         return opened.model
-    return head_on_recordings(work, opened, choose_device(config.device))
+    return head_on_recordings(opened, choose_device(config.device))
 
 
 def _report(
-    work: Work,
+    cache: FrameCache,
+    folder: Path,
     manifest: Manifest,
     subject: Subject,
     config: ExplainConfig,
@@ -329,19 +335,17 @@ def _report(
     *,
     show_progress: bool,
 ) -> Explanation:
-    """Analyse and write: a split into `WORK/explain`, single items into `WORK/explain/items`."""
+    """Analyse a split, or show single items, and write."""
     aligned = read_alignments(subject.utterances)
     items = collect_items(subject, aligned, read_texts(subject))
     intro = introduction(subject, items)
     sections: list[Report] = []
     if config.ids:
         chosen = list(range(len(items)))
-        folder = work.explain / "items"
         sections = [items_section(items)]
     else:
         chosen = choose_examples(items)
-        folder = work.explain
-        context = Context(subject, aligned, manifest, work, config, model, show_progress)
+        context = Context(subject, aligned, manifest, cache, config, model, show_progress)
         sections = [analysis(context) for analysis in ANALYSES.values()]
     if config.figures:
         sections.append(pictures_section(subject, items, chosen))

@@ -16,13 +16,10 @@ from cache.encoders.grid import Grid, energy, recorded_padding
 from cache.encoders.names import resolve_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.frames import Frames
-from cache.keys import normalise_text, utterance_keys
-from cache.last_extraction import TOKEN_KIND, Extraction, read_extraction
-from cache.lookup import collect_frames
-from cache.stream import FrameStream
+from cache.keys import normalise_text
+from cache.last_extraction import Extraction
 from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.base.terminal import progress_bar
-from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
 from explain.pooled import (
@@ -40,7 +37,7 @@ from explain.pooled import (
 from explain.subject import ATTENTION, GRADIENT, Subject
 from finetune.assembly import assemble, check_streams
 from finetune.batches import Batch, gather_examples, load_batches, plan_batches
-from finetune.evaluate.scored import FRAME_BUDGET, HeadSubject, Source
+from finetune.evaluate.scored import FRAME_BUDGET, ScoredHead, Source
 from finetune.model import EmotionModel
 from heads.head import Head
 from heads.pooling.pooling import attention_weights
@@ -109,21 +106,21 @@ def model_material(
     )
 
 
-def head_on_recordings(work: Work, subject: HeadSubject, device: str) -> EmotionModel:
+def head_on_recordings(scored: ScoredHead, device: str) -> EmotionModel:
     """A searched head on the encoders its frames came from, for recordings outside the cache.
 
     Raises:
         ConfigError: an encoder is not there any more.
     """
-    source = subject.source
+    source, cache = scored.source, scored.cache
     directories: dict[str, Path] = {
-        name: resolve_encoder(source.encoders[name], cast(Kind, name), work.root)
-        for name in subject.record.head.modalities
+        name: resolve_encoder(source.encoders[name], cast(Kind, name), cache.root)
+        for name in scored.record.head.modalities
     }
     padding = None
     if "audio" in directories:
-        padding = recorded_padding(read_extraction(work).source("audio").recipe)
-    return assemble(subject.head, directories, source.layers, device=device, padding=padding)
+        padding = recorded_padding(cache.extraction.source("audio").recipe)
+    return assemble(scored.head, directories, source.layers, device=device, padding=padding)
 
 
 def _encode(model: EmotionModel, batch: Batch) -> dict[str, Frames]:
@@ -188,64 +185,29 @@ def choose_rows(
     return replace(manifest, utterances=rows)
 
 
-def cached_material(work: Work, subject: HeadSubject, rows: Manifest) -> Material:
+def cached_material(scored: ScoredHead, rows: Manifest) -> Material:
     """The frames of a searched head, with energy, speech and token kinds where they are cached.
 
     Raises:
         MissingStepError: frames are missing.
         ConfigError: the frames at hand are not of the streams the head was searched on.
     """
-    extraction = read_extraction(work)
-    check_streams(work, subject.record, extraction)
-    modalities = subject.record.head.modalities
-    found = collect_frames(
-        work,
-        rows,
-        modalities,
-        layers=dict(subject.source.layers),
-        speech="speech" in extraction.sources,
-    )
+    cache, modalities = scored.cache, scored.record.head.modalities
+    check_streams(cache, scored.record)
+    found = cache.find(rows, modalities, layers=dict(scored.source.layers))
     grid = energy = kinds = None
     if "audio" in modalities and found.utterances:
-        grid = recorded_grid(extraction)
-        if "energy" in extraction.sources:
-            energy = _companion(work, extraction, "energy", found.utterances, found.frames["audio"])
+        grid = recorded_grid(cache.extraction)
+        energy = cache.companion("energy", found)
     if "text" in modalities and found.utterances:
-        kinds = _companion(work, extraction, "text", found.utterances, found.frames["text"])
-    return Material(found.utterances, found.all_layers, grid, energy, kinds, found.failed)
+        kinds = cache.companion("text", found)
+    return Material(found.utterances, found.all_layers(), grid, energy, kinds, found.failed)
 
 
 def recorded_grid(extraction: Extraction) -> Grid:
     """The grid of the last extraction's audio frames."""
     fields: Any = extraction.source("audio").recipe.fields["grid"]
     return Grid(int(fields["hop"]), int(fields["window"]), str(fields["rule"]))
-
-
-def _companion(
-    work: Work,
-    extraction: Extraction,
-    kind: str,
-    utterances: Sequence[Utterance],
-    beside: Frames,
-) -> Tensor | None:
-    """`[N]`, a stream of one value a frame beside these frames; None where one is missing."""
-    source = extraction.source(kind)
-    folder = work.features / source.recipe.folder
-    path = folder / TOKEN_KIND if kind == "text" else work.features / source.stream()
-    if not path.is_dir():
-        return None
-    stream = FrameStream.open(path)
-    found = utterance_keys(work, utterances)
-    keys = [
-        source.held_key(stream, found[u.id].get("text" if kind == "text" else "audio", ""))
-        for u in utterances
-    ]
-    if not all(key in stream for key in keys):
-        return None
-    values = stream.load(keys)
-    if not torch.equal(values.offsets, beside.offsets):
-        return None  # of another extraction: it does not lie on these frames
-    return values.values[:, 0]
 
 
 def build_subject(

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from cache.audio import load_audio
 from cache.encoders.grid import SAMPLE_RATE, Grid
-from cache.extract.decoding import where_of
 from cache.frames import Frames
 from corpora.base.errors import AudioError
 from corpora.base.report import Cell, Table
 from corpora.base.terminal import progress_bar
+from corpora.utterance import where_of
 from explain.ragged import Floats, correlations, floats, ints, ranks_within, speaker_means
 from explain.subject import Subject, frame_order
 from finetune.model import EmotionModel

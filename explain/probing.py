@@ -23,12 +23,10 @@ import torch
 from torch import Tensor
 
 from cache.frames import Frames
-from cache.keys import utterance_keys
-from cache.last_extraction import read_extraction
+from cache.lookup import FrameCache
 from cache.moments import frame_moments, moments_of_keys
 from cache.recipe import LayersRead
 from corpora.base.errors import MissingStepError
-from corpora.base.work import Work
 from corpora.utterance import Utterance
 from explain.ragged import Floats, Ints, floats
 from explain.subject import Subject, frame_attention
@@ -164,25 +162,25 @@ class Vectors:
     values: Floats
 
 
-def cached_vectors(work: Work, utterances: Sequence[Utterance]) -> Iterator[Vectors]:
+def cached_vectors(cache: FrameCache, utterances: Sequence[Utterance]) -> Iterator[Vectors]:
     """Mean and deviation of every cached layer of the audio encoder, the lowest layer first.
 
     Raises:
         MissingStepError: nothing was extracted, or an utterance is not in the cache.
     """
-    source = read_extraction(work).source("audio")
-    found = utterance_keys(work, utterances)
+    source = cache.extraction.source("audio")
+    found = cache.keys(utterances)
     keys = [found[u.id].get("audio", "") for u in utterances]
     for layer in sorted({*source.layers, *source.moments}):
-        mean, deviation = moments_of_keys(work, source, layer, keys)
+        mean, deviation = moments_of_keys(cache.features, source, layer, keys)
         yield Vectors(layer, MEAN, floats(mean))
         yield Vectors(layer, DEVIATION, floats(deviation))
 
 
-def has_cached_vectors(work: Work, utterances: Sequence[Utterance]) -> bool:
+def has_cached_vectors(cache: FrameCache, utterances: Sequence[Utterance]) -> bool:
     """Whether `cached_vectors` has something to give."""
     try:
-        next(cached_vectors(work, utterances))
+        next(cached_vectors(cache, utterances))
     except MissingStepError:
         return False
     return True

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.last_extraction import read_failures
+from cache.lookup import FrameCache
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.base.terminal import progress_bar
-from corpora.base.work import Work
 from corpora.folds import deal
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, speaker_key, split_name
@@ -175,13 +174,13 @@ class ProbingConfig:
 
 
 def probing_section(
-    subject: Subject, work: Work, manifest: Manifest, config: ProbingConfig | None = None
+    subject: Subject, cache: FrameCache, manifest: Manifest, config: ProbingConfig | None = None
 ) -> Report:
     """Probe every cached layer, on the subject's utterances or, with few speakers, on all.
 
     Args:
         subject: with audio frames.
-        work: the work folder.
+        cache: of the work folder.
         manifest: all utterances of the corpus.
         config: see `ProbingConfig`.
 
@@ -192,9 +191,9 @@ def probing_section(
     config = config or ProbingConfig()
     if "audio" not in subject.frames or subject.grid is None:
         return Report(TITLE, ("This head reads text alone: no vectors of speech to probe.",))
-    utterances, own = _chosen(subject, work, manifest, config)
+    utterances, own = _chosen(subject, cache, manifest, config)
     cues = load_cues(
-        work, utterances, subject.grid, cues=cue_set(config.cues), progress=config.progress
+        cache, utterances, subject.grid, cues=cue_set(config.cues), progress=config.progress
     )
     targets, kept = _targets(utterances, cues, subject.labels, config.seed)
     text = [_setting(subject, utterances, kept, own)]
@@ -204,7 +203,7 @@ def probing_section(
             "emotions, are the least."
         )
         return Report(TITLE, tuple(text))
-    vectors = _vectors(subject, work, utterances, own)
+    vectors = _vectors(subject, cache, utterances, own)
 
     def work_on(one: Vectors) -> ProbeRow:
         found = probe(one.values[kept], targets, seed=config.seed)
@@ -233,15 +232,15 @@ def probing_section(
 
 
 def _chosen(
-    subject: Subject, work: Work, manifest: Manifest, config: ProbingConfig
+    subject: Subject, cache: FrameCache, manifest: Manifest, config: ProbingConfig
 ) -> tuple[list[Utterance], bool]:
     """The utterances to probe on, and whether they are the subject's."""
     # What a fine-tuned model hears is not in the cache, so its own utterances have to do.
     if subject.kind == "head" and len(set(subject.speakers) - {""}) < MIN_CLUSTERS:
-        failed = read_failures(work.failures)
+        failed = cache.failed
         labelled = [u for u in manifest.utterances if u.label and u.id not in failed]
         picked = _drawn(labelled, config)
-        if len(picked) > len(subject) and has_cached_vectors(work, picked):
+        if len(picked) > len(subject) and has_cached_vectors(cache, picked):
             return picked, False
     return _drawn(list(subject.utterances), config), True
 
@@ -276,12 +275,12 @@ def _targets(
 
 
 def _vectors(
-    subject: Subject, work: Work, utterances: Sequence[Utterance], own: bool
+    subject: Subject, cache: FrameCache, utterances: Sequence[Utterance], own: bool
 ) -> list[Vectors]:
     """All vectors of the utterances; those the head attends to where they are the subject's."""
     cached: list[Vectors] = []
-    if subject.kind == "head" and has_cached_vectors(work, utterances):
-        cached = list(cached_vectors(work, utterances))
+    if subject.kind == "head" and has_cached_vectors(cache, utterances):
+        cached = list(cached_vectors(cache, utterances))
     if not own:
         return cached
     place = {u.id: row for row, u in enumerate(subject.utterances)}

@@ -17,8 +17,8 @@ from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
-from cache.keys import utterance_keys
-from cache.last_extraction import Extraction, read_extraction, read_failures
+from cache.last_extraction import Extraction
+from cache.lookup import FrameCache, input_kind
 from cache.recipe import JSON, LayersRead, Recipe, difference, layer_numbers
 from cache.store.layout import read_recipe
 from cache.stream import FrameStream
@@ -52,7 +52,7 @@ def check_labels(record: HeadRecord, manifest: Manifest) -> None:
         )
 
 
-def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> None:
+def check_streams(cache: FrameCache, record: HeadRecord) -> None:
     """Check that the last extraction made the streams a head was searched on.
 
     Raises:
@@ -61,7 +61,7 @@ def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> Non
         MissingStepError: that kind was not extracted.
     """
     for kind in used_streams(record):
-        source = extraction.source(kind)
+        source = cache.extraction.source(kind)
         searched = record.origin.streams[kind]
         numbers = layer_numbers(record.origin.layers.get(kind, ()))
         for number in numbers[:-1]:
@@ -70,7 +70,7 @@ def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> Non
         if current == searched:
             continue
         try:
-            before = read_recipe(work.features / Path(searched).parts[0])
+            before = read_recipe(cache.features / Path(searched).parts[0])
             changes = difference(before, source.recipe)
         except FormatVersionError:
             changes = []  # removed from the cache since: the names have to do
@@ -82,22 +82,22 @@ def check_streams(work: Work, record: HeadRecord, extraction: Extraction) -> Non
 
 
 def failed_at_extraction(
-    work: Work, record: HeadRecord, extraction: Extraction, utterances: Sequence[Utterance]
+    cache: FrameCache, record: HeadRecord, utterances: Sequence[Utterance]
 ) -> dict[str, str]:
     """Reasons by id for utterances that extraction could not use.
 
     An id alone says little, for another manifest may have it too: what is listed in `failures.csv`
     counts where the cache has no frames of that recording or text.
     """
-    known = read_failures(work.failures)
+    known = cache.failed
     listed = [utterance for utterance in utterances if utterance.id in known]
-    keys = utterance_keys(work, listed) if listed else {}
+    keys = cache.keys(listed) if listed else {}
     failed = {}
     for kind in used_streams(record) if listed else ():
-        source = extraction.source(kind)
-        stream = FrameStream.open(work.features / record.origin.streams[kind])
+        source = cache.extraction.source(kind)
+        stream = FrameStream.open(cache.features / record.origin.streams[kind])
         for utterance in listed:
-            key = keys[utterance.id].get("text" if kind == "text" else "audio", "")
+            key = keys[utterance.id].get(input_kind(kind), "")
             if source.held_key(stream, key) not in stream:
                 failed[utterance.id] = known[utterance.id]
     return failed
@@ -272,12 +272,12 @@ FOLDER = "heads"
 
 
 def build_model(
-    work: Work, source: Path, device: torch.device | str, precision: Literal["fp32", "bf16"]
+    cache: FrameCache, source: Path, device: torch.device | str, precision: Literal["fp32", "bf16"]
 ) -> tuple[EmotionModel, HeadRecord]:
     """Put a searched head on the encoders that its frames came from.
 
     Args:
-        work: the work folder of the extraction.
+        cache: whose last extraction made the frames of the head.
         source: the head's JSON file.
         device: where the model goes.
         precision: of the speech encoder.
@@ -286,11 +286,11 @@ def build_model(
         ConfigError: the encoders are not those of the search; each difference is named.
     """
     head, record = load_head(source)
-    extraction = read_extraction(work)
+    extraction = cache.extraction
     modalities = record.head.modalities
     sources = {name: extraction.source(name) for name in modalities}
     directories = {
-        name: resolve_encoder(entry.encoder, cast(Kind, name), work.root)
+        name: resolve_encoder(entry.encoder, cast(Kind, name), cache.root)
         for name, entry in sources.items()
     }
     check_encoders(record, extraction, directories)
@@ -302,7 +302,7 @@ def build_model(
         "recipes": {name: dict(entry.recipe.fields) for name, entry in sources.items()},
         "streams": {name: record.origin.streams[name] for name in modalities},
         "trial": record.trial,
-        "study": _study(work, source),
+        "study": _study(Work(cache.root), source),
         "study_seed": record.study_seed,
         "search_manifest_sha256": record.origin.manifest_sha256,
         "search_dev_macro_f1": record.dev_macro_f1,
@@ -329,6 +329,6 @@ def _study(work: Work, source: Path) -> str:
     folder = source if source.is_dir() else source.parent
     if folder.name == TRIALS_FOLDER:
         folder = folder.parent
-    elif folder == work.finetune / FOLDER:
+    elif folder.parts[-2:] == (work.finetune.name, FOLDER):
         folder = work.search  # it was trained again
     return study_of(folder)

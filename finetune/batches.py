@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,11 +23,9 @@ from cache.frames import Frames
 from cache.keys import normalise_text
 from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.manifest import Utterance
+from finetune.boundary import Boundary
 from finetune.model import EmotionModel
 from heads.losses import LossConfig, utterance_shares
-
-if TYPE_CHECKING:
-    from finetune.boundary import Boundary
 
 
 @dataclass(frozen=True, eq=False)

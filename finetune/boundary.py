@@ -41,13 +41,13 @@ from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import is_complete
 from cache.extract.targets import Item
 from cache.frames import Frames
-from cache.keys import utterance_keys
-from cache.last_extraction import layer_name, read_extraction
+from cache.last_extraction import layer_name
+from cache.lookup import FrameCache
 from cache.recipe import LayersRead, layer_numbers, layers_text
 from cache.stream import FrameStream
 from corpora.base.locks import current_rank
-from corpora.base.work import Work
-from corpora.manifest import Manifest, Utterance
+from corpora.manifest import Manifest
+from corpora.utterance import Utterance
 from finetune.model import EmotionModel
 from finetune.phases import lowest_trained
 
@@ -205,6 +205,53 @@ class Upper:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """Cached hidden states of some modalities, and the layers that are run from them.
+
+    Attributes:
+        uppers: by modality.
+        streams: of the hidden states, by modality, in the order of `Upper.given`.
+        speech: of the voice activity detector's output, where the head needs it.
+        keys: of each utterance by id, as `FrameCache.keys` gives them.
+        recordings: a stream of what the head reads, where the hidden states hold the silence behind
+            recordings too: it knows how long these are.
+    """
+
+    uppers: Mapping[str, Upper]
+    streams: Mapping[str, tuple[FrameStream, ...]]
+    speech: FrameStream | None
+    keys: Mapping[str, Mapping[str, str]]
+    recordings: FrameStream | None = None
+
+    def lengths(self, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+        """`[B]`, frames of each recording, for modalities whose states hold more than these."""
+        if self.recordings is None:
+            return {}
+        found = self.recordings.lengths(self._keys("audio", utterances))
+        return {"audio": torch.as_tensor(found, dtype=torch.int64)}
+
+    def states(self, utterances: Sequence[Utterance]) -> dict[str, Frames]:
+        """The hidden states of a batch, by modality, beside one another, on the CPU."""
+        found = {
+            name: Frames.beside([one.load(self._keys(name, utterances)) for one in streams])
+            for name, streams in self.streams.items()
+        }
+        if self.speech is not None and "audio" in found:
+            speech = self.speech.load(self._keys("audio", utterances))
+            rows = speech.values[:, 0].float().split(speech.lengths.tolist())
+            # Where the states go on behind the recording there is none.
+            filled = [
+                functional.pad(row, (0, length - len(row)))
+                for row, length in zip(rows, found["audio"].lengths.tolist(), strict=True)
+            ]
+            found["audio"] = found["audio"].with_speech(torch.cat(filled))
+        return found
+
+    def _keys(self, modality: str, utterances: Sequence[Utterance]) -> list[str]:
+        return [self.keys[utterance.id][modality] for utterance in utterances]
+
+
 def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, read: LayersRead) -> Upper | str:
     """The layers from a hidden state on; or, in words, why they cannot be run by themselves.
 
@@ -299,55 +346,8 @@ def _blank(length: int) -> Tokens:
 ANY_LENGTH = 86_400.0
 
 
-@dataclass(frozen=True, eq=False)
-class Boundary:
-    """Cached hidden states of some modalities, and the layers that are run from them.
-
-    Attributes:
-        uppers: by modality.
-        streams: of the hidden states, by modality, in the order of `Upper.given`.
-        speech: of the voice activity detector's output, where the head needs it.
-        keys: of each utterance by id, as `cache.keys.utterance_keys` gives them.
-        recordings: a stream of what the head reads, where the hidden states hold the silence behind
-            recordings too: it knows how long these are.
-    """
-
-    uppers: Mapping[str, Upper]
-    streams: Mapping[str, tuple[FrameStream, ...]]
-    speech: FrameStream | None
-    keys: Mapping[str, Mapping[str, str]]
-    recordings: FrameStream | None = None
-
-    def lengths(self, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
-        """`[B]`, frames of each recording, for modalities whose states hold more than these."""
-        if self.recordings is None:
-            return {}
-        found = self.recordings.lengths(self._keys("audio", utterances))
-        return {"audio": torch.as_tensor(found, dtype=torch.int64)}
-
-    def states(self, utterances: Sequence[Utterance]) -> dict[str, Frames]:
-        """The hidden states of a batch, by modality, beside one another, on the CPU."""
-        found = {
-            name: Frames.beside([one.load(self._keys(name, utterances)) for one in streams])
-            for name, streams in self.streams.items()
-        }
-        if self.speech is not None and "audio" in found:
-            speech = self.speech.load(self._keys("audio", utterances))
-            rows = speech.values[:, 0].float().split(speech.lengths.tolist())
-            # Where the states go on behind the recording there is none.
-            filled = [
-                functional.pad(row, (0, length - len(row)))
-                for row, length in zip(rows, found["audio"].lengths.tolist(), strict=True)
-            ]
-            found["audio"] = found["audio"].with_speech(torch.cat(filled))
-        return found
-
-    def _keys(self, modality: str, utterances: Sequence[Utterance]) -> list[str]:
-        return [self.keys[utterance.id][modality] for utterance in utterances]
-
-
 def open_boundary(
-    work: Work,
+    cache: FrameCache,
     manifest: Manifest,
     model: EmotionModel,
     unfreeze_layers: int | None,
@@ -359,7 +359,7 @@ def open_boundary(
     """Extract the boundary of phase 2 where it is missing, and open it.
 
     Args:
-        work: the work folder of the extraction that the head's frames come from.
+        cache: of the extraction that the head's frames come from.
         manifest: with the utterances that are trained and scored on, and no others.
         model: frozen, in eval mode.
         unfreeze_layers: see `finetune.phases.trainable_parts`.
@@ -382,7 +382,7 @@ def open_boundary(
             told.append(f"No boundary cache for the {name} encoder: {found}.")
     if not uppers:
         return None, told
-    extraction = read_extraction(work)
+    extraction = cache.extraction
     padding = recorded_padding(extraction.source("audio").recipe) if "audio" in uppers else None
     config = ExtractConfig(
         audio_encoder=extraction.source("audio").encoder if "audio" in uppers else "",
@@ -395,16 +395,16 @@ def open_boundary(
         padding=padding.name if padding is not None else "short",
         whole=True,
     )
-    plan = _boundary_alone(make_plan(work, manifest, config), uppers)
+    plan = _boundary_alone(make_plan(cache, manifest, config), uppers)
     if not is_complete(plan):
         from cache.extract.passes import run_plan
 
-        run_plan(work, plan, rank=current_rank(), show_progress=show_progress)
+        run_plan(cache.features, plan, rank=current_rank(), show_progress=show_progress)
     streams = {
-        name: tuple(FrameStream.open(work.features / _path(plan, name, n)) for n in upper.given)
+        name: tuple(FrameStream.open(cache.features / _path(plan, name, n)) for n in upper.given)
         for name, upper in uppers.items()
     }
-    keys = utterance_keys(work, manifest.utterances)
+    keys = cache.keys(manifest.utterances)
     needed = [(name, keys[u.id].get(name, "")) for u in manifest.utterances for name in streams]
     missing = sum(any(key not in one for one in streams[name]) for name, key in needed)
     if missing:
@@ -412,12 +412,12 @@ def open_boundary(
         return None, told
     speech = None
     if model.detector is not None and "audio" in uppers:
-        speech = FrameStream.open(work.features / extraction.source("speech").stream())
+        speech = cache.stream("speech")
     layers = " and ".join(f"{name} {layers_text(upper.given)}" for name, upper in uppers.items())
     told.append(f"Trains from cached hidden states: {layers}, {stored_dtype}.")
     recordings = None
     if "audio" in uppers and uppers["audio"].reads_silence:
-        recordings = FrameStream.open(work.features / extraction.source("audio").stream())
+        recordings = cache.stream("audio")
     return Boundary(uppers, streams, speech, keys, recordings), told
 
 

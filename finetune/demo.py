@@ -103,5 +103,5 @@ def read_results(work: Work) -> Results:
         trial=record.trial,
         reference=reference.scores.get("test") if reference else None,
         head=record.scores.get("test"),
-        model=read_report(work, "model", "test"),
+        model=read_report(work.evaluation, "model", "test"),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.encoders.device import choose_device
-from cache.last_extraction import read_extraction
+from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import MissingStepError
 from corpora.base.locks import current_rank, exclusive_lock
@@ -165,10 +165,10 @@ def run_finetune(
     with exclusive_lock(work.finetune) if leads else nullcontext():
         source = starting_head(work, manifest, head, show_progress=show_progress)
         record = load_head(source)[1]
-        searched = _searched(work, head, source)
+        searched = _searched(work.search / BEST if head is None else head, source)
         again = _trained_again(load_head(searched)[1])
         check_labels(record, manifest)
-        check_streams(work, record, read_extraction(work))
+        check_streams(FrameCache(work), record)
         scored = bool([u for u in manifest.in_split("test") if u.label])
         before: Evaluation | None = None
         if scored and leads:
@@ -202,9 +202,8 @@ def run_finetune(
     )
 
 
-def _searched(work: Work, head: Path | None, source: Path) -> Path:
+def _searched(path: Path, source: Path) -> Path:
     """The head that the model is compared with: the one that was searched, where it was kept."""
-    path = work.search / BEST if head is None else head
     try:
         load_head(path)
     except MissingStepError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError
-from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import ALL, Utterance
 from heads.records import manifest_digest
@@ -16,7 +16,8 @@ SEEN = ("train", "dev")
 
 
 def seen_note(
-    work: Work,
+    cache: FrameCache,
+    home: Path,
     subject: str,
     corpus: str,
     digest: str,
@@ -32,7 +33,8 @@ def seen_note(
     is now called test may have been trained on.
 
     Args:
-        work: the work folder, whose manifest may be the one it was made from.
+        cache: which knows recordings by content.
+        home: the manifest of the work folder, which may be the one it was made from.
         subject: `head` or `model`.
         corpus: the name of the corpus it was made from.
         digest: of the manifest it was made from; "" where that is not known.
@@ -60,28 +62,29 @@ def seen_note(
         )
     if digest not in ("", now) or searched not in ("", now):
         made = made if digest not in ("", now) else "first searched"
-        known = _overlap(work, {digest, searched} - {""}, rows)
+        known = _overlap(cache, home, {digest, searched} - {""}, rows)
         return f"This manifest is not the one the {subject} was {made} on: {known}."
     if digest and split == ALL:
         return f"Among these are the utterances that the {subject} was trained and chosen on."
     return ""
 
 
-def _overlap(work: Work, digests: set[str], rows: Sequence[Utterance]) -> str:
+def _overlap(cache: FrameCache, home: Path, digests: set[str], rows: Sequence[Utterance]) -> str:
     """What the content of recordings says of rows, against those of the manifest of a work folder.
 
     Args:
-        work: with that manifest; where it is another one, nothing is known.
+        cache: see `seen_note`.
+        home: that manifest; where it is another one, nothing is known.
         digests: of the manifests that something was made from.
         rows: to be scored.
     """
     guess = "some of these recordings may be among those it was trained or chosen on"
-    own = read_manifest(work.manifest) if work.manifest.is_file() else None
+    own = read_manifest(home) if home.is_file() else None
     if own is None or digests != {manifest_digest(own)}:
-        return f"{guess}; its own manifest is not in {work.root}, so that cannot be told"
+        return f"{guess}; its own manifest is not in {home.parent}, so that cannot be told"
     seen = [u for u in own.utterances if u.label and u.split in SEEN]
-    learnt = [key.get("audio") for key in utterance_keys(work, seen).values()]
-    scored = [key.get("audio") for key in utterance_keys(work, rows).values()]
+    learnt = [key.get("audio") for key in cache.keys(seen).values()]
+    scored = [key.get("audio") for key in cache.keys(rows).values()]
     known = {*learnt}
     shared = len([key for key in scored if key is not None and key in known])
     if shared:

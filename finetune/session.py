@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cache.last_extraction import read_extraction
-from cache.lookup import collect_frames
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.files import file_sha256
 from corpora.base.work import Work
@@ -35,7 +34,7 @@ from heads.training import predict
 
 
 def label_agreement(
-    work: Work,
+    cache: FrameCache,
     manifest: Manifest,
     model: EmotionModel,
     record: HeadRecord,
@@ -47,7 +46,7 @@ def label_agreement(
     In float32 they do on all but ties. In bf16 a batch's company changes the last of eight bits.
 
     Args:
-        work: the work folder with the cache.
+        cache: with the frames of the head.
         manifest: the utterances.
         model: as assembled, on no step yet.
         record: its head.
@@ -56,23 +55,19 @@ def label_agreement(
     """
     wanted = {utterance.id for utterance in examples.utterances}
     rows = tuple(u for u in manifest.utterances if u.id in wanted)
-    collection = collect_frames(
-        work,
+    found = cache.find(
         Manifest(rows, manifest.labels, corpus=manifest.corpus),
         record.head.modalities,
         layers={name: record.origin.layers[name] for name in record.head.modalities},
         speech=record.head.needs_speech,
     )
+    frames, _ = found.read()
     dataset = Dataset(
-        collection.utterances,
-        model.labels,
-        collection.frames,
-        others=collection.others,
-        layers=collection.layers,
+        found.utterances, model.labels, frames, others=found.others, layers=found.layers
     )
     store = VectorStore(dataset, device=model.device)
     cached = predict([model.head], store, torch.arange(len(dataset)))[0].argmax(dim=1).cpu()
-    said = {u.id: int(c) for u, c in zip(collection.utterances, cached, strict=True)}
+    said = {u.id: int(c) for u, c in zip(found.utterances, cached, strict=True)}
     heard = predict_logits(model, examples, frame_budget).argmax(dim=1).tolist()
     pairs = [
         (said[u.id], c) for u, c in zip(examples.utterances, heard, strict=True) if u.id in said
@@ -99,7 +94,8 @@ class Trained:
 class _Session:
     """What the phases have in common."""
 
-    work: Work
+    cache: FrameCache
+    folder: Path
     manifest: Manifest
     config: FinetuneConfig
     engine: Engine
@@ -138,14 +134,15 @@ def train_model(
     """
     engine = start_engine(device)
     precision = compute_dtype(config.precision, device)
-    model, record = build_model(work, source, engine.device, precision)
+    cache = FrameCache(work)
+    model, record = build_model(cache, source, engine.device, precision)
     if record.head.input_norm == SPEAKER:
         raise ConfigError(
             f"The head in {source} reads frames normalised by each speaker's recordings, which "
             "change with the encoder. Search a head without it (input_norm of --space), or take "
             "another trial (--trial)."
         )
-    train, dev, notes = _gather(work, manifest, model, record)
+    train, dev, notes = _gather(cache, manifest, model, record)
     tiny = set(model.provenance["encoders"].values()) == {"tiny"}
     asked = set(config.phases) & set(ENCODER_PHASES)
     if tiny and not asked <= set(config.learning_rates):
@@ -176,10 +173,21 @@ def train_model(
     engine.wait()
     say = tell or (lambda _: None)
     session = _Session(
-        work, manifest, config, engine, model, record, steps, train, dev, say, show_progress
+        cache,
+        work.finetune,
+        manifest,
+        config,
+        engine,
+        model,
+        record,
+        steps,
+        train,
+        dev,
+        say,
+        show_progress,
     )
     if precision == "bf16" and engine.leads:
-        same, of = label_agreement(work, manifest, model, record, dev, steps.frame_budget)
+        same, of = label_agreement(cache, manifest, model, record, dev, steps.frame_budget)
         say(f"In bf16 recordings and cached frames give {same} of {of} dev rows the same label.")
     results = _run_phases(session, phases, checkpoints)
     model.provenance |= {
@@ -218,7 +226,7 @@ def _run_phases(
     model.load_state_dict(keeper.weights(), strict=False)
     earlier = [row for result in keeper.results for row in result.log]
     tensorboard = config.tensorboard and engine.leads
-    curves = Curves(session.work.finetune, earlier, tensorboard=tensorboard)
+    curves = Curves(session.folder, earlier, tensorboard=tensorboard)
 
     def after_step(trainer: Trainer, now: Progress) -> None:
         keeper.after_step(trainer, now)
@@ -268,7 +276,7 @@ def _bar(session: _Session, done: Sequence[PhaseResult]) -> float | None:
         return kept[-1]
     rate = next((one.config.learning_rate for one in done if one.config.phase == 1), None)
     try:
-        scores = scores_of_seeds(session.work, session.manifest, session.record, rate)
+        scores = scores_of_seeds(session.cache, session.manifest, session.record, rate)
     except MissingStepError as error:
         session.tell(f"What a phase has to beat is the score at its start: {error}")
         return None
@@ -282,7 +290,7 @@ def _bar(session: _Session, done: Sequence[PhaseResult]) -> float | None:
 
 def _head_phase(session: _Session, phase: PhaseConfig) -> PhaseResult:
     return run_head_phase(
-        session.work,
+        session.cache,
         session.manifest,
         session.record,
         session.model,
@@ -303,7 +311,7 @@ def _boundary(session: _Session, phase: PhaseConfig) -> tuple[Boundary | None, l
         return None, ["No boundary cache: extraction computes in another precision."]
     used = (*session.train.utterances, *session.dev.utterances)
     return open_boundary(
-        session.work,
+        session.cache,
         replace(session.manifest, utterances=used),
         session.model,
         phase.unfreeze_layers,
@@ -314,13 +322,11 @@ def _boundary(session: _Session, phase: PhaseConfig) -> tuple[Boundary | None, l
 
 
 def _gather(
-    work: Work, manifest: Manifest, model: EmotionModel, record: HeadRecord
+    cache: FrameCache, manifest: Manifest, model: EmotionModel, record: HeadRecord
 ) -> tuple[Examples, Examples, list[str]]:
     """What is trained on, what is scored, and a note on what cannot be used."""
     rows = {split: manifest.in_split(split) for split in ("train", "dev")}
-    known = failed_at_extraction(
-        work, record, read_extraction(work), [u for split in rows.values() for u in split]
-    )
+    known = failed_at_extraction(cache, record, [u for split in rows.values() for u in split])
     train, lost = gather_examples(model, rows["train"], known)
     dev, lost_too = gather_examples(model, rows["dev"], known)
     lost |= lost_too

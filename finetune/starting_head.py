@@ -23,6 +23,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
+from cache.lookup import FrameCache
 from cache.recipe import layer_numbers
 from corpora.base.errors import EmopoolError, FormatVersionError, MissingStepError
 from corpora.base.files import read_json
@@ -73,7 +74,7 @@ from heads.training import Schedule, TrainingConfig
 
 
 def run_head_phase(
-    work: Work,
+    cache: FrameCache,
     manifest: Manifest,
     record: HeadRecord,
     model: EmotionModel,
@@ -87,7 +88,7 @@ def run_head_phase(
     With a patience below the epochs it stops early, and is left with the best weights on dev.
 
     Args:
-        work: the work folder of the search.
+        cache: with the frames of the search.
         manifest: the utterances, with their splits.
         record: the searched head.
         model: whose head is replaced.
@@ -102,7 +103,7 @@ def run_head_phase(
     tell(f"Phase 1 trains\n{format_table(table)}")
     title = "Phase 1" if show_progress else ""
     found = retrain(
-        work,
+        cache,
         manifest,
         record,
         config.learning_rate,
@@ -165,7 +166,7 @@ class Retrained:
 
 
 def retrain(
-    work: Work,
+    cache: FrameCache,
     manifest: Manifest,
     record: HeadRecord,
     learning_rate: float | None = None,
@@ -176,7 +177,7 @@ def retrain(
     """Train a head from its seed, on train alone: dev is what later phases are chosen by.
 
     Args:
-        work: the work folder of the search.
+        cache: with the frames of the search.
         manifest: the utterances, with their splits.
         record: what is known about the head.
         learning_rate: instead of the searched one.
@@ -188,8 +189,8 @@ def retrain(
         ConfigError: the frames, labels or rows are not those of the search; each difference is
             named.
     """
-    dataset = _frames_of(work, manifest, record)
-    origin = origin_of_head(read_origin(work, manifest, dataset.frames), dataset, record.head)
+    dataset = _frames_of(cache, manifest, record)
+    origin = origin_of_head(read_origin(cache, manifest, dataset.frames), dataset, record.head)
     _check_origin(record.origin.to_json(), origin)
     training, schedule = record.training, record.schedule
     if learning_rate is not None:
@@ -221,14 +222,14 @@ def retrain(
 
 
 def scores_of_seeds(
-    work: Work, manifest: Manifest, record: HeadRecord, learning_rate: float | None = None
+    cache: FrameCache, manifest: Manifest, record: HeadRecord, learning_rate: float | None = None
 ) -> tuple[float, ...]:
     """Macro-F1 on dev of heads like this one, trained on train alone from `SEEDS` other seeds.
 
     The head itself was chosen for its score, so that score is a lucky one; theirs are not.
 
     Args:
-        work: see `retrain`.
+        cache: see `retrain`.
         manifest: the utterances, which need not be those of the search.
         record: see `retrain`.
         learning_rate: see `retrain`.
@@ -236,7 +237,7 @@ def scores_of_seeds(
     Raises:
         MissingStepError: utterances are not in the cache.
     """
-    dataset = _frames_of(work, manifest, record)
+    dataset = _frames_of(cache, manifest, record)
     schedule, dev = record.schedule, dataset.rows("dev")
     rate = learning_rate or record.training.learning_rate
     seeds = [seed_from(record.training.seed, _SEED_DOMAIN, number) for number in range(SEEDS)]
@@ -252,9 +253,9 @@ def scores_of_seeds(
     return tuple(macro_f1(confusion).tolist())
 
 
-def _frames_of(work: Work, manifest: Manifest, record: HeadRecord) -> Dataset:
+def _frames_of(cache: FrameCache, manifest: Manifest, record: HeadRecord) -> Dataset:
     """The frames of these utterances that a head reads."""
-    dataset = load_dataset(work, manifest, tuple(record.origin.frames), others=True)
+    dataset = load_dataset(cache, manifest, tuple(record.origin.frames), others=True)
     return dataset.reading(
         {name: layer_numbers(read) for name, read in record.origin.layers.items()}
     )
@@ -277,14 +278,19 @@ def _scores(dataset: Dataset, config: LossConfig, said: Sequence[Tensor]) -> tup
     )
 
 
-def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
-    """What is known about a trial of the search whose head was not kept.
+def trial_record(cache: FrameCache, manifest: Manifest, head: Path) -> HeadRecord:
+    """What is known about a trial of a search whose head was not kept.
+
+    Args:
+        cache: see `retrain`.
+        manifest: see `retrain`.
+        head: the JSON file that it would have, in the folder of the search's trials.
 
     Raises:
         MissingStepError: there is no such trial, or it was not trained.
         ConfigError: the frames, labels or rows are not those of the search.
     """
-    study = work.search / STUDY_FILE
+    study, number = head.parents[1] / STUDY_FILE, int(head.stem)
     trials, notes = _read_study(study) if study.is_file() else ({}, {})
     if number not in trials:
         trained = f"; trained ones are {_ranges(sorted(trials))}" if trials else ""
@@ -292,7 +298,7 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
             f"No trial {number} in {study}{trained}. Name one of these, or search first."
         )
     try:
-        return _recorded(work, manifest, trials[number], notes)
+        return _recorded(cache, manifest, trials[number], notes)
     except EmopoolError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -300,11 +306,11 @@ def trial_record(work: Work, manifest: Manifest, number: int) -> HeadRecord:
 
 
 def _recorded(
-    work: Work, manifest: Manifest, trial: FrozenTrial, notes: Mapping[str, Any]
+    cache: FrameCache, manifest: Manifest, trial: FrozenTrial, notes: Mapping[str, Any]
 ) -> HeadRecord:
     """A trial's record, from the study's notes."""
-    dataset = load_dataset(work, manifest, others=True).reading(notes.get(OTHERS, {}))
-    origin = read_origin(work, manifest, dataset.frames)
+    dataset = load_dataset(cache, manifest, others=True).reading(notes.get(OTHERS, {}))
+    origin = read_origin(cache, manifest, dataset.frames)
     _check_origin({name: notes[name] for name in _FRAMES}, origin)
     head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
     return HeadRecord(
@@ -379,7 +385,7 @@ def starting_head(
         MissingStepError: there is no such head or trial.
         ConfigError: the head has to be trained again, and its frames or rows have changed.
     """
-    path = work.search / BEST if head is None else head
+    cache, path = FrameCache(work), work.search / BEST if head is None else head
     again = work.finetune / FOLDER / path.name
     if path.is_file():
         record = _weightless(path)
@@ -390,24 +396,24 @@ def starting_head(
             # It learnt from dev, which phases are chosen by: dev would say nothing of them.
             record = replace(whole, trained_on="train", scores={})
     elif path.parent == work.search / TRIALS_FOLDER and path.stem.isdecimal():
-        _check_study(work, path)
-        record = trial_record(work, manifest, int(path.stem))
+        _check_study(path)
+        record = trial_record(cache, manifest, path)
     else:
         load_head(path)  # says that it is missing
         return path
     title = f"Training the head of trial {record.trial} again" if show_progress else ""
-    found = retrain(work, manifest, record, title=title)
+    found = retrain(cache, manifest, record, title=title)
     save_head(again, again.with_suffix(".safetensors"), found.head, record)
     return again
 
 
-def _check_study(work: Work, head: Path) -> None:
+def _check_study(head: Path) -> None:
     """Name the trials that were kept, where no study says how to train another (MissingStepError).
 
     There is none where the search was shared, in a database.
     """
     kept = sorted(path.stem for path in head.parent.glob("*.json"))
-    if (work.search / STUDY_FILE).is_file() or not kept:
+    if (head.parents[1] / STUDY_FILE).is_file() or not kept:
         return
     numbers = ", ".join(str(int(name)) for name in kept if name.isdecimal())
     raise MissingStepError(

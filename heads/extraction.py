@@ -20,8 +20,8 @@ from cache.extract.extract import Outcome
 from cache.extract.extract import extract as extract_layers
 from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import CheckReport, ExtractReport, is_complete, report_json, report_text
-from cache.keys import utterance_keys
 from cache.last_extraction import Source, layer_name, moments_name
+from cache.lookup import FrameCache
 from cache.store.layout import scratch_folder, withdraw
 from corpora.base.errors import CacheError, ManifestError, UnreadableLayersError
 from corpora.base.locks import current_rank, exclusive_lock
@@ -45,8 +45,6 @@ _MOST_OF_FREE = 0.25
 # is then at most this part of the corpus, but as many utterances as a ranking needs.
 _PART_ENCODED_TWICE = 0.25
 _FEWEST = 500
-
-Keys = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -143,10 +141,11 @@ def extract(
     first: ExtractReport | None = None
     temporary: tuple[str, ...] = ()
     if asked:
-        keys = utterance_keys(work, manifest.utterances)
-        chooser = _Chooser(work, manifest, config, tuple(asked), keys, foreign)
+        chooser = _Chooser(
+            FrameCache(work), work.layers, manifest, config, tuple(asked), foreign=foreign
+        )
         choices, notes = chooser.choose(tell, show_progress=show_progress)
-        first, temporary = chooser.report, read_choices(work).temporary
+        first, temporary = chooser.report, read_choices(work.layers).temporary
     chosen = {kind: choices[kind].best(asked[kind].keep) for kind in choices}
     final = replace(
         config,
@@ -157,10 +156,10 @@ def extract(
     outcome = extract_layers(work, manifest, final, tell=tell, show_progress=show_progress)
     if outcome.leads:
         unwanted = [path for path in temporary if path not in outcome.plan.streams]
-        if not unwanted or _remove(work, unwanted, tell):
-            write_choices(work, replace(read_choices(work), temporary=()))
+        if not unwanted or _remove(work.features, unwanted, tell):
+            write_choices(work.layers, replace(read_choices(work.layers), temporary=()))
     if first is not None:
-        outcome = replace(outcome, report=_together(work, first, outcome.report))
+        outcome = replace(outcome, report=_together(work.features, first, outcome.report))
     checked = None
     if check and outcome.leads:
         from cache.extract.compare_with_transformers import check as compare  # imports torch
@@ -178,18 +177,20 @@ class _Chooser:
 
     def __init__(
         self,
-        work: Work,
+        cache: FrameCache,
+        record: Path,
         manifest: Manifest,
         config: ExtractConfig,
         kinds: Sequence[str],
-        keys: Keys,
+        *,
         foreign: bool,
     ) -> None:
-        self.work = work
+        self.cache = cache
+        self.record = record
         self.manifest = manifest
         self.config = config
         self.kinds = kinds
-        self.keys = keys
+        self.keys = cache.keys(manifest.utterances)
         self.foreign = foreign
         self.report: ExtractReport | None = None
 
@@ -198,7 +199,7 @@ class _Chooser:
     ) -> tuple[dict[str, LayerChoice], tuple[str, ...]]:
         """The rankings by modality, and notes on those that there cannot be."""
         sample = draw_sample(self.manifest.utterances, self.keys)
-        known = read_choices(self.work).rankings
+        known = read_choices(self.record).rankings
         plan = self._plan(sample, self.kinds)
         recipes = {kind: plan.extraction.source(kind).recipe.folder for kind in self.kinds}
         digest = sample_digest(sample, self.keys)
@@ -222,8 +223,8 @@ class _Chooser:
                 )
         if current_rank().leads and choices:
             found = {one.recipe: one for one in choices.values()}
-            before = read_choices(self.work)
-            write_choices(self.work, replace(before, rankings={**known, **found}))
+            before = read_choices(self.record)
+            write_choices(self.record, replace(before, rankings={**known, **found}))
         return {kind: choices[kind] for kind in self.kinds if kind in choices}, tuple(notes)
 
     def _plan(
@@ -240,7 +241,7 @@ class _Chooser:
             # A sample's long recordings are left out; they are used as the user says later.
             best={},
         )
-        return make_plan(self.work, replace(self.manifest, utterances=tuple(sample)), config)
+        return make_plan(self.cache, replace(self.manifest, utterances=tuple(sample)), config)
 
     def _encode(
         self,
@@ -259,14 +260,14 @@ class _Chooser:
         from cache.extract.passes import audio_bytes, run_plan  # imports torch
 
         whole = self._plan(sample, [kind], moments_only=False)
-        self.work.root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.work.root).free
+        self.cache.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.cache.root).free
         if audio_bytes(whole) <= min(_MOST_BYTES, _MOST_OF_FREE * free):
             plan = whole
             self._note_temporary(
                 path
                 for path in _frame_paths(plan.extraction.source(kind))
-                if not (self.work.features / path).is_dir()
+                if not (self.cache.features / path).is_dir()
             )
         else:
             most = max(_FEWEST, round(_PART_ENCODED_TWICE * len(self.manifest.utterances)))
@@ -277,15 +278,16 @@ class _Chooser:
                 f"Choosing the {kind} layer: all layers of {len(sample):,} training utterances are "
                 "encoded."
             )
-        report = run_plan(self.work, plan, rank=current_rank(), show_progress=show_progress)
-        self.report = report if self.report is None else _together(self.work, self.report, report)
+        features = self.cache.features
+        report = run_plan(features, plan, rank=current_rank(), show_progress=show_progress)
+        self.report = report if self.report is None else _together(features, self.report, report)
 
     def _note_temporary(self, streams: Iterable[str]) -> None:
         """Write down what is to be removed, before it is there: a run may be killed."""
         if current_rank().leads:
-            before = read_choices(self.work)
+            before = read_choices(self.record)
             together = tuple(sorted({*before.temporary, *streams}))
-            write_choices(self.work, replace(before, temporary=together))
+            write_choices(self.record, replace(before, temporary=together))
 
     def _rank(self, kind: str, sample: Sequence[Utterance], digest: str, title: str) -> LayerChoice:
         from cache.moments import moments_of_keys
@@ -294,14 +296,14 @@ class _Chooser:
         source = self._plan(sample, [kind]).extraction.source(kind)
         layers = source.moments
         stream = FrameStream.open(
-            self.work.features / source.recipe.folder / moments_name(layers[0])
+            self.cache.features / source.recipe.folder / moments_name(layers[0])
         )
         held = {u.id: source.held_key(stream, self.keys[u.id].get(kind, "")) for u in sample}
         usable = [u for u in sample if held[u.id] in stream]
         own = [self.keys[u.id][kind] for u in usable]
 
         def vectors(layer: int) -> Vectors:
-            mean, deviation = moments_of_keys(self.work, source, layer, own)
+            mean, deviation = moments_of_keys(self.cache.features, source, layer, own)
             return np.concatenate([mean.numpy(), deviation.numpy()], axis=1)
 
         scores, folds, chance = rank_layers(layers, vectors, usable, title=title)
@@ -323,13 +325,13 @@ def _frame_paths(source: Source) -> list[str]:
     return [f"{source.recipe.folder}/{layer_name(layer)}" for layer in source.layers]
 
 
-def _remove(work: Work, streams: Sequence[str], tell: Callable[[str], None] | None) -> bool:
+def _remove(features: Path, streams: Sequence[str], tell: Callable[[str], None] | None) -> bool:
     """Take frames out of the cache that were kept for the choice alone; whether that was done."""
     try:
-        with exclusive_lock(work.features):
+        with exclusive_lock(features):
             withdraw(
-                [work.features / path for path in streams if (work.features / path).is_dir()],
-                scratch_folder(work.features),
+                [features / path for path in streams if (features / path).is_dir()],
+                scratch_folder(features),
             )
     except CacheError:  # somebody is adding
         if tell is not None:
@@ -341,12 +343,12 @@ def _remove(work: Work, streams: Sequence[str], tell: Callable[[str], None] | No
     return True
 
 
-def _together(work: Work, first: ExtractReport, second: ExtractReport | None) -> ExtractReport:
+def _together(features: Path, first: ExtractReport, second: ExtractReport | None) -> ExtractReport:
     """Both passes as one, of the streams that are still there."""
     later = second or ExtractReport()
     added = dict(later.added)
     for path, count in first.added.items():
-        if (work.features / path).is_dir():
+        if (features / path).is_dir():
             added[path] = added.get(path, 0) + count
     return replace(
         later,

@@ -159,7 +159,7 @@ def refuse_shared_recordings(
 
     Args:
         utterances: of a manifest.
-        keys: content keys of each by id (`cache.keys.utterance_keys`).
+        keys: content keys of each by id (`cache.lookup.FrameCache.keys`).
 
     Raises:
         ManifestError: there is one; the utterances are named.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cache.frames import Frames
+from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
@@ -23,8 +24,6 @@ from heads.pooling.pooling import INPUT_NORMS
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER
 
-# The order in which pooled vectors are concatenated.
-MODALITIES = ("audio", "text")
 # Those that keep mean and deviation of the training frames.
 _BY_STATISTICS = ("standardise", SPEAKER)
 

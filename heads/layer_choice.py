@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from corpora.base.codec import Jsonable
 from corpora.base.errors import ManifestError
 from corpora.base.files import read_json, write_json
 from corpora.base.terminal import aligned, progress_bar
-from corpora.base.work import Work
 from corpora.manifest import Utterance, speaker_key
 
 FORMAT, VERSION = "emopool-layers", 1
@@ -207,20 +207,20 @@ class Choices(Jsonable):
     temporary: tuple[str, ...] = ()
 
 
-def read_choices(work: Work) -> Choices:
+def read_choices(path: Path) -> Choices:
     """Read `WORK/layers.json`; empty where there is none.
 
     Raises:
         FormatVersionError: the file is of another version, or damaged.
     """
-    if not work.layers.is_file():
+    if not path.is_file():
         return Choices({})
-    value = read_json(work.layers, kind=FORMAT, version=VERSION)
+    value = read_json(path, kind=FORMAT, version=VERSION)
     return Choices.from_json({**value, "rankings": value["choices"]})
 
 
-def write_choices(work: Work, choices: Choices) -> None:
+def write_choices(path: Path, choices: Choices) -> None:
     """Write `WORK/layers.json`, unless it says all that already."""
-    if choices == read_choices(work):
+    if choices == read_choices(path):
         return
-    write_json(work.layers, {"format": FORMAT, "version": VERSION, **choices.to_json()})
+    write_json(path, {"format": FORMAT, "version": VERSION, **choices.to_json()})

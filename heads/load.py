@@ -8,15 +8,12 @@ from contextlib import contextmanager
 import torch
 
 from cache.frames import Frames
-from cache.last_extraction import Source, read_extraction
-from cache.lookup import choose_residence, find_frames
+from cache.keys import MODALITIES
+from cache.lookup import FrameCache
 from cache.mapped import MappedFrames
-from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
-from corpora.base.work import Work
 from corpora.manifest import Manifest
 from heads.dataset import Dataset
-from heads.head import MODALITIES
 from heads.pooling.segments import sharing
 from heads.records import Origin, manifest_digest
 
@@ -47,18 +44,8 @@ def batch_values(dataset: Dataset, batch_size: int) -> float:
     return values / max(1, len(dataset)) * batch_size
 
 
-def extracted_modalities(work: Work) -> tuple[str, ...]:
-    """The modalities of the last extraction.
-
-    Raises:
-        MissingStepError: nothing was extracted.
-    """
-    sources = read_extraction(work).sources
-    return tuple(name for name in MODALITIES if name in sources)
-
-
 def load_dataset(
-    work: Work,
+    cache: FrameCache,
     manifest: Manifest,
     modalities: Sequence[str] | None = None,
     device: str = "cpu",
@@ -71,7 +58,7 @@ def load_dataset(
     that failed at extraction are left out.
 
     Args:
-        work: the work folder.
+        cache: of the work folder.
         manifest: whose utterances.
         modalities: `audio` and/or `text`; all extracted ones by default.
         device: where batches are needed; frames are kept there if they fit.
@@ -83,29 +70,18 @@ def load_dataset(
         MissingStepError: nothing was extracted, or not these.
         CacheError: no utterance has frames, or the cache is damaged.
     """
-    chosen = extracted_modalities(work) if modalities is None else modalities
+    chosen = cache.modalities if modalities is None else modalities
     unknown = [name for name in chosen if name not in MODALITIES]
     if unknown or not chosen:
         raise ConfigError(
             f"modalities must be {' and/or '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
         )
-    sources = read_extraction(work).sources
-    held = {name: sources[name] for name in chosen if others and name in sources}
-    found = find_frames(
-        work,
-        manifest,
-        chosen,
-        layers={name: _held(work, source) for name, source in held.items()},
-        main={name: source.usual_layer for name, source in held.items() if source.layers},
-        speech="speech" in sources,
-    )
-    residence = choose_residence(found.nbytes, device)
-    home = device if residence.place == "gpu" else "cpu"
-    disk = residence.place == "disk"
+    found = cache.find(manifest, chosen, others=others)
+    frames, residence = found.read(device)
     return Dataset(
         found.utterances,
         manifest.labels,
-        {name: found.mapped(name) if disk else found.load(name, home) for name in chosen},
+        frames,
         found.moments,
         str(residence),
         found.others,
@@ -113,20 +89,11 @@ def load_dataset(
     )
 
 
-def _held(work: Work, source: Source) -> LayersRead:
-    """The usual layer, and the others that were not removed from the cache since."""
-    return tuple(
-        n
-        for n in source.layers
-        if n == source.usual_layer or (work.features / source.stream(n)).is_dir()
-    )
-
-
 def read_origin(
-    work: Work, manifest: Manifest, frames: Mapping[str, Frames | MappedFrames]
+    cache: FrameCache, manifest: Manifest, frames: Mapping[str, Frames | MappedFrames]
 ) -> Origin:
     """Where the frames of a data set loaded by `load_dataset` come from."""
-    extraction = read_extraction(work)
+    extraction = cache.extraction
     sources = {name: extraction.source(name) for name in frames}
     streams = {name: source.stream() for name, source in sources.items()}
     if any(batch.speech is not None for batch in frames.values()):

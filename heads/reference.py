@@ -23,12 +23,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
-from heads.head import MODALITIES
 from heads.metrics import Scores, classification_report
 from heads.records import Origin
 

@@ -79,6 +79,15 @@ def test_floors_import_downwards() -> None:
     assert not wrong
 
 
+def test_scoring_does_not_reach_extraction() -> None:
+    reached, ahead = {"finetune.evaluate.evaluate"}, ["finetune.evaluate.evaluate"]
+    while ahead:
+        found = IMPORTS[ahead.pop()] - reached
+        reached |= found
+        ahead += found
+    assert not [name for name in reached if name.startswith("cache.extracting")]
+
+
 def test_nothing_imports_in_a_circle() -> None:
     circles: list[str] = []
     ended: set[str] = set()

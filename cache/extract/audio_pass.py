@@ -19,7 +19,6 @@ from cache.extract.decoding import (
     decoded,
     longest_first,
     measure,
-    where_of,
 )
 from cache.extract.encoding import Encoded, Encoding, encode_audio
 from cache.extract.plan import Plan
@@ -30,6 +29,7 @@ from cache.moments import ROWS
 from cache.store.layout import DTYPES
 from cache.store.parts import MAX_PART_BYTES
 from corpora.base.terminal import progress_bar
+from corpora.utterance import where_of
 
 # Seconds of audio encoded at once, padding included: a CPU gains nothing from more, a GPU needs
 # enough to be busy.

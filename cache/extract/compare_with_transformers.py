@@ -25,17 +25,18 @@ from cache.encoders.audio_encoder import KEY_MAPPING
 from cache.encoders.files import maximum_tokens
 from cache.encoders.grid import SAMPLE_RATE, read_config
 from cache.encoders.hidden_states import quiet
-from cache.extract.decoding import where_of
 from cache.extract.plan import Plan
 from cache.extract.summary import CheckReport, StreamCheck
 from cache.extract.targets import Target, targets_of
-from cache.keys import normalise_text, utterance_keys
+from cache.keys import normalise_text
 from cache.last_extraction import Source
+from cache.lookup import FrameCache
 from cache.moments import DEVIATION, MEAN
 from cache.stream import FrameStream
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
+from corpora.utterance import where_of
 
 # Two units in the last place of float16, relative (2 · 2^-10), for the rounding when it is stored.
 _RELATIVE = {"float16": 2.0**-9, "float32": 2.0**-20}
@@ -64,7 +65,7 @@ def check(
         ConfigError: an encoder cannot be loaded.
         CacheError: a part is damaged.
     """
-    keys = utterance_keys(work, manifest.utterances)
+    keys = FrameCache(work).keys(manifest.utterances)
     found: list[StreamCheck] = []
     windowed = 0
     for kind, directory in plan.directories.items():

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.audio import audio_seconds, load_audio
+from cache.batches import batches, decode_ahead, each_in_threads
 from cache.encoders.grid import SAMPLE_RATE, Grid, energy
 from cache.extract.targets import Item
 from corpora.base.errors import AudioError
-from corpora.manifest import Utterance
-
-# Batches decoded ahead of the encoder: enough to hide one slow file, little enough to hold.
-BATCHES_AHEAD = 3
-# Items that wait for a thread: each takes 1.3 kB, which a whole corpus should not.
-_WAITING = 1024
-# Decoding and resampling run outside the interpreter's lock, and reading waits: one thread a core,
-# up to what one GPU can take from (a core decodes 3,000 × real time of 16 kHz WAV).
-THREADS = max(2, min(16, os.cpu_count() or 1))
-
-T = TypeVar("T")
-R = TypeVar("R")
+from corpora.utterance import where_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +72,6 @@ def measure(items: Sequence[Item]) -> dict[str, float | str]:
     return dict(zip((item.key for item in items), each_in_threads(one, items), strict=True))
 
 
-def each_in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """What `work` makes of each item, in order; called in threads, some ahead."""
-    with ThreadPoolExecutor(THREADS) as threads:
-        for start in range(0, len(items), _WAITING):
-            yield from threads.map(work, items[start : start + _WAITING])
-
-
 def longest_first(recordings: Iterable[Recording]) -> list[Recording]:
     """Longest first: memory is at its peak at the start, and batches hold like with like."""
     return sorted(recordings, key=lambda one: (-one.seconds, one.item.key))
@@ -115,20 +94,6 @@ def audio_batches(
     return alone + list(batches(whole, lambda one: size(one.samples), frames))
 
 
-def batches(items: Iterable[T], size: Callable[[T], int], budget: int) -> Iterator[list[T]]:
-    """Runs of items of at most `budget`, counted as padded: the largest times their number."""
-    batch: list[T] = []
-    largest = 0
-    for item in items:
-        largest = max(largest, size(item))
-        if batch and largest * (len(batch) + 1) > budget:
-            yield batch
-            batch, largest = [], size(item)
-        batch.append(item)
-    if batch:
-        yield batch
-
-
 def decoded(
     planned: Iterable[list[Recording]], grid: Grid, fail: Callable[[Item, str], None]
 ) -> Generator[tuple[list[Recording], list[Decoded]], None, None]:
@@ -146,46 +111,3 @@ def decoded(
         return Decoded(recording, waveform, energy(waveform, grid))
 
     return decode_ahead(planned, decode, lambda one, reason: fail(one.item, reason))
-
-
-def decode_ahead(
-    planned: Iterable[list[T]], decode: Callable[[T], R], fail: Callable[[T, str], None]
-) -> Generator[tuple[list[T], list[R]], None, None]:
-    """Batches as planned, and what `decode` makes of them, some batches ahead, without failures.
-
-    Args:
-        planned: batches.
-        decode: called in threads; an AudioError from it is a failure.
-        fail: told of each failure.
-    """
-    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
-    try:
-        waiting = iter(planned)
-        ahead: deque[tuple[list[T], list[Future[R]]]] = deque()
-        exhausted = False
-        while True:
-            while not exhausted and len(ahead) < BATCHES_AHEAD:
-                batch = next(waiting, None)
-                if batch is None:
-                    exhausted = True
-                else:
-                    ahead.append((batch, [threads.submit(decode, one) for one in batch]))
-            if not ahead:
-                return
-            batch, futures = ahead.popleft()
-            kept = []
-            for one, future in zip(batch, futures, strict=True):
-                try:
-                    kept.append(future.result())
-                except AudioError as error:
-                    fail(one, str(error))
-            del futures  # they hold the samples
-            yield batch, kept
-    finally:
-        threads.shutdown(wait=True, cancel_futures=True)
-
-
-def where_of(utterance: Utterance) -> str:
-    """Where an utterance comes from, for messages."""
-    line = f"manifest line {utterance.line}, " if utterance.line else ""
-    return f"{line}utterance {utterance.id}"

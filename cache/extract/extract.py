@@ -9,6 +9,7 @@ from cache.extract.config import ExtractConfig
 from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import ExtractReport, is_complete
 from cache.last_extraction import read_failures, write_extraction, write_failures
+from cache.lookup import FrameCache
 from cache.store.layout import clear_stale_sites, scratch_folder
 from corpora.base.errors import AudioError
 from corpora.base.locks import current_rank
@@ -59,13 +60,13 @@ def extract(
     rank = current_rank()
     # Here too, where nothing may be left to do: a killed run may have taken layers out.
     clear_stale_sites(scratch_folder(work.features))
-    plan = make_plan(work, manifest, config)
+    plan = make_plan(FrameCache(work), manifest, config)
     report = None
     if not is_complete(plan):
         from cache.extract.passes import run_plan  # imports torch and transformers: seconds
 
         report = run_plan(
-            work,
+            work.features,
             plan,
             rank=rank,
             tell=tell if rank.leads else None,
@@ -81,5 +82,5 @@ def extract(
             f"The first: {next(iter(failures.values()))} All reasons are in {work.failures}."
         )
     if rank.leads:
-        write_extraction(work, plan.extraction)
+        write_extraction(work.extraction, plan.extraction)
     return Outcome(plan, report, rank.leads)

@@ -11,13 +11,14 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
+from cache.batches import batches
 from cache.encoders.grid import encoder_shape
 from cache.encoders.text_encoder import TextEncoder, Tokens, load_text_encoder
 from cache.extract.audio_pass import AudioPass
-from cache.extract.decoding import batches, where_of
 from cache.extract.encoding import Encoded, Encoding, encode_text
 from cache.extract.plan import Plan
 from cache.extract.stream_writer import Shares, StreamWriter, open_shares, share_of
@@ -30,7 +31,7 @@ from cache.store.layout import open_features
 from corpora.base.errors import CacheError
 from corpora.base.locks import Rank
 from corpora.base.terminal import bytes_text, progress_bar
-from corpora.base.work import Work
+from corpora.utterance import where_of
 
 # Tokens encoded at once, padding included, by the same reasoning as seconds of audio.
 BATCH_TOKENS = {"cpu": 1_000, "cuda": 25_000}
@@ -131,7 +132,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_plan(
-    work: Work,
+    features: Path,
     plan: Plan,
     *,
     rank: Rank | None = None,
@@ -143,7 +144,7 @@ def run_plan(
     Leaving early (an interrupt, a full disk) keeps every utterance that was encoded.
 
     Args:
-        work: the work folder.
+        features: the Zarr group of all streams.
         plan: from `make_plan`.
         rank: which of several processes this is.
         tell: for lines to be read while it runs.
@@ -159,7 +160,7 @@ def run_plan(
     tell = tell or (lambda _: None)
     report = ExtractReport(failures=dict(plan.absent))
     started = time.monotonic()
-    open_features(work.features)
+    open_features(features)
     # TF32 would change digits that the recipe promises.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -170,16 +171,16 @@ def run_plan(
     if plan.audio:
         passes.append(AudioPass(plan, device, report, tell))
     if rank.leads:
-        _announce(work, plan, [one.estimate() for one in passes], report, tell)
+        _announce(features.parent, plan, [one.estimate() for one in passes], report, tell)
     try:
         for one in passes:
-            with open_shares(work.root, [type(one).__name__, *plan.streams], rank) as shares:
-                _fill(work, plan, one, shares, report, show_progress)
+            with open_shares(features.parent, [type(one).__name__, *plan.streams], rank) as shares:
+                _fill(features, plan, one, shares, report, show_progress)
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise CacheError(
-            f"the disk of {work.root} is full. What was stored is kept and can be read "
+            f"the disk of {features.parent} is full. What was stored is kept and can be read "
             f"({_added(report)}). Make room and run the same command again: it goes on from there."
         ) from error
     except KeyboardInterrupt:
@@ -200,7 +201,7 @@ def audio_bytes(plan: Plan) -> int:
 
 
 def _fill(
-    work: Work,
+    features: Path,
     plan: Plan,
     one: TextPass | AudioPass,
     shares: Shares,
@@ -221,12 +222,12 @@ def _fill(
         found = [
             item for share in taken for item in by_share[share] if item.key not in report.failed
         ]
-        missing = still_lacking(work, found, windowed=plan.windowed)
+        missing = still_lacking(features, found, windowed=plan.windowed)
         given: set[int] = set()
         if missing:
-            writer = StreamWriter(work)
+            writer = StreamWriter(features)
             try:
-                _derive(work, plan, missing, report)
+                _derive(features, plan, missing, report)
                 with writer:
                     needing = [item for item in missing if item.targets]
                     given = _work(one, needing, writer, shares, show_progress)
@@ -240,7 +241,7 @@ def _fill(
         left -= done
 
 
-def _derive(work: Work, plan: Plan, items: Sequence[Item], report: ExtractReport) -> None:
+def _derive(features: Path, plan: Plan, items: Sequence[Item], report: ExtractReport) -> None:
     """Moments whose frames are there, from those."""
     keys: dict[Target, list[str]] = {}
     for item in items:
@@ -249,7 +250,7 @@ def _derive(work: Work, plan: Plan, items: Sequence[Item], report: ExtractReport
     for target, found in keys.items():
         assert target.layer is not None
         source = Source(target.recipe, layers=(target.layer,), windowed=plan.windowed)
-        count = derive_moments(work, source, target.layer, found)
+        count = derive_moments(features, source, target.layer, found)
         report.added[target.path] = report.added.get(target.path, 0) + count
 
 
@@ -279,7 +280,7 @@ def _work(
 
 
 def _announce(
-    work: Work,
+    root: Path,
     plan: Plan,
     estimates: Sequence[Estimate],
     report: ExtractReport,
@@ -298,7 +299,7 @@ def _announce(
             f"({needed.nbytes:,} bytes). --moments-only keeps each utterance's mean and deviation "
             "alone."
         )
-    free = check_space(work.root, needed)
+    free = check_space(root, needed)
     audio = f"{needed.hours:,.2f} hours of audio: " if needed.hours else ""
     tell(f"To do: {audio}{bytes_text(needed.nbytes)} to be written, {bytes_text(free)} free.")
 

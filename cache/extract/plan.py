@@ -14,7 +14,7 @@ from typing import cast
 
 from cache.audio import decoder_fields
 from cache.encoders.device import choose_device
-from cache.encoders.files import Hashes, Kind, encoder_fields, vad_fields
+from cache.encoders.files import Kind, encoder_fields, vad_fields
 from cache.encoders.grid import (
     Grid,
     Padding,
@@ -26,18 +26,16 @@ from cache.encoders.grid import (
 )
 from cache.encoders.names import resolve_encoder
 from cache.extract.config import Auto, ExtractConfig, Layers
-from cache.extract.decoding import where_of
 from cache.extract.targets import Item, lacking, targets_of
-from cache.keys import utterance_keys
-from cache.last_extraction import Extraction, Source, read_extraction
+from cache.last_extraction import Extraction, Source
+from cache.lookup import FrameCache
 from cache.recipe import JSON, KEPT, Recipe, difference
-from cache.sources import SourceIndex
 from cache.store.layout import read_recipe
-from corpora.base.errors import ConfigError, FormatVersionError, MissingStepError
-from corpora.base.work import Work
+from corpora.base.errors import ConfigError, FormatVersionError
 from corpora.manifest import Manifest, Utterance
 from corpora.readers.tree import Spellings
 from corpora.sound_file import unopenable
+from corpora.utterance import where_of
 
 # What the fields of recipes are to a user, by the beginning of their dotted names.
 _WORDS = (
@@ -173,22 +171,21 @@ class Plan:
         return None if source is None else recorded_padding(source.recipe)
 
 
-def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
+def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> Plan:
     """Find out what the cache lacks.
 
     Raises:
         ConfigError: an encoder, layer or device that cannot be used.
         FormatVersionError: the cache, or what an earlier extraction left, is of another version.
     """
-    earlier = _earlier_sources(work)  # first: nothing is done beside a record that cannot be read
+    earlier = cache.sources  # first: nothing is done beside a record that cannot be read
     device = choose_device(config.device)
     compute = "bf16" if device == "cuda" else "fp32"
-    with SourceIndex(work.sources) as index:
-        directories, sources, grid = _sources(work, config, compute, index.content_hashes)
+    directories, sources, grid = _sources(cache, config, compute)
     targets = {kind: targets_of(source) for kind, source in sources.items()}
     audio_targets = [t for kind in ("audio", "energy", "speech") for t in targets.get(kind, ())]
     text_targets = list(targets.get("text", ()))
-    keys = utterance_keys(work, manifest.utterances)
+    keys = cache.keys(manifest.utterances)
     spellings = Spellings()
     absent = {
         u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or UNREAD}"
@@ -201,7 +198,7 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
             if kind in sources:
                 inputs[kind].setdefault(key, []).append(utterance)
     changes = {
-        kind: tuple(recipe_changes(work.features, source.recipe))
+        kind: tuple(recipe_changes(cache.features, source.recipe))
         for kind, source in sources.items()
     }
     return Plan(
@@ -211,8 +208,10 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
         device=device,
         compute_dtype=compute,
         grid=grid,
-        audio=lacking(work, inputs["audio"], audio_targets, windowed=config.long == "window"),
-        text=lacking(work, inputs["text"], text_targets),
+        audio=lacking(
+            cache.features, inputs["audio"], audio_targets, windowed=config.long == "window"
+        ),
+        text=lacking(cache.features, inputs["text"], text_targets),
         inputs={kind: len(inputs[kind]) for kind in inputs if kind in sources},
         absent=absent,
         streams=tuple(target.path for target in (*audio_targets, *text_targets)),
@@ -221,7 +220,7 @@ def make_plan(work: Work, manifest: Manifest, config: ExtractConfig) -> Plan:
 
 
 def _sources(
-    work: Work, config: ExtractConfig, compute: str, hashes: Hashes
+    cache: FrameCache, config: ExtractConfig, compute: str
 ) -> tuple[dict[str, Path], dict[str, Source], Grid | None]:
     """Encoder directories, the streams asked for and the audio grid."""
     directories: dict[str, Path] = {}
@@ -234,10 +233,10 @@ def _sources(
     for kind, name, layers, dtype in asked:
         if not name:
             continue
-        directory = resolve_encoder(name, cast(Kind, kind), work.root)
+        directory = resolve_encoder(name, cast(Kind, kind), cache.root)
         directories[kind] = directory
         padding = read_padding(directory, config.padding) if kind == "audio" else None
-        fields = encoder_fields(directory, cast(Kind, kind), hashes, padding)
+        fields = encoder_fields(directory, cast(Kind, kind), cache.hashes, padding)
         if padding is not None and config.whole:
             fields[KEPT] = "recording and silence"
         fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
@@ -262,14 +261,6 @@ def _sources(
         sources["energy"] = Source(Recipe("energy", {**energy_fields(), **shared}))
         sources["speech"] = Source(Recipe("speech", {**vad_fields(), **shared}))
     return directories, sources, grid
-
-
-def _earlier_sources(work: Work) -> Mapping[str, Source]:
-    """What the last extraction made; nothing where there was none."""
-    try:
-        return read_extraction(work).sources
-    except MissingStepError:
-        return {}
 
 
 def _with_earlier_frames(

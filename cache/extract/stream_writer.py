@@ -42,7 +42,6 @@ from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
 from corpora.base.errors import CacheError
 from corpora.base.locks import Rank
-from corpora.base.work import Work
 
 # Enough for hundreds of processes; taking them all is a thousand system calls (2 ms; 1 s over NFS).
 SHARES = 1024
@@ -167,15 +166,15 @@ class StreamWriter:
     """A context manager; the part writers live in its thread.
 
     Args:
-        work: the work folder.
+        features: the Zarr group of all streams.
 
     Attributes:
         stored: grows as the thread goes on; complete after `commit`, or after leaving.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, features: Path) -> None:
         self.stored = Stored()
-        self._work = work
+        self._features = features
         self._queue: deque[Encoded | threading.Event] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
@@ -283,7 +282,7 @@ class StreamWriter:
         try:
             for target, key, values in row.values:
                 if target.path not in writers:
-                    writer = _open(self._work, target, values.shape[1])
+                    writer = _open(self._features, target, values.shape[1])
                     writers[target.path] = stack.enter_context(writer)
                 writers[target.path].add(key, values)
                 self.stored.added[target.path] = self.stored.added.get(target.path, 0) + 1
@@ -292,6 +291,6 @@ class StreamWriter:
             self.stored.failed.append((row.item, f"utterance {utterance.id}: {error}"))
 
 
-def _open(work: Work, target: Target, dim: int) -> PartWriter:
-    folder = ensure_stream(work.features, target.recipe, target.name, dim, target.dtype)
+def _open(features: Path, target: Target, dim: int) -> PartWriter:
+    folder = ensure_stream(features, target.recipe, target.name, dim, target.dtype)
     return PartWriter(folder, dim, np.dtype(target.dtype))

@@ -15,7 +15,6 @@ from cache.store.parts import PART_BYTES
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError
 from corpora.base.terminal import bytes_text
-from corpora.base.work import Work
 from corpora.manifest import Utterance
 
 
@@ -85,7 +84,7 @@ def targets_of(source: Source) -> tuple[Target, ...]:
 
 
 def lacking(
-    work: Work,
+    features: Path,
     inputs: Mapping[str, Sequence[Utterance]],
     targets: Sequence[Target],
     *,
@@ -94,13 +93,13 @@ def lacking(
     """The inputs that at least one of the streams lacks.
 
     Args:
-        work: the work folder.
+        features: the Zarr group of all streams.
         inputs: utterances by content key.
         targets: the streams.
         windowed: whether what was encoded in windows counts as there.
     """
-    own = {target: _open(work, target.path) for target in targets}
-    frames = {target: _open(work, frames_path(target)) for target in targets if target.moments}
+    own = {target: _open(features / target.path) for target in targets}
+    frames = {target: _open(features / frames_path(target)) for target in targets if target.moments}
 
     def has(stream: FrameStream | None, target: Target, key: str) -> bool:
         if stream is None or key in stream:
@@ -118,12 +117,12 @@ def lacking(
     return tuple(items)
 
 
-def still_lacking(work: Work, items: Sequence[Item], *, windowed: bool) -> list[Item]:
+def still_lacking(features: Path, items: Sequence[Item], *, windowed: bool) -> list[Item]:
     """Of what was missing when it was planned, what is missing now."""
     targets = list(dict.fromkeys(t for item in items for t in (*item.targets, *item.derived)))
     wanted = {item.key: {*item.targets, *item.derived} for item in items}
     found = []
-    for item in lacking(work, {i.key: i.utterances for i in items}, targets, windowed=windowed):
+    for item in lacking(features, {i.key: i.utterances for i in items}, targets, windowed=windowed):
         needed, derived = (
             tuple(target for target in group if target in wanted[item.key])
             for group in (item.targets, item.derived)
@@ -139,8 +138,8 @@ def frames_path(target: Target) -> str:
     return f"{target.recipe.folder}/{layer_name(target.layer)}"
 
 
-def _open(work: Work, path: str) -> FrameStream | None:
-    return FrameStream.open(work.features / path) if (work.features / path).is_dir() else None
+def _open(path: Path) -> FrameStream | None:
+    return FrameStream.open(path) if path.is_dir() else None
 
 
 # Beside its frames an utterance takes its key and length in its part's metadata, and a part its

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from cache.audio import load_audio
+from cache.batches import decode_ahead
 from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK
 from cache.encoders.vad import SpeechDetector, load_detector
-from cache.extract.decoding import decode_ahead, measure, where_of
+from cache.extract.decoding import measure
 from cache.extract.encoding import Encoding
 from cache.extract.targets import Item
 from cache.transcribe.config import TranscribeConfig
@@ -24,6 +25,7 @@ from cache.transcribe.model_files import WhisperFiles
 from cache.transcribe.transcription import UNSPACED
 from cache.transcribe.whisper import PIECE_SECONDS, Piece, Whisper, cut_at_pauses, load_whisper
 from corpora.base.terminal import progress_bar
+from corpora.utterance import where_of
 
 # Pieces decoded at once: a step of a GPU takes as long for one as for several; a CPU gains little.
 BATCH_SIZE = {"cpu": 4, "cuda": 16}

@@ -8,18 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from cache.extract.decoding import where_of
 from cache.extract.targets import Item
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from cache.transcribe.config import AUTO, TranscribeConfig
 from cache.transcribe.journal import Heard, Journal
 from cache.transcribe.model_files import WhisperFiles
-from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
 from corpora.readers.tree import Spellings
 from corpora.sound_file import unopenable
-from corpora.utterance import COLUMNS, Utterance
+from corpora.utterance import COLUMNS, Utterance, where_of
 
 
 @dataclass(frozen=True)
@@ -120,11 +118,13 @@ class Plan:
         return sorted(found.values(), key=lambda utterance: utterance.line)
 
 
-def make_plan(work: Work, manifest: Manifest, config: TranscribeConfig, journal: Journal) -> Plan:
+def make_plan(
+    cache: FrameCache, manifest: Manifest, config: TranscribeConfig, journal: Journal
+) -> Plan:
     """Sort a manifest's utterances.
 
     Args:
-        work: the work folder.
+        cache: whose index knows recordings by content.
         manifest: whose texts are to be filled in.
         config: what the user asks.
         journal: tells texts that were recognised from corrected ones.
@@ -136,7 +136,7 @@ def make_plan(work: Work, manifest: Manifest, config: TranscribeConfig, journal:
     needed = {u.id: u for u in (*listened, *marked)}
     keys = {
         name: own["audio"]
-        for name, own in utterance_keys(work, list(needed.values())).items()
+        for name, own in cache.keys(list(needed.values())).items()
         if "audio" in own
     }
     given = journal.texts(keys[u.id] for u in marked if u.id in keys)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.sources import SourceIndex
+from cache.lookup import FrameCache
 from cache.transcribe.config import TranscribeConfig
 from cache.transcribe.journal import Journal, Transcript
 from cache.transcribe.model_files import find_whisper
@@ -47,13 +47,13 @@ def transcribe(
     """
     manifest = read_manifest(path)
     work.root.mkdir(parents=True, exist_ok=True)
+    cache = FrameCache(work)
     with Journal(work.transcripts) as journal:
-        plan = make_plan(work, manifest, config, journal)
+        plan = make_plan(cache, manifest, config, journal)
         report = TranscribeReport(path, work.root, human=plan.human, edited=plan.edited)
         if not plan.write and not plan.compare:
             return report
-        with SourceIndex(work.sources) as index:
-            whisper = find_whisper(config.model, index.content_hashes)
+        whisper = find_whisper(config.model, cache.hashes)
         heard = heard_as(plan, config, whisper)
         # Which recordings are taken for silent decides texts, too.
         fingerprint = f"{whisper.fingerprint}-{config.speech_threshold:g}"

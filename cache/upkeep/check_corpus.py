@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.encoders.grid import SAMPLE_RATE, Grid, fbank_grid
-from cache.keys import shared_recordings, shared_sentences, utterance_keys
-from cache.last_extraction import Extraction, read_extraction
-from cache.stream import FrameStream
+from cache.keys import shared_recordings, shared_sentences
+from cache.last_extraction import Source
+from cache.lookup import FrameCache
 from cache.upkeep.corpus_report import CorpusCheck, Durations, Heard, histogram
-from corpora.base.errors import AudioError, EmopoolError, MissingStepError
+from corpora.base.errors import AudioError, EmopoolError
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -138,7 +138,7 @@ class Lengths:
 
 
 def frame_lengths(
-    work: Work,
+    cache: FrameCache,
     utterances: Sequence[Utterance],
     keys: Mapping[str, Mapping[str, str]],
     seconds: Mapping[str, float],
@@ -146,20 +146,16 @@ def frame_lengths(
     """Count frames.
 
     Args:
-        work: with the streams of the last extraction, where there was one.
+        cache: with the streams of the last extraction, where there was one.
         utterances: of a manifest.
         keys: content keys of each by id.
         seconds: lengths by id, of those that are known from headers; a cut with both ends is known
             by itself.
     """
     notes = []
-    try:
-        extraction = read_extraction(work)
-    except MissingStepError:
-        extraction = Extraction({})
-    grid = _grid(extraction)
-    extracted = _of_stream(work, extraction, "energy", "audio", utterances, keys)
-    text = _of_stream(work, extraction, "text", "text", utterances, keys)
+    grid = _grid(cache.sources)
+    extracted = _of_stream(cache, "energy", "audio", utterances, keys)
+    text = _of_stream(cache, "text", "text", utterances, keys)
     known = {u.id: u.end - (u.start or 0.0) for u in utterances if u.end is not None} | dict(
         seconds
     )
@@ -183,27 +179,26 @@ def frame_lengths(
     )
 
 
-def _grid(extraction: Extraction) -> Grid:
-    if "energy" not in extraction.sources:
+def _grid(sources: Mapping[str, Source]) -> Grid:
+    if "energy" not in sources:
         return USUAL_GRID
-    fields = extraction.sources["energy"].recipe.fields["grid"]
+    fields = sources["energy"].recipe.fields["grid"]
     assert isinstance(fields, dict)
     return Grid(int(str(fields["hop"])), int(str(fields["window"])), str(fields["rule"]))
 
 
 def _of_stream(
-    work: Work,
-    extraction: Extraction,
+    cache: FrameCache,
     kind: str,
     modality: str,
     utterances: Sequence[Utterance],
     keys: Mapping[str, Mapping[str, str]],
 ) -> dict[str, int]:
     """Frames by id of the utterances that a stream of the last extraction holds."""
-    if kind not in extraction.sources:
+    if kind not in cache.sources:
         return {}
     try:
-        stream = FrameStream.open(work.features / extraction.source(kind).stream())
+        stream = cache.stream(kind)
     except EmopoolError:
         return {}  # only moments were kept, or the stream is damaged: `cache verify` says so
     own = {u.id: keys[u.id].get(modality, "") for u in utterances}
@@ -240,8 +235,9 @@ def check_corpus(
     broken = {u.id for u in rows if audio and not headers[u.audio].rate}
     usable = [u for u in rows if u.id not in broken]
     sounds = listen(usable, show_progress=show_progress) if audio else {}
-    keys = utterance_keys(work, rows, read=audio)
-    lengths = frame_lengths(work, rows, keys, seconds)
+    cache = FrameCache(work)
+    keys = cache.keys(rows, read=audio)
+    lengths = frame_lengths(cache, rows, keys, seconds)
     seconds = {**lengths.seconds, **seconds}
     problems = [
         *(

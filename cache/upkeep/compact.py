@@ -127,11 +127,11 @@ def compact(work: Work, *, show_progress: bool = False) -> CompactReport:
             cache is in use.
         OSError: the disk is full or failed; nothing is lost.
     """
-    read_catalogue(work)  # says so when there is none, before a lock file is made for it
+    read_catalogue(work.features)  # says so when there is none, before a lock file is made for it
     scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):
         clear_stale_sites(scratch)
-        plans = [_plan(stream) for stream in read_catalogue(work).all_streams()]
+        plans = [_plan(stream) for stream in read_catalogue(work.features).all_streams()]
         megabytes = sum(source.nbytes for plan in plans for source in plan.sources) / 1e6
         with progress_bar("merging", megabytes, "MB", show=show_progress) as bar:
             for plan in plans:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.encoders.grid import SAMPLE_RATE
-from cache.keys import utterance_keys, windowed_key
-from cache.last_extraction import Extraction, read_extraction
+from cache.keys import windowed_key
+from cache.last_extraction import Source
+from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe
 from cache.store.layout import METADATA, StreamHeader, open_features, read_recipe, read_stream
 from cache.store.parts import PREFIX, SUM_BYTES, Index, scan
@@ -114,18 +115,17 @@ class Catalogue:
         return self.streams
 
 
-def read_catalogue(work: Work) -> Catalogue:
-    """List the streams of a work folder's cache. Parts are not looked at.
+def read_catalogue(features: Path) -> Catalogue:
+    """List the streams of a cache, by its Zarr group. Parts are not looked at.
 
     Raises:
         MissingStepError: there is no cache.
         FormatVersionError: it is of another version of the format.
     """
-    features = work.features
     if not features.exists():
         raise MissingStepError(
-            f"No features in {work.root}: {features} does not exist. Run `python cli.py extract` "
-            "first, or name another work folder with --work."
+            f"No features in {features.parent}: {features} does not exist. Run "
+            "`python cli.py extract` first, or name another work folder with --work."
         )
     open_features(features)
     streams: list[Stream] = []
@@ -281,36 +281,33 @@ def cache_info(work: Work, manifest: Manifest | None) -> Info:
         MissingStepError: there is no cache.
         FormatVersionError: it is of another version of the format.
     """
-    catalogue = read_catalogue(work)
+    cache = FrameCache(work)
+    catalogue = read_catalogue(work.features)
     keys: dict[str, set[str]] | None = None
     absent = 0
     if manifest is not None:
         keys = {"audio": set(), "text": set()}
-        for own in utterance_keys(work, manifest.utterances).values():
+        for own in cache.keys(manifest.utterances).values():
             absent += "audio" not in own
             for kind, key in own.items():
                 keys[kind].add(key)
-    try:
-        extraction = read_extraction(work)
-    except MissingStepError:
-        extraction = Extraction({})
     return Info(
         features=work.features,
-        streams=tuple(_look_at(stream, extraction, keys) for stream in catalogue.streams),
+        streams=tuple(_look_at(stream, cache.sources, keys) for stream in catalogue.streams),
         strays={str(stray.path): stray.reason for stray in catalogue.strays},
         absent=absent,
     )
 
 
 def _look_at(
-    stream: Stream, extraction: Extraction, keys: Mapping[str, set[str]] | None
+    stream: Stream, sources: Mapping[str, Source], keys: Mapping[str, set[str]] | None
 ) -> StreamInfo:
     found = scan(stream.path, stream.header)
     index = Index(found.parts)
     frames = int(index.lengths(index.positions(index.keys)).sum())
     rate = stream.frames_per_second
     wanted = None if keys is None else keys[stream.input_kind]
-    source = extraction.sources.get(stream.recipe.kind)
+    source = sources.get(stream.recipe.kind)
     same = source is not None and source.recipe == stream.recipe
     asked = same and source is not None and stream.layer in (None, *source.layers)
     fields = stream.recipe.fields

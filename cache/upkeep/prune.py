@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache.keys import possible_keys, utterance_keys
-from cache.last_extraction import Source, read_extraction
+from cache.keys import possible_keys
+from cache.last_extraction import Source
+from cache.lookup import FrameCache
 from cache.store.layout import METADATA, clear_stale_sites, scratch_folder, withdraw
 from cache.store.parts import seen_of_parts
 from cache.upkeep.info import CUES, Stream, read_catalogue
@@ -122,11 +123,11 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
         raise ConfigError("name at least one manifest to keep: cache prune --keep MANIFEST…")
     # Also where nothing is left to drop: a pruning that was killed may have left what it took out.
     clear_stale_sites(scratch_folder(work.features))
-    of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work).streams)
-    used: set[str] = set()
+    of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work.features).streams)
+    cache, used = FrameCache(work), set[str]()
     for path in manifests:
         utterances = read_manifest(path).utterances
-        keys = utterance_keys(work, utterances)
+        keys = cache.keys(utterances)
         missing = [u for u in utterances if "audio" not in keys[u.id]]
         if missing and of_audio:
             shown = ", ".join(str(u.audio) for u in missing[:_NAMED])
@@ -175,10 +176,10 @@ def _plan(
     work: Work, used: frozenset[str], *, last_only: bool, planned: PrunePlan | None
 ) -> PrunePlan:
     """Plan for every stream; with an earlier plan, only what that one was to drop as well."""
-    sources = list(read_extraction(work).sources.values()) if last_only else None
+    sources = list(FrameCache(work).extraction.sources.values()) if last_only else None
     allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
     streams = []
-    for stream in read_catalogue(work).all_streams():
+    for stream in read_catalogue(work.features).all_streams():
         keys = used if sources is None or _asked_for(stream, sources) else frozenset()
         may_drop = allowed.get(stream.label, frozenset()) if planned else None
         streams.append(_plan_stream(stream, keys, may_drop))

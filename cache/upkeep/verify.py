@@ -33,7 +33,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from cache.keys import KEY_DIGITS, utterance_keys, windowed_key
+from cache.keys import KEY_DIGITS, windowed_key
+from cache.lookup import FrameCache
 from cache.recipe import KEPT, canonical_json
 from cache.store.layout import DTYPES, METADATA, clear_stale_sites, scratch_folder, withdraw
 from cache.store.parts import CHUNK, SUM_BYTES, Part, Scan, scan
@@ -258,11 +259,11 @@ def verify(
         CacheError: with `fix`, somebody else is using the cache.
     """
     started = time.monotonic()
-    read_catalogue(work)  # says so when there is none, before a lock file is made for it
+    read_catalogue(work.features)  # says so when there is none, before a lock file is made for it
     with exclusive_lock(work.features) if fix else nullcontext():
         if fix:
             clear_stale_sites(scratch_folder(work.features))
-        catalogue = read_catalogue(work)
+        catalogue = read_catalogue(work.features)
         scans = [(stream, scan(stream.path, stream.header)) for stream in catalogue.streams]
         problems = [
             *_damaged_parts(scans, show_progress),
@@ -270,9 +271,9 @@ def verify(
             *_strays(catalogue, scans),
         ]
         if problems:
-            problems = _named(work, manifest or work.manifest, problems, scans)
+            problems = _named(FrameCache(work), manifest or work.manifest, problems, scans)
         if fix:
-            problems = _fix(work, problems)
+            problems = _fix(work.features, problems)
     parts = [part for _, found in scans for part in found.parts]
     return VerifyReport(
         work=work.root,
@@ -346,9 +347,11 @@ def _problem(stream: Stream, path: Path, reason: str, keys: tuple[str, ...] | No
     return Problem(path, reason, is_part=True, keys=keys, imported=imported)
 
 
-def _named(work: Work, manifest: Path, problems: list[Problem], scans: Scans) -> list[Problem]:
+def _named(
+    cache: FrameCache, manifest: Path, problems: list[Problem], scans: Scans
+) -> list[Problem]:
     """The problems with the ids of their utterances, where a manifest can be read."""
-    ids = _ids_by_key(work, manifest)
+    ids = _ids_by_key(cache, manifest)
     held = {
         stream.path: (stream, {key for part in found.parts for key in part.keys})
         for stream, found in scans
@@ -372,10 +375,10 @@ def _named(work: Work, manifest: Path, problems: list[Problem], scans: Scans) ->
     return named
 
 
-def _ids_by_key(work: Work, path: Path) -> Mapping[str, Mapping[str, list[str]]]:
+def _ids_by_key(cache: FrameCache, path: Path) -> Mapping[str, Mapping[str, list[str]]]:
     """Ids of a manifest by kind of input and content key; nothing where it cannot be read."""
     try:
-        by_id = utterance_keys(work, read_manifest(path).utterances)
+        by_id = cache.keys(read_manifest(path).utterances)
     except EmopoolError:
         return {}
     ids: dict[str, dict[str, list[str]]] = {}
@@ -385,18 +388,18 @@ def _ids_by_key(work: Work, path: Path) -> Mapping[str, Mapping[str, list[str]]]
     return ids
 
 
-def _fix(work: Work, problems: list[Problem]) -> list[Problem]:
+def _fix(features: Path, problems: list[Problem]) -> list[Problem]:
     """Drop damaged parts and set the rest aside; the problems with what was done about them."""
     damaged = sorted({problem.path for problem in problems if problem.is_part})
-    withdraw(damaged, scratch_folder(work.features))
+    withdraw(damaged, scratch_folder(features))
     # Moved together under one name, so that what lay together still does.
-    aside = work.root / SET_ASIDE / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    aside = features.parent / SET_ASIDE / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     fixed = []
     for problem in problems:
         if problem.is_part:
             fixed.append(replace(problem, remedy="dropped"))
         elif os.path.lexists(problem.path):  # a folder around it may have gone before
-            target = aside / problem.path.relative_to(work.features)
+            target = aside / problem.path.relative_to(features)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(problem.path, target)
             fsync_folder(target.parent)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cache.lookup import FrameCache
 from corpora.base.report import Cell, Figure, Report, Table
-from corpora.base.work import Work
 from explain.cues.descriptors import Directions, read_directions
 from explain.cues.measure import CORRECT, OUTCOMES, CueAnalysis, analyse
 from explain.cues.stream import CueFrames, cue_set, load_cues
@@ -205,7 +205,7 @@ class CueConfig:
     progress: bool = False
 
 
-def cues_section(subject: Subject, work: Work, config: CueConfig | None = None) -> Report:
+def cues_section(subject: Subject, cache: FrameCache, config: CueConfig | None = None) -> Report:
     """Cues at attended frames, from the cache or computed now.
 
     Raises:
@@ -218,7 +218,7 @@ def cues_section(subject: Subject, work: Work, config: CueConfig | None = None) 
         return Report(TITLE, ("This head reads text alone: it hears no cues.",))
     offsets = ints(subject.frames["audio"].offsets)
     frames = load_cues(
-        work, subject.utterances, subject.grid, offsets, chosen, progress=config.progress
+        cache, subject.utterances, subject.grid, offsets, chosen, progress=config.progress
     )
     return cue_frames_section(subject, frames, config)
 

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.audio import decoder_fields, load_audio
+from cache.batches import decode_ahead
 from cache.encoders.grid import Grid
-from cache.extract.decoding import decode_ahead, where_of
-from cache.keys import utterance_keys
 from cache.last_extraction import VALUES
+from cache.lookup import FrameCache
 from cache.recipe import Recipe
 from cache.store.layout import ensure_stream, open_features
 from cache.stream import FrameStream, PartWriter
 from cache.upkeep.info import CUES
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
-from corpora.base.work import Work
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, where_of
 from explain.cues.descriptors import DEFAULT, Cue, CueSet
 from explain.cues.egemaps import egemaps_set
 from explain.ragged import Floats, Ints
@@ -80,7 +79,7 @@ def cue_recipe(cues: CueSet, grid: Grid) -> Recipe:
 
 
 def load_cues(
-    work: Work,
+    cache: FrameCache,
     utterances: Sequence[Utterance],
     grid: Grid,
     offsets: Ints | None = None,
@@ -91,7 +90,7 @@ def load_cues(
     """Cues of utterances, computed for those the cache has none of.
 
     Args:
-        work: the work folder.
+        cache: where they are kept.
         utterances: with their recordings.
         grid: of the audio frames.
         offsets: `[B+1]`, of the audio frames that the cues have to lie on; by default as many as
@@ -99,10 +98,10 @@ def load_cues(
         cues: which.
         progress: whether to show a bar.
     """
-    features = open_features(work.features)
+    features = open_features(cache.features)
     width = 2 * len(cues.cues)
     path = ensure_stream(features, cue_recipe(cues, grid), VALUES, width, np.float32)
-    keys = utterance_keys(work, utterances)
+    keys = cache.keys(utterances)
     own = {u.id: keys[u.id].get("audio", "") for u in utterances}
     held = FrameStream.open(path)
     lacking = {own[u.id]: u for u in utterances if own[u.id] and own[u.id] not in held}

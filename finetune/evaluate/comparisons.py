@@ -11,37 +11,37 @@ from torch import Tensor
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
 from finetune.evaluate.evaluation import Against
-from finetune.evaluate.scored import Scored, Source
+from finetune.evaluate.scored import Predictions, Source
 from heads.bootstrap import Difference, Interval, confusion_matrix, macro_f1, paired_differences
 from heads.dataset import Dataset
 from heads.metrics import Scores, classification_report
 
 
 def compare(
-    own: Scored,
-    others: Sequence[tuple[Source, Scored]],
+    own: Predictions,
+    others: Sequence[tuple[Source, Predictions]],
     labels: Sequence[str],
     notes: Sequence[str],
 ) -> tuple[Against, ...]:
     """Compare by macro-F1; with several others the p-values are corrected for their number.
 
     Args:
-        own: what the subject says.
+        own: what is compared.
         others: what others say about the same rows; of the same labels in any order.
-        labels: of the subject.
+        labels: of its probabilities.
         notes: one for each other (see `Against`).
 
     Raises:
         ConfigError: no utterance is common to all.
     """
-    scored = [own, *(one for _, one in others)]
+    said = [own, *(one for _, one in others)]
     orders = [labels, *(source.labels for source, _ in others)]
-    common = set.intersection(*({u.id for u in one.utterances} for one in scored))
+    common = set.intersection(*({u.id for u in one.utterances} for one in said))
     if not common:
         raise ConfigError("there is no utterance that both could use: nothing can be compared.")
     index = {label: place for place, label in enumerate(labels)}
     predicted = []
-    for one, order in zip(scored, orders, strict=True):
+    for one, order in zip(said, orders, strict=True):
         rows = [row for row, u in enumerate(one.utterances) if u.id in common]
         chosen = one.probabilities[rows].argmax(dim=1).numpy()
         predicted.append(np.array([index[label] for label in order])[chosen])
@@ -107,10 +107,10 @@ def report_on(dataset: Dataset, probabilities: Tensor) -> Scores:
 
 
 def of_members(
-    sources: Sequence[Source], each: Sequence[Scored], scored: Scored
+    sources: Sequence[Source], each: Sequence[Predictions], together: Predictions
 ) -> Mapping[str, Scores]:
     """The scores of each member on the utterances that all could use."""
-    common = {u.id for u in scored.utterances}
+    common = {u.id for u in together.utterances}
     reports = {}
     for source, one in zip(sources, each, strict=True):
         rows = [row for row, u in enumerate(one.utterances) if u.id in common]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.encoders.device import choose_device
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.plots import write_figure
 from corpora.base.work import Work
@@ -26,15 +27,15 @@ from finetune.evaluate.evaluation import (
     write_evaluation,
 )
 from finetune.evaluate.scored import (
+    Scored,
     Source,
-    Subject,
     average,
     calibrate_on_dev,
     check_labels_equal,
     joint,
     open_head,
     open_model,
-    open_subject,
+    open_scored,
 )
 from finetune.model_card import update_card
 from finetune.model_files import has_model
@@ -74,10 +75,11 @@ def evaluate(
         from finetune.evaluate.evaluation import check_drawable
 
         check_drawable()
-    subjects = [open_subject(work, name, device=config.device) for name in config.models] or [
+    cache = FrameCache(work)
+    scored = [open_scored(cache, name, device=config.device) for name in config.models] or [
         _own(work, config)
     ]
-    return _evaluate(work, manifest, split, subjects, config, show_progress=show_progress)
+    return _evaluate(work, manifest, split, scored, config, show_progress=show_progress)
 
 
 def evaluate_head(
@@ -91,8 +93,8 @@ def evaluate_head(
         split: see `evaluate`.
         head: its JSON file; the search's best by default.
     """
-    subject = open_head(work, work.search if head is None else head)
-    return _evaluate(work, manifest, split, [subject], EvaluateConfig())
+    scored = open_head(FrameCache(work), work.search if head is None else head)
+    return _evaluate(work, manifest, split, [scored], EvaluateConfig())
 
 
 def evaluate_model(
@@ -114,63 +116,63 @@ def evaluate_model(
         device: `cpu` or `cuda`.
         show_progress: whether to draw a progress bar.
     """
-    subject = open_model(work.model if directory is None else directory, device=device)
+    scored = open_model(work.model if directory is None else directory, device=device)
     config = EvaluateConfig(device=device)
-    return _evaluate(work, manifest, split, [subject], config, show_progress=show_progress)
+    return _evaluate(work, manifest, split, [scored], config, show_progress=show_progress)
 
 
-def _own(work: Work, config: EvaluateConfig) -> Subject:
+def _own(work: Work, config: EvaluateConfig) -> Scored:
     """The work folder's model or head: the one asked for, else the model where there is one."""
     chosen = config.subject or ("model" if has_model(work.model) else "head")
     if chosen == "model":
         return open_model(work.model, device=config.device)
-    return open_head(work, work.search)
+    return open_head(FrameCache(work), work.search)
 
 
 def _evaluate(
     work: Work,
     manifest: Manifest,
     split: str,
-    subjects: Sequence[Subject],
+    scored: Sequence[Scored],
     config: EvaluateConfig,
     *,
     show_progress: bool = False,
 ) -> Evaluation:
-    """Score one subject, or several as an ensemble."""
-    first = subjects[0].source
-    others = [open_subject(work, name, device=config.device) for name in config.against]
-    for other in (*subjects[1:], *others):
+    """Score one head or model, or several as an ensemble."""
+    cache, first = FrameCache(work), scored[0].source
+    others = [open_scored(cache, name, device=config.device) for name in config.against]
+    for other in (*scored[1:], *others):
         check_labels_equal(first, other.source)
     rows = _labelled(manifest, split, first.labels)
 
-    def note(one: Subject) -> str:
-        return one.source.note(work, manifest, split, rows.utterances)
+    def note(one: Scored) -> str:
+        return one.source.note(cache, work.manifest, manifest, split, rows.utterances)
 
-    notes = dict.fromkeys(map(note, subjects))
+    notes = dict.fromkeys(map(note, scored))
     other_notes = [note(one) for one in others]
-    folder = _folder(work, manifest, split, [one.source for one in subjects])
+    folder = _folder(work, manifest, split, [one.source for one in scored])
     check_writable(folder)
 
     title = f"Score {split}" if show_progress else ""
-    each = [subject.score(rows, title=title) for subject in subjects]
+    each = [one.score(rows, title=title) for one in scored]
     notes |= dict.fromkeys(one.note for one in each)
-    scored = average(each, [one.source.labels for one in subjects])
-    if not scored.utterances:
+    said = average(each, [one.source.labels for one in scored])
+    if not said.utterances:
         raise ConfigError(
             f"no utterance of {split_name(split)} could be used, of "
-            f"{len(scored.skipped):,} in it. First: {next(iter(scored.skipped.values()))}"
+            f"{len(said.skipped):,} in it. First: {next(iter(said.skipped.values()))}"
         )
-    dataset = Dataset(scored.utterances, first.labels, {})
+    dataset = Dataset(said.utterances, first.labels, {})
     calibration, reason = None, ""
     if config.calibration:
         calibration, reason = calibrate_on_dev(
-            work, manifest, split, subjects, scored, show=show_progress
+            work.manifest, manifest, split, scored, said, show=show_progress
         )
     against: tuple[Against, ...] = ()
     if others:
         found = [(one.source, one.score(rows, title=title)) for one in others]
-        against = compare(scored, found, first.labels, other_notes)
-    source = joint([one.source for one in subjects])
+        against = compare(said, found, first.labels, other_notes)
+    source = joint([one.source for one in scored])
     described = Evaluation(
         subject=source.kind,
         source=source.path,
@@ -180,24 +182,22 @@ def _evaluate(
         synthetic=manifest.synthetic,
         encoders=source.encoders,
         layers=source.layers,
-        report=report_on(dataset, scored.probabilities),
-        skipped=scored.skipped,
+        report=report_on(dataset, said.probabilities),
+        skipped=said.skipped,
         folder=folder,
         note=" ".join(note for note in notes if note),
         shared_speakers=manifest.shared_speakers,
-        by_corpus=by_group(dataset, scored.probabilities, lambda u: u.corpus),
-        by_sex=by_group(dataset, scored.probabilities, lambda u: u.sex),
+        by_corpus=by_group(dataset, said.probabilities, lambda u: u.corpus),
+        by_sex=by_group(dataset, said.probabilities, lambda u: u.sex),
         protocol=protocol_sentence(manifest),
         calibration=calibration,
         calibration_reason=reason,
         layer_weights=source.layer_weights,
-        members=of_members([one.source for one in subjects], each, scored)
-        if len(subjects) > 1
-        else {},
+        members=of_members([one.source for one in scored], each, said) if len(scored) > 1 else {},
         against=against,
     )
     described = _with_pictures(described) if config.plots else described
-    written = write_evaluation(described, manifest, dataset, scored.probabilities)
+    written = write_evaluation(described, manifest, dataset, said.probabilities)
     if source.kind == "model" and source.path.resolve() == work.model.resolve():
         update_card(work.model, work.evaluation)
     return written
@@ -225,14 +225,14 @@ def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source
     first = sources[0]
     other = "" if first.corpus in ("", manifest.corpus) else manifest.corpus or "other"
     if len(sources) > 1:
-        return evaluation_folder(work, ENSEMBLE, split, other)
+        return evaluation_folder(work.evaluation, ENSEMBLE, split, other)
     path = first.path
     at_home = (work.model.resolve(), work.search.resolve())
     own = path.resolve() in at_home or path.resolve().parent.parent == at_home[1]
     generic = path.name in ("model", "search", "best.json")
     named = path.absolute().parent.name if generic else path.name.removesuffix(".json")
     name = "" if own else named
-    return evaluation_folder(work, first.kind, split, other, name=name)
+    return evaluation_folder(work.evaluation, first.kind, split, other, name=name)
 
 
 def _with_pictures(evaluation: Evaluation) -> Evaluation:

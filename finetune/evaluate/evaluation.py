@@ -28,7 +28,6 @@ from corpora.base.errors import ConfigError
 from corpora.base.files import read_json, write_json
 from corpora.base.plots import require_matplotlib
 from corpora.base.report import Figure, Part, Report, Table
-from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
 from finetune.evaluate.calibration import Calibration, Reliability, calibration_table
@@ -44,13 +43,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Against(Jsonable):
-    """A comparison with one other subject.
+    """A comparison with one other head or model.
 
     Attributes:
         kind: of the other, `head` or `model`.
         source: of the other.
         n: utterances that both could use.
-        own: macro-F1 of the subject on them.
+        own: macro-F1 of the one compared, on them.
         other: macro-F1 of the other on them.
         difference: own less other, with its interval and p; None where a bootstrap says nothing.
         reason: why there is none, or what makes it doubtful; else "".
@@ -210,21 +209,21 @@ def write_evaluation(
     return evaluation
 
 
-def read_report(work: Work, subject: str, split: str) -> Scores | None:
+def read_report(folder: Path, subject: str, split: str) -> Scores | None:
     """The scores of the last evaluation of a head or model; None where there was none."""
-    path = evaluation_folder(work, subject, split) / REPORT
+    path = evaluation_folder(folder, subject, split) / REPORT
     if not path.is_file():
         return None
     return Scores.from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
 
 
 def evaluation_folder(
-    work: Work, subject: str, split: str, other: str = "", *, name: str = ""
+    folder: Path, subject: str, split: str, other: str = "", *, name: str = ""
 ) -> Path:
     """Where an evaluation is written.
 
     Args:
-        work: the work folder.
+        folder: of all evaluations.
         subject: `head`, `model` or `ensemble`.
         split: train, dev, test or all.
         other: the name of another corpus than the one trained on; its scores get a folder of their
@@ -232,7 +231,7 @@ def evaluation_folder(
         name: of another head or model than the work folder's own.
     """
     parts = [re.sub(r"[^\w.+-]+", "_", part) for part in (subject, name, split, other)]
-    return work.evaluation / "-".join(part for part in parts if part)
+    return folder / "-".join(part for part in parts if part)
 
 
 def check_writable(folder: Path) -> None:

@@ -16,12 +16,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cache.last_extraction import read_extraction
-from cache.lookup import choose_residence, find_frames
+from cache.lookup import FrameCache
 from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.base.files import file_sha256
-from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import Utterance
 from finetune.assembly import check_streams
@@ -45,7 +43,7 @@ FRAME_BUDGET = 8_000
 
 @dataclass(frozen=True)
 class Source:
-    """Where a subject comes from.
+    """Where what is scored comes from.
 
     Attributes:
         kind: `head` or `model`.
@@ -78,12 +76,20 @@ class Source:
         """Whether its head learnt from the development set."""
         return self.trained_on != "train"
 
-    def note(self, work: Work, manifest: Manifest, split: str, rows: Sequence[Utterance]) -> str:
+    def note(
+        self,
+        cache: FrameCache,
+        home: Path,
+        manifest: Manifest,
+        split: str,
+        rows: Sequence[Utterance],
+    ) -> str:
         """What has to be said when it is scored on rows of a manifest (see `seen_note`)."""
         if split == "dev" and self.knows_dev and self.manifest_sha256 == manifest_digest(manifest):
             return f"The {self.kind} learnt from these utterances (--no-refit leaves dev out)."
         return seen_note(
-            work,
+            cache,
+            home,
             self.kind,
             self.corpus,
             self.manifest_sha256,
@@ -95,8 +101,8 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """What a subject says about utterances.
+class Predictions:
+    """What a head or model says about utterances.
 
     Attributes:
         utterances: those it could use, labelled, in the manifest's order.
@@ -111,36 +117,35 @@ class Scored:
     note: str = ""
 
 
-class Subject(Protocol):
+class Scored(Protocol):
     """A head or a model that can be scored."""
 
     @property
     def source(self) -> Source:
         """Where it comes from."""
 
-    def score(self, rows: Manifest, *, title: str = "") -> Scored:
+    def score(self, rows: Manifest, *, title: str = "") -> Predictions:
         """What it says about all rows, which are labelled; with a title there is a bar."""
 
 
 @dataclass(frozen=True, eq=False)
-class HeadSubject:
+class ScoredHead:
     """A searched head on the cached frames of a work folder."""
 
     source: Source
-    work: Work
+    cache: FrameCache
     head: Head
     record: HeadRecord
 
-    def score(self, rows: Manifest, *, title: str = "") -> Scored:
-        """See `Subject.score`.
+    def score(self, rows: Manifest, *, title: str = "") -> Predictions:
+        """See `Scored.score`.
 
         Raises:
             MissingStepError: frames are missing.
             ConfigError: the frames at hand are not of the streams it was searched on.
         """
-        check_streams(self.work, self.record, read_extraction(self.work))
-        found = find_frames(
-            self.work,
+        check_streams(self.cache, self.record)
+        found = self.cache.find(
             rows,
             self.record.head.modalities,
             layers=dict(self.source.layers),
@@ -148,14 +153,11 @@ class HeadSubject:
         )
         probabilities, note = torch.zeros(0, len(self.source.labels)), ""
         if found.utterances:
-            disk = choose_residence(found.nbytes, "cpu").place == "disk"
+            frames, _ = found.read()
             dataset = Dataset(
                 found.utterances,
                 self.source.labels,
-                {
-                    name: found.mapped(name) if disk else found.load(name)
-                    for name in self.record.head.modalities
-                },
+                frames,
                 others=found.others,
                 layers=found.layers,
             )
@@ -169,30 +171,30 @@ class HeadSubject:
             probabilities = predict([self.head], store, everything)[0]
             if self.record.head.input_norm == SPEAKER:
                 note = declared(dataset.speakers(everything))
-        return Scored(found.utterances, probabilities, found.failed, note)
+        return Predictions(found.utterances, probabilities, found.failed, note)
 
 
 @dataclass(frozen=True, eq=False)
-class ModelSubject:
+class ScoredModel:
     """A model on recordings and texts; they need not be in any cache."""
 
     source: Source
     model: EmotionModel
 
-    def score(self, rows: Manifest, *, title: str = "") -> Scored:
-        """See `Subject.score`."""
+    def score(self, rows: Manifest, *, title: str = "") -> Predictions:
+        """See `Scored.score`."""
         examples, skipped = gather_examples(self.model, rows.utterances, {})
         logits = predict_logits(self.model, examples, FRAME_BUDGET, skipped=skipped, title=title)
         kept = [row for row, u in enumerate(examples.utterances) if u.id not in skipped]
         probabilities = torch.softmax(logits[kept], dim=-1)
-        return Scored(tuple(examples.utterances[row] for row in kept), probabilities, skipped)
+        return Predictions(tuple(examples.utterances[row] for row in kept), probabilities, skipped)
 
 
-def open_subject(work: Work, source: str | Path, *, device: str = "cpu") -> Subject:
+def open_scored(cache: FrameCache, source: str | Path, *, device: str = "cpu") -> Scored:
     """Open a head or a model.
 
     Args:
-        work: the work folder, whose cache a head reads.
+        cache: which a head reads.
         source: a head's JSON file or the folder of a search; or a model's directory or hub id.
         device: for a model, `cpu` or `cuda`.
 
@@ -203,12 +205,12 @@ def open_subject(work: Work, source: str | Path, *, device: str = "cpu") -> Subj
     """
     path = Path(source)
     if path.suffix == ".json" or (path / BEST).is_file():
-        return open_head(work, path)
+        return open_head(cache, path)
     return open_model(source, device=device)
 
 
-def open_head(work: Work, path: Path) -> HeadSubject:
-    """Open a head, or the best of a search's folder (see `open_subject`)."""
+def open_head(cache: FrameCache, path: Path) -> ScoredHead:
+    """Open a head, or the best of a search's folder (see `open_scored`)."""
     head, record = load_head(path)
     file = path / BEST if path.is_dir() else path
     origin = record.origin
@@ -225,11 +227,11 @@ def open_head(work: Work, path: Path) -> HeadSubject:
         layer_weights=layer_weights(head),
         trained_on=record.trained_on,
     )
-    return HeadSubject(source, work, head, record)
+    return ScoredHead(source, cache, head, record)
 
 
-def open_model(name: str | Path, *, device: str = "cpu") -> ModelSubject:
-    """Open a model's directory or hub id (see `open_subject`)."""
+def open_model(name: str | Path, *, device: str = "cpu") -> ScoredModel:
+    """Open a model's directory or hub id (see `open_scored`)."""
     directory = resolve_model(name)
     model = EmotionModel.from_pretrained(directory, device=device)
     made = model.provenance
@@ -247,27 +249,27 @@ def open_model(name: str | Path, *, device: str = "cpu") -> ModelSubject:
         layer_weights=layer_weights(model.head),
         trained_on=str(made.get("trained_on", "train")),
     )
-    return ModelSubject(source, model)
+    return ScoredModel(source, model)
 
 
-def average(scored: Sequence[Scored], labels: Sequence[Sequence[str]]) -> Scored:
-    """The mean of what several subjects say about the utterances that all of them could use.
+def average(said: Sequence[Predictions], labels: Sequence[Sequence[str]]) -> Predictions:
+    """The mean of what several say about the utterances that all of them could use.
 
     Args:
-        scored: one a subject, of the same rows.
+        said: by each, of the same rows.
         labels: their label orders; the first one's is that of the result.
     """
-    if len(scored) == 1:
-        return scored[0]
-    common = set.intersection(*({u.id for u in one.utterances} for one in scored))
+    if len(said) == 1:
+        return said[0]
+    common = set.intersection(*({u.id for u in one.utterances} for one in said))
     parts = []
-    for one, order in zip(scored, labels, strict=True):
+    for one, order in zip(said, labels, strict=True):
         rows = [row for row, u in enumerate(one.utterances) if u.id in common]
         columns = [list(order).index(label) for label in labels[0]]
         parts.append(one.probabilities[rows][:, columns].double())
-    utterances = tuple(u for u in scored[0].utterances if u.id in common)
-    skipped = {name: reason for one in scored for name, reason in one.skipped.items()}
-    return Scored(utterances, torch.stack(parts).mean(dim=0).float(), skipped)
+    utterances = tuple(u for u in said[0].utterances if u.id in common)
+    skipped = {name: reason for one in said for name, reason in one.skipped.items()}
+    return Predictions(utterances, torch.stack(parts).mean(dim=0).float(), skipped)
 
 
 def check_labels_equal(one: Source, other: Source) -> None:
@@ -303,59 +305,59 @@ def joint(sources: Sequence[Source]) -> Source:
 
 
 def calibrate_on_dev(
-    work: Work,
+    home: Path,
     manifest: Manifest,
     split: str,
-    subjects: Sequence[Subject],
-    scored: Scored,
+    scored: Sequence[Scored],
+    said: Predictions,
     *,
     show: bool = False,
 ) -> tuple[Calibration | None, str]:
     """Fit a temperature on the development set, and measure calibration on what was scored.
 
     Args:
-        work: the work folder, whose manifest has the development set of its own models.
+        home: the manifest of the work folder, with the development set of its own models.
         manifest: whose utterances were scored.
         split: of them.
-        subjects: one, or the members of an ensemble.
-        scored: what they say about the split.
+        scored: one, or the members of an ensemble.
+        said: what they say about the split.
         show: whether to draw a progress bar.
 
     Returns:
         The calibration, or None and the reason why there is none.
     """
-    if any(one.source.knows_dev for one in subjects):
+    if any(one.source.knows_dev for one in scored):
         return None, "dev was learnt from, so no utterance is left to fit it on (search --no-refit)"
-    own = _development_manifest(work, manifest, subjects[0].source)
+    own = _development_manifest(home, manifest, scored[0].source)
     same = own is manifest and split == "dev"
-    labels = subjects[0].source.labels
+    labels = scored[0].source.labels
     if same:
-        dev = scored
+        dev = said
     else:
         utterances = tuple(u for u in own.in_split("dev") if u.label)
         if not utterances or {u.label for u in utterances} - set(labels):
             return None, "the manifest has no development set with these labels to fit it on"
         rows = replace(own, utterances=utterances)
         title = "Score dev" if show else ""
-        each = [subject.score(rows, title=title) for subject in subjects]
-        dev = average(each, [one.source.labels for one in subjects])
+        each = [one.score(rows, title=title) for one in scored]
+        dev = average(each, [one.source.labels for one in scored])
     if not dev.utterances:
         return None, "no utterance of the development set could be used"
     where = f"the dev split of {own.corpus or 'the manifest'}"
-    gold, dev_gold = _targets(scored, labels), _targets(dev, labels)
+    gold, dev_gold = _targets(said, labels), _targets(dev, labels)
     return (
-        calibrate(scored.probabilities, gold, dev.probabilities, dev_gold, where, same_rows=same),
+        calibrate(said.probabilities, gold, dev.probabilities, dev_gold, where, same_rows=same),
         "",
     )
 
 
-def _development_manifest(work: Work, manifest: Manifest, source: Source) -> Manifest:
+def _development_manifest(home: Path, manifest: Manifest, source: Source) -> Manifest:
     """The manifest trained on, where it is at hand: its development set is the model's own."""
-    if source.manifest_sha256 in ("", manifest_digest(manifest)) or not work.manifest.is_file():
+    if source.manifest_sha256 in ("", manifest_digest(manifest)) or not home.is_file():
         return manifest
-    own = read_manifest(work.manifest)
+    own = read_manifest(home)
     return own if manifest_digest(own) == source.manifest_sha256 else manifest
 
 
-def _targets(scored: Scored, labels: Sequence[str]) -> list[int]:
-    return [labels.index(u.label) for u in scored.utterances]
+def _targets(said: Predictions, labels: Sequence[str]) -> list[int]:
+    return [labels.index(u.label) for u in said.utterances]

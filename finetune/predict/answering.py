@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from cache.audio import audio_seconds, load_audio
+from cache.batches import batches, decode_ahead, each_in_threads
 from cache.encoders.grid import SAMPLE_RATE
-from cache.extract.decoding import batches, decode_ahead, each_in_threads, where_of
 from corpora.base.errors import AudioError, ConfigError
 from corpora.names import plain_name
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, where_of
 from finetune.config import PredictConfig
 from finetune.predict.answers import (
     Answer,

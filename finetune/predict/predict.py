@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache.encoders.device import choose_device
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.vad import load_detector
-from cache.last_extraction import read_extraction
+from cache.lookup import FrameCache
 from cache.transcribe.config import AUTO, TranscribeConfig
 from cache.transcribe.listening import BATCH_SIZE, Listener
 from cache.transcribe.model_files import find_whisper
@@ -232,8 +232,9 @@ def open_predictor(
     path = Path(name)
     if path.suffix == ".json" or (path / BEST).is_file() or path == work.search:
         record = load_head(path)[1]
-        check_streams(work, record, read_extraction(work))
-        model, _ = build_model(work, path, device, "bf16" if device == "cuda" else "fp32")
+        cache = FrameCache(work)
+        check_streams(cache, record)
+        model, _ = build_model(cache, path, device, "bf16" if device == "cuda" else "fp32")
         model.provenance["synthetic"] = record.origin.synthetic
         tell(f"The head of trial {record.trial} on its encoders, as they were: not fine-tuned.")
         return model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.encoders.device import choose_device
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from corpora.base.errors import ManifestError
 from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import progress_bar
@@ -235,9 +235,10 @@ def run_compare(
         CacheError: another comparison is running in this folder, or a file is damaged.
         MissingExtraError: a picture was asked for and matplotlib is missing.
     """
-    refuse_leakage(work, manifest)
+    cache = FrameCache(work)
+    refuse_leakage(cache, manifest)
     config = config or CompareConfig()
-    dataset = load_dataset(work, manifest, device=choose_device(config.device))
+    dataset = load_dataset(cache, manifest, device=choose_device(config.device))
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -246,7 +247,7 @@ def run_compare(
     return compare_heads(
         dataset,
         work.compare,
-        read_origin(work, manifest, dataset.frames),
+        read_origin(cache, manifest, dataset.frames),
         config,
         fresh=fresh,
         notes=notes,
@@ -300,9 +301,9 @@ def compare_heads(
     return carry_out(comparison, fresh=fresh, show_progress=show_progress)
 
 
-def refuse_leakage(work: Work, manifest: Manifest) -> None:
+def refuse_leakage(cache: FrameCache, manifest: Manifest) -> None:
     """Refuse a recording in two splits or folds, and a speaker in two folds unless declared."""
-    keys = utterance_keys(work, manifest.utterances)
+    keys = cache.keys(manifest.utterances)
     refuse_shared_recordings(manifest.utterances, keys)
     folded = [replace(u, split=u.fold) for u in manifest.utterances]
     refuse_shared_recordings(folded, keys)

@@ -7,13 +7,14 @@ Each cached layer, those of which only means and deviations were kept included, 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from cache.encoders.device import choose_device
 from cache.frames import Frames
-from cache.last_extraction import Source, layer_name, moments_name, read_extraction, read_failures
-from cache.moments import load_moments
+from cache.last_extraction import Source, layer_name, moments_name
+from cache.lookup import FrameCache
 from cache.stream import FrameStream
 from corpora.base.errors import ConfigError
 from corpora.base.work import Work
@@ -24,7 +25,6 @@ from heads.compare.config import CompareConfig
 from heads.compare.passes import Job, Kept
 from heads.compare.rows import Entry, Plan, Row, TablePlan, make_row, shared_values
 from heads.dataset import Dataset, VectorStore
-from heads.load import extracted_modalities
 from heads.losses import vote_shares
 from heads.records import Origin, manifest_digest
 from heads.search.space import Space
@@ -62,11 +62,11 @@ def run_layers(
             f"{' or '.join(sorted(other))} needs frames. Use --input-norms none,standardise."
         )
     device = choose_device(config.device)
-    refuse_leakage(work, manifest)
-    failed = read_failures(work.failures)
+    cache = FrameCache(work)
+    refuse_leakage(cache, manifest)
+    failed = cache.failed
     utterances = tuple(u for u in manifest.utterances if u.id not in failed)
-    extraction = read_extraction(work)
-    modalities = extracted_modalities(work)
+    extraction, modalities = cache.extraction, cache.modalities
     jobs: list[Job] = []
     rows: dict[str, Row] = {}
     references: dict[str, tuple[str, ...]] = {}
@@ -75,8 +75,8 @@ def run_layers(
         source = extraction.source(modality)
         entries = []
         for layer in sorted({*source.layers, *source.moments}):
-            row, reference = _row(work, manifest, source, modality, layer, config)
-            load = partial(_load, work, manifest, utterances, modality, layer, device)
+            row, reference = _row(cache.features, manifest, source, modality, layer, config)
+            load = partial(_load, cache, manifest.labels, utterances, modality, layer, device)
             jobs.append(Job({row.key: row}, load, {reference: (modality,)}))
             rows[row.key], references[reference] = row, (modality,)
             entries.append(Entry(f"{modality} {layer}", row.key, layer=layer))
@@ -110,10 +110,15 @@ def run_layers(
 
 
 def _row(
-    work: Work, manifest: Manifest, source: Source, modality: str, layer: int, config: CompareConfig
+    features: Path,
+    manifest: Manifest,
+    source: Source,
+    modality: str,
+    layer: int,
+    config: CompareConfig,
 ) -> tuple[Row, str]:
     """The head of a layer, and the key of its reference."""
-    folder = work.features / source.recipe.folder
+    folder = features / source.recipe.folder
     name = layer_name(layer) if layer in source.layers else moments_name(layer)
     dim = FrameStream.open(folder / name).dim
     voted = any(vote_shares(u, manifest.labels) for u in manifest.utterances)
@@ -125,8 +130,8 @@ def _row(
 
 
 def _load(
-    work: Work,
-    manifest: Manifest,
+    cache: FrameCache,
+    labels: tuple[str, ...],
     utterances: tuple[Utterance, ...],
     modality: str,
     layer: int,
@@ -137,9 +142,7 @@ def _load(
     So `standardise` takes the statistics of the means and deviations with every utterance counting
     the same, and not by its length: moments alone do not know it.
     """
-    mean, deviation = load_moments(work, manifest, modality, layer)
+    mean, deviation = cache.moments(utterances, modality, layer)
     frames = Frames(mean, torch.arange(len(mean) + 1))
-    dataset = Dataset(
-        utterances, manifest.labels, {modality: frames}, {modality: (mean, deviation)}
-    )
+    dataset = Dataset(utterances, labels, {modality: frames}, {modality: (mean, deviation)})
     return VectorStore(dataset, device=device)

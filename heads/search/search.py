@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.encoders.device import choose_device
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from corpora.base.errors import CacheError, ManifestError
 from corpora.base.locks import exclusive_lock, shared_lock
 from corpora.base.terminal import progress_bar
@@ -69,9 +69,10 @@ def run_search(
         CacheError: another search is running in this folder, or a file is damaged.
     """
     config = config or SearchConfig()
-    refuse_shared_recordings(manifest.utterances, utterance_keys(work, manifest.utterances))
+    cache = FrameCache(work)
+    refuse_shared_recordings(manifest.utterances, cache.keys(manifest.utterances))
     device = choose_device(config.device)
-    dataset = load_dataset(work, manifest, config.modalities, device, others=True)
+    dataset = load_dataset(cache, manifest, config.modalities, device, others=True)
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -82,7 +83,7 @@ def run_search(
     return search_heads(
         dataset,
         work.search,
-        read_origin(work, manifest, dataset.frames),
+        read_origin(cache, manifest, dataset.frames),
         config,
         fresh=fresh,
         notes=notes,

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError
 from corpora.base.seeds import seed_from
 from heads.dataset import Dataset
-from heads.head import MODALITIES, HeadConfig
+from heads.head import HeadConfig
 from heads.losses import EMO_SUPERB_SMOOTHING, LossConfig, vote_shares
 from heads.pooling import PoolingConfig, pooling_class, pooling_config, searched_kinds
 from heads.pooling.pooling import INPUT_NORMS, Axis, Choice, Range, choices, nearest

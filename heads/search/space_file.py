@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError, MissingStepError, did_you_mean
 from corpora.base.terminal import bytes_text
-from heads.head import MODALITIES
 from heads.pooling.pooling import Axis, Choice, Range
 from heads.search.space import Space, pooling_axes
 from heads.search.weighing import MOST_BYTES, layer_axis

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cache.encoders.device import choose_device
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from cache.recipe import layers_text
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, ManifestError
@@ -165,12 +165,13 @@ def search_test_folds(
         raise ConfigError(
             "--test-folds makes a study for each fold, and --storage names one. Leave one out."
         )
+    cache = FrameCache(work)
     dataset = load_dataset(
-        work, manifest, config.modalities, choose_device(config.device), others=True
+        cache, manifest, config.modalities, choose_device(config.device), others=True
     )
     utterances, names = _fold_names(dataset, config.test_folds)
     dataset = replace(dataset, utterances=utterances)
-    keys = utterance_keys(work, utterances)
+    keys = cache.keys(utterances)
     found: list[TestFold] = []
     norms: set[str] = set()
     pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, probabilities, the reference's classes
@@ -183,7 +184,7 @@ def search_test_folds(
         refuse_shared_recordings(division.utterances, keys)
         own = _with_chosen_layers(replace(dataset, utterances=division.utterances), config)
         divided = replace(manifest, utterances=division.utterances)
-        origin = replace(read_origin(work, divided, own.frames), layers=_layers(own))
+        origin = replace(read_origin(cache, divided, own.frames), layers=_layers(own))
         folder = root / _folder_name(number, name)
         title = f"Fold {name} ({number} of {len(folds)})"
         report = search_heads(

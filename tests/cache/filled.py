@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.keys import utterance_keys
 from cache.last_extraction import Extraction, Source, write_extraction
+from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe
 from cache.stream import PartWriter, ensure_stream, open_features
 from corpora.base.work import Work
@@ -48,7 +48,7 @@ def fill_work(folder: Path, count: int = 6) -> tuple[Work, Manifest]:
     work.root.mkdir()
     manifest = make_manifest(folder, count)
     write_manifest(manifest, work.manifest)
-    write_extraction(work, Extraction(SOURCES))
+    write_extraction(work.extraction, Extraction(SOURCES))
     for kind, source in SOURCES.items():
         for layer in source.layers or (None,):
             name = source.stream(layer).split("/")[1]
@@ -83,7 +83,7 @@ def fill_stream(
 
 def input_keys(work: Work, manifest: Manifest, kind: str) -> list[str]:
     """The different content keys of a manifest, in its order."""
-    found = utterance_keys(work, manifest.utterances)
+    found = FrameCache(work).keys(manifest.utterances)
     return list(dict.fromkeys(found[u.id][kind] for u in manifest.utterances))
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cache.folder_import import import_folder
-from cache.last_extraction import read_extraction, read_failures
-from cache.lookup import collect_frames
+from cache.last_extraction import read_failures
+from cache.lookup import FrameCache
 from cache.upkeep.info import cache_info
 from corpora.base.errors import CacheError, ConfigError, MissingStepError
 from corpora.base.work import Work
@@ -56,11 +56,11 @@ def test_imported_features_are_what_later_commands_read(
     assert (report.missing, report.extra, report.refused) == ((), (), {})
     assert report.added == (6 if kind == "audio" else 4)
     assert f"Imported {fast_path / 'wavlm'} as {report.stream}, 6-d: 6 utter" in report.to_text()
-    collection = collect_frames(work, manifest, [kind], speech=False)
+    collection = FrameCache(work).find(manifest, [kind], speech=False)
     for number, utterance in enumerate(manifest.utterances):
-        found = collection.frames[kind].utterance(number).numpy()
+        found = collection.load(kind).utterance(number).numpy()
         np.testing.assert_array_equal(found, values[utterance.id])
-    source = read_extraction(work).source(kind)
+    source = FrameCache(work).extraction.source(kind)
     assert source.encoder == "imported: wavlm"
     assert source.recipe.fields["imported"] == "wavlm"
     (info,) = cache_info(work, manifest).streams
@@ -73,18 +73,18 @@ def test_imported_audio_has_no_speech_and_says_so(
     write_folder(fast_path / "f", manifest)
     import_folder(work, manifest, fast_path / "f", "audio")
     with pytest.raises(MissingStepError, match="no speech stream"):
-        collect_frames(work, manifest, ["audio"])
+        FrameCache(work).find(manifest, ["audio"], speech=True)
 
 
 def test_the_other_modality_stays_as_it_was_extracted(fast_path: Path) -> None:
     work, manifest = fill_work(fast_path)
     write_folder(fast_path / "f", manifest)
     import_folder(work, manifest, fast_path / "f", "audio", name="wavlm", layer=9)
-    sources = read_extraction(work).sources
+    sources = FrameCache(work).extraction.sources
     assert set(sources) == {"audio", "text"}
     assert sources["text"] == SOURCES["text"]
     assert sources["audio"].stream().endswith("/layer_9")
-    assert len(collect_frames(work, manifest, ["audio", "text"], speech=False).utterances) == 6
+    assert len(FrameCache(work).find(manifest, ["audio", "text"], speech=False).utterances) == 6
 
 
 def test_half_precision_is_the_default_and_is_checked(
@@ -95,7 +95,7 @@ def test_half_precision_is_the_default_and_is_checked(
     report = import_folder(work, manifest, fast_path / "f", "audio")
     assert "outside what float16 holds" in report.refused["u2"]
     assert str(fast_path / "f/u2.npy") in report.refused["u2"]
-    frames = collect_frames(work, manifest, ["audio"], speech=False).frames["audio"]
+    frames = FrameCache(work).find(manifest, ["audio"], speech=False).load("audio")
     np.testing.assert_array_equal(frames.utterance(0).numpy(), values["u0"].astype(np.float16))
 
 
@@ -110,7 +110,7 @@ def test_missing_and_extra_files_are_reported(
     assert report.missing == ("u0",)
     assert report.extra == (str(fast_path / "f/stranger.npy"),)
     assert list(read_failures(work.failures)) == ["u0"]
-    collection = collect_frames(work, manifest, ["audio"], speech=False)
+    collection = FrameCache(work).find(manifest, ["audio"], speech=False)
     assert [utterance.id for utterance in collection.utterances] == ["u1", "u2", "u3", "u4", "u5"]
     for words in ("1 utterances of the manifest have no file", "u0", "stranger.npy"):
         assert words in report.to_text()
@@ -163,7 +163,7 @@ def test_bfloat16_and_gradients_are_read(work: Work, manifest: Manifest, fast_pa
     torch.save(half, fast_path / "f/u1.pt")
     torch.save(torch.ones(2, 6, requires_grad=True), fast_path / "f/u3.pt")
     import_folder(work, manifest, fast_path / "f", "audio", stored_dtype="float32")
-    frames = collect_frames(work, manifest, ["audio"], speech=False).frames["audio"]
+    frames = FrameCache(work).find(manifest, ["audio"], speech=False).load("audio")
     assert frames.utterance(1).equal(half.float())
     assert frames.utterance(3).equal(torch.ones(2, 6))
 
@@ -191,7 +191,7 @@ def test_changed_files_are_another_recipe(work: Work, manifest: Manifest, fast_p
     np.save(fast_path / "f/u2.npy", np.ones((4, 6)))
     second = import_folder(work, manifest, fast_path / "f", "audio")
     assert first.stream != second.stream
-    frames = collect_frames(work, manifest, ["audio"], speech=False).frames["audio"]
+    frames = FrameCache(work).find(manifest, ["audio"], speech=False).load("audio")
     assert frames.utterance(2).tolist() == np.ones((4, 6)).tolist()
 
 

@@ -13,6 +13,7 @@ from cache.extract.compare_with_transformers import check
 from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.extract.plan import make_plan
+from cache.lookup import FrameCache
 from cache.store.writer import PartWriter
 from cli import main
 from corpora.base.errors import CacheError
@@ -41,7 +42,7 @@ def test_every_layer_agrees_with_the_plain_pipeline(
 ) -> None:
     config = replace(TINY, stored_dtype=stored, max_seconds=1.9, long="window")
     extract(work, manifest, config)
-    found = check(work, manifest, make_plan(work, manifest, config), 6)
+    found = check(work, manifest, make_plan(FrameCache(work), manifest, config), 6)
     assert len(found.streams) == 10  # frames and moments of four layers of audio and one of text
     assert max(one.of_tolerance for one in found.streams) < 1
     assert {one.utterances for one in found.streams} == {5, 6}
@@ -59,7 +60,7 @@ def test_frames_of_another_utterance_are_found(
 
     monkeypatch.setattr(PartWriter, "add", wrong)
     extract(work, manifest, TINY)
-    found = check(work, manifest, make_plan(work, manifest, TINY), 6)
+    found = check(work, manifest, make_plan(FrameCache(work), manifest, TINY), 6)
     with pytest.raises(CacheError, match="differs from transformers' pipeline"):
         found.raise_if_beyond()
 

@@ -17,8 +17,8 @@ import pytest
 from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.extract.targets import targets_of
-from cache.keys import utterance_keys
-from cache.last_extraction import read_extraction, read_failures
+from cache.last_extraction import read_failures
+from cache.lookup import FrameCache
 from cache.stream import FrameStream
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
@@ -86,9 +86,9 @@ def assert_equal(work: Work, whole: Work, manifest: Manifest) -> None:
 
     A mean may be near 0 where the frames are not: for moments it is ulps of the frames, near 1.
     """
-    extraction = read_extraction(whole)
-    assert read_extraction(work).sources == extraction.sources
-    found = utterance_keys(work, manifest.utterances)
+    extraction = FrameCache(whole).extraction
+    assert FrameCache(work).extraction.sources == extraction.sources
+    found = FrameCache(work).keys(manifest.utterances)
     for kind, source in extraction.sources.items():
         keys = sorted({own["text" if kind == "text" else "audio"] for own in found.values()})
         for target in targets_of(source):
@@ -166,7 +166,7 @@ def test_ranks_know_each_others_failures_and_the_first_writes_the_record(
     ]
     assert [launcher.wait(pid) for pid in pids] == [0, 0], launcher.log.read_text()
     assert set(read_failures(fresh.failures)) == {f"u{number}" for number in range(5)}
-    assert read_extraction(fresh).sources == read_extraction(whole[0]).sources
+    assert FrameCache(fresh).extraction.sources == FrameCache(whole[0]).extraction.sources
 
 
 @pytest.mark.slow

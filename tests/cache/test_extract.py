@@ -24,9 +24,8 @@ from cache.extract.encoding import Encoded, encode_audio
 from cache.extract.extract import Outcome, extract
 from cache.extract.plan import make_plan
 from cache.extract.summary import report_text
-from cache.keys import utterance_keys
-from cache.last_extraction import read_extraction, read_failures
-from cache.lookup import collect_frames
+from cache.last_extraction import read_failures
+from cache.lookup import FrameCache
 from cache.stream import FrameStream
 from cli import main
 from corpora.base.errors import AudioError, ConfigError, FormatVersionError, MissingStepError
@@ -91,7 +90,7 @@ def test_first_run_fills_every_stream_and_the_second_does_nothing(
 
 def test_cached_frames_equal_the_encoder_run_alone(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, replace(TINY, stored_dtype="float32"))
-    frames = collect_frames(work, manifest, ["audio"]).frames["audio"]
+    frames = FrameCache(work).find(manifest, ["audio"]).load("audio")
     encoder = load_audio_encoder(resolve_encoder("tiny", "audio", work.root))
     for number, utterance in enumerate(manifest.utterances):
         with torch.inference_mode():
@@ -103,15 +102,15 @@ def test_energy_and_speech_lie_on_the_grid_of_the_audio_frames(
     work: Work, manifest: Manifest
 ) -> None:
     extract(work, manifest, TINY)
-    extraction = read_extraction(work)
-    keys = [own["audio"] for own in utterance_keys(work, manifest.utterances).values()]
+    extraction = FrameCache(work).extraction
+    keys = [own["audio"] for own in FrameCache(work).keys(manifest.utterances).values()]
     lengths = {
         kind: FrameStream.open(work.features / extraction.source(kind).stream()).lengths(keys)
         for kind in ("audio", "energy", "speech")
     }
     assert lengths["audio"].tolist() == lengths["energy"].tolist() == lengths["speech"].tolist()
     stream = FrameStream.open(work.features / extraction.source("energy").stream())
-    grid = make_plan(work, manifest, TINY).grid
+    grid = make_plan(FrameCache(work), manifest, TINY).grid
     assert grid is not None
     expected = energy(load_audio(manifest.utterances[2].audio), grid)
     np.testing.assert_allclose(stream.read(keys[2])[:, 0], expected, atol=0.05)
@@ -146,22 +145,22 @@ def test_one_more_layer_extracts_only_that_layer(work: Work, manifest: Manifest)
     extract(work, manifest, TINY)
     both = replace(TINY, audio_layers=(1, 3))
     assert added(extract(work, manifest, both)) == {"audio/layer_1": 6, "audio/moments_1": 6}
-    frames = collect_frames(work, manifest, ["audio"], layers={"audio": 1}).frames
-    assert len(frames["audio"]) == 6
+    frames = FrameCache(work).find(manifest, ["audio"], layers={"audio": 1})
+    assert len(frames.load("audio")) == 6
 
 
 def test_segments_of_one_recording_are_inputs_of_their_own(work: Work, manifest: Manifest) -> None:
     parts = change(manifest, 5, start=0.2, end=0.9)
     parts = change(parts, 4, audio=parts.utterances[5].audio)
     extract(work, parts, TINY)
-    frames = collect_frames(work, parts, ["audio"]).frames["audio"]
+    frames = FrameCache(work).find(parts, ["audio"]).load("audio")
     assert frames.lengths[5] < frames.lengths[4]
 
 
 def test_an_empty_text_is_its_special_tokens(work: Work, manifest: Manifest) -> None:
     silent = change(manifest, 0, text="  ")
     extract(work, silent, TINY)
-    assert collect_frames(work, silent, ["text"]).frames["text"].lengths[0] == 2
+    assert FrameCache(work).find(silent, ["text"]).load("text").lengths[0] == 2
 
 
 def test_bad_recordings_are_listed_and_the_others_go_on(
@@ -178,7 +177,7 @@ def test_bad_recordings_are_listed_and_the_others_go_on(
     assert list(reasons) == ["u0", "u1", "u2", "u3"]
     for number, words in enumerate(("no such file", "0 bytes", "cannot be read", "not finite")):
         assert words in reasons[f"u{number}"]
-    collection = collect_frames(work, manifest, ["audio", "text"])
+    collection = FrameCache(work).find(manifest, ["audio", "text"])
     assert [u.id for u in collection.utterances] == ["u4", "u5"]
     assert set(collection.failed) == {"u0", "u1", "u2", "u3"}
 
@@ -228,7 +227,7 @@ def test_formats_rates_and_stereo_work(
     soundfile.write(audio, stereo, rate)
     one = replace(manifest, utterances=(replace(manifest.utterances[0], audio=audio),))
     assert extract(work, one, replace(TINY, text_encoder="")).report is not None
-    frames = collect_frames(work, one, ["audio"]).frames["audio"]
+    frames = FrameCache(work).find(one, ["audio"]).load("audio")
     assert 47 <= int(frames.lengths[0]) <= 52
 
 
@@ -251,7 +250,7 @@ def test_an_interrupted_run_keeps_what_was_encoded(
 
 def test_frames_that_were_never_extracted_are_asked_for(work: Work, manifest: Manifest) -> None:
     with pytest.raises(MissingStepError, match=r"python cli.py extract --"):
-        collect_frames(work, manifest, ["audio"])
+        FrameCache(work).find(manifest, ["audio"])
     extract(work, manifest, TINY)
     longer = replace(
         manifest,
@@ -261,7 +260,7 @@ def test_frames_that_were_never_extracted_are_asked_for(work: Work, manifest: Ma
         ),
     )
     with pytest.raises(MissingStepError, match=r"1 of 7 utterances.*new"):
-        collect_frames(work, longer, ["audio"])
+        FrameCache(work).find(longer, ["audio"])
 
 
 def test_a_cache_of_another_format_version_is_refused(work: Work, manifest: Manifest) -> None:
@@ -336,7 +335,7 @@ def test_all_layers_are_one_word(work: Work, manifest: Manifest) -> None:
     every = replace(TINY, audio_layers=parse_layers("all"), text_layers=parse_layers("all"))
     found = added(extract(work, manifest, every))
     assert {f"{kind}/layer_{n}" for kind in ("audio", "text") for n in range(4)} <= set(found)
-    frames = collect_frames(work, manifest, ["audio"], layers={"audio": 2}).frames["audio"]
+    frames = FrameCache(work).find(manifest, ["audio"], layers={"audio": 2}).load("audio")
     encoder = load_audio_encoder(resolve_encoder("tiny", "audio", work.root))
     with torch.inference_mode():
         alone = encoder([load_audio(manifest.utterances[0].audio)], [2])[2].values
@@ -375,14 +374,17 @@ def test_a_recording_that_may_not_be_read_is_not_called_missing(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "cache.extract.plan.utterance_keys",
-        lambda work, utterances: {u.id: {} if u.id == "u0" else {"text": u.id} for u in utterances},
+        FrameCache,
+        "keys",
+        lambda cache, utterances: {
+            u.id: {} if u.id == "u0" else {"text": u.id} for u in utterances
+        },
     )
-    absent = make_plan(work, manifest, replace(TINY, text_encoder="")).absent
+    absent = make_plan(FrameCache(work), manifest, replace(TINY, text_encoder="")).absent
     assert "utterance u0: " in absent["u0"]
     assert "could not be read" in absent["u0"]
 
 
 def test_the_next_command_quotes_the_work_folder(manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(MissingStepError, match=r"--work '.*my work'"):
-        read_extraction(Work(tmp_path / "my work"))
+        assert FrameCache(Work(tmp_path / "my work")).extraction

@@ -24,7 +24,7 @@ def test_the_command_names_encoders_layers_and_windows_of_the_last_extraction(
         "text": Source(Recipe("text", {}), "tiny", (3,)),
         "energy": Source(Recipe("energy", {})),
     }
-    write_extraction(Work(tmp_path), Extraction(sources))
+    write_extraction(Work(tmp_path).extraction, Extraction(sources))
     assert extract_command(tmp_path) == (
         "python cli.py extract --audio-encoder 'a b' --audio-layers 12,18 --text-encoder tiny "
         f"--text-layers 3 --long window --work {tmp_path}"
@@ -35,7 +35,7 @@ def test_the_command_names_encoders_layers_and_windows_of_the_last_extraction(
 def test_the_command_keeps_the_padding(tail: int, words: str, tmp_path: Path) -> None:
     padding: JSON = {"tail": tail, "step": 8_000, "limit": 480_000}
     sources = {"audio": Source(Recipe("audio", {"padding": padding}), "it", (2,), best=2)}
-    write_extraction(Work(tmp_path), Extraction(sources))
+    write_extraction(Work(tmp_path).extraction, Extraction(sources))
     assert extract_command(tmp_path) == (
         f"python cli.py extract --audio-encoder it {words}--work {tmp_path}"
     )
@@ -43,5 +43,5 @@ def test_the_command_keeps_the_padding(tail: int, words: str, tmp_path: Path) ->
 
 def test_the_command_keeps_moments_only(tmp_path: Path) -> None:
     sources = {"audio": Source(Recipe("audio", {}), "tiny", moments=(0, 1))}
-    write_extraction(Work(tmp_path), Extraction(sources))
+    write_extraction(Work(tmp_path).extraction, Extraction(sources))
     assert "--audio-layers 0,1 --moments-only" in extract_command(tmp_path)

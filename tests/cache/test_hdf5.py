@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cache.hdf5 import export_hdf5, import_hdf5
-from cache.last_extraction import read_extraction
+from cache.lookup import FrameCache
 from cache.stream import FrameStream, PartWriter
 from cache.upkeep.info import read_catalogue
 from cache.upkeep.verify import verify
@@ -39,7 +39,7 @@ def contents(work: Work) -> dict[str, dict[str, bytes]]:
             for opened in [FrameStream.open(stream.path)]
             for key in opened.keys
         }
-        for stream in read_catalogue(work).streams
+        for stream in read_catalogue(work.features).streams
     }
 
 
@@ -51,10 +51,10 @@ def test_the_round_trip_is_exact(filled: tuple[Work, Manifest], fast_path: Path)
     assert contents(other) == contents(work)
     assert back.streams == out.streams
     assert back.nbytes == out.nbytes
-    assert [s.recipe for s in read_catalogue(other).streams] == [
-        s.recipe for s in read_catalogue(work).streams
+    assert [s.recipe for s in read_catalogue(other.features).streams] == [
+        s.recipe for s in read_catalogue(work.features).streams
     ]
-    assert read_extraction(other) == read_extraction(work)
+    assert FrameCache(other).extraction == FrameCache(work).extraction
     assert verify(other).ok
 
 

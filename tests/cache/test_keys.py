@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.keys import audio_key, normalise_text, text_key, utterance_keys, windowed_key
+from cache.keys import audio_key, normalise_text, text_key, windowed_key
+from cache.lookup import FrameCache
 from cache.stream import FrameStream
 from tests.cache.filled import SOURCES, fill_work
 
@@ -76,7 +77,7 @@ def test_the_documented_way_to_keys_and_frames_is_the_one_taken(fast_path: Path)
     for utterance in manifest.utterances:
         for start, end, first, last in bounds:
             row = replace(utterance, start=start, end=end, text="Eine  Zei\u0308le")
-            own = utterance_keys(work, [row])[row.id]
+            own = FrameCache(work).keys([row])[row.id]
             assert names["audio_key"](row.audio, first, last) == own["audio"]
             assert names["text_key"](row.text) == own["text"]
         key = names["audio_key"](utterance.audio)

@@ -12,8 +12,7 @@ import torch
 from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.frames import Frames
-from cache.last_extraction import layer_name, read_extraction
-from cache.lookup import collect_frames
+from cache.lookup import FrameCache
 from cache.mapped import MappedFrames
 from cache.recipe import LayersRead, layer_numbers, layers_from_json, layers_text
 from corpora.base.errors import CacheError, MissingStepError
@@ -60,23 +59,23 @@ def test_of_several_layers_the_highest_is_loaded_and_the_others_are_mapped(
     extracted: tuple[Work, Manifest],
 ) -> None:
     work, manifest = extracted
-    both = collect_frames(work, manifest, ["audio"], layers={"audio": (1, 3)})
+    both = FrameCache(work).find(manifest, ["audio"], layers={"audio": (1, 3)})
     alone = {
-        layer: collect_frames(work, manifest, ["audio"], layers={"audio": layer}).frames["audio"]
+        layer: FrameCache(work).find(manifest, ["audio"], layers={"audio": layer}).load("audio")
         for layer in (1, 3)
     }
-    assert torch.equal(both.frames["audio"].values, alone[3].values)
+    assert torch.equal(both.load("audio").values, alone[3].values)
     assert isinstance(both.others["audio"][1], MappedFrames)
-    wide = both.all_layers["audio"]
+    wide = both.all_layers()["audio"]
     assert torch.equal(wide.values, torch.cat([alone[1].values, alone[3].values], dim=1))
     assert wide.speech is not None
-    assert collect_frames(work, manifest, ["audio"]).others == {}
+    assert FrameCache(work).find(manifest, ["audio"]).others == {}
 
 
 def test_a_layer_that_was_not_extracted_is_named(extracted: tuple[Work, Manifest]) -> None:
     work, manifest = extracted
     with pytest.raises(CacheError, match="layer 2 of tiny was not extracted; there are 1, 3"):
-        collect_frames(work, manifest, ["audio"], layers={"audio": (2, 3)})
+        FrameCache(work).find(manifest, ["audio"], layers={"audio": (2, 3)})
 
 
 def test_utterances_without_a_lower_layer_are_told(
@@ -84,12 +83,12 @@ def test_utterances_without_a_lower_layer_are_told(
 ) -> None:
     work = Work(tmp_path / "work")
     shutil.copytree(extracted[0].root, work.root)
-    folder = work.features / read_extraction(work).source("audio").recipe.folder / layer_name(1)
+    folder = FrameCache(work).stream("audio", 1).path
     for part in folder.glob("part-*"):
         shutil.rmtree(part)
-    assert collect_frames(work, extracted[1], ["audio"]).utterances
+    assert FrameCache(work).find(extracted[1], ["audio"]).utterances
     with pytest.raises(MissingStepError, match=r"6 of 6 .* not in the cache with audio layers"):
-        collect_frames(work, extracted[1], ["audio"], layers={"audio": (1, 3)})
+        FrameCache(work).find(extracted[1], ["audio"], layers={"audio": (1, 3)})
 
 
 def test_frames_of_different_lengths_do_not_lie_beside_one_another() -> None:

@@ -19,8 +19,7 @@ from cache.extract.config import ExtractConfig
 from cache.extract.encoding import encode_in_windows, windows
 from cache.extract.extract import extract
 from cache.last_extraction import read_failures
-from cache.lookup import collect_frames
-from cache.moments import load_moments
+from cache.lookup import FrameCache
 from cache.stream import FrameStream
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -130,12 +129,12 @@ def test_one_window_is_the_whole(encoders: Path, manifest: Manifest) -> None:
 @pytest.mark.usefixtures("small_windows")
 def test_all_streams_of_a_long_recording_have_its_frames(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, WINDOWED)
-    collection = collect_frames(work, manifest, ["audio"])
+    collection = FrameCache(work).find(manifest, ["audio"])
     assert len(collection.utterances) == 6
-    frames = collection.frames["audio"]
+    frames = collection.load("audio")
     assert int(frames.lengths[5]) == 349  # 1 + (112,000 - 560) // 320
     assert frames.speech is not None
-    mean, deviation = load_moments(work, manifest, "audio")
+    mean, deviation = FrameCache(work).moments(manifest.utterances, "audio", 3)
     rows = frames.utterance(5).double().numpy()
     np.testing.assert_allclose(mean[5], rows.mean(0), atol=2e-6)
     np.testing.assert_allclose(deviation[5], rows.std(0), atol=2e-6)
@@ -158,13 +157,13 @@ def test_without_windows_a_long_recording_is_refused_by_name_with_what_to_do(
 def test_what_was_encoded_whole_is_not_encoded_in_windows(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, replace(TINY, max_seconds=10))
     assert extract(work, manifest, WINDOWED).report is None
-    assert len(collect_frames(work, manifest, ["audio"]).utterances) == 6
+    assert len(FrameCache(work).find(manifest, ["audio"]).utterances) == 6
 
 
 def test_refusing_again_leaves_a_windowed_recording_out(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, WINDOWED)
     extract(work, manifest, TINY)
-    assert set(collect_frames(work, manifest, ["audio"]).failed) == {"u5"}
+    assert set(FrameCache(work).find(manifest, ["audio"]).failed) == {"u5"}
 
 
 def test_a_recording_that_fits_no_part_is_refused(

@@ -12,8 +12,8 @@ import pytest
 
 from cache.extract.decoding import measure
 from cache.extract.targets import Item, lacking, targets_of
-from cache.keys import utterance_keys
 from cache.last_extraction import Source
+from cache.lookup import FrameCache
 from cache.recipe import Recipe
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, read_manifest, write_manifest
@@ -65,14 +65,15 @@ def test_an_utterance_costs_a_kilobyte_or_two(
     targets = targets_of(Source(Recipe("audio", {"stored_dtype": "float16"}), layers=(3,)))
 
     def plan() -> tuple[Item, ...]:
-        keys = utterance_keys(work, manifest.utterances)
-        return lacking(work, {keys[u.id]["audio"]: [u] for u in manifest.utterances}, targets)
+        keys = FrameCache(work).keys(manifest.utterances)
+        inputs = {keys[u.id]["audio"]: [u] for u in manifest.utterances}
+        return lacking(work.features, inputs, targets)
 
     items, held, peak = cost(plan)
     assert len(items) == COUNT
     assert held < 380
     assert peak < 900
-    monkeypatch.setattr("cache.extract.decoding._WAITING", 200)
+    monkeypatch.setattr("cache.batches._WAITING", 200)
     seconds, held, peak = cost(lambda: measure(items))
     assert len(seconds) == COUNT
     assert peak < 600  # all waiting for a thread at once took 1,600

@@ -16,9 +16,8 @@ from cache.encoders.names import resolve_encoder
 from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.frames import Frames
-from cache.last_extraction import read_extraction
-from cache.lookup import collect_frames
-from cache.moments import frame_moments, load_moments
+from cache.lookup import FrameCache
+from cache.moments import frame_moments
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.work import Work
@@ -53,15 +52,25 @@ def manifest(tmp_path: Path) -> Manifest:
     return make_manifest(tmp_path)
 
 
+def moments(
+    work: Work, manifest: Manifest, modality: str, layer: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of the usual layer, of all that did not fail."""
+    cache = FrameCache(work)
+    rows = [u for u in manifest.utterances if u.id not in cache.failed]
+    usual = cache.extraction.source(modality)
+    return cache.moments(rows, modality, usual.usual_layer if layer is None else layer)
+
+
 def reference(work: Work, manifest: Manifest, modality: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of the frames in the cache, in float64."""
-    frames = collect_frames(work, manifest, [modality]).frames[modality]
+    frames = FrameCache(work).find(manifest, [modality]).load(modality)
     rows = [frames.utterance(number).double().numpy() for number in range(len(frames))]
     return np.stack([r.mean(0) for r in rows]), np.stack([r.std(0) for r in rows])
 
 
 def assert_moments(work: Work, manifest: Manifest, modality: str) -> None:
-    found = load_moments(work, manifest, modality)
+    found = moments(work, manifest, modality)
     for one, expected in zip(found, reference(work, manifest, modality), strict=True):
         assert one.dtype == torch.float32
         np.testing.assert_allclose(one.numpy(), expected, atol=2e-6, rtol=2e-6)
@@ -79,10 +88,10 @@ def test_moments_that_a_cache_lacks_come_from_its_frames_and_are_kept(
     work: Work, manifest: Manifest
 ) -> None:
     extract(work, manifest, TINY)
-    before = load_moments(work, manifest, "audio")
+    before = moments(work, manifest, "audio")
     (folder,) = work.features.glob("audio-*/moments_3")
     shutil.rmtree(folder)
-    after = load_moments(work, manifest, "audio")
+    after = moments(work, manifest, "audio")
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(one, other, atol=summed(one, FRAMES), rtol=0)
     assert len(FrameStream.open(folder).keys) == 6
@@ -111,8 +120,8 @@ def test_moments_only_keeps_no_frames_and_equals_what_frames_give(
 ) -> None:
     extract(work, manifest, replace(TINY, audio_layers="all", moments_only=True))
     assert not list(work.features.glob("audio-*/layer_*"))
-    assert read_extraction(work).source("audio").moments == (0, 1, 2, 3)
-    only = load_moments(work, manifest, "audio", 1)
+    assert FrameCache(work).extraction.source("audio").moments == (0, 1, 2, 3)
+    only = moments(work, manifest, "audio", 1)
     extract(work, manifest, replace(TINY, audio_layers=(1,)))
     for one, expected in zip(only, reference(work, manifest, "audio"), strict=True):
         np.testing.assert_allclose(one.numpy(), expected, atol=2e-6, rtol=2e-6)
@@ -123,30 +132,30 @@ def test_asking_for_moments_leaves_earlier_frames_to_later_commands(
 ) -> None:
     extract(work, manifest, TINY)
     extract(work, manifest, replace(TINY, audio_layers="all", moments_only=True))
-    assert read_extraction(work).source("audio").layers == (3,)
-    assert len(collect_frames(work, manifest, ["audio"]).utterances) == 6
+    assert FrameCache(work).extraction.source("audio").layers == (3,)
+    assert len(FrameCache(work).find(manifest, ["audio"]).utterances) == 6
 
 
 def test_without_frames_heads_are_told_what_to_do(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, replace(TINY, moments_only=True))
     with pytest.raises(MissingStepError, match="without --moments-only"):
-        collect_frames(work, manifest, ["audio"])
+        FrameCache(work).find(manifest, ["audio"])
     with pytest.raises(CacheError, match="--audio-layers 2"):
-        load_moments(work, manifest, "audio", 2)
+        moments(work, manifest, "audio", 2)
 
 
 def test_utterances_that_failed_have_no_row(work: Work, manifest: Manifest, tmp_path: Path) -> None:
     broken = change(manifest, 2, audio=tmp_path / "nowhere.wav")
     extract(work, broken, TINY)
-    mean, _ = load_moments(work, broken, "audio")
+    mean, _ = moments(work, broken, "audio")
     assert len(mean) == 5
     with pytest.raises(MissingStepError, match="extract"):
-        load_moments(work, change(broken, 0, start=0.1), "audio")
+        moments(work, change(broken, 0, start=0.1), "audio")
 
 
 def test_heads_read_moments_instead_of_frames(work: Work, manifest: Manifest) -> None:
     extract(work, manifest, TINY)
-    dataset = load_dataset(work, manifest)
+    dataset = load_dataset(FrameCache(work), manifest)
     from_moments, from_frames = VectorStore(dataset), VectorStore(replace(dataset, moments={}))
     assert set(dataset.moments) == {"audio", "text"}
     for modality in dataset.frames:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cache.hdf5 import export_hdf5
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from cache.recipe import Recipe
 from cache.stream import FrameStream
 from cache.upkeep.compact import compact
@@ -35,7 +35,7 @@ def audio(work: Work) -> Path:
 def ids_of(work: Work, manifest: Manifest, part: Path) -> set[str]:
     """Ids of a part's utterances, from its metadata and the manifest."""
     held = set(json.loads((part / "zarr.json").read_text())["attributes"]["keys"])
-    keys = utterance_keys(work, manifest.utterances)
+    keys = FrameCache(work).keys(manifest.utterances)
     return {name for name, own in keys.items() if held & set(own.values())}
 
 

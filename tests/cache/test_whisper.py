@@ -31,8 +31,7 @@ from cache.encoders.names import is_packaged, resolve_encoder
 from cache.extract.config import ExtractConfig
 from cache.extract.encoding import encode_in_windows
 from cache.extract.extract import extract
-from cache.keys import utterance_keys
-from cache.last_extraction import read_extraction
+from cache.lookup import FrameCache
 from cache.stream import FrameStream
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.work import Work
@@ -300,8 +299,8 @@ def test_fifty_recordings_through_extract_are_what_transformers_makes_of_them(
         device="cpu",
     )
     extract(work, manifest, config)
-    source = read_extraction(work).source("audio")
-    keys = utterance_keys(work, manifest.utterances)
+    source = FrameCache(work).extraction.source("audio")
+    keys = FrameCache(work).keys(manifest.utterances)
     streams = [FrameStream.open(work.features / source.stream(layer)) for layer in source.layers]
     padding = read_padding(directory)
     assert padding is not None

@@ -13,6 +13,7 @@ import torch
 
 from cache.encoders.grid import fbank_grid
 from cache.frames import Frames
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, MissingExtraError
 from corpora.base.plots import render
 from corpora.base.work import Work
@@ -305,11 +306,11 @@ def test_cues_are_computed_once_and_missing_values_survive(
     work, manifest = Work(tmp_path / "work"), make_manifest(tmp_path)
     hiss = 0.1 * np.random.default_rng(0).standard_normal(8000)
     soundfile.write(manifest.utterances[0].audio, hiss, 16_000)
-    first = load_cues(work, manifest.utterances, GRID)
+    first = load_cues(FrameCache(work), manifest.utterances, GRID)
     assert not first.problems
     assert np.isnan(first.values).any()
     monkeypatch.setattr(stream_module, "load_audio", None)  # nothing is decoded again
-    again = load_cues(work, manifest.utterances[::-1], GRID)
+    again = load_cues(FrameCache(work), manifest.utterances[::-1], GRID)
     np.testing.assert_array_equal(
         again.values[: np.diff(again.offsets)[0]], first.values[first.offsets[-2] :]
     )
@@ -319,7 +320,7 @@ def test_an_unreadable_recording_is_said_and_missing_not_zero(tmp_path: Path) ->
     work, manifest = Work(tmp_path / "work"), make_manifest(tmp_path, 3)
     manifest.utterances[1].audio.write_bytes(b"no sound")
     gone = replace(manifest.utterances[2], audio=tmp_path / "gone.wav")
-    found = load_cues(work, [*manifest.utterances[:2], gone], GRID)
+    found = load_cues(FrameCache(work), [*manifest.utterances[:2], gone], GRID)
     assert set(found.problems) == {"u1", "u2"}
     assert "cannot be read" in found.problems["u1"]
     assert np.isnan(found.values[found.offsets[1] :]).all()
@@ -327,7 +328,7 @@ def test_an_unreadable_recording_is_said_and_missing_not_zero(tmp_path: Path) ->
 
 def test_frames_of_another_length_are_said(tmp_path: Path) -> None:
     work, manifest = Work(tmp_path / "work"), make_manifest(tmp_path, 1)
-    found = load_cues(work, manifest.utterances, GRID, np.array([0, 5]))
+    found = load_cues(FrameCache(work), manifest.utterances, GRID, np.array([0, 5]))
     assert "has 5 frames, and its recording" in found.problems["u0"]
 
 
@@ -444,7 +445,7 @@ def test_a_head_that_reads_text_alone_has_no_cues(tmp_path: Path) -> None:
     subject = build_subject(
         head, Material((utterance,), {"text": Frames.from_list([torch.randn(3, 8)])})
     )
-    section = cues_section(subject, Work(tmp_path))
+    section = cues_section(subject, FrameCache(Work(tmp_path)))
     assert "reads text alone" in section.text[0]
 
 
@@ -457,7 +458,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, CueFrames
     write_sample_corpus(folder / "corpus", utterances=150)
     prepare("sample", folder / "corpus", work.manifest, show_progress=False)
     manifest = read_manifest(work.manifest)
-    cues = load_cues(work, manifest.utterances, GRID)
+    cues = load_cues(FrameCache(work), manifest.utterances, GRID)
     seen = np.empty_like(cues.values)
     voices = np.repeat([u.speaker for u in manifest.utterances], np.diff(cues.offsets))
     for voice in np.unique(voices):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cache.lookup import collect_frames
+from cache.lookup import FrameCache
 from corpora.base.work import Work
 from explain.config import ExplainConfig
 from explain.explain import Explanation, explain_recordings, explain_split
@@ -79,11 +79,11 @@ def test_probed_vectors_are_of_the_weighted_sum(
     attended = subject_vectors(found.subject, found.subject.layers, moments=False)[0]
     assert attended.layer is None
     layers = [
-        collect_frames(work, explained.manifest, ["audio"], layers={"audio": n}) for n in range(4)
+        FrameCache(work).find(explained.manifest, ["audio"], layers={"audio": n}) for n in range(4)
     ]
     row = [u.id for u in layers[0].utterances].index(found.subject.utterances[0].id)
     shares = layer_weights(head)["audio"]
-    parts = [one.frames["audio"].utterance(row).double() for one in layers]
+    parts = [one.load("audio").utterance(row).double() for one in layers]
     summed = torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
     weights = found.subject.importance["audio"][: len(summed)].double()
     assert attended.values[0].tolist() == pytest.approx((weights @ summed).tolist(), abs=1e-3)

@@ -14,8 +14,7 @@ from sklearn.metrics import r2_score
 from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.frames import Frames
-from cache.last_extraction import read_extraction
-from cache.lookup import collect_frames
+from cache.lookup import FrameCache
 from corpora.base.plots import render
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
@@ -181,9 +180,11 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Manifest, Sub
         audio_encoder="tiny", text_encoder="", audio_layers=(1, 2, 3), device="cpu"
     )
     extract(work, manifest, config)
-    found = collect_frames(work, manifest, ["audio"])
+    found = FrameCache(work).find(manifest, ["audio"])
     head = Head(HeadConfig(manifest.labels, {"audio": 128}, {"audio": {"kind": "mha"}}), 0)
-    material = Material(found.utterances, dict(found.frames), recorded_grid(read_extraction(work)))
+    material = Material(
+        found.utterances, {"audio": found.load("audio")}, recorded_grid(FrameCache(work).extraction)
+    )
     return work, manifest, build_subject(head, material, manifest=manifest, split="test")
 
 
@@ -191,7 +192,7 @@ def test_every_cached_layer_is_probed(
     tones: tuple[Work, Manifest, Subject],
 ) -> None:
     work, manifest, subject = tones
-    section = probing_section(subject, work, manifest)
+    section = probing_section(subject, FrameCache(work), manifest)
     rows = section.tables[0].rows
     assert {row[1] for row in rows} == {MEAN, DEVIATION, ATTENDED}
     assert {row[0] for row in rows if row[1] == MEAN} == {1, 2, 3}
@@ -204,7 +205,7 @@ def test_a_split_of_few_speakers_is_probed_on_the_whole_manifest(
 ) -> None:
     work, manifest, subject = tones
     few = replace(subject, utterances=tuple(subject.utterances[:3]))
-    section = probing_section(few, work, manifest)
+    section = probing_section(few, FrameCache(work), manifest)
     assert "72 utterances of the whole manifest" in section.text[0]
 
 
@@ -214,8 +215,8 @@ def test_a_model_is_probed_on_its_own_utterances_alone(
     """The cache holds frames of other weights than the fine-tuned ones."""
     work, manifest, subject = tones
     few = replace(subject, kind="model", utterances=tuple(subject.utterances[:3]))
-    assert "That is too few" in probing_section(few, work, manifest).text[1]
-    section = probing_section(replace(subject, kind="model"), work, manifest)
+    assert "That is too few" in probing_section(few, FrameCache(work), manifest).text[1]
+    section = probing_section(replace(subject, kind="model"), FrameCache(work), manifest)
     assert "of the whole manifest" not in section.text[0]
     assert {row[1] for row in section.tables[0].rows} == {"attended mean", "mean", "deviation"}
 
@@ -224,7 +225,7 @@ def test_too_few_utterances_are_said(tones: tuple[Work, Manifest, Subject]) -> N
     work, manifest, subject = tones
     short = replace(manifest, utterances=manifest.utterances[:30])
     few = replace(subject, utterances=tuple(subject.utterances[:3]))
-    section = probing_section(few, work, short)
+    section = probing_section(few, FrameCache(work), short)
     assert "That is too few" in section.text[1]
     assert not section.tables
 
@@ -232,7 +233,7 @@ def test_too_few_utterances_are_said(tones: tuple[Work, Manifest, Subject]) -> N
 def test_the_figure_can_be_drawn(tones: tuple[Work, Manifest, Subject]) -> None:
     pytest.importorskip("matplotlib")
     work, manifest, subject = tones
-    section = probing_section(subject, work, manifest, ProbingConfig(limit=60))
+    section = probing_section(subject, FrameCache(work), manifest, ProbingConfig(limit=60))
     assert render(section.figures[0])[".png"][:4] == b"\x89PNG"
 
 
@@ -242,5 +243,5 @@ def test_a_head_that_reads_text_alone_has_nothing_to_probe(tmp_path: Path) -> No
     material = Material((utterance,), {"text": Frames.from_list([torch.randn(3, 8)])})
     subject = build_subject(head, material)
     manifest = Manifest((utterance,), ("a", "b"), corpus="c")
-    section = probing_section(subject, Work(tmp_path), manifest)
+    section = probing_section(subject, FrameCache(Work(tmp_path)), manifest)
     assert "reads text alone" in section.text[0]

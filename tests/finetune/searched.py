@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from heads.dataset import VectorStore
@@ -29,7 +30,7 @@ def add_search(
     modalities: tuple[str, ...] = ("audio", "text"),
 ) -> tuple[Head, HeadRecord]:
     """Write `search/best.json` and its weights."""
-    dataset = load_dataset(work, manifest)
+    dataset = load_dataset(FrameCache(work), manifest)
     head = make_head(pooling, modalities)
     training, schedule = (
         TrainingConfig(learning_rate=1e-3, seed=1),
@@ -45,7 +46,7 @@ def add_search(
         head=head.config,
         training=training,
         schedule=schedule,
-        origin=read_origin(work, manifest, dataset.frames),
+        origin=read_origin(FrameCache(work), manifest, dataset.frames),
         study_seed=0,
         versions=package_versions(),
         dev_macro_f1=0.5,

@@ -13,6 +13,7 @@ from cache.audio import load_audio
 from cache.encoders.front_ends import StackedMels
 from cache.extract import passes
 from cache.frames import Frames
+from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune import boundary as boundaries
@@ -36,7 +37,9 @@ POOLINGS: list[dict[str, Any]] = [
 def boundary_of(
     work: Work, manifest: Manifest, model: EmotionModel, dtype: str, layers: int | None = None
 ) -> Boundary:
-    found, told = open_boundary(work, manifest, model, layers, stored_dtype=dtype, device="cpu")
+    found, told = open_boundary(
+        FrameCache(work), manifest, model, layers, stored_dtype=dtype, device="cpu"
+    )
     assert found is not None, told
     return found
 
@@ -127,7 +130,7 @@ def test_an_encoder_whose_upper_layers_need_more_is_run_from_recordings(
     monkeypatch.setattr(boundaries, "TOLERANCE", {"fp32": -1.0})
     model = make_model(searched.work.encoders)
     found, told = open_boundary(
-        searched.work, manifest, model, None, stored_dtype="float32", device="cpu"
+        FrameCache(searched.work), manifest, model, None, stored_dtype="float32", device="cpu"
     )
     assert found is None
     assert told == [

@@ -48,7 +48,7 @@ def test_scores_on_another_corpus_leave_those_on_the_own_one_alone(
     work: Work, manifest: Manifest, other: Manifest
 ) -> None:
     evaluate_head(work, manifest)
-    report = evaluation_folder(work, "head", "test") / "report.json"
+    report = evaluation_folder(work.evaluation, "head", "test") / "report.json"
     before = report.read_bytes()
     labels = parse_label_map(["ang=anger", "neu=neutral", "sad="])
     assert evaluate_head(work, map_manifest(other, labels)).report.n < 12

@@ -14,7 +14,7 @@ import torch
 
 from cache.audio import load_audio
 from cache.last_extraction import write_failures
-from cache.lookup import Residence, choose_residence, collect_frames
+from cache.lookup import FrameCache, Residence, choose_residence
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -80,11 +80,12 @@ def test_the_heads_probabilities_are_those_on_cached_frames(
         chosen.append(found.place)
         return found
 
-    monkeypatch.setattr("finetune.evaluate.scored.choose_residence", choose)
+    monkeypatch.setattr("cache.lookup.choose_residence", choose)
     evaluation = evaluate_head(work, manifest, "dev")
     assert chosen == ["memory" if free else "disk"]
     rows = replace(manifest, utterances=manifest.in_split("dev"))
-    frames = collect_frames(work, rows, ("audio", "text")).frames
+    held = FrameCache(work).find(rows, ("audio", "text"))
+    frames = {name: held.load(name) for name in held.modalities}
     with torch.no_grad():
         expected = torch.softmax(searched.head(frames), dim=1)
     ids, found = probabilities(evaluation)
@@ -258,8 +259,8 @@ def test_a_folder_that_cannot_be_written_to_stops_it_first(
     subject: str, with_model: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_model.evaluation.write_text("a file where the folder should be")
-    for name in ("find_frames", "predict_logits"):
-        monkeypatch.delattr(f"finetune.evaluate.scored.{name}")
+    monkeypatch.delattr("cache.lookup.FrameCache.find")
+    monkeypatch.delattr("finetune.evaluate.scored.predict_logits")
     with pytest.raises(ConfigError, match="cannot be written to"):
         evaluate(with_model, manifest, config=EvaluateConfig(subject))
 
@@ -271,7 +272,7 @@ def test_a_head_normalised_by_speaker_is_scored_as_in_its_search_and_goes_no_fur
         manifest, utterances=tuple(replace(u, speaker=f"of {u.split}") for u in manifest.utterances)
     )
     head = Head(replace(searched.head.config, input_norm="speaker"), 3)
-    store = VectorStore(load_dataset(work, everyone))
+    store = VectorStore(load_dataset(FrameCache(work), everyone))
     for name in LAST:
         head.set_input_statistics(name, *store.speakers_target(name))
     origin = replace(searched.record.origin, manifest_sha256=manifest_digest(everyone))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cache.lookup import FrameCache
 from cli import main
 from corpora.base.errors import ConfigError, MissingExtraError
 from corpora.base.work import Work
@@ -22,7 +23,7 @@ from finetune.evaluate.calibration import fit_temperature, reliability
 from finetune.evaluate.comparisons import compare
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import Evaluation
-from finetune.evaluate.scored import open_subject
+from finetune.evaluate.scored import open_scored
 from finetune.model import EmotionModel
 from finetune.model_card import BEGIN, END
 from heads.head import Head
@@ -152,7 +153,10 @@ def test_a_comparison_is_the_difference_on_the_same_utterances(
 
 def test_only_what_both_could_use_is_compared(whole: Work, manifest: Manifest) -> None:
     rows = replace(manifest, utterances=manifest.in_split("test"))
-    one, other = open_subject(whole, whole.model), open_subject(whole, whole.search)
+    one, other = (
+        open_scored(FrameCache(whole), whole.model),
+        open_scored(FrameCache(whole), whole.search),
+    )
     scored = one.score(rows)
     less = replace(scored, utterances=scored.utterances[2:], probabilities=scored.probabilities[2:])
     [found] = compare(less, [(other.source, other.score(rows))], LABELS, [""])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from cache.last_extraction import read_extraction
+from cache.lookup import FrameCache
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -24,9 +24,9 @@ def directories(work: Work) -> dict[str, Path]:
 
 
 def test_what_was_searched_here_fits(searched: Searched, manifest: Manifest) -> None:
-    extraction = read_extraction(searched.work)
+    extraction = FrameCache(searched.work).extraction
     check_labels(searched.record, manifest)
-    check_streams(searched.work, searched.record, extraction)
+    check_streams(FrameCache(searched.work), searched.record)
     check_encoders(searched.record, extraction, directories(searched.work))
 
 
@@ -46,14 +46,14 @@ def test_frames_of_another_recipe_are_named(
     work = copy_work(searched.work, tmp_path / "work")
     extract_tiny(work, manifest, "float16")
     with pytest.raises(ConfigError, match='stored_dtype: "float32" -> "float16"'):
-        check_streams(work, searched.record, read_extraction(work))
+        check_streams(FrameCache(work), searched.record)
 
 
 def test_a_layer_that_was_not_extracted_is_named(searched: Searched) -> None:
     layers = {**searched.record.origin.layers, "audio": 7}
     record = replace(searched.record, origin=replace(searched.record.origin, layers=layers))
     with pytest.raises(CacheError, match="layer 7"):
-        check_streams(searched.work, record, read_extraction(searched.work))
+        check_streams(FrameCache(searched.work), record)
 
 
 def test_weights_that_changed_since_are_named(searched: Searched, tmp_path: Path) -> None:
@@ -66,4 +66,4 @@ def test_weights_that_changed_since_are_named(searched: Searched, tmp_path: Path
     next(iter(tensors.values())).add_(1.0)
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="text weights:"):
-        check_encoders(searched.record, read_extraction(searched.work), own)
+        check_encoders(searched.record, FrameCache(searched.work).extraction, own)

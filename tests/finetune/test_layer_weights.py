@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from cache.audio import load_audio
-from cache.last_extraction import read_extraction, write_extraction
-from cache.lookup import collect_frames
+from cache.last_extraction import write_extraction
+from cache.lookup import FrameCache
 from cache.recipe import LayersRead, layer_numbers
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.work import Work
@@ -88,7 +88,7 @@ def weighed(tmp_path_factory: pytest.TempPathFactory, encoders: Path, manifest: 
 
 @pytest.fixture(scope="module")
 def model(weighed: Work) -> EmotionModel:
-    return build_model(weighed, weighed.search / BEST, "cpu", "fp32")[0]
+    return build_model(FrameCache(weighed), weighed.search / BEST, "cpu", "fp32")[0]
 
 
 @pytest.mark.parametrize("norm", ["none", "layernorm", "standardise"])
@@ -102,12 +102,12 @@ def test_logits_on_raw_input_equal_those_on_cached_frames(
     if norm == "standardise":
         for name, dim in head.config.dims.items():
             head.set_input_statistics(name, torch.linspace(-1, 1, dim), torch.full((dim,), 0.8))
-    collection = collect_frames(work, manifest, ("audio", "text"), layers=read)
+    collection = FrameCache(work).find(manifest, ("audio", "text"), layers=read)
     some = manifest.utterances[:8]
     directories = {name: work.encoders / f"tiny-{name}" for name in read}
     assembled = assemble(head, directories, read, speech_dtype=dtype)
     with torch.no_grad():
-        expected = head({n: f.select(range(8)) for n, f in collection.all_layers.items()})
+        expected = head({n: f.select(range(8)) for n, f in collection.all_layers().items()})
         found = assembled([load_audio(u.audio) for u in some], [u.text for u in some])
     near = 2e-4 if dtype == "float32" else 3e-2
     torch.testing.assert_close(found, expected, atol=near, rtol=0)
@@ -119,7 +119,10 @@ def test_the_assembled_model_says_what_the_head_says_before_any_step(
     record = load_head(weighed.search)[1]
     assert record.origin.layers == READ
     dev = gather_examples(model, manifest.in_split("dev"), {})[0]
-    assert label_agreement(weighed, manifest, model, record, dev, 400) == (len(dev), len(dev))
+    assert label_agreement(FrameCache(weighed), manifest, model, record, dev, 400) == (
+        len(dev),
+        len(dev),
+    )
 
 
 def test_layers_above_the_highest_that_is_weighed_are_left_out(encoders: Path) -> None:
@@ -151,11 +154,11 @@ def test_phase_2_counts_from_the_highest_layer_and_trains_the_weights(model: Emo
 def losses(work: Work, manifest: Manifest, *, boundary: bool, layers: int) -> list[float]:
     """Of the first steps of phase 2, with so many layers trained."""
     torch.manual_seed(0)
-    model, _ = build_model(work, work.search / BEST, "cpu", "fp32")
+    model, _ = build_model(FrameCache(work), work.search / BEST, "cpu", "fp32")
     found = None
     if boundary:
         found, told = open_boundary(
-            work, manifest, model, layers, stored_dtype="float32", device="cpu"
+            FrameCache(work), manifest, model, layers, stored_dtype="float32", device="cpu"
         )
         assert found is not None, told
         below = " and ".join(f"{name} layers {told_layers(layers)}" for name in ("audio", "text"))
@@ -234,7 +237,7 @@ def test_a_head_is_trained_again_from_its_seed_on_the_same_layers(
     weighed: Work, manifest: Manifest
 ) -> None:
     head, record = load_head(weighed.search)
-    found = retrain(weighed, manifest, record).head.state_dict()
+    found = retrain(FrameCache(weighed), manifest, record).head.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in head.state_dict().items())
 
 
@@ -277,13 +280,13 @@ def test_layers_that_the_last_extraction_did_not_make_are_missed(
     weighed: Work, manifest: Manifest, tmp_path: Path
 ) -> None:
     work = copy_work(weighed, tmp_path / "work")
-    extraction = read_extraction(work)
+    extraction = FrameCache(work).extraction
     fewer = {
         kind: replace(source, layers=tuple(n for n in source.layers if n != 1))
         for kind, source in extraction.sources.items()
     }
-    write_extraction(work, replace(extraction, sources=fewer))
+    write_extraction(work.extraction, replace(extraction, sources=fewer))
     with pytest.raises(CacheError, match="layer 1 of tiny was not extracted"):
         evaluate_head(work, manifest, "test")
     with pytest.raises(ConfigError, match="layer 1 of the audio encoder is needed"):
-        retrain(work, manifest, load_head(work.search)[1])
+        retrain(FrameCache(work), manifest, load_head(work.search)[1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cache.audio import load_audio
-from cache.lookup import collect_frames
+from cache.lookup import FrameCache
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -44,15 +44,16 @@ def both_logits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of twelve utterances: on cached frames, and on recordings and texts."""
     modalities = head.config.modalities
-    frames = collect_frames(work, manifest, modalities, layers=layers).frames
+    found = FrameCache(work).find(manifest, modalities, layers=layers)
+    frames = {name: found.load(name) for name in modalities}
     with torch.no_grad():
         expected = head({name: batch.select(range(12)) for name, batch in frames.items()})
     directories = {name: work.encoders / f"tiny-{name}" for name in modalities}
     model = assemble(head, directories, layers, speech_dtype=dtype)
     some = manifest.utterances[:12]
     with torch.no_grad():
-        found = model([load_audio(u.audio) for u in some], [u.text for u in some])
-    return found, expected
+        logits = model([load_audio(u.audio) for u in some], [u.text for u in some])
+    return logits, expected
 
 
 @pytest.mark.parametrize("pooling", POOLINGS, ids=lambda pooling: pooling["kind"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -39,13 +40,15 @@ def studied(
 
 
 def test_a_head_trained_again_is_the_searched_one(searched: Searched, manifest: Manifest) -> None:
-    found = retrain(searched.work, manifest, searched.record)
+    found = retrain(FrameCache(searched.work), manifest, searched.record)
     assert equal(found.head, searched.head)
     assert len(found.dev) == len(found.scores) == searched.record.schedule.epochs + 1
 
 
 def test_another_rate_gives_another_head(searched: Searched, manifest: Manifest) -> None:
-    assert not equal(retrain(searched.work, manifest, searched.record, 1e-2).head, searched.head)
+    assert not equal(
+        retrain(FrameCache(searched.work), manifest, searched.record, 1e-2).head, searched.head
+    )
 
 
 def test_phase_1_ends_with_the_searched_head(
@@ -110,4 +113,4 @@ def test_changed_rows_are_named_and_refused(
     first, *rest = manifest.utterances
     other = replace(manifest, utterances=(replace(first, split="dev"), *rest))
     with pytest.raises(ConfigError, match=r"manifest_sha256: .*\n.*frames and rows of its search"):
-        retrain(searched.work, other, searched.record)
+        retrain(FrameCache(searched.work), other, searched.record)

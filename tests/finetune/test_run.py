@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.last_extraction import read_extraction, write_failures
+from cache.last_extraction import write_failures
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -107,7 +108,7 @@ def test_the_model_names_the_study_of_its_head(searched: Searched, tmp_path: Pat
     kept = trial_file(work.search, searched.record.trial)
     save_head(kept, kept.with_suffix(".safetensors"), searched.head, searched.record)
     for source in (work.search / BEST, kept):
-        model, _ = build_model(work, source, "cpu", "fp32")
+        model, _ = build_model(FrameCache(work), source, "cpu", "fp32")
         assert model.provenance["study"] == "7-voices"
 
 
@@ -165,7 +166,7 @@ def test_a_listed_failure_counts_only_without_frames_in_the_cache(
     first, second, *_ = manifest.utterances
     write_failures(work.failures, {first.id: "corrupt", second.id: "corrupt"})
     rows = [first, replace(second, end=0.2)]  # a segment that was never extracted
-    found = failed_at_extraction(work, searched.record, read_extraction(work), rows)
+    found = failed_at_extraction(FrameCache(work), searched.record, rows)
     assert found == {second.id: "corrupt"}
 
 

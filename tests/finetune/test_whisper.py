@@ -17,6 +17,7 @@ from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.front_ends import WhisperMels
 from cache.extract.config import ExtractConfig, PaddingName
 from cache.extract.extract import extract
+from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from finetune.assembly import build_model
@@ -72,7 +73,7 @@ def searched_work(root: Path, folder: Path, manifest: Manifest, padding: Padding
         padding=padding,
     )
     extract(work, manifest, config)
-    dataset = load_dataset(work, manifest)
+    dataset = load_dataset(FrameCache(work), manifest)
     shape = HeadConfig(LABELS, {"audio": 32}, {"audio": POOLING}, "standardise", mlp_width=16)
     head = Head(shape, seed=1)
     training, schedule = TrainingConfig(1e-2, seed=1), Schedule(6, 8)
@@ -86,7 +87,7 @@ def searched_work(root: Path, folder: Path, manifest: Manifest, padding: Padding
         head=shape,
         training=training,
         schedule=schedule,
-        origin=read_origin(work, manifest, dataset.frames),
+        origin=read_origin(FrameCache(work), manifest, dataset.frames),
         study_seed=0,
         versions=package_versions(),
         dev_macro_f1=0.5,
@@ -101,7 +102,7 @@ def model(work: Work) -> EmotionModel:
 
 
 def built(work: Work) -> EmotionModel:
-    return build_model(work, work.search / "best.json", "cpu", "fp32")[0]
+    return build_model(FrameCache(work), work.search / "best.json", "cpu", "fp32")[0]
 
 
 def encoder_of(model: EmotionModel) -> AudioEncoder:
@@ -133,7 +134,7 @@ def losses(work: Work, manifest: Manifest, *, cached: bool) -> list[float]:
     boundary = None
     if cached:
         boundary, told = open_boundary(
-            work, manifest, model, 1, stored_dtype="float32", device="cpu"
+            FrameCache(work), manifest, model, 1, stored_dtype="float32", device="cpu"
         )
         assert boundary is not None, told
         assert told == ["Trains from cached hidden states: audio layer 1, float32."]
@@ -158,9 +159,9 @@ def test_losses_from_the_boundary_equal_those_from_recordings(
 def test_the_model_says_what_the_head_says_of_cached_frames(
     work: Work, model: EmotionModel, manifest: Manifest
 ) -> None:
-    record = build_model(work, work.search / "best.json", "cpu", "fp32")[1]
+    record = build_model(FrameCache(work), work.search / "best.json", "cpu", "fp32")[1]
     examples = gather_examples(model, manifest.in_split("dev"), {})[0]
-    same, count = label_agreement(work, manifest, model, record, examples, 2000)
+    same, count = label_agreement(FrameCache(work), manifest, model, record, examples, 2000)
     assert same == count == len(examples)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cache.encoders.names import resolve_encoder
 from cache.extract.config import Auto, ExtractConfig
-from cache.keys import utterance_keys
-from cache.last_extraction import extract_command, read_extraction, read_failures
+from cache.last_extraction import extract_command, read_failures
+from cache.lookup import FrameCache
 from cli import main
 from corpora.base.errors import ManifestError, UnreadableLayersError
 from corpora.base.work import Work
@@ -164,7 +164,7 @@ def run(work: Work, manifest: Manifest, config: ExtractConfig = TINY, **options:
 def test_frames_of_the_chosen_layer_alone_are_kept(work: Work, manifest: Manifest) -> None:
     found = run(work, manifest)
     choice = found.choices["audio"]
-    source = read_extraction(work).source("audio")
+    source = FrameCache(work).extraction.source("audio")
     assert source.layers == choice.best()
     assert source.best == choice.best()[0]
     folder = work.features / source.recipe.folder
@@ -172,7 +172,7 @@ def test_frames_of_the_chosen_layer_alone_are_kept(work: Work, manifest: Manifes
     assert kept == [f"layer_{choice.best()[0]}"]
     assert choice.utterances == len(manifest.in_split("train"))
     assert "chosen" in found.to_text()
-    assert load_dataset(work, manifest).layers == {"audio": choice.best()[0]}
+    assert load_dataset(FrameCache(work), manifest).layers == {"audio": choice.best()[0]}
     assert found.outcome.report is not None
     assert sum(found.outcome.report.added.values()) > 0
 
@@ -195,7 +195,7 @@ def test_a_choice_stays_until_the_training_rows_change(work: Work, manifest: Man
     assert again.choices["audio"] == first
     fewer = replace(manifest, utterances=manifest.utterances[6:])
     assert run(work, fewer).choices["audio"].sample != first.sample
-    assert read_choices(work).rankings[first.recipe].sample != first.sample
+    assert read_choices(work.layers).rankings[first.recipe].sample != first.sample
 
 
 def test_another_manifest_reads_the_layers_that_were_chosen(work: Work, manifest: Manifest) -> None:
@@ -203,16 +203,16 @@ def test_another_manifest_reads_the_layers_that_were_chosen(work: Work, manifest
     foreign = tuple(replace(u, split="test") for u in manifest.utterances[:9])
     found = run(work, replace(manifest, utterances=foreign), foreign=True)
     assert found.choices["audio"] == first
-    assert read_extraction(work).source("audio").layers == first.best()
+    assert FrameCache(work).extraction.source("audio").layers == first.best()
 
 
 def test_several_layers_can_be_kept(work: Work, manifest: Manifest) -> None:
     found = run(work, manifest, replace(TINY, audio_layers=Auto(2)))
     best = found.choices["audio"].best(2)
-    source = read_extraction(work).source("audio")
+    source = FrameCache(work).extraction.source("audio")
     assert source.layers == tuple(sorted(best))
     assert source.usual_layer == best[0]
-    dataset = load_dataset(work, manifest, others=True)
+    dataset = load_dataset(FrameCache(work), manifest, others=True)
     assert dataset.layers == {"audio": best[0]}
     assert set(dataset.others["audio"]) == {best[1]}
     assert "--audio-layers auto:2" in extract_command(work.root)
@@ -221,7 +221,7 @@ def test_several_layers_can_be_kept(work: Work, manifest: Manifest) -> None:
 def test_layers_that_were_there_before_stay(work: Work, manifest: Manifest) -> None:
     run(work, manifest, replace(TINY, audio_layers=(0, 3)))
     found = run(work, manifest)
-    folder = work.features / read_extraction(work).source("audio").recipe.folder
+    folder = work.features / FrameCache(work).extraction.source("audio").recipe.folder
     kept = {path.name for path in folder.glob("layer_*")}
     assert kept == {"layer_0", "layer_3", f"layer_{found.choices['audio'].best()[0]}"}
 
@@ -241,7 +241,7 @@ def test_frames_of_a_ranking_that_was_killed_go_with_the_next_run(
     assert [path.name for path in work.features.glob("audio-*/layer_*")] == [
         f"layer_{found.choices['audio'].best()[0]}"
     ]
-    assert read_choices(work).temporary == ()
+    assert read_choices(work.layers).temporary == ()
 
 
 def test_frames_that_were_asked_for_since_stay(
@@ -288,8 +288,8 @@ def test_where_nothing_can_be_chosen_the_last_is_taken_and_it_says_so(
     found = run(work, replace(manifest, utterances=rows))
     assert found.choices == {}
     assert "The data could not choose the audio layer" in found.to_text()
-    assert read_extraction(work).source("audio").layers == (3,)
-    folder = work.features / read_extraction(work).source("audio").recipe.folder
+    assert FrameCache(work).extraction.source("audio").layers == (3,)
+    folder = work.features / FrameCache(work).extraction.source("audio").recipe.folder
     assert [path.name for path in folder.glob("layer_*")] == ["layer_3"]
 
 
@@ -304,7 +304,7 @@ def test_an_encoder_whose_layers_cannot_be_read_gives_its_last(
     found = run(work, manifest, replace(TINY, text_encoder="tiny", text_layers=Auto()))
     assert "its layers are no list" in found.to_text()
     assert list(found.choices) == ["text"]
-    assert read_extraction(work).source("audio").layers == (3,)
+    assert FrameCache(work).extraction.source("audio").layers == (3,)
 
 
 def test_a_recording_that_cannot_be_read_is_left_out_of_the_sample(
@@ -343,7 +343,7 @@ def test_a_protocol_can_name_the_layers(work: Work, manifest: Manifest) -> None:
 
 
 def test_keys_of_the_sample_are_those_of_the_manifest(work: Work, manifest: Manifest) -> None:
-    keys = utterance_keys(work, manifest.utterances)
+    keys = FrameCache(work).keys(manifest.utterances)
     assert {u.id for u in draw_sample(manifest.utterances, keys)} == {
         u.id for u in manifest.in_split("train")
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.keys import utterance_keys
+from cache.lookup import FrameCache
 from corpora.base.errors import ManifestError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -29,7 +29,7 @@ def recorded(folder: Path, splits: Sequence[str], contents: Sequence[bytes]) -> 
 
 
 def check(folder: Path, utterances: Sequence[Utterance]) -> None:
-    refuse_shared_recordings(utterances, utterance_keys(Work(folder), utterances))
+    refuse_shared_recordings(utterances, FrameCache(Work(folder)).keys(utterances))
 
 
 def test_a_copy_in_another_split_is_refused_by_name(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cache.keys import utterance_keys
 from cache.last_extraction import Extraction, Source, write_extraction, write_failures
+from cache.lookup import FrameCache
 from cache.recipe import Recipe
 from cache.stream import PartWriter, ensure_stream, open_features
 from corpora.base.errors import ConfigError, MissingStepError
@@ -56,7 +56,7 @@ def extracted(tmp_path: Path) -> tuple[Work, Manifest, Dataset]:
     manifest = Manifest(tuple(utterances), dataset.labels, corpus="toy")
     work = Work(tmp_path / "work")
     work.root.mkdir()
-    keys = utterance_keys(work, manifest.utterances)
+    keys = FrameCache(work).keys(manifest.utterances)
     frames: dict[str, dict[str, np.ndarray]] = {"audio": {}, "text": {}, "speech": {}}
     speech = dataset.frames["audio"].speech
     assert speech is not None
@@ -69,7 +69,7 @@ def extracted(tmp_path: Path) -> tuple[Work, Manifest, Dataset]:
             frames["speech"][key] = parts[number].numpy()
     for kind, values in frames.items():
         write_frames(work, kind, values)
-    write_extraction(work, Extraction(SOURCES))
+    write_extraction(work.extraction, Extraction(SOURCES))
     write_failures(work.failures, {FAILED: "corrupt"})
     return work, manifest, dataset
 
@@ -78,7 +78,7 @@ def test_frames_come_in_the_order_of_the_manifest_without_failures(
     extracted: tuple[Work, Manifest, Dataset],
 ) -> None:
     work, manifest, dataset = extracted
-    loaded = load_dataset(work, manifest)
+    loaded = load_dataset(FrameCache(work), manifest)
     kept = [i for i, u in enumerate(dataset.utterances) if u.id != FAILED]
     assert loaded.utterances == tuple(manifest.utterances[i] for i in kept)
     for modality in ("audio", "text"):
@@ -95,8 +95,8 @@ def test_the_origin_names_encoders_layers_and_streams(
     extracted: tuple[Work, Manifest, Dataset],
 ) -> None:
     work, manifest, _ = extracted
-    frames = load_dataset(work, manifest).frames
-    origin = read_origin(work, manifest, frames)
+    frames = load_dataset(FrameCache(work), manifest).frames
+    origin = read_origin(FrameCache(work), manifest, frames)
     assert origin.encoders == {"audio": "tiny", "text": "tiny"}
     assert origin.layers == {"audio": 4, "text": 2}
     assert origin.streams == {kind: source.stream() for kind, source in SOURCES.items()}
@@ -120,7 +120,7 @@ def test_a_search_on_the_cache_leaves_a_head_that_names_its_origin(
 def test_an_unknown_modality_is_refused(extracted: tuple[Work, Manifest, Dataset]) -> None:
     work, manifest, _ = extracted
     with pytest.raises(ConfigError, match="video"):
-        load_dataset(work, manifest, ["video"])
+        load_dataset(FrameCache(work), manifest, ["video"])
 
 
 def test_a_search_before_an_extraction_is_refused(tmp_path: Path) -> None:
