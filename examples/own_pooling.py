@@ -25,8 +25,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `python` looks for the package
 
 from cli import main
+from heads.axes import Axis, Choice
 from heads.pooling import AttentionPooling, PoolingConfig, register
-from heads.pooling.pooling import Axis, Choice
 from heads.pooling.view import Affine, View
 
 

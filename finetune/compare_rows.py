@@ -19,12 +19,12 @@ from finetune.finetune import run_finetune
 from finetune.model_files import CONFIG
 from finetune.phases import ENCODER_PHASES
 from finetune.training import Tell
+from heads.axes import choices
 from heads.compare.compare import run_compare
 from heads.compare.comparison import CompareReport, Finetuned
 from heads.compare.config import CompareConfig
 from heads.compare.rendering import write_report
 from heads.compare.rows import MODALITIES
-from heads.pooling.pooling import choices
 from heads.search.space import PUBLISHED, other_poolings, pooling_axes
 
 FORMAT, VERSION = "emopool-compare-finetuned", 1

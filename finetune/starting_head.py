@@ -37,12 +37,12 @@ from finetune.phases import PhaseConfig, format_table, trainable_parts, trainabl
 from finetune.scoring import Score, score
 from finetune.steps import LogRow
 from finetune.training import PhaseResult, Tell
+from heads.axes import Choice, Range
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.load import load_dataset, read_origin, suitable_threads
 from heads.losses import LossConfig, inverse_frequency, loss_function, soft_targets
-from heads.pooling.pooling import Choice, Range
 from heads.precision import choose_precision
 from heads.records import (
     BEST,

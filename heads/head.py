@@ -19,8 +19,8 @@ from cache.frames import Frames
 from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
+from heads.axes import INPUT_NORMS
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
-from heads.pooling.pooling import INPUT_NORMS
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER
 

@@ -17,7 +17,7 @@ from corpora.base.command_options import (
     setting,
 )
 from corpora.base.errors import ConfigError
-from heads.pooling.pooling import INPUT_NORMS
+from heads.axes import INPUT_NORMS
 
 # What a protocol may set for all rows. Its rate is one of many here, its poolings are rows.
 FIXABLE = ("loss", "weight_decay", "mlp_width", "dropout")

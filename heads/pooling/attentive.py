@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from corpora.base.errors import ConfigError
-from heads.pooling.pooling import AttentionPooling, Axis, Choice, Pooling, PoolingConfig
+from heads.axes import Axis, Choice
+from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig
 from heads.pooling.registry import register
 from heads.pooling.segments import (
     Place,

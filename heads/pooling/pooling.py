@@ -3,78 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cache.frames import Frames
+from heads.axes import Axis
 from heads.pooling.segments import attentive_moments, segment_softmax
 from heads.pooling.view import Affine, View, as_view
-
-#: How frames are normalised (`heads.head.HeadConfig`).
-INPUT_NORMS = ("none", "layernorm", "standardise", "speaker")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An axis of listed values.
-
-    Attributes:
-        values: those that are drawn.
-        on_request: further ones that a space file or a protocol may name.
-    """
-
-    values: tuple[Any, ...]
-    on_request: tuple[Any, ...] = ()
-
-    @property
-    def known(self) -> tuple[Any, ...]:
-        """What a space file or a protocol may name."""
-        return (*self.values, *self.on_request)
-
-
-@dataclass(frozen=True)
-class Range:
-    """An axis of numbers from `low` to `high`, drawn evenly, or evenly in their logarithm.
-
-    Attributes:
-        low: the smallest that is drawn.
-        high: the largest.
-        log: whether in the logarithm.
-        least: the smallest that a space file or a protocol may name; None: `low`.
-        most: the largest; None: `high`.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """What a space file or a protocol may name."""
-        return (
-            self.low if self.least is None else self.least,
-            self.high if self.most is None else self.most,
-        )
-
-
-Axis = Choice | Range
-
-
-def nearest(axis: Axis, value: Any) -> Any:  # noqa: ANN401 - an axis has its own type
-    """The value itself where an axis has it; else its nearest number or its first choice."""
-    if isinstance(axis, Range):
-        return min(max(value, axis.low), axis.high)
-    return value if value in axis.values else axis.values[0]
-
-
-def choices(axis: Axis) -> tuple[Any, ...]:
-    """The listed values; none of a range."""
-    return axis.values if isinstance(axis, Choice) else ()
 
 
 class PoolingConfig:

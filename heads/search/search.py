@@ -21,11 +21,11 @@ from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
+from heads.axes import choices
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import make_folds, refuse_shared_recordings, sentences_note
 from heads.load import load_dataset, read_origin, suitable_threads, suitable_workers
 from heads.losses import count_without_votes
-from heads.pooling.pooling import choices
 from heads.precision import choose_precision
 from heads.records import BEST, TRIALS, Origin, claim_folder, clear
 from heads.search.conclusion import conclude, keep_chosen, write_trials

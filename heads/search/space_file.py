@@ -19,7 +19,7 @@ from typing import Any
 from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError, MissingStepError, did_you_mean
 from corpora.base.terminal import bytes_text
-from heads.pooling.pooling import Axis, Choice, Range
+from heads.axes import Axis, Choice, Range
 from heads.search.space import Space, pooling_axes
 from heads.search.weighing import MOST_BYTES, layer_axis
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 from cache.recipe import LayersRead, layer_numbers, layers_text
 from corpora.base.terminal import bytes_text
+from heads.axes import Axis, choices
 from heads.dataset import Dataset
-from heads.pooling.pooling import Axis, choices
 
 #: Values of the axis `layers`: one cached layer, or a learnt weighted sum of all of them. (`top` is
 #: what it was called when the one was always the highest.)

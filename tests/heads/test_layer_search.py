@@ -9,9 +9,9 @@ import optuna
 import pytest
 
 from corpora.base.errors import ConfigError
+from heads.axes import Choice
 from heads.dataset import VectorStore
 from heads.head import Head
-from heads.pooling.pooling import Choice
 from heads.records import Origin, layer_weights, load_head, trial_file
 from heads.search import weighing
 from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs

@@ -9,9 +9,9 @@ import optuna
 import pytest
 
 from corpora.base.seeds import seed_from
+from heads.axes import Choice, Range
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
-from heads.pooling.pooling import Choice, Range
 from heads.search.space import (
     PROBES,
     PUBLISHED,

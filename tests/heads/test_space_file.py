@@ -11,7 +11,7 @@ import pytest
 
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.protocol import all_protocols
-from heads.pooling.pooling import Choice, Range
+from heads.axes import Choice, Range
 from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
 from heads.search.space_file import narrow, narrowed
 from tests.heads.synthetic import LABELS
