@@ -18,6 +18,7 @@ from cache.encoders.vad import load_detector, speech
 from cache.frames import Frames
 from cache.keys import normalise_text
 from cache.last_extraction import Extraction
+from cache.mapped import MappedFrames
 from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.base.terminal import progress_bar
 from corpora.manifest import Manifest
@@ -136,7 +137,7 @@ class Material:
     """Utterances with their frames and what else lies on them (see `Subject`)."""
 
     utterances: tuple[Utterance, ...]
-    frames: Mapping[str, Frames]
+    frames: Mapping[str, Frames | MappedFrames]
     grid: Grid | None = None
     energy: Tensor | None = None
     token_kinds: Tensor | None = None
@@ -201,7 +202,9 @@ def cached_material(scored: ScoredHead, rows: Manifest) -> Material:
         energy = cache.companion("energy", found)
     if "text" in modalities and found.utterances:
         kinds = cache.companion("text", found)
-    return Material(found.utterances, found.all_layers(), grid, energy, kinds, found.failed)
+    # Layers that are weighed lie beside one another, for which they have to be in memory.
+    frames = found.all_layers() if found.others else found.read()[0]
+    return Material(found.utterances, frames, grid, energy, kinds, found.failed)
 
 
 def recorded_grid(extraction: Extraction) -> Grid:
@@ -280,7 +283,9 @@ class _Weighed:
     importance: Mapping[str, Tensor]
 
 
-def _weighed(head: Head, frames: Mapping[str, Frames], first: int, end: int) -> _Weighed:
+def _weighed(
+    head: Head, frames: Mapping[str, Frames | MappedFrames], first: int, end: int
+) -> _Weighed:
     """Run the head over some utterances that lie side by side."""
     batch = {name: neighbours(values, first, end) for name, values in frames.items()}
     vectors: dict[str, Tensor] = {}

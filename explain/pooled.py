@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cache.frames import Frames
+from cache.mapped import MappedFrames
 from corpora.base.errors import MissingExtraError
 from heads.head import Head, Inputs
 from heads.pooling import AttentionPooling
@@ -56,8 +57,10 @@ def is_attentive(head: Head, modality: str) -> bool:
     return head.attention_pooling(modality) is not None
 
 
-def neighbours(frames: Frames, first: int, end: int) -> Frames:
-    """The utterances from `first` to before `end`, as a batch that shares the frames' memory."""
+def neighbours(frames: Frames | MappedFrames, first: int, end: int) -> Frames:
+    """The utterances from `first` to before `end`; those in memory share it with the batch."""
+    if isinstance(frames, MappedFrames):
+        return frames.select(range(first, end))
     start, stop = frames.offsets[[first, end]].tolist()
     speech = None if frames.speech is None else frames.speech[start:stop]
     return Frames(frames.values[start:stop], frames.offsets[first : end + 1] - start, speech)

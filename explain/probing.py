@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cache.frames import Frames
 from cache.lookup import FrameCache
+from cache.mapped import MappedFrames
 from cache.moments import frame_moments, moments_of_keys
 from cache.recipe import LayersRead
 from corpora.base.errors import MissingStepError
@@ -203,7 +204,8 @@ def subject_vectors(
     bounds = frames.offsets.tolist()
     # One utterance after the other: its frames stay in the processor's cache.
     attended = [
-        weights[start:end] @ frames.values[start:end].float() for start, end in pairwise(bounds)
+        weights[start:end] @ frames.utterance(row).float()
+        for row, (start, end) in enumerate(pairwise(bounds))
     ]
     read = layers.get("audio")
     layer = read if isinstance(read, int) else None
@@ -218,7 +220,7 @@ def subject_vectors(
     return found
 
 
-def _read_frames(subject: Subject) -> Frames:
+def _read_frames(subject: Subject) -> Frames | MappedFrames:
     """The audio frames as the pooling reads them: those of one layer, or the sum of several."""
     frames, head = subject.frames["audio"], subject.head
     pooling = head.pooling("audio")

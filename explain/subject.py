@@ -24,6 +24,7 @@ from torch import Tensor
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.frames import Frames
 from cache.keys import normalise_text
+from cache.mapped import MappedFrames
 from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance, speaker_key
@@ -197,7 +198,7 @@ class Subject:
     head: Head
     labels: tuple[str, ...]
     utterances: tuple[Utterance, ...]
-    frames: Mapping[str, Frames]
+    frames: Mapping[str, Frames | MappedFrames]
     probabilities: Tensor
     vectors: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]

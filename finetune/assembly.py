@@ -302,7 +302,7 @@ def build_model(
         "recipes": {name: dict(entry.recipe.fields) for name, entry in sources.items()},
         "streams": {name: record.origin.streams[name] for name in modalities},
         "trial": record.trial,
-        "study": _study(Work(cache.root), source),
+        "study": _study(cache.root, source),
         "study_seed": record.study_seed,
         "search_manifest_sha256": record.origin.manifest_sha256,
         "search_dev_macro_f1": record.dev_macro_f1,
@@ -324,11 +324,11 @@ def build_model(
     return model, record
 
 
-def _study(work: Work, source: Path) -> str:
+def _study(root: Path, source: Path) -> str:
     """The study that a head comes from; "" for a head of `compare`."""
     folder = source if source.is_dir() else source.parent
     if folder.name == TRIALS_FOLDER:
         folder = folder.parent
-    elif folder.parts[-2:] == (work.finetune.name, FOLDER):
-        folder = work.search  # it was trained again
+    elif folder.parts[-2:] == ("finetune", FOLDER):
+        folder = Work(root).search  # it was trained again
     return study_of(folder)

@@ -141,9 +141,22 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
     return plan_for_keys(work, frozenset(used), last_only=last_only)
 
 
-def plan_for_keys(work: Work, used: frozenset[str], *, last_only: bool = False) -> PrunePlan:
-    """The same for content keys instead of manifests."""
-    return _plan(work, used, last_only=last_only, planned=None)
+def plan_for_keys(
+    work: Work,
+    used: frozenset[str],
+    *,
+    last_only: bool = False,
+    planned: PrunePlan | None = None,
+) -> PrunePlan:
+    """The same for content keys; with an earlier plan, only what that one was to drop as well."""
+    sources = list(FrameCache(work).extraction.sources.values()) if last_only else None
+    allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
+    streams = []
+    for stream in read_catalogue(work.features).all_streams():
+        keys = used if sources is None or _asked_for(stream, sources) else frozenset()
+        may_drop = allowed.get(stream.label, frozenset()) if planned else None
+        streams.append(_plan_stream(stream, keys, may_drop))
+    return PrunePlan(tuple(streams), used, last_only)
 
 
 def apply(work: Work, plan: PrunePlan) -> PrunePlan:
@@ -158,7 +171,7 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
         CacheError: the cache is in use, or a part is damaged.
     """
     with exclusive_lock(work.features):
-        now = _plan(work, plan.used, last_only=plan.last_only, planned=plan)
+        now = plan_for_keys(work, plan.used, last_only=plan.last_only, planned=plan)
         withdraw(_dropped(work.features, now), scratch_folder(work.features))
     return now
 
@@ -170,20 +183,6 @@ def sweep_work(work: Work) -> int:
     cache keeps what is under way in a place of its own, which `apply` clears.
     """
     return sweep_below(work.root, work.features)
-
-
-def _plan(
-    work: Work, used: frozenset[str], *, last_only: bool, planned: PrunePlan | None
-) -> PrunePlan:
-    """Plan for every stream; with an earlier plan, only what that one was to drop as well."""
-    sources = list(FrameCache(work).extraction.sources.values()) if last_only else None
-    allowed = {one.stream: frozenset(one.parts) for one in planned.streams} if planned else {}
-    streams = []
-    for stream in read_catalogue(work.features).all_streams():
-        keys = used if sources is None or _asked_for(stream, sources) else frozenset()
-        may_drop = allowed.get(stream.label, frozenset()) if planned else None
-        streams.append(_plan_stream(stream, keys, may_drop))
-    return PrunePlan(tuple(streams), used, last_only)
 
 
 def _plan_stream(

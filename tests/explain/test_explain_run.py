@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from cache.mapped import MappedFrames
 from cli import main
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
@@ -72,6 +75,19 @@ def test_energy_speech_and_token_kinds_lie_on_the_frames(found: Explanation) -> 
     assert subject.token_kinds.shape == (subject.frames["text"].total,)
     first = int(subject.frames["text"].offsets[0])
     assert int(subject.token_kinds[first]) == 0
+
+
+def test_frames_that_do_not_fit_the_memory_are_read_from_disk(
+    explained: Explained, found: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "work"
+    shutil.copytree(explained.work.root, root, symlinks=True)
+    monkeypatch.setattr("cache.lookup._free_memory", lambda: 0)
+    mapped = explain_split(Work(root), explained.manifest, PLAIN)
+    assert isinstance(mapped.subject.frames["audio"], MappedFrames)
+    assert [one.title for one in mapped.sections] == [one.title for one in found.sections]
+    for name, weights in found.subject.importance.items():
+        assert torch.equal(mapped.subject.importance[name], weights)
 
 
 def test_figures_are_png_and_svg_for_one_utterance(explained: Explained) -> None:
