@@ -8,7 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
+
+#: Of encoders without a mask (Whisper): the silence behind a recording.
+PaddingName = Literal["short", "full"]
+PADDINGS: tuple[PaddingName, ...] = get_args(PaddingName)
 
 #: A hidden-state number; or several, ascending, whose frames lie beside one another in this order.
 LayersRead = int | tuple[int, ...]

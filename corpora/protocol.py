@@ -17,7 +17,9 @@ from corpora.base.command_options import Config, setting
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.base.terminal import wrapped
 from corpora.manifest import Manifest
-from corpora.readers.options import OptionValue
+
+#: Of a reader's option (`corpora.readers.options`).
+OptionValue = str | bool
 
 # What a protocol's scores are called in reports.
 METRICS = {

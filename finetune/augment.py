@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from cache.encoders.grid import FBANK_MODELS
-from corpora.base.seeds import seed_from
 from finetune.boundary import PassOn, standing_in
 from finetune.model import EmotionModel
+from heads.runs import seed_from
 
 # Frames of a masked stretch, .2 s: as in wav2vec 2.0, which takes ten at the same 20 ms.
 SPAN = 10

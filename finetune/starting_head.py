@@ -27,7 +27,6 @@ from cache.lookup import FrameCache
 from cache.recipe import layer_numbers
 from corpora.base.errors import EmopoolError, FormatVersionError, MissingStepError
 from corpora.base.files import read_json
-from corpora.base.seeds import seed_from
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -57,7 +56,7 @@ from heads.records import (
     package_versions,
     save_head,
 )
-from heads.runs import Run, Runs
+from heads.runs import Run, Runs, seed_from
 from heads.search.config import STUDY_NAME
 from heads.search.space import Space, trial_configs
 from heads.search.storage import (

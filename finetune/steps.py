@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from corpora.base.errors import TrainingError
-from corpora.base.seeds import seed_from
 from finetune.augment import Augment
 from finetune.batches import Batch, Examples, load_batches, plan_batches
 from finetune.boundary import Boundary
@@ -29,6 +28,7 @@ from finetune.model import EmotionModel
 from finetune.phases import Part, PhaseConfig, StepConfig
 from finetune.scoring import Score
 from heads.losses import Loss, inverse_frequency, loss_function
+from heads.runs import seed_from
 from heads.training import Schedule
 
 Rows = tuple[int, ...]

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -188,3 +189,8 @@ def bounded_groups(
         groups[-1].append(k)
         held += hidden[k]
     return groups
+
+
+def seed_from(*numbers: int) -> int:
+    """A 32-bit seed that changes unpredictably with each of the numbers (at least 0)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

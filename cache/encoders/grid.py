@@ -22,8 +22,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.extract.config import PADDINGS, PaddingName
-from cache.recipe import JSON, Recipe
+from cache.recipe import JSON, PADDINGS, PaddingName, Recipe
 from corpora.base.codec import Jsonable, parse
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
+from cache.recipe import PADDINGS, PaddingName
 from corpora.base.command_options import Config, device_setting, setting
 from corpora.base.errors import ConfigError
-
-#: Of encoders without a mask (Whisper): the silence behind a recording.
-PaddingName = Literal["short", "full"]
-PADDINGS: tuple[PaddingName, ...] = get_args(PaddingName)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpora.base.errors import ConfigError, did_you_mean
+from corpora.protocol import OptionValue
 
-OptionValue = str | bool
 Options = Mapping[str, OptionValue]
 SWITCHES: Mapping[str, bool] = {"true": True, "yes": True, "false": False, "no": False}
 

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
-from corpora.base.seeds import seed_from
 from heads.compare.config import Tuning
 from heads.compare.rows import Division, Part, Row, as_splits
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.records import load_tensors, save_tensors
 from heads.reference import logistic_reference
-from heads.runs import Run, Runs, bounded_groups
+from heads.runs import Run, Runs, bounded_groups, seed_from
 from heads.search.space import LOSSES
 from heads.search.storage import refuse_differences
 from heads.training import Schedule, TrainingConfig, predict

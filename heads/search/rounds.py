@@ -28,7 +28,6 @@ import torch
 from optuna.trial import FrozenTrial, Trial
 from torch import Tensor
 
-from corpora.base.seeds import seed_from
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
@@ -47,7 +46,7 @@ from heads.records import (
     selection_file,
     trial_file,
 )
-from heads.runs import MOST_HEADS, Run, Runs, head_cost
+from heads.runs import MOST_HEADS, Run, Runs, head_cost, seed_from
 from heads.search.config import KEPT
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.study import SEED, START, HeadStudy, final_value

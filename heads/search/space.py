@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError
-from corpora.base.seeds import seed_from
 from heads.axes import INPUT_NORMS, Axis, Choice, Range, choices, nearest
 from heads.dataset import Dataset
 from heads.head import HeadConfig
 from heads.losses import EMO_SUPERB_SMOOTHING, LossConfig, vote_shares
 from heads.pooling import PoolingConfig, pooling_class, pooling_config, searched_kinds
+from heads.runs import seed_from
 from heads.search.weighing import TOP, WEIGHTED, layer_axis, weighable_kinds
 from heads.speakers import SPEAKER
 from heads.training import SCORER_RATE, TrainingConfig

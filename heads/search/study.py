@@ -32,8 +32,8 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from corpora.base.seeds import seed_from
 from heads.records import STUDY_FILE
+from heads.runs import seed_from
 from heads.search.config import HEARTBEAT_SECONDS, STUDY_NAME, SharedStudy
 from heads.search.space import PROBES, trial_seed
 from heads.search.storage import (

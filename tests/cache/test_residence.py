@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import cache.lookup
-from cache.lookup import choose_residence, free_bytes
+import cache.mapped
+from cache.mapped import choose_residence, free_bytes
 
 GB = 10**9
 
@@ -48,8 +48,8 @@ def test_a_container_has_no_more_than_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert free_bytes("cpu") > 0
-    monkeypatch.setattr(cache.lookup, "_CGROUP", tmp_path)
-    monkeypatch.setattr(cache.lookup, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(cache.mapped, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cache.mapped, "_MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   8000000 kB\n")
     assert free_bytes("cpu") == 8_192_000_000
     (tmp_path / "memory.max").write_text("max\n")

@@ -14,7 +14,8 @@ import torch
 
 from cache.audio import load_audio
 from cache.last_extraction import write_failures
-from cache.lookup import FrameCache, Residence, choose_residence
+from cache.lookup import FrameCache
+from cache.mapped import Residence, choose_residence
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -80,7 +81,7 @@ def test_the_heads_probabilities_are_those_on_cached_frames(
         chosen.append(found.place)
         return found
 
-    monkeypatch.setattr("cache.lookup.choose_residence", choose)
+    monkeypatch.setattr("cache.mapped.choose_residence", choose)
     evaluation = evaluate_head(work, manifest, "dev")
     assert chosen == ["memory" if free else "disk"]
     rows = replace(manifest, utterances=manifest.in_split("dev"))

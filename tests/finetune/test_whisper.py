@@ -15,9 +15,10 @@ import torch
 from cache.audio import load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.front_ends import WhisperMels
-from cache.extract.config import ExtractConfig, PaddingName
+from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.lookup import FrameCache
+from cache.recipe import PaddingName
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from finetune.assembly import build_model

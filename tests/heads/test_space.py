@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 import pytest
 
-from corpora.base.seeds import seed_from
 from heads.axes import Choice, Range
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
+from heads.runs import seed_from
 from heads.search.space import (
     PROBES,
     PUBLISHED,
