@@ -19,9 +19,9 @@ from bench.encoders import save_audio_encoder, save_wavlm_encoder, save_whisper_
 from bench.recordings import make_manifest
 from bench.table import Comparison, Outcome, Settings, compare, seconds, seconds_outcome
 from cache.audio import load_audio
+from cache.config import Auto, ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.grid import SAMPLE_RATE
-from cache.extract.config import Auto, ExtractConfig
 from cache.extract.extract import extract
 from cache.store.parts import PART_BYTES
 from corpora.base.terminal import bytes_text

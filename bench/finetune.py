@@ -16,7 +16,7 @@ from bench.encoders import save_audio_encoder, save_text_encoder
 from bench.recordings import LABELS, make_manifest
 from bench.table import Outcome, Row, Settings, compare
 from cache.audio import load_audio
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.keys import normalise_text
 from cache.lookup import FrameCache

@@ -20,13 +20,13 @@ from bench.encoders import save_audio_encoder, save_text_encoder
 from bench.extraction import encode, length_sorted_batches
 from bench.recordings import make_manifest
 from bench.table import seconds
+from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.front_ends import StackedMels, log_mels
 from cache.encoders.grid import SAMPLE_RATE, read_grid
 from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.extract.audio_pass import BATCH_SECONDS
-from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.extract.passes import BATCH_TOKENS
 from cache.keys import normalise_text

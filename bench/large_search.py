@@ -16,11 +16,11 @@ import torch
 
 from bench.frames import LABELS
 from bench.table import Outcome, Settings
+from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.head import HeadConfig
 from heads.pooling.registry import pooling_config
 from heads.records import Origin
-from heads.search.config import SearchConfig
 from heads.search.rounds import Candidates
 from heads.search.search import search_heads
 

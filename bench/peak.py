@@ -10,7 +10,7 @@ import resource
 import sys
 from pathlib import Path
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import read_manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cache.transcribe.config import TranscribeConfig
+from cache.config import TranscribeConfig
 from corpora.base.command_options import (
     File,
     json_option,

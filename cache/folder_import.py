@@ -30,7 +30,7 @@ from corpora.base.report import Report
 from corpora.base.terminal import bytes_text, count_text, progress_bar, shortened
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
-from corpora.names import plain_name
+from corpora.utterance import plain_name
 
 _SHOWN = 5
 

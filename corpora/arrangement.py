@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.folds import (
+from corpora.protocol import Wish
+from corpora.splits import (
+    NAME_SPEAKERS,
     Division,
     absent_speakers,
+    assign_splits,
     divide,
     folds_by,
     folds_of_count,
     folds_of_groups,
     shortened,
 )
-from corpora.protocol import Wish
-from corpora.splits import NAME_SPEAKERS, assign_splits
 from corpora.utterance import Utterance
 
 # Keeps the draws for one split apart from those for another, whatever the seed.

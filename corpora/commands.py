@@ -16,9 +16,9 @@ from corpora.base.command_options import (
     work_option,
 )
 from corpora.base.work import Work
-from corpora.names import plain_name
 from corpora.protocol import Wish
 from corpora.readers.options import cells_of, joined
+from corpora.utterance import plain_name
 
 # What `prepare` does where no tool is named: read the corpus that is.
 READ = "read"

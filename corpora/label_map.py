@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.manifest import Manifest
-from corpora.names import plain_name
 from corpora.readers.options import Option
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, plain_name
 
 # Letters at the start of two labels by which they are taken for one, and the fewest of a short one.
 SAME, SHORTEST = 4, 3

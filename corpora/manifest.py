@@ -28,7 +28,6 @@ from typing import Any
 from corpora.base.errors import ManifestError, MissingStepError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
 from corpora.manifest_fields import FIELDS, Problem, find_problems, read_fields, refuse, write_both
-from corpora.names import plain_name
 from corpora.utterance import (
     ALL,
     COLUMNS,
@@ -36,6 +35,7 @@ from corpora.utterance import (
     Utterance,
     format_number,
     format_votes,
+    plain_name,
     speaker_key,
     table_rows,
     to_utterance,

@@ -20,8 +20,7 @@ from typing import Any
 
 from corpora.base.errors import FormatVersionError, ManifestError, did_you_mean
 from corpora.base.files import file_sha256, read_json, write_bytes, write_json
-from corpora.names import is_missing, plain_name
-from corpora.utterance import Utterance, row_problem, speaker_key
+from corpora.utterance import Utterance, is_missing, plain_name, row_problem, speaker_key
 
 FORMAT, VERSION = "emopool-manifest", 1
 FIELDS = (

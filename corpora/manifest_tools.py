@@ -12,14 +12,13 @@ from corpora.arrangement import Arrangement, arrange, folded
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.report import Part, Report
-from corpora.folds import FEWEST, divide, folds_by, folds_of_count
 from corpora.label_map import LabelMap
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
-from corpora.names import plain_name
 from corpora.protocol import Wish
+from corpora.splits import FEWEST, divide, folds_by, folds_of_count
 from corpora.summary import Tally, noted
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, plain_name
 
 
 @dataclass(frozen=True)

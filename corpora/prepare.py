@@ -10,7 +10,6 @@ from pathlib import Path
 from corpora.arrangement import Arrangement, arrange
 from corpora.base.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
-from corpora.names import look_alike
 from corpora.protocol import Wish
 from corpora.readers.registry import (
     CorpusReader,
@@ -23,7 +22,7 @@ from corpora.readers.registry import (
 from corpora.readers.tree import Spellings, inside
 from corpora.recordings import Header, cut_seconds, read_headers
 from corpora.summary import PrepareReport, Tally
-from corpora.utterance import SPLITS, Utterance, speaker_key
+from corpora.utterance import SPLITS, Utterance, look_alike, speaker_key
 
 SHOWN = 10  # of files that are not there, in a message
 

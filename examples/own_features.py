@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `python` looks for t
 
 from cache.frames import Frames
 from corpora.utterance import Utterance
+from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.records import Origin
-from heads.search.config import SearchConfig
 from heads.search.search import search_heads
 
 LABELS = ("anger", "neutral", "sadness")

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from corpora.manifest_fields import ROUNDING
-from corpora.names import look_alike
 from corpora.recordings import read_header
 from corpora.textgrid import Interval, TextGrid, Tier, read_textgrid
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, look_alike
 from explain.ragged import Floats, Ints
 from explain.subject import Subject
 

@@ -12,8 +12,7 @@ from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.files import read_json
-from corpora.base.plots import require_matplotlib
-from corpora.base.report import Report
+from corpora.base.report import Report, require_matplotlib
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name

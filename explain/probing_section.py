@@ -11,8 +11,8 @@ import numpy as np
 from cache.lookup import FrameCache
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.base.terminal import progress_bar
-from corpora.folds import deal
 from corpora.manifest import Manifest
+from corpora.splits import deal
 from corpora.utterance import Utterance, speaker_key, split_name
 from explain.cues.measure import present_means
 from explain.cues.stream import CueFrames, cue_set, load_cues

@@ -32,11 +32,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.front_ends import Samples, WhisperMels
 from cache.encoders.grid import recorded_padding
 from cache.encoders.text_encoder import TextEncoder, Tokens
-from cache.extract.config import ExtractConfig
 from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import is_complete
 from cache.extract.targets import Item

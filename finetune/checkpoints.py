@@ -30,8 +30,8 @@ from cache.encoders.files import hash_files
 from cache.store.layout import publish
 from corpora.base.errors import FormatVersionError
 from corpora.base.files import new_stamp, read_json, sweep, under_way, write_json, writing
+from finetune.launch import Score
 from finetune.model_files import fsync
-from finetune.scoring import Score
 from finetune.steps import LogRow, Trainer
 from finetune.training import PhaseResult, Progress
 from heads.search.storage import refuse_differences

@@ -36,7 +36,7 @@ from corpora.commands import prepare
 from corpora.utterance import ALL
 from finetune.config import EvaluateConfig, FinetuneConfig, PredictConfig
 from heads.commands import extract, search
-from heads.compare.config import FIXABLE, CompareConfig
+from heads.config import FIXABLE, CompareConfig
 
 
 @click.command()
@@ -221,7 +221,7 @@ def predict(
         )
     from corpora.base.terminal import progress_bar
     from corpora.manifest import read_manifest
-    from finetune.predict.answers import Answer, Prediction, Unusable, table
+    from finetune.predict.answering import Answer, Prediction, Unusable, table
     from finetune.predict.predict import conclude, rows_of, run_predict, utterances_of
 
     def tell(line: str) -> None:

@@ -22,9 +22,9 @@ from finetune.training import Tell
 from heads.axes import choices
 from heads.compare.compare import run_compare
 from heads.compare.comparison import CompareReport, Finetuned
-from heads.compare.config import CompareConfig
 from heads.compare.rendering import write_report
 from heads.compare.rows import MODALITIES
+from heads.config import CompareConfig
 from heads.search.space import PUBLISHED, other_poolings, pooling_axes
 
 FORMAT, VERSION = "emopool-compare-finetuned", 1

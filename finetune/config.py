@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.extract.config import ExtractConfig
-from cache.transcribe.config import WHISPER, language_code
+from cache.config import WHISPER, ExtractConfig, language_code
 from corpora.base.command_options import (
     Config,
     device_setting,

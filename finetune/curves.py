@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.base.errors import MissingExtraError
 from corpora.base.files import write_text
-from corpora.base.plots import write_figure
-from corpora.base.report import Figure, csv_text
+from corpora.base.report import Figure, csv_text, write_figure
 from finetune.steps import LogRow
 
 if TYPE_CHECKING:

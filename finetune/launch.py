@@ -4,12 +4,20 @@ One process by default; several under `accelerate launch` or `torchrun`, each wi
 model and batches of its own. Which arithmetic the speech encoder computes in is its own affair, as
 in extraction (`AudioEncoder.compute_dtype`): text encoders and the head stay in float32, for their
 attention and their variances overflow and cancel in half precision.
+
+Noise for encoders that are trained: masked stretches of the input, layers passed over.
+
+SpecAugment (Park et al. 2019) hides stretches of time and a band of the spectrogram behind its
+mean, which is 0 after the front end's normalisation. Layerdrop (Fan et al. 2020) is ours: the
+library's asks for the mode of the whole encoder, and would drop frozen layers too.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,14 +25,106 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from cache.encoders.grid import FBANK_MODELS
 from cache.frames import Frames
 from corpora.base.command_options import PRECISIONS
 from corpora.base.errors import ConfigError
-from finetune.augment import Augment
-from finetune.batches import Batch
-from finetune.boundary import Boundary
+from corpora.base.terminal import progress_bar
+from finetune.batches import Batch, Examples, load_batches, plan_batches
+from finetune.boundary import Boundary, PassOn, standing_in
 from finetune.model import EmotionModel
+from heads.bootstrap import confusion_matrix, macro_f1
 from heads.head import as_inputs, stack_logits
+from heads.losses import Loss
+from heads.runs import seed_from
+
+# Frames of a masked stretch, .2 s: as in wav2vec 2.0, which takes ten at the same 20 ms.
+SPAN = 10
+# Two frames of 10 ms are stacked to one of 20 ms: a band is masked in both.
+STACKED = 2
+# Keeps the draws apart from those of dropout.
+_DOMAIN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Augment:
+    """What is done to the encoders in training.
+
+    Attributes:
+        spec: share of frames and of mel bands that are masked; 0 for none.
+        drop: probability that a layer is passed over.
+        layers: by modality, the positions of layers that are trained.
+        outputs: by modality, see `PassOn`.
+    """
+
+    spec: float = 0.0
+    drop: float = 0.0
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def applied(self, model: EmotionModel, seed: int) -> Iterator[None]:
+        """During one forward pass; all draws follow from the seed."""
+        generator = torch.Generator().manual_seed(seed_from(seed, _DOMAIN))
+        with ExitStack() as stack:
+            for modality, positions in self.layers.items():
+                drawn = torch.rand(len(positions), generator=generator) < self.drop
+                passed: dict[int, nn.Module] = {
+                    position: PassOn(self.outputs[modality])
+                    for position, out in zip(positions, drawn.tolist(), strict=True)
+                    if out
+                }
+                layers = model.get_submodule(f"{modality}_encoder").stack
+                if isinstance(layers, nn.ModuleList):
+                    stack.enter_context(standing_in(layers, passed))
+            if self.spec and model.audio_encoder is not None:
+                stack.enter_context(_masked_input(model.audio_encoder.model, self.spec, generator))
+            yield
+
+
+def takes_spectrograms(model: EmotionModel) -> bool:
+    """Whether the speech encoder's input has mel bands to mask."""
+    if model.audio_encoder is None:
+        return False
+    config: Any = model.audio_encoder.model.config
+    return config.model_type in FBANK_MODELS
+
+
+def masked(features: Tensor, mask: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Features `[B, T, F]` with stretches of time and one band of mels set to 0.
+
+    Args:
+        features: of spectrograms, two frames stacked; with zeros behind each utterance.
+        mask: `[B, T]`, 1 where a frame is valid.
+        share: of each utterance's frames and of its mel bands, at most.
+        generator: for the draws.
+    """
+    hidden = torch.zeros(features.shape, dtype=torch.bool)
+    bands = features.shape[2] // STACKED
+    for row, frames in enumerate(mask.sum(dim=1).tolist()):
+        wanted = share * frames / SPAN
+        # One more stretch by chance, so that short utterances get their share on average.
+        count = int(wanted) + int(float(torch.rand(1, generator=generator)) < wanted % 1)
+        for start in torch.randint(max(1, frames - SPAN + 1), (count,), generator=generator):
+            hidden[row, int(start) : int(start) + SPAN] = True
+        width = int(torch.randint(int(share * bands) + 1, (1,), generator=generator))
+        low = int(torch.randint(bands - width + 1, (1,), generator=generator))
+        for stacked in range(STACKED):
+            hidden[row, :, stacked * bands + low : stacked * bands + low + width] = True
+    return features.masked_fill(hidden.to(features.device), 0.0)
+
+
+@contextmanager
+def _masked_input(model: nn.Module, share: float, generator: torch.Generator) -> Iterator[None]:
+    def hook(_: nn.Module, inputs: Any, named: dict[str, Any]) -> Any:  # noqa: ANN401
+        features, mask = named["input_features"], named["attention_mask"]
+        return inputs, {**named, "input_features": masked(features, mask, share, generator)}
+
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def compute_activations_again(model: EmotionModel) -> None:
@@ -189,3 +289,84 @@ def compute_dtype(asked: str, device: str) -> Literal["fp32", "bf16"]:
     if asked == "auto":
         return "bf16" if launched == "bf16" or device == "cuda" else "fp32"
     return "bf16" if asked == "bf16" else "fp32"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a model is on a split.
+
+    Attributes:
+        macro_f1: mean F1 over the classes that occur.
+        loss: the training loss on the same utterances.
+    """
+
+    macro_f1: float
+    loss: float
+
+    def better_than(self, other: Score) -> bool:
+        """Higher macro-F1; among equals, which a small split has many of, the lower loss."""
+        return (self.macro_f1, -self.loss) > (other.macro_f1, -other.loss)
+
+
+def predict_logits(
+    model: EmotionModel,
+    examples: Examples,
+    frame_budget: int,
+    *,
+    skipped: dict[str, str] | None = None,
+    title: str = "",
+    boundary: Boundary | None = None,
+    engine: Engine | None = None,
+) -> Tensor:
+    """Logits `[N, C]` of examples in their order, float32 on the CPU.
+
+    Args:
+        model: put in eval mode.
+        examples: what to score.
+        frame_budget: see `plan_batches`.
+        skipped: where given, reasons of unreadable recordings are put here, and their rows are NaN;
+            otherwise an unreadable recording raises.
+        title: of the progress bar; "" for none.
+        boundary: hidden states from the cache, which take the place of recordings or texts.
+        engine: the processes that share the work; each gets all logits.
+
+    Raises:
+        AudioError: a recording cannot be read, and `skipped` is None.
+    """
+    model.eval()
+    rank, world = (0, 1) if engine is None else (engine.rank, engine.world)
+    # With several processes a sum puts the rows together.
+    logits = torch.full((len(examples), len(examples.labels)), float("nan") if world == 1 else 0.0)
+    plan = plan_batches(examples.lengths, frame_budget)[rank::world]
+    batches = load_batches(
+        examples.utterances,
+        plan,
+        audio=model.audio_encoder is not None,
+        skipped=skipped,
+        boundary=boundary,
+    )
+    trainee = Trainee(model, boundary)
+    bar = progress_bar(title, sum(map(len, plan)), "utterance", show=bool(title))
+    # Not inference mode: some encoders keep position embeddings for the next call, and those of
+    # inference mode cannot be trained through.
+    with bar, torch.no_grad():
+        for batch in batches:
+            logits[list(batch.rows)] = trainee(batch).float().cpu()
+            bar.update(len(batch.rows))
+    return logits if engine is None else engine.sum(logits).cpu()
+
+
+def score(logits: Tensor, targets: Tensor, loss: Loss, learnt: Tensor | None = None) -> Score:
+    """Score logits `[N, C]` against class indices `[N]`.
+
+    Args:
+        logits: of all utterances.
+        targets: their classes.
+        loss: the training loss.
+        learnt: what it learns of them, where that is not their classes.
+    """
+    predicted = logits.argmax(dim=1)
+    confusion = confusion_matrix(targets.numpy(), predicted.numpy(), logits.shape[1])
+    return Score(
+        float(macro_f1(confusion)), float(loss(logits, targets if learnt is None else learnt))
+    )

@@ -19,8 +19,7 @@ from corpora.base.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
 from finetune.config import PredictConfig
 from finetune.model_directory import Parts, read_model, resolve_model, write_model
-from finetune.predict.answering import predict
-from finetune.predict.answers import Prediction, Unusable
+from finetune.predict.answering import Prediction, Unusable, predict
 from heads.head import as_inputs, stack_logits
 
 Waveform = Tensor | NDArray[np.float32]

@@ -13,7 +13,7 @@ from typing import Any
 
 from cache.recipe import layer_numbers, layers_from_json
 from corpora.base.files import file_sha256, read_json, write_text
-from corpora.base.report import render
+from corpora.base.report import fill_template
 from corpora.utterance import ALL, SPLITS
 from finetune.evaluate.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG
@@ -35,7 +35,7 @@ def card_text(config: Config) -> str:
     """
     made = {"manifest_sha256": "", "versions": {}, **config["provenance"]}
     encoders = made.get("encoders", {})
-    return render(
+    return fill_template(
         "finetune",
         "model_card.md",
         labels=config["labels"],
@@ -92,7 +92,7 @@ def results_text(reports: Sequence[Mapping[str, Any]]) -> str:
     """
     said = {text for one in reports for text in (one["note"], one.get("protocol", "")) if text}
     groups: dict[str, Any] = {"by_sex": {}, "by_corpus": {}}
-    return render(
+    return fill_template(
         "finetune",
         "model_results.md",
         reports=[{**groups, **one} for one in reports],

@@ -46,7 +46,7 @@ class PhaseConfig:
         unfreeze_layers: see `finetune.phases.trainable_parts`.
         layer_decay: see `finetune.phases`; 1 is none.
         spec_augment: share of each utterance's frames, and of its mel bands, that are masked while
-            its encoder is trained (`finetune.augment`).
+            its encoder is trained (`finetune.launch`).
         layerdrop: probability that a layer that is trained is passed over.
     """
 

@@ -20,10 +20,15 @@ from finetune.boundary import Boundary, open_boundary
 from finetune.checkpoints import Checkpoints, Keeper
 from finetune.config import FinetuneConfig
 from finetune.curves import Curves, log_text
-from finetune.launch import Engine, compute_activations_again, compute_dtype, start_engine
+from finetune.launch import (
+    Engine,
+    compute_activations_again,
+    compute_dtype,
+    predict_logits,
+    start_engine,
+)
 from finetune.model import EmotionModel
 from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PhaseConfig, StepConfig
-from finetune.scoring import predict_logits
 from finetune.starting_head import run_head_phase, scores_of_seeds
 from finetune.steps import Trainer
 from finetune.training import PhaseResult, Progress, Surroundings, Tell, run_phase

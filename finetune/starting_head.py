@@ -31,18 +31,18 @@ from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.assembly import FOLDER
+from finetune.launch import Score, score
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, format_table, trainable_parts, trainable_table
-from finetune.scoring import Score, score
 from finetune.steps import LogRow
 from finetune.training import PhaseResult, Tell
 from heads.axes import Choice, Range
 from heads.bootstrap import confusion_matrix, macro_f1
+from heads.config import STUDY_NAME
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
-from heads.load import load_dataset, read_origin, suitable_threads
+from heads.load import OTHERS, choose_precision, load_dataset, read_origin, suitable_threads
 from heads.losses import LossConfig, inverse_frequency, loss_function, soft_targets
-from heads.precision import choose_precision
 from heads.records import (
     BEST,
     FORMAT,
@@ -57,7 +57,6 @@ from heads.records import (
     save_head,
 )
 from heads.runs import Run, Runs, seed_from
-from heads.search.config import STUDY_NAME
 from heads.search.space import Space, trial_configs
 from heads.search.storage import (
     close,
@@ -68,7 +67,6 @@ from heads.search.storage import (
     unreadable,
 )
 from heads.search.study import SEED, START, check_trials, final_value
-from heads.search.weighing import OTHERS
 from heads.training import Schedule, TrainingConfig
 
 

@@ -20,13 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from corpora.base.errors import TrainingError
-from finetune.augment import Augment
 from finetune.batches import Batch, Examples, load_batches, plan_batches
 from finetune.boundary import Boundary
-from finetune.launch import Engine, Trainee, start_engine
+from finetune.launch import Augment, Engine, Score, Trainee, start_engine
 from finetune.model import EmotionModel
 from finetune.phases import Part, PhaseConfig, StepConfig
-from finetune.scoring import Score
 from heads.losses import Loss, inverse_frequency, loss_function
 from heads.runs import seed_from
 from heads.training import Schedule

@@ -24,10 +24,17 @@ from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
 from corpora.utterance import speaker_key
-from finetune.augment import Augment, takes_spectrograms
 from finetune.batches import Examples
 from finetune.boundary import Boundary, layer_outputs
-from finetune.launch import Engine, start_engine
+from finetune.launch import (
+    Augment,
+    Engine,
+    Score,
+    predict_logits,
+    score,
+    start_engine,
+    takes_spectrograms,
+)
 from finetune.model import EmotionModel
 from finetune.phases import (
     Part,
@@ -39,7 +46,6 @@ from finetune.phases import (
     trainable_table,
     unfreeze,
 )
-from finetune.scoring import Score, predict_logits, score
 from finetune.steps import LogRow, Trainer
 from heads.bootstrap import confusion_matrix, macro_f1
 

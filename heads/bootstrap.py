@@ -48,7 +48,7 @@ from scipy.special import stdtr, stdtrit
 
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
-from corpora.names import is_unknown
+from corpora.utterance import is_unknown
 
 Counts = NDArray[np.int64] | NDArray[np.float64]
 Floats = NDArray[np.float64]

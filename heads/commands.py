@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from corpora.base.command_options import (
     json_option,
     manifest_option,
@@ -18,7 +18,7 @@ from corpora.base.command_options import (
     work_option,
 )
 from corpora.base.work import Work
-from heads.search.config import SearchConfig
+from heads.config import SearchConfig
 
 
 @click.command()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.extract.config import Auto, ExtractConfig
+from cache.config import Auto, ExtractConfig
 from cache.extract.extract import Outcome
 from cache.extract.extract import extract as extract_layers
 from cache.extract.plan import Plan, make_plan

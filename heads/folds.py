@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cache.keys import shared_recordings, shared_sentences
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.folds import deal
+from corpora.splits import deal
 from corpora.utterance import SPLITS, Utterance, speaker_key
 from heads.dataset import Dataset
 
@@ -132,7 +132,7 @@ def _units(utterances: Sequence[Utterance]) -> dict[Hashable, list[int]]:
 
 
 def speaker_groups(utterances: Sequence[Utterance], count: int) -> list[int]:
-    """The fold of each utterance: speakers are dealt out as in `corpora.folds.deal`.
+    """The fold of each utterance: speakers are dealt out as in `corpora.splits.deal`.
 
     Raises:
         ConfigError: there are fewer speakers.

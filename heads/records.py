@@ -44,10 +44,10 @@ from corpora.base.files import (
 )
 from corpora.base.report import csv_text
 from corpora.manifest import Manifest
+from heads.config import KEPT
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.metrics import Scores
-from heads.search.config import KEPT
 from heads.training import Schedule, TrainingConfig
 
 

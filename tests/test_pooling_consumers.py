@@ -23,10 +23,10 @@ from corpora.base.errors import ConfigError
 from explain.deletion import probabilities_of_kept
 from explain.explain import introduction
 from explain.load import build_subject
-from finetune.predict.answers import most_attended
+from finetune.predict.answering import most_attended
 from heads.axes import INPUT_NORMS
-from heads.compare.config import CompareConfig
 from heads.compare.rows import comparison_plan
+from heads.config import CompareConfig
 from heads.head import Head, HeadConfig, as_inputs, pooled_vectors
 from heads.pooling import pooling_class, pooling_config, pooling_kinds, registry, searched_kinds
 from heads.pooling.pooling import AttentionPooling

@@ -53,7 +53,7 @@ class ShortWhisperEncoder(WhisperEncoder):  # type: ignore[misc]  # untyped libr
 
     Positions are absolute, so a shorter input has the first of them. On 30 s the two agree to the
     bit. Dropout and layerdrop are left out: Whisper's configurations have none, and layers are
-    dropped by `finetune.augment`.
+    dropped by `finetune.launch`.
     """
 
     def forward(self, input_features: Tensor, **_: Any) -> BaseModelOutput:  # noqa: ANN401

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 
 import torch
 
+from cache.audio import audio_seconds, batches, decode_ahead, each_in_threads, load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.encoders.grid import SAMPLE_RATE, encoder_shape
+from cache.encoders.grid import SAMPLE_RATE, Grid, encoder_shape, energy
 from cache.encoders.vad import SpeechDetector, load_detector
-from cache.extract.decoding import (
-    Decoded,
-    Recording,
-    audio_batches,
-    decoded,
-    longest_first,
-    measure,
-)
-from cache.extract.encoding import Encoded, Encoding, encode_audio
+from cache.extract.encoding import Decoded, Encoded, Encoding, Recording, encode_audio
 from cache.extract.plan import Plan
 from cache.extract.stream_writer import share_of
 from cache.extract.summary import ExtractReport
@@ -28,8 +21,67 @@ from cache.extract.targets import Estimate, Item, estimate
 from cache.moments import ROWS
 from cache.store.layout import DTYPES
 from cache.store.parts import MAX_PART_BYTES
+from corpora.base.errors import AudioError
 from corpora.base.terminal import progress_bar
 from corpora.utterance import where_of
+
+
+def measure(items: Sequence[Item]) -> dict[str, float | str]:
+    """Seconds of each recording by key, from its header; what is wrong where it has none."""
+
+    def one(item: Item) -> float | str:
+        utterance = item.utterance
+        start = utterance.start or 0.0
+        if utterance.end is not None:
+            return utterance.end - start
+        try:
+            return audio_seconds(utterance.audio, where=where_of(utterance)) - start
+        except AudioError as error:
+            return str(error)
+
+    return dict(zip((item.key for item in items), each_in_threads(one, items), strict=True))
+
+
+def longest_first(recordings: Iterable[Recording]) -> list[Recording]:
+    """Longest first: memory is at its peak at the start, and batches hold like with like."""
+    return sorted(recordings, key=lambda one: (-one.seconds, one.item.key))
+
+
+def audio_batches(
+    recordings: Sequence[Recording], size: Callable[[int], int], frames: int
+) -> list[list[Recording]]:
+    """Recordings in batches of at most `frames` frames, padding included.
+
+    Those encoded in windows go alone: their windows are a batch.
+
+    Args:
+        recordings: longest first.
+        size: from samples to the frames that are encoded for them.
+        frames: see above.
+    """
+    alone = [[one] for one in recordings if one.windowed]
+    whole = [one for one in recordings if not one.windowed]
+    return alone + list(batches(whole, lambda one: size(one.samples), frames))
+
+
+def decoded(
+    planned: Iterable[list[Recording]], grid: Grid, fail: Callable[[Item, str], None]
+) -> Generator[tuple[list[Recording], list[Decoded]], None, None]:
+    """Batches as planned, and decoded some batches ahead without those that fail."""
+
+    def decode(recording: Recording) -> Decoded:
+        utterance = recording.item.utterance
+        waveform = load_audio(
+            utterance.audio,
+            utterance.start,
+            utterance.end,
+            where=where_of(utterance),
+            minimum_samples=grid.minimum_samples,
+        )
+        return Decoded(recording, waveform, energy(waveform, grid))
+
+    return decode_ahead(planned, decode, lambda one, reason: fail(one.item, reason))
+
 
 # Seconds of audio encoded at once, padding included: a CPU gains nothing from more, a GPU needs
 # enough to be busy.

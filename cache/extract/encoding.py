@@ -28,11 +28,50 @@ from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.encoders.text_encoder import TextEncoder, Tokens
 from cache.encoders.transfer import arrival, to_host
 from cache.encoders.vad import SpeechDetector, speech_of_frames
-from cache.extract.decoding import Decoded
 from cache.extract.targets import Item, Target
 from cache.frames import Frames
 from cache.keys import CONTEXT_SECONDS, WINDOW_SECONDS, windowed_key
 from cache.moments import ROWS, frame_moments
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording to be encoded.
+
+    Attributes:
+        item: what it is and which streams lack it.
+        seconds: by its header or its segment's bounds.
+        windowed: whether it is encoded in overlapping windows.
+    """
+
+    item: Item
+    seconds: float
+    windowed: bool = False
+
+    @property
+    def samples(self) -> int:
+        """About how many there are at 16 kHz."""
+        return round(self.seconds * SAMPLE_RATE)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A recording with its samples.
+
+    Attributes:
+        recording: which.
+        waveform: `[samples]` at 16 kHz.
+        energy: `[frames]` in dB.
+    """
+
+    recording: Recording
+    waveform: NDArray[np.float32]
+    energy: NDArray[np.float32]
+
+    @property
+    def seconds(self) -> float:
+        """As decoded."""
+        return len(self.waveform) / SAMPLE_RATE
 
 
 @dataclass(frozen=True)

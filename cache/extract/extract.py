@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import ExtractReport, is_complete
 from cache.last_extraction import read_failures, write_extraction, write_failures

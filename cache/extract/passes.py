@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from cache.batches import batches
+from cache.audio import batches
 from cache.encoders.grid import encoder_shape
 from cache.encoders.text_encoder import TextEncoder, Tokens, load_text_encoder
 from cache.extract.audio_pass import AudioPass

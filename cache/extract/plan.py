@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from cache.audio import decoder_fields
+from cache.config import Auto, ExtractConfig, Layers
 from cache.encoders.device import choose_device
 from cache.encoders.files import Kind, encoder_fields, vad_fields
 from cache.encoders.grid import (
@@ -25,7 +26,6 @@ from cache.encoders.grid import (
     recorded_padding,
 )
 from cache.encoders.names import resolve_encoder
-from cache.extract.config import Auto, ExtractConfig, Layers
 from cache.extract.targets import Item, lacking, targets_of
 from cache.last_extraction import Extraction, Source
 from cache.lookup import FrameCache

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.audio import load_audio
-from cache.batches import decode_ahead
+from cache.audio import decode_ahead, load_audio
+from cache.config import TranscribeConfig
 from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK
 from cache.encoders.vad import SpeechDetector, load_detector
-from cache.extract.decoding import measure
+from cache.extract.audio_pass import measure
 from cache.extract.encoding import Encoding
 from cache.extract.targets import Item
-from cache.transcribe.config import TranscribeConfig
 from cache.transcribe.journal import Heard, Journal, Transcript
 from cache.transcribe.model_files import WhisperFiles
 from cache.transcribe.transcription import UNSPACED

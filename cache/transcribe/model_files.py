@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.config import WHISPER
 from cache.encoders.files import (
     Hashes,
     hash_files,
@@ -21,7 +22,6 @@ from cache.encoders.files import (
 from cache.encoders.grid import read_config
 from cache.encoders.names import hub_directory
 from cache.recipe import JSON, Recipe
-from cache.transcribe.config import WHISPER
 from corpora.base.errors import ConfigError, did_you_mean
 
 #: How this floor decodes, counted up when texts change by it.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from cache.config import AUTO, TranscribeConfig
 from cache.extract.targets import Item
 from cache.lookup import FrameCache
-from cache.transcribe.config import AUTO, TranscribeConfig
 from cache.transcribe.journal import Heard, Journal
 from cache.transcribe.model_files import WhisperFiles
 from corpora.manifest import Manifest, read_manifest, write_manifest

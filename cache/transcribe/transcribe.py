@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cache.config import TranscribeConfig
 from cache.lookup import FrameCache
-from cache.transcribe.config import TranscribeConfig
 from cache.transcribe.journal import Journal, Transcript
 from cache.transcribe.model_files import find_whisper
 from cache.transcribe.texts import Plan, fill_texts, heard_as, items_of, make_plan

@@ -13,9 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from corpora.base.errors import MissingExtraError
+from corpora.base.files import write_bytes
 from corpora.base.terminal import aligned, inert, wrapped
 
 if TYPE_CHECKING:
@@ -193,7 +196,7 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any] | Mapping[str,
     return out.getvalue()
 
 
-def render(package: str, name: str, **values: object) -> str:
+def fill_template(package: str, name: str, **values: object) -> str:
     """Fill a Jinja template that lies in a package; every text in `values` is escaped for HTML."""
     return _template(package, name).render(values)
 
@@ -210,3 +213,51 @@ def _template(package: str, name: str) -> Template:
         keep_trailing_newline=True,
     )
     return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+SUFFIXES = (".png", ".svg")
+DOTS_PER_INCH, FONT = 150, 9
+
+
+def require_matplotlib(otherwise: str = "search without --plots") -> None:
+    """Check before any training that its plots can be drawn after it.
+
+    Args:
+        otherwise: what to do without it, in words.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "Plots need matplotlib, which is not installed: pip install 'emopool[plots]', "
+            f"or {otherwise}."
+        )
+
+
+def render(figure: Figure, suffixes: Sequence[str] = SUFFIXES) -> dict[str, bytes]:
+    """Draw a figure; by suffix the bytes of its file, the same each time."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+
+    drawn = {}
+    with rc_context({"svg.hashsalt": figure.name, "font.size": FONT}):
+        # Not pyplot: it keeps figures in a global list, and may look for a screen.
+        canvas = Canvas(figsize=figure.size, layout="constrained", facecolor="white")
+        figure.draw(canvas)
+        for suffix in suffixes:
+            buffer = io.BytesIO()
+            undated = {"Date": None} if suffix == ".svg" else {}
+            canvas.savefig(buffer, format=suffix[1:], dpi=DOTS_PER_INCH, metadata=undated)
+            drawn[suffix] = buffer.getvalue()
+    return drawn
+
+
+def write_figure(
+    folder: Path, figure: Figure, suffixes: Sequence[str] = SUFFIXES
+) -> dict[str, bytes]:
+    """Draw a figure and write it into a folder; by file name what was written."""
+    drawn = {f"{figure.name}{end}": data for end, data in render(figure, suffixes).items()}
+    for name, data in drawn.items():
+        write_bytes(folder / name, data)
+    return drawn

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpora.base.errors import CorpusError
-from corpora.names import splits_named, splits_note
 from corpora.readers.delimited import read_transcript
 from corpora.readers.options import CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options
 from corpora.readers.registry import Dropped, ReadResult, register
@@ -26,7 +25,7 @@ from corpora.readers.tree import (
     recordings_below,
     wrong_root,
 )
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, splits_named, splits_note
 
 FOLDER, PREFIX, NOBODY = "folder", "prefix", "unknown"
 LOOKED_FOR = f"a folder for each label, with recordings in it ({', '.join(SUFFIXES)})"

@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from corpora.base.errors import ManifestError
-from corpora.names import split_named
 from corpora.readers.delimited import named_rows
 from corpora.readers.options import Option, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import files_below, inside, wrong_root
-from corpora.utterance import SPLITS, Utterance
+from corpora.utterance import SPLITS, Utterance, split_named
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 SENTIMENTS = ("negative", "neutral", "positive")

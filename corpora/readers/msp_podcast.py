@@ -38,12 +38,11 @@ from pathlib import Path
 
 from corpora.base.errors import ManifestError, did_you_mean
 from corpora.base.files import write_text
-from corpora.names import is_unknown, split_named
 from corpora.readers.delimited import encoding_of, lines_of_cells, named_rows, read_transcript
 from corpora.readers.options import ALLOW_OUTSIDE, SHARED_SPEAKERS, Option, Options, chosen
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import inside, locator, names_in, wrong_root
-from corpora.utterance import SEX_SPELLINGS, Utterance, number
+from corpora.utterance import SEX_SPELLINGS, Utterance, is_unknown, number, split_named
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from corpora.base.errors import CorpusError, ManifestError, did_you_mean
-from corpora.names import is_missing
 from corpora.protocol import OptionValue
 from corpora.readers.options import Declared, Options, complete, parse_settings
 from corpora.splits import NAME_SPEAKERS
-from corpora.utterance import Utterance
+from corpora.utterance import Utterance, is_missing
 
 __all__ = [
     "CorpusReader",

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpora.base.errors import ConfigError, CorpusError, ManifestError, did_you_mean
-from corpora.names import MISSING_TEXTS, is_missing, plain_name, splits_named, splits_note
 from corpora.readers.delimited import encoding_of, separator_told
 from corpora.readers.options import (
     ALLOW_OUTSIDE,
@@ -34,7 +33,19 @@ from corpora.readers.options import (
 )
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import ids_of_paths, locator, wrong_root
-from corpora.utterance import COLUMNS, SEXES, Utterance, row_problem, table_rows, to_utterance
+from corpora.utterance import (
+    COLUMNS,
+    MISSING_TEXTS,
+    SEXES,
+    Utterance,
+    is_missing,
+    plain_name,
+    row_problem,
+    splits_named,
+    splits_note,
+    table_rows,
+    to_utterance,
+)
 
 NEEDED = ("audio", "label")
 # What other tables call a column: lower case, letters and digits alone.

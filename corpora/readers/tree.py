@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from corpora.base.errors import CorpusError, ManifestError
-from corpora.names import look_alike, plain_name
-from corpora.utterance import Utterance, format_number
+from corpora.utterance import Utterance, format_number, look_alike, plain_name
 
 
 def ids_of_paths(audio: Sequence[str], utterances: Sequence[Utterance]) -> list[str]:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.audio import decoder_fields, load_audio
-from cache.batches import decode_ahead
+from cache.audio import decode_ahead, decoder_fields, load_audio
 from cache.encoders.grid import Grid
 from cache.last_extraction import VALUES
 from cache.lookup import FrameCache

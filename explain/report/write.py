@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.base.files import write_json, write_text
-from corpora.base.plots import write_figure
-from corpora.base.report import Report, cell_text, csv_text, render
+from corpora.base.report import Report, cell_text, csv_text, fill_template, write_figure
 from corpora.base.terminal import progress_bar
 from explain.item import Item
 from explain.picture import file_name
@@ -94,7 +93,7 @@ def page_html(contents: Contents, pictures: Mapping[str, bytes], rows: str) -> s
         rows: from `rows_json`.
     """
     own = files("explain.report")
-    return render(
+    return fill_template(
         "explain.report",
         "page.html",
         title=contents.title,

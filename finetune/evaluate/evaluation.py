@@ -26,8 +26,7 @@ from cache.recipe import LayersRead, layers_text
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.files import read_json, write_json
-from corpora.base.plots import require_matplotlib
-from corpora.base.report import Figure, Part, Report, Table
+from corpora.base.report import Figure, Part, Report, Table, require_matplotlib
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
 from finetune.evaluate.calibration import Calibration, Reliability, calibration_table

@@ -22,15 +22,14 @@ from corpora.base.errors import ConfigError
 from corpora.base.files import file_sha256
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import Utterance
-from finetune.assembly import check_streams
+from finetune.assembly import check_streams, seen_note
 from finetune.batches import gather_examples
 from finetune.evaluate.calibration import Calibration, calibrate
 from finetune.evaluate.evaluation import ENSEMBLE
+from finetune.launch import predict_logits
 from finetune.model import EmotionModel
 from finetune.model_directory import resolve_model
 from finetune.model_files import CONFIG
-from finetune.provenance import seen_note
-from finetune.scoring import predict_logits
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.records import BEST, HeadRecord, LayerWeights, layer_weights, load_head, manifest_digest

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.config import AUTO, TranscribeConfig
 from cache.encoders.device import choose_device
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.vad import load_detector
 from cache.lookup import FrameCache
-from cache.transcribe.config import AUTO, TranscribeConfig
 from cache.transcribe.listening import BATCH_SIZE, Listener
 from cache.transcribe.model_files import find_whisper
 from cache.transcribe.whisper import PIECE_SECONDS, load_whisper
@@ -28,8 +28,7 @@ from finetune.config import PredictConfig
 from finetune.evaluate.evaluation import caveats
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
-from finetune.predict.answering import predict
-from finetune.predict.answers import Answer, Prediction, Unusable
+from finetune.predict.answering import Answer, Prediction, Unusable, predict
 from heads.records import BEST, load_head
 
 LIST = "-"

@@ -16,7 +16,6 @@ from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from heads.compare.comparison import CompareReport
-from heads.compare.config import CompareConfig, Tuning
 from heads.compare.lines import (
     Line,
     chosen_line,
@@ -29,10 +28,10 @@ from heads.compare.outcomes import Classes, Scorer
 from heads.compare.passes import Job, Kept, Unit, fit_reference, kept_reference, train_missing
 from heads.compare.rendering import clear_reports, write_report
 from heads.compare.rows import Division, Plan, comparison_plan, refuse_torn_speakers, shared_values
+from heads.config import CompareConfig, Tuning
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import refuse_shared_recordings
-from heads.load import load_dataset, read_origin, suitable_threads
-from heads.precision import choose_precision
+from heads.load import choose_precision, load_dataset, read_origin, suitable_threads
 from heads.records import Origin
 from heads.runs import learns_weights
 from heads.search.rounds import default_epochs
@@ -75,7 +74,7 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
     """Train, score and write a comparison."""
     config, kept = comparison.config, comparison.kept
     if config.plot:
-        from corpora.base.plots import require_matplotlib
+        from corpora.base.report import require_matplotlib
 
         require_matplotlib("compare with --no-plots")
     division = Division.of(comparison.dataset, folds=config.folds)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.base.codec import Jsonable
-from heads.compare.config import CompareConfig
 from heads.compare.lines import Line, RowTable
 from heads.compare.rows import CAVEAT, SOURCE
+from heads.config import CompareConfig
 from heads.metrics import Scores
 from heads.records import Origin
 

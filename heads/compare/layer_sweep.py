@@ -21,9 +21,9 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from heads.compare.compare import Comparison, carry_out, refuse_leakage
 from heads.compare.comparison import CompareReport
-from heads.compare.config import CompareConfig
 from heads.compare.passes import Job, Kept
 from heads.compare.rows import Entry, Plan, Row, TablePlan, make_row, shared_values
+from heads.config import CompareConfig
 from heads.dataset import Dataset, VectorStore
 from heads.losses import vote_shares
 from heads.records import Origin, manifest_digest

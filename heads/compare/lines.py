@@ -17,7 +17,6 @@ import torch
 
 from corpora.base.codec import Jsonable
 from heads.bootstrap import Difference
-from heads.compare.config import CompareConfig, Tuning
 from heads.compare.outcomes import Classes, Outcome, Scorer, choose_tuning, classes_of
 from heads.compare.passes import (
     HEAD,
@@ -29,6 +28,7 @@ from heads.compare.passes import (
     training_config,
 )
 from heads.compare.rows import Entry, Figures, Plan, Row, TablePlan
+from heads.config import CompareConfig, Tuning
 from heads.head import Head
 from heads.records import HeadRecord, Origin, package_versions, save_head
 from heads.runs import learns_weights

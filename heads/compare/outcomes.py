@@ -29,8 +29,8 @@ from heads.bootstrap import (
     paired_differences,
     t_interval,
 )
-from heads.compare.config import Tuning
 from heads.compare.rows import Division
+from heads.config import Tuning
 from heads.dataset import Dataset
 from heads.metrics import SCORES
 from heads.search.rounds import selection_scores

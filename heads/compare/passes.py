@@ -24,8 +24,8 @@ from torch import Tensor
 
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
-from heads.compare.config import Tuning
 from heads.compare.rows import Division, Part, Row, as_splits
+from heads.config import Tuning
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.records import load_tensors, save_tensors

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corpora.base.files import write_json, write_text
-from corpora.base.plots import write_figure
-from corpora.base.report import Figure, Part, Report
+from corpora.base.report import Figure, Part, Report, write_figure
 from corpora.base.work import command_line
 from heads.compare.comparison import CompareReport
 from heads.compare.passes import FORMAT, VERSION

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from corpora.base.errors import ConfigError, ManifestError, did_you_mean
-from corpora.folds import divide
+from corpora.splits import divide
 from corpora.utterance import SPLITS, speaker_key
 from heads.axes import Choice, choices
-from heads.compare.config import FIXABLE, CompareConfig, Tuning
+from heads.config import FIXABLE, CompareConfig, Tuning
 from heads.dataset import Dataset
 from heads.head import HeadConfig
 from heads.search.space import (

@@ -22,6 +22,7 @@ from torch import Tensor
 from corpora.base.files import write_text
 from corpora.base.report import csv_text
 from heads.bootstrap import Difference, Optimism, optimism, paired_differences
+from heads.config import KEPT
 from heads.head import Head
 from heads.metrics import Scores, classification_report
 from heads.records import (
@@ -45,7 +46,6 @@ from heads.records import (
     write_predictions,
 )
 from heads.reference import Reference, logistic_reference, read_reference, write_reference
-from heads.search.config import KEPT
 from heads.search.report import Ensemble, SearchReport, TrialLine, average, write_ensemble
 from heads.search.rounds import Setting, train_missing
 from heads.search.space import trial_configs

@@ -15,8 +15,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from corpora.base.plots import write_figure
-from corpora.base.report import Figure
+from corpora.base.report import Figure, write_figure
 from heads.search.study import START, final_value
 
 if TYPE_CHECKING:

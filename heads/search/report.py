@@ -17,11 +17,11 @@ from corpora.base.files import write_json
 from corpora.base.report import Part, Report, Table
 from corpora.base.work import command_line
 from heads.bootstrap import Difference, Optimism
+from heads.load import WEIGHTED
 from heads.metrics import Scores, scores_table
 from heads.records import HeadRecord, layer_weights_text
 from heads.reference import Reference
 from heads.search.space import PUBLISHED
-from heads.search.weighing import WEIGHTED
 
 FORMAT, VERSION = "emopool-ensemble", 1
 

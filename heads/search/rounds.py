@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, Trial
 from torch import Tensor
 
 from heads.bootstrap import confusion_matrix, macro_f1
+from heads.config import KEPT
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.head import Head, HeadConfig
@@ -47,7 +48,6 @@ from heads.records import (
     trial_file,
 )
 from heads.runs import MOST_HEADS, Run, Runs, head_cost, seed_from
-from heads.search.config import KEPT
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.study import SEED, START, HeadStudy, final_value
 from heads.training import Schedule, TrainingConfig, predict

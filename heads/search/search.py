@@ -22,20 +22,27 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
 from heads.axes import choices
+from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import make_folds, refuse_shared_recordings, sentences_note
-from heads.load import load_dataset, read_origin, suitable_threads, suitable_workers
+from heads.load import (
+    OTHERS,
+    choose_precision,
+    load_dataset,
+    other_layers,
+    read_origin,
+    suitable_threads,
+    suitable_workers,
+    weighing_notes,
+)
 from heads.losses import count_without_votes
-from heads.precision import choose_precision
 from heads.records import BEST, TRIALS, Origin, claim_folder, clear
 from heads.search.conclusion import conclude, keep_chosen, write_trials
-from heads.search.config import SearchConfig
 from heads.search.report import SearchReport
 from heads.search.rounds import Selection, Setting, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy
-from heads.search.weighing import OTHERS, other_layers, weighing_notes
 from heads.training import Schedule
 
 # How long to wait for another process that is writing its results.
@@ -116,7 +123,7 @@ def search_heads(
     """
     found = check_rows(dataset)
     if config.plots:
-        from corpora.base.plots import require_matplotlib
+        from corpora.base.report import require_matplotlib
 
         require_matplotlib()
     space = narrowed(

@@ -20,8 +20,8 @@ from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError, MissingStepError, did_you_mean
 from corpora.base.terminal import bytes_text
 from heads.axes import Axis, Choice, Range
+from heads.load import MOST_BYTES, layer_axis
 from heads.search.space import Space, pooling_axes
-from heads.search.weighing import MOST_BYTES, layer_axis
 
 # Of the axes of poolings only `layers` can be absent; so can `audio_layer` and `text_layer`.
 _ONE_LAYER = " It needs several cached layers of an encoder: extract them with --audio-layers."

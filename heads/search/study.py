@@ -32,9 +32,9 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from heads.config import HEARTBEAT_SECONDS, STUDY_NAME, SharedStudy
 from heads.records import STUDY_FILE
 from heads.runs import seed_from
-from heads.search.config import HEARTBEAT_SECONDS, STUDY_NAME, SharedStudy
 from heads.search.space import PROBES, trial_seed
 from heads.search.storage import (
     STUDY_ID,

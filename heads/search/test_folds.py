@@ -23,9 +23,10 @@ from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.files import write_json
 from corpora.base.report import Part, Report, Table
 from corpora.base.work import Work, command_line
-from corpora.folds import UNITS, Division, divide, folds_by, folds_of_count
 from corpora.manifest import Manifest
+from corpora.splits import UNITS, Division, divide, folds_by, folds_of_count
 from heads.bootstrap import Difference, paired_differences
+from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import MOST_FOLDS, make_folds, refuse_shared_recordings
 from heads.load import load_dataset, read_origin
@@ -38,7 +39,6 @@ from heads.records import (
     write_predictions,
 )
 from heads.reference import best_layers
-from heads.search.config import SearchConfig
 from heads.search.report import SearchReport, fold_note, trial_title, verdict
 from heads.search.search import search_heads
 from heads.training import predict

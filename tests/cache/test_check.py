@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cache.config import ExtractConfig
 from cache.extract.compare_with_transformers import check
-from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.extract.plan import make_plan
 from cache.lookup import FrameCache

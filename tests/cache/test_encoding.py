@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.batches import batches
+from cache.audio import batches
 from cache.extract.encoding import Encoded, Encoding, Row
 from cache.extract.stream_writer import SHARES, StreamWriter, open_shares, share_of
 from cache.extract.targets import Item, Target

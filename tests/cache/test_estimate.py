@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.store.layout import write_at
 from cache.stream import FrameStream

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from cache.audio import load_audio
+from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.names import resolve_encoder
-from cache.extract.config import ExtractConfig
 from cache.extract.encoding import encode_in_windows, windows
 from cache.extract.extract import extract
 from cache.last_extraction import read_failures

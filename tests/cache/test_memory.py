@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from cache.extract.decoding import measure
+from cache.extract.audio_pass import measure
 from cache.extract.targets import Item, lacking, targets_of
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
@@ -73,7 +73,7 @@ def test_an_utterance_costs_a_kilobyte_or_two(
     assert len(items) == COUNT
     assert held < 380
     assert peak < 900
-    monkeypatch.setattr("cache.batches._WAITING", 200)
+    monkeypatch.setattr("cache.audio._WAITING", 200)
     seconds, held, peak = cost(lambda: measure(items))
     assert len(seconds) == COUNT
     assert peak < 600  # all waiting for a thread at once took 1,600

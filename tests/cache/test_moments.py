@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache.config import ExtractConfig
 from cache.encoders.names import resolve_encoder
-from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache

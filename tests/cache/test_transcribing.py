@@ -20,8 +20,8 @@ from click.testing import CliRunner, Result
 from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
 
 from cache.audio import load_audio
+from cache.config import ExtractConfig
 from cache.encoders.hidden_states import quiet
-from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.transcribe.journal import Journal, Transcript
 from cache.transcribe.model_files import find_whisper

@@ -24,11 +24,11 @@ from transformers import (
 )
 
 from cache.audio import load_audio
+from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import encoder_fields
 from cache.encoders.grid import CENTRES, SAMPLE_RATE, Grid, Padding, read_grid, read_padding
 from cache.encoders.names import is_packaged, resolve_encoder
-from cache.extract.config import ExtractConfig
 from cache.extract.encoding import encode_in_windows
 from cache.extract.extract import extract
 from cache.lookup import FrameCache

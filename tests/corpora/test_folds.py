@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.folds import deal, divide, folds_by, folds_of_count, folds_of_groups
+from corpora.splits import deal, divide, folds_by, folds_of_count, folds_of_groups
 from tests.corpora.people import people
 
 NAMES = [f"s{number}" for number in range(10)]

@@ -18,7 +18,7 @@ from corpora.manifest import (
     require_splits,
     write_manifest,
 )
-from corpora.names import plain_name
+from corpora.utterance import plain_name
 
 LABELS = ("neutral", "anger")  # not sorted: the order is the manifest's own
 

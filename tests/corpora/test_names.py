@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from corpora.base.errors import ManifestError
 from corpora.label_map import parse_label_map
 from corpora.manifest import Manifest, read_manifest
-from corpora.names import is_missing, is_plain, plain_name, split_named, splits_named
-from corpora.utterance import Utterance, speaker_key
+from corpora.utterance import (
+    Utterance,
+    is_missing,
+    is_plain,
+    plain_name,
+    speaker_key,
+    split_named,
+    splits_named,
+)
 
 JOSE = "José"
 APART = unicodedata.normalize("NFD", JOSE)

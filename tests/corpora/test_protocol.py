@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from corpora.arrangement import arrange
 from corpora.base.command_options import Config, options, setting, with_defaults
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.folds import absent_speakers
 from corpora.manifest import Manifest, read_manifest
 from corpora.prepare import prepare
 from corpora.protocol import (
@@ -30,6 +29,7 @@ from corpora.protocol import (
 )
 from corpora.readers.options import complete
 from corpora.readers.registry import find_corpus
+from corpora.splits import absent_speakers
 from corpora.utterance import Utterance
 from tests.corpora.fixture_trees import emodb, ravdess
 from tests.corpora.people import people

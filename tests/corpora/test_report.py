@@ -76,6 +76,6 @@ def test_a_template_escapes_texts_and_misses_no_value(monkeypatch: pytest.Monkey
             return "<p>{{ said }}</p>"
 
     monkeypatch.setattr(report, "files", lambda package: Folder())
-    assert report.render("p", "n", said="<b>") == "<p>&lt;b&gt;</p>"
+    assert report.fill_template("p", "n", said="<b>") == "<p>&lt;b&gt;</p>"
     with pytest.raises(UndefinedError):
-        report.render("p", "n")
+        report.fill_template("p", "n")

@@ -15,7 +15,7 @@ from cache.encoders.grid import fbank_grid
 from cache.frames import Frames
 from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, MissingExtraError
-from corpora.base.plots import render
+from corpora.base.report import render
 from corpora.base.work import Work
 from corpora.manifest import Utterance, read_manifest
 from corpora.prepare import prepare

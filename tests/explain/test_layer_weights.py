@@ -15,10 +15,10 @@ from explain.explain import Explanation, explain_recordings, explain_split
 from explain.load import build_subject
 from explain.probing import subject_vectors
 from explain.subject import GRADIENT
+from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.records import layer_weights, load_head
-from heads.search.config import SearchConfig
 from heads.search.search import run_search
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.explain.conftest import Explained

@@ -11,11 +11,11 @@ import torch
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache
-from corpora.base.plots import render
+from corpora.base.report import render
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from explain.load import Material, build_subject, recorded_grid

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.base.plots import render
-from corpora.base.report import Cell, Figure, Report, Table, csv_text
+from corpora.base.report import Cell, Figure, Report, Table, csv_text, render
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
 from explain.alignments import Alignment

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance

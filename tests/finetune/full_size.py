@@ -13,13 +13,13 @@ from pathlib import Path
 from bench.encoders import save_audio_encoder, save_text_encoder
 from bench.peak import peak_bytes
 from bench.recordings import make_manifest
-from cache.extract.config import ExtractConfig
+from cache.config import ExtractConfig
 from cache.extract.extract import extract
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
-from heads.search.config import SearchConfig
+from heads.config import SearchConfig
 from heads.search.search import run_search
 
 # Two of each class in each batch of training, and a development set.

@@ -11,9 +11,8 @@ import torch
 from corpora.base.errors import ConfigError
 from corpora.manifest import Manifest
 from finetune import training
-from finetune.augment import SPAN, Augment, masked
 from finetune.batches import load_batches
-from finetune.launch import Trainee
+from finetune.launch import SPAN, Augment, Trainee, masked
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, trainable_parts, unfreeze
 from finetune.training import augmentation

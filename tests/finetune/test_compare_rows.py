@@ -15,9 +15,9 @@ from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel
 from heads.compare.compare import run_compare
 from heads.compare.comparison import CompareReport
-from heads.compare.config import CompareConfig
 from heads.compare.layer_sweep import run_layers
 from heads.compare.rendering import terminal_text
+from heads.config import CompareConfig
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work
 

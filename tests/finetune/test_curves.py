@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import MissingExtraError
-from corpora.base.plots import render
+from corpora.base.report import render
 from finetune import curves
 from finetune.curves import Curves, curves_figure, global_steps
-from finetune.scoring import Score
+from finetune.launch import Score
 from finetune.steps import LogRow
 
 

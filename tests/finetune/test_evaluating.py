@@ -20,8 +20,7 @@ from corpora.manifest import Manifest, write_manifest
 from finetune.assembly import assemble
 from finetune.config import EvaluateConfig
 from finetune.evaluate.calibration import fit_temperature, reliability
-from finetune.evaluate.comparisons import compare
-from finetune.evaluate.evaluate import evaluate
+from finetune.evaluate.evaluate import compare, evaluate
 from finetune.evaluate.evaluation import Evaluation
 from finetune.evaluate.scored import open_scored
 from finetune.model import EmotionModel
@@ -232,7 +231,7 @@ def test_pictures_are_drawn_where_they_are_asked_for(whole: Work, manifest: Mani
 def test_without_matplotlib_pictures_are_refused_before_anything_is_scored(
     whole: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corpora.base.plots.find_spec", lambda _: None)
+    monkeypatch.setattr("corpora.base.report.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"emopool\[plots\]', or evaluate without --plots"):
         evaluate(whole, manifest, config=EvaluateConfig(plots=True))
     evaluate(whole, manifest)

@@ -27,18 +27,17 @@ from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.model_directory import read_model_config
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
-from finetune.predict.answering import predict
-from finetune.predict.answers import Prediction
+from finetune.predict.answering import Prediction, predict
 from finetune.session import label_agreement
 from finetune.starting_head import retrain, starting_head
 from finetune.steps import Trainer
+from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset
 from heads.pooling.layer_weights import LayerWeightedPooling
 from heads.records import BEST, layer_weights, load_head, trial_file
 from heads.search import search
-from heads.search.config import SearchConfig
 from heads.search.search import run_search
 from tests.finetune.conftest import Searched, make_work
 from tests.finetune.corpus import DIMS, LABELS

@@ -21,8 +21,7 @@ from corpora.manifest import Manifest, Utterance, write_manifest
 from finetune.assembly import assemble
 from finetune.evaluate.evaluate import evaluate_model
 from finetune.model import EmotionModel
-from finetune.predict.answering import predict
-from finetune.predict.answers import Prediction, Unusable
+from finetune.predict.answering import Prediction, Unusable, predict
 from heads.head import Head
 from heads.pooling.attentive import AttentivePooling
 from tests.cache.whispers import save_whisper

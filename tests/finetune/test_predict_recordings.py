@@ -9,7 +9,7 @@ import pytest
 
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, Utterance
-from finetune.predict.answers import Answer, Prediction, Unusable
+from finetune.predict.answering import Answer, Prediction, Unusable
 from finetune.predict.predict import rows_of, submit, utterances_of
 
 

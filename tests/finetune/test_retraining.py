@@ -16,9 +16,9 @@ from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.starting_head import retrain, starting_head
+from heads.config import SearchConfig
 from heads.head import Head
 from heads.records import load_head, save_head, trial_file
-from heads.search.config import SearchConfig
 from heads.search.search import run_search
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work

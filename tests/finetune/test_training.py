@@ -14,10 +14,9 @@ from corpora.manifest import Manifest
 from finetune import training
 from finetune.batches import Examples, gather_examples
 from finetune.curves import log_text
-from finetune.launch import compute_activations_again
+from finetune.launch import Score, compute_activations_again
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, trainable_table, unfreeze
-from finetune.scoring import Score
 from finetune.steps import Trainer
 from finetune.training import PhaseResult, run_phase
 from heads.losses import LossConfig

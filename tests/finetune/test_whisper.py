@@ -13,9 +13,9 @@ import soundfile
 import torch
 
 from cache.audio import load_audio
+from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.front_ends import WhisperMels
-from cache.extract.config import ExtractConfig
 from cache.extract.extract import extract
 from cache.lookup import FrameCache
 from cache.recipe import PaddingName
@@ -29,8 +29,7 @@ from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
-from finetune.predict.answering import predict
-from finetune.predict.answers import Prediction, Unusable
+from finetune.predict.answering import Prediction, Unusable, predict
 from finetune.session import label_agreement
 from finetune.steps import Trainer
 from heads.dataset import VectorStore

@@ -8,7 +8,7 @@ from typing import Any
 
 from heads.compare.compare import compare_heads
 from heads.compare.comparison import CompareReport
-from heads.compare.config import CompareConfig
+from heads.config import CompareConfig
 from heads.dataset import Dataset
 from tests.heads.searches import make_origin, small_dataset
 

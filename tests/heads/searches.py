@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from heads.config import STUDY_NAME, SearchConfig
 from heads.dataset import Dataset
 from heads.records import Origin
-from heads.search.config import STUDY_NAME, SearchConfig
 from heads.search.report import SearchReport
 from heads.search.search import search_heads
 from heads.search.space import PROBES, PUBLISHED

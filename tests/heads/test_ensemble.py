@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from corpora.base.errors import ConfigError
+from heads.config import SearchConfig
 from heads.dataset import VectorStore
 from heads.metrics import classification_report
 from heads.records import load_head, trial_file
-from heads.search.config import SearchConfig
 from heads.training import predict
 from tests.heads.searches import small_dataset, small_search
 

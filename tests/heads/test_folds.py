@@ -12,12 +12,12 @@ from torch import Tensor
 
 from corpora.base.errors import ConfigError
 from heads.bootstrap import confusion_matrix, macro_f1
+from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, automatic, make_folds
 from heads.head import HeadConfig
 from heads.losses import LossConfig
 from heads.records import load_head
-from heads.search.config import SearchConfig
 from heads.search.rounds import Candidates, Selection, selection_scores
 from heads.search.search import search_heads
 from heads.search.space import PROBES

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from cache.config import Auto, ExtractConfig
 from cache.encoders.names import resolve_encoder
-from cache.extract.config import Auto, ExtractConfig
 from cache.last_extraction import extract_command, read_failures
 from cache.lookup import FrameCache
 from cli import main

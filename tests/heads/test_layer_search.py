@@ -12,11 +12,10 @@ from corpora.base.errors import ConfigError
 from heads.axes import Choice
 from heads.dataset import VectorStore
 from heads.head import Head
+from heads.load import weighing_notes
 from heads.records import Origin, layer_weights, load_head, trial_file
-from heads.search import weighing
 from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
 from heads.search.space_file import narrow
-from heads.search.weighing import weighing_notes
 from heads.training import predict
 from tests.heads.searches import make_origin, small_dataset, small_search, stored_trials
 from tests.heads.synthetic import make_dataset, with_lower
@@ -102,13 +101,13 @@ def test_a_pooling_whose_vectors_are_too_large_does_not_weigh(
         "Heads of average and statistics may weigh audio layers 1, 3 and 4 (axis `layers`).",
     ]
     average, statistics = 3 * 3 * DIM * 6 * 4, (3 * 3 + 2 * 6) * DIM * 6 * 4
-    monkeypatch.setattr(weighing, "MOST_BYTES", statistics - 1)
+    monkeypatch.setattr("heads.load.MOST_BYTES", statistics - 1)
     assert Space.of(dataset).weighable == ("average",)
     assert (
         "statistics does not weigh layers here"
         in weighing_notes(dataset, TOP, Space.of(dataset).axes)[2]
     )
-    monkeypatch.setattr(weighing, "MOST_BYTES", average - 1)
+    monkeypatch.setattr("heads.load.MOST_BYTES", average - 1)
     assert "layers" not in Space.of(dataset).axes
     with pytest.raises(ConfigError, match=r"too large to be weighed: .* Extract fewer"):
         narrow(Space.of(dataset), {"layers": "weighted"}, "space.toml")

@@ -16,10 +16,10 @@ from cache.stream import PartWriter, ensure_stream, open_features
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
+from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.load import load_dataset, read_origin
 from heads.records import Origin, load_head, manifest_digest
-from heads.search.config import SearchConfig
 from heads.search.search import run_search
 from tests.heads.searches import small_dataset
 from tests.heads.synthetic import in_memory

@@ -86,7 +86,7 @@ def test_kinds_of_untied_poolings_are_named_for_both() -> None:
 def test_without_matplotlib_a_search_with_plots_is_refused_before_it_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("corpora.base.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("corpora.base.report.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"emopool\[plots\]"):
         small_search(tmp_path / "search", 1, plots=True)
     assert not (tmp_path / "search").exists()

@@ -11,7 +11,7 @@ import torch
 from cache.frames import Frames
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig, stack_logits
-from heads.precision import choose_precision
+from heads.load import choose_precision
 from heads.training import Cohort, Schedule, TrainingConfig, gather, predict
 from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset
 from tests.scorers import draw_scorers

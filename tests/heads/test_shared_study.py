@@ -14,8 +14,8 @@ import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from corpora.base.errors import CacheError, ConfigError, MissingExtraError
+from heads.config import STUDY_NAME, SearchConfig, SharedStudy
 from heads.records import load_head, trial_file
-from heads.search.config import STUDY_NAME, SearchConfig, SharedStudy
 from heads.search.space import PROBES, STARTS, Space, trial_configs
 from heads.search.storage import close
 from heads.search.study import HeadStudy

@@ -12,9 +12,9 @@ import heads.training
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
+from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.records import load_head
-from heads.search.config import SearchConfig
 from heads.search.space import PROBES
 from heads.search.test_folds import TestFoldsReport, search_test_folds
 from tests.heads.test_load import FAILED, extracted
