@@ -34,7 +34,7 @@ from heads.records import layer_weights
 from heads.runs import head_cost
 from heads.search.space import Space, option_axis, start_params, trial_configs
 from heads.training import TrainingConfig, parameter_groups
-from tests.explain.planted import plant
+from tests.explain.planted import in_memory, plant
 from tests.finetune.corpus import make_model
 from tests.heads.searches import small_search, stored_trials
 
@@ -164,7 +164,7 @@ def test_compare_has_a_row_for_it() -> None:
 def test_the_frames_it_attends_to_are_shown_and_explained(kind: str) -> None:
     learns = pooling_config({"kind": kind}).learns_weights
     material = plant(count=6).material
-    dim = material.frames["audio"].values.shape[1]
+    dim = material.frames["audio"].dim
     config = HeadConfig(("anger", "joy"), {"audio": dim}, {"audio": {"kind": kind}}, mlp_width=4)
     head = Head(config, 3)
     subject = build_subject(head, material)
@@ -172,10 +172,10 @@ def test_the_frames_it_attends_to_are_shown_and_explained(kind: str) -> None:
     assert ("learns no attention" in said) != learns
     assert ("audio" in subject.weights) == learns
     if learns:
-        weights = head.attention(subject.frames, "audio").mean(dim=1)
+        weights = head.attention(in_memory(subject.frames), "audio").mean(dim=1)
         torch.testing.assert_close(subject.importance["audio"].float(), weights)
     # Without some frames: the same as of utterances that never had them.
-    frames = subject.frames["audio"]
+    frames = in_memory(subject.frames)["audio"]
     kept = torch.rand(1, frames.total, generator=torch.Generator().manual_seed(0)) < 0.6
     kept[0, frames.offsets[:-1]] = True
     left = [
@@ -188,7 +188,7 @@ def test_the_frames_it_attends_to_are_shown_and_explained(kind: str) -> None:
     ]
     assert frames.speech is not None
     shorter = Frames.from_list(left).with_speech(frames.speech[kept[0]])
-    found = probabilities_of_kept(head, subject.frames, "audio", kept)[0]
+    found = probabilities_of_kept(head, {"audio": frames}, "audio", kept)[0]
     torch.testing.assert_close(
         found, torch.softmax(head({"audio": shorter}), dim=1), atol=1e-5, rtol=1e-4
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.encoders.grid import Grid
 from cache.frames import Frames
+from cache.mapped import MappedFrames
 from corpora.utterance import Utterance
 from explain.load import Material, build_subject
 from explain.subject import Subject
@@ -29,6 +31,11 @@ class Planted:
 
     material: Material
     carries: NDArray[np.bool_]
+
+
+def in_memory(frames: Mapping[str, Frames | MappedFrames]) -> dict[str, Frames]:
+    """The frames of all utterances."""
+    return {name: batch.select(range(len(batch))) for name, batch in frames.items()}
 
 
 def plant(count: int = 120, speakers: int = 12, seed: int = 0, strength: float = 7.0) -> Planted:

@@ -49,7 +49,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.cache.recordings import make_manifest
-from tests.explain.planted import LABELS, Planted, planted_subject
+from tests.explain.planted import LABELS, Planted, in_memory, planted_subject
 
 GRID = fbank_grid(2)
 FEW = 499  # draws of exchanged attention
@@ -429,7 +429,7 @@ def test_utterances_without_speech_keep_all_of_their_frames(
     planted: tuple[Subject, Planted],
 ) -> None:
     subject, _ = planted
-    audio = subject.frames["audio"]
+    audio = in_memory(subject.frames)["audio"]
     speech = torch.ones(audio.total)
     speech[: int(audio.offsets[1])] = 0.1
     speech[int(audio.offsets[1])] = 0.1

@@ -22,7 +22,7 @@ from heads.records import layer_weights, load_head
 from heads.search.search import run_search
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.explain.conftest import Explained
-from tests.explain.planted import DIM, LABELS, Planted, plant
+from tests.explain.planted import DIM, LABELS, Planted, in_memory, plant
 
 SPACE = """
 layers = "weighted"
@@ -95,7 +95,7 @@ def test_saliency_finds_planted_frames_of_a_lower_layer() -> None:
     def laid(seed: int) -> tuple[Planted, Dataset]:
         """The class is in the lower of two layers."""
         planted = plant(seed=seed)
-        lower = planted.material.frames["audio"]
+        lower = in_memory(planted.material.frames)["audio"]
         top = replace(lower, values=torch.randn(lower.values.shape, generator=generator))
         frames, below = {"audio": top}, {"audio": {1: lower}}
         return planted, Dataset(planted.material.utterances, LABELS, frames, others=below)

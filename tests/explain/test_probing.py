@@ -40,7 +40,7 @@ from explain.probing_section import ProbingConfig, probing_section
 from explain.ragged import Floats
 from explain.subject import Subject, frame_attention
 from heads.head import Head, HeadConfig
-from tests.explain.planted import planted_subject
+from tests.explain.planted import in_memory, planted_subject
 from tests.finetune.corpus import make_corpus
 
 
@@ -159,7 +159,7 @@ def test_the_dimensions_of_the_emotion_carry_its_cue() -> None:
 def test_attended_means_are_weighted_by_attention() -> None:
     subject, _ = planted_subject()
     found = {one.pooling: one for one in subject_vectors(subject, {"audio": 24})}
-    audio = subject.frames["audio"]
+    audio = in_memory(subject.frames)["audio"]
     start, end = audio.offsets[5:7].tolist()
     values = audio.values[start:end].double()
     weights = frame_attention(subject, "audio")[start:end]

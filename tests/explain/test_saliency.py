@@ -23,7 +23,7 @@ from explain.pooled import (
 from explain.ragged import floats
 from explain.subject import ATTENTION, GRADIENT, frame_attention, frame_order
 from heads.head import Head, HeadConfig
-from tests.explain.planted import LABELS, plant, planted_subject
+from tests.explain.planted import LABELS, in_memory, plant, planted_subject
 
 
 def a_head(pooling: dict[str, Any], norm: str = "none") -> Head:
@@ -139,8 +139,9 @@ def test_probabilities_and_weights_are_the_heads_own() -> None:
     head = Head(HeadConfig(LABELS, {"audio": 64}, {"audio": pooling}, mlp_width=8), 0)
     subject = build_subject(head, material)
     with torch.no_grad():
-        expected = torch.softmax(head(material.frames), dim=1)
-        weights = head.attention(material.frames, "audio")
+        frames = in_memory(material.frames)
+        expected = torch.softmax(head(frames), dim=1)
+        weights = head.attention(frames, "audio")
     torch.testing.assert_close(subject.probabilities, expected)
     torch.testing.assert_close(subject.weights["audio"], weights)
     assert subject.weights["audio"].shape[1] == 4
