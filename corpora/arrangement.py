@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.protocol import Wish
+from corpora.protocol import SplitConfig
 from corpora.splits import (
     NAME_SPEAKERS,
     Division,
@@ -131,7 +131,7 @@ class Arrangement:
 
 
 def arrange(
-    utterances: Sequence[Utterance], corpus: str, wish: Wish, mend: str = NAME_SPEAKERS
+    utterances: Sequence[Utterance], corpus: str, config: SplitConfig, mend: str = NAME_SPEAKERS
 ) -> Arrangement:
     """Give rows their splits and folds, and leave out what balance asks for.
 
@@ -139,7 +139,7 @@ def arrange(
         utterances: of one corpus, labelled and not; own splits are kept but under a protocol that
             makes folds.
         corpus: its name, for the protocol.
-        wish: what is asked.
+        config: what is asked.
         mend: what the user can do where speakers are not known.
 
     Raises:
@@ -148,12 +148,12 @@ def arrange(
         ManifestError: too few speakers or folds, or no splits where the protocol takes those of the
             corpus.
     """
-    made = _divided(utterances, corpus, wish, mend)
-    protocol = wish.protocol
-    ratio = wish.max_imbalance
+    made = _divided(utterances, corpus, config, mend)
+    protocol = config.protocol
+    ratio = config.max_imbalance
     if ratio is None and protocol is not None:
         ratio = protocol.max_imbalance
-    dev = wish.balanced_dev or (protocol is not None and protocol.balanced_dev)
+    dev = config.balanced_dev or (protocol is not None and protocol.balanced_dev)
     if made.folds and (ratio is not None or dev):
         raise ConfigError(
             "--max-imbalance and --balanced-dev leave rows out, and with folds every row is tested "
@@ -162,13 +162,13 @@ def arrange(
     settings = dict(made.settings)
     rows, removed = made.utterances, {}
     if ratio is not None:
-        rows, removed["train"] = _taken(limit_imbalance(rows, ratio, seed=wish.seed))
+        rows, removed["train"] = _taken(limit_imbalance(rows, ratio, seed=config.seed))
         settings["max_imbalance"] = ratio
     if dev:
-        rows, removed["dev"] = _taken(balance(rows, seed=wish.seed))
+        rows, removed["dev"] = _taken(balance(rows, seed=config.seed))
         settings["balanced_dev"] = True
     if settings or made.made:
-        settings["seed"] = wish.seed
+        settings["seed"] = config.seed
     if protocol is not None:
         settings["metrics"] = list(protocol.metrics)
     return Arrangement(rows, made.how, made.made, made.notes, settings, made.folds, removed)
@@ -200,27 +200,29 @@ def folded(division: Division, how: str) -> Arrangement:
     )
 
 
-def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish, mend: str) -> Arrangement:
+def _divided(
+    utterances: Sequence[Utterance], corpus: str, config: SplitConfig, mend: str
+) -> Arrangement:
     """Rows with splits and folds, before anything is left out."""
     own = any(u.split for u in utterances)
-    scheme = None if wish.protocol is None else wish.protocol.scheme(corpus)
+    scheme = None if config.protocol is None else config.protocol.scheme(corpus)
     if scheme is None or scheme.folds == "own":
-        if wish.test_fold:
+        if config.test_fold:
             raise ConfigError(
-                f"--test-fold {wish.test_fold}: there are no folds. Name a protocol that has some "
-                "(see --list), or make them with `prepare split --folds`."
+                f"--test-fold {config.test_fold}: there are no folds. Name a protocol that has "
+                "some (see --list), or make them with `prepare split --folds`."
             )
-        return _usual(utterances, wish, mend, own=own)
+        return _usual(utterances, config, mend, own=own)
     if scheme.folds == "groups":
         names = folds_of_groups(utterances, scheme.groups)
         absent = absent_speakers(utterances, scheme.groups)
         how = "the published groups, of the speakers that are here" if absent else "as published"
     elif isinstance(scheme.folds, int):
-        names = folds_of_count(utterances, scheme.folds, wish.seed)
-        how = f"each a group of speakers (seed {wish.seed})"
+        names = folds_of_count(utterances, scheme.folds, config.seed)
+        how = f"each a group of speakers (seed {config.seed})"
     else:
         names, how = folds_by(utterances, scheme.folds), f"one for each {scheme.folds}"
-    made = folded(divide(utterances, names, wish.test_fold), how)
+    made = folded(divide(utterances, names, config.test_fold), how)
     if scheme.folds != "groups":
         return made
     lacking = [str(k) for k in range(1, len(scheme.groups) + 1) if str(k) not in made.folds]
@@ -235,20 +237,22 @@ def _divided(utterances: Sequence[Utterance], corpus: str, wish: Wish, mend: str
     )
 
 
-def _usual(utterances: Sequence[Utterance], wish: Wish, mend: str, *, own: bool) -> Arrangement:
+def _usual(
+    utterances: Sequence[Utterance], config: SplitConfig, mend: str, *, own: bool
+) -> Arrangement:
     """The corpus's own splits, or new ones where it has none."""
     if own:
         return Arrangement(tuple(utterances), "the corpus's own.", made=False)
-    if wish.protocol is not None:
+    if config.protocol is not None:
         raise ManifestError(
-            f"protocol {wish.protocol.name} takes the corpus's own splits, and no row here has "
+            f"protocol {config.protocol.name} takes the corpus's own splits, and no row here has "
             "one. Check the folder, or prepare it without --protocol."
         )
     if not any(u.label for u in utterances):
         return Arrangement(tuple(utterances), "none.", made=False)
-    rows, notes = assign_splits(utterances, seed=wish.seed, mend=mend)
+    rows, notes = assign_splits(utterances, seed=config.seed, mend=mend)
     how = (
-        f"made here (seed {wish.seed}), no known speaker in two of them, as near to 60/20/20 and "
+        f"made here (seed {config.seed}), no known speaker in two of them, as near to 60/20/20 and "
         "to the corpus's label shares as whole speakers allow."
     )
     return Arrangement(rows, how, made=True, notes=notes)

@@ -16,7 +16,7 @@ from corpora.base.command_options import (
     work_option,
 )
 from corpora.base.work import Work
-from corpora.protocol import Wish
+from corpora.protocol import SplitConfig
 from corpora.readers.options import cells_of, joined
 from corpora.utterance import plain_name
 
@@ -57,7 +57,7 @@ def prepare() -> None:
 @prepare.command(name=READ, hidden=True)
 @click.argument("corpus", required=False)
 @click.argument("folder", metavar="ROOT", type=click.Path(path_type=Path), required=False)
-@options(Wish)
+@options(SplitConfig)
 @click.option(
     "--labels",
     multiple=True,
@@ -89,7 +89,7 @@ def prepare() -> None:
 def read_command(
     corpus: str | None,
     folder: Path | None,
-    config: Wish,
+    config: SplitConfig,
     labels: tuple[str, ...],
     settings: tuple[str, ...],
     columns: tuple[str, ...],
@@ -125,7 +125,7 @@ def read_command(
         work.manifest,
         labels=label_names(labels),
         options=parse_options(corpus, settings),
-        wish=config,
+        config=config,
         replace_other=replace,
     )
     show(report.to_json(), report.to_text(), as_json)
@@ -164,7 +164,7 @@ def merge(
     metavar="loso|session|K",
     help="Make folds: one a speaker (leave one speaker out), one a session, or K of speakers.",
 )
-@options(Wish, without=("protocol",))
+@options(SplitConfig, without=("protocol",))
 @replace_option
 @json_option
 @work_option
@@ -172,7 +172,7 @@ def split(
     manifest: Path | None,
     out: Path | None,
     folds: str,
-    config: Wish,
+    config: SplitConfig,
     replace: bool,
     as_json: bool,
     work: Work,
@@ -181,7 +181,7 @@ def split(
     from corpora.manifest_tools import split as run
 
     path = manifest or work.manifest
-    report = run(path, out or path, wish=config, folds=folds, replace_other=replace)
+    report = run(path, out or path, config=config, folds=folds, replace_other=replace)
     show(report.to_json(), report.to_text(), as_json)
 
 

@@ -15,7 +15,7 @@ from corpora.base.report import Part, Report
 from corpora.label_map import LabelMap
 from corpora.manifest import Manifest, keep_others, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
-from corpora.protocol import Wish
+from corpora.protocol import SplitConfig
 from corpora.splits import FEWEST, divide, folds_by, folds_of_count
 from corpora.summary import Tally, noted
 from corpora.utterance import Utterance, plain_name
@@ -190,14 +190,14 @@ MOST_FOLDS = 200  # leave-one-speaker-out beyond this is a mistake, not a plan
 
 
 def split(
-    path: Path, out: Path, *, wish: Wish, folds: str = "", replace_other: bool = False
+    path: Path, out: Path, *, config: SplitConfig, folds: str = "", replace_other: bool = False
 ) -> ToolReport:
     """Write a manifest again with new splits.
 
     Args:
         path: the manifest; where `out` is the same, it is kept as `<name>.before-split-1.csv`.
         out: the CSV to write; a JSON goes beside it.
-        wish: seed, test fold and balance.
+        config: seed, test fold and balance.
         folds: `loso` (one fold a speaker), `session`, a number of folds of whole speakers, or ""
             for train, dev and test alone.
         replace_other: `out` may be the manifest of another corpus.
@@ -212,16 +212,16 @@ def split(
         keep_others(out, manifest.utterances)
     bare = [replace(u, split="", fold="") for u in manifest.utterances]
     if folds:
-        if wish.max_imbalance is not None or wish.balanced_dev:
+        if config.max_imbalance is not None or config.balanced_dev:
             raise ConfigError(
                 "--max-imbalance and --balanced-dev leave rows out, and with folds every row is "
                 "tested once. Take one or the other."
             )
-        names, how = _folds(replace(manifest, utterances=tuple(bare)), folds, wish.seed)
-        made = folded(divide(bare, names, wish.test_fold), how)
-        settings: Mapping[str, Any] = {**made.settings, "seed": wish.seed}
+        names, how = _folds(replace(manifest, utterances=tuple(bare)), folds, config.seed)
+        made = folded(divide(bare, names, config.test_fold), how)
+        settings: Mapping[str, Any] = {**made.settings, "seed": config.seed}
     else:
-        made = arrange(bare, manifest.corpus, wish)
+        made = arrange(bare, manifest.corpus, config)
         settings = made.settings
     written = replace(
         manifest,

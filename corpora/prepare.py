@@ -10,7 +10,7 @@ from pathlib import Path
 from corpora.arrangement import Arrangement, arrange
 from corpora.base.errors import CorpusError, ManifestError, did_you_mean
 from corpora.manifest import Manifest, check_manifest, keep_others, write_manifest
-from corpora.protocol import Wish
+from corpora.protocol import SplitConfig
 from corpora.readers.registry import (
     CorpusReader,
     Dropped,
@@ -34,7 +34,7 @@ def prepare(
     *,
     labels: Sequence[str] = (),
     options: Options | None = None,
-    wish: Wish | None = None,
+    config: SplitConfig | None = None,
     replace_other: bool = False,
     show_progress: bool = True,
 ) -> PrepareReport:
@@ -47,7 +47,7 @@ def prepare(
         labels: the labels to keep, in the order wanted; none is the protocol's, or all in the
             corpus's order.
         options: the corpus's own options; they win over the protocol's.
-        wish: protocol, folds and balance.
+        config: protocol, folds and balance.
         replace_other: the manifest that stands there may be another corpus's.
         show_progress: show a bar on standard error while it takes longer than two seconds.
 
@@ -62,8 +62,8 @@ def prepare(
             a speaker in two of the corpus's own splits.
     """
     root, manifest_path = Path(root).expanduser().resolve(), Path(manifest_path)
-    wish = wish or Wish()
-    protocol = wish.protocol
+    config = config or SplitConfig()
+    protocol = config.protocol
     reader = find_corpus(name)
     scheme = None if protocol is None else protocol.scheme(name)
     implied = {} if scheme is None else scheme.options
@@ -86,7 +86,7 @@ def prepare(
     occurring = {u.label for u in utterances}
     order = tuple(label for label in wanted or result.labels if label in occurring)
     absent = [label for label in wanted or result.labels if label not in occurring]
-    arrangement = arrange(utterances, name, wish, reader.speakers)
+    arrangement = arrange(utterances, name, config, reader.speakers)
     manifest = Manifest(
         arrangement.utterances,
         order,
@@ -109,7 +109,7 @@ def prepare(
         labels=order,
         splits_made=arrangement.made,
         how=arrangement.how,
-        seed=wish.seed,
+        seed=config.seed,
         synthetic=result.synthetic,
         tally=Tally.of(manifest.utterances, order, seconds),
         protocol=protocol,

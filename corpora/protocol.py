@@ -114,7 +114,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 @dataclass(frozen=True)
-class Wish(Config):
+class SplitConfig(Config):
     """What the user asks of the rows."""
 
     protocol: Protocol | None = setting(

@@ -21,7 +21,7 @@ from explain.analyses import ANALYSES, Context, choose_examples, items_section, 
 from explain.config import MODEL_LIMIT, ExplainConfig
 from explain.item import Item, collect_items
 from explain.load import (
-    Material,
+    LoadedRows,
     build_subject,
     cached_material,
     choose_rows,
@@ -294,7 +294,7 @@ def _head(opened: Opened) -> Any:  # noqa: ANN401 - heads.head.Head
 
 def _material(
     opened: Opened, rows: Manifest, config: ExplainConfig, *, show_progress: bool
-) -> Material:
+) -> LoadedRows:
     if isinstance(opened, ScoredModel):
         return _encoded(opened, rows.utterances, config, show_progress=show_progress)
     material = cached_material(opened, rows)
@@ -312,7 +312,7 @@ def _encoded(
     config: ExplainConfig,
     *,
     show_progress: bool,
-) -> Material:
+) -> LoadedRows:
     model = _with_encoders(opened, config)
     return model_material(model, utterances, title="Encode" if show_progress else "")
 

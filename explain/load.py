@@ -46,7 +46,7 @@ from heads.pooling.pooling import attention_weights
 
 def model_material(
     model: EmotionModel, utterances: Sequence[Utterance], *, title: str = ""
-) -> Material:
+) -> LoadedRows:
     """Encode recordings and texts with a model.
 
     Args:
@@ -97,7 +97,7 @@ def model_material(
     if model.text_encoder is not None:
         texts = [normalise_text(u.text) for u in kept]
         kinds = torch.cat([torch.from_numpy(k) for k in model.text_encoder.token_kinds(texts)])
-    return Material(
+    return LoadedRows(
         kept,
         laid,
         None if model.audio_encoder is None else model.audio_encoder.grid,
@@ -133,7 +133,7 @@ CHUNK_FRAMES = 2_048
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class LoadedRows:
     """Utterances with their frames and what else lies on them (see `Subject`)."""
 
     utterances: tuple[Utterance, ...]
@@ -186,7 +186,7 @@ def choose_rows(
     return replace(manifest, utterances=rows)
 
 
-def cached_material(scored: ScoredHead, rows: Manifest) -> Material:
+def cached_material(scored: ScoredHead, rows: Manifest) -> LoadedRows:
     """The frames of a searched head, with energy, speech and token kinds where they are cached.
 
     Raises:
@@ -204,7 +204,7 @@ def cached_material(scored: ScoredHead, rows: Manifest) -> Material:
         kinds = cache.companion("text", found)
     # Layers that are weighed lie beside one another, for which they have to be in memory.
     frames = found.all_layers() if found.others else found.read()[0]
-    return Material(found.utterances, frames, grid, energy, kinds, found.failed)
+    return LoadedRows(found.utterances, frames, grid, energy, kinds, found.failed)
 
 
 def recorded_grid(extraction: Extraction) -> Grid:
@@ -215,7 +215,7 @@ def recorded_grid(extraction: Extraction) -> Grid:
 
 def build_subject(
     head: Head,
-    material: Material,
+    material: LoadedRows,
     *,
     kind: str = "head",
     source: Source | None = None,

@@ -178,7 +178,7 @@ def _link(source: Path, target: Path) -> bool:
     return True
 
 
-class Keeper:
+class CheckpointManager:
     """Writes and reads the checkpoints of one fine-tuning.
 
     Args:

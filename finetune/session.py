@@ -17,7 +17,7 @@ from corpora.manifest import Manifest
 from finetune.assembly import build_model, failed_at_extraction
 from finetune.batches import Examples, gather_examples
 from finetune.boundary import Boundary, open_boundary
-from finetune.checkpoints import Checkpoints, Keeper
+from finetune.checkpoints import CheckpointManager, Checkpoints
 from finetune.config import FinetuneConfig
 from finetune.curves import Curves, log_text
 from finetune.launch import (
@@ -31,7 +31,7 @@ from finetune.model import EmotionModel
 from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PhaseConfig, StepConfig
 from finetune.starting_head import run_head_phase, scores_of_seeds
 from finetune.steps import Trainer
-from finetune.training import PhaseResult, Progress, Surroundings, Tell, run_phase
+from finetune.training import PhaseContext, PhaseResult, Progress, Tell, run_phase
 from heads.dataset import Dataset, VectorStore
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
@@ -223,7 +223,7 @@ def _run_phases(
 ) -> list[PhaseResult]:
     """Run what is not finished; returns all results."""
     config, model, engine = session.config, session.model, session.engine
-    keeper = Keeper(checkpoints, config.checkpoint_every, writes=engine.leads)
+    keeper = CheckpointManager(checkpoints, config.checkpoint_every, writes=engine.leads)
     for line in keeper.damaged:
         session.tell(line)
     if keeper.resumes:
@@ -257,7 +257,7 @@ def _run_phases(
         boundary, told = _boundary(session, phase)
         for line in told:
             session.tell(line)
-        around = Surroundings(
+        around = PhaseContext(
             engine,
             boundary,
             bar,

@@ -162,7 +162,7 @@ AtEnd = Callable[[PhaseResult, dict[str, Tensor]], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
+class PhaseContext:
     """What a phase is trained with, beside its settings.
 
     Attributes:
@@ -193,7 +193,7 @@ def run_phase(
     steps: StepConfig,
     train: Examples,
     dev: Examples,
-    around: Surroundings | None = None,
+    around: PhaseContext | None = None,
 ) -> PhaseResult:
     """Train one phase; the model is left with its best weights, frozen and in eval mode.
 
@@ -212,7 +212,7 @@ def run_phase(
         AudioError: a recording cannot be read.
         ConfigError: there is nothing to train on or to score.
     """
-    around = around or Surroundings()
+    around = around or PhaseContext()
     if len(train) == 0 or len(dev) == 0:
         raise ConfigError(
             f"{len(train)} training and {len(dev)} development utterances can be used; "

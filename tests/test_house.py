@@ -106,6 +106,17 @@ def test_nothing_imports_in_a_circle() -> None:
     assert not circles
 
 
+def test_no_two_files_of_a_floor_share_a_name() -> None:
+    for floor in FLOORS:
+        names = [name.rpartition(".")[2] for name in MODULES if name.startswith(f"{floor}.")]
+        doors = {name.rpartition(".")[2] for name in DOORS if name.startswith(f"{floor}.")}
+        packages = {path.name for path in (ROOT / floor).rglob("*") if path.is_dir()}
+        twice = {name for name in names if names.count(name) > 1}
+        # `corpora.errors` and `corpora.work` are doors to files of `corpora/base`; a package may
+        # hold the file of its name.
+        assert not twice - doors - packages
+
+
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [

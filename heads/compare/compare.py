@@ -25,7 +25,14 @@ from heads.compare.lines import (
     save_heads,
 )
 from heads.compare.outcomes import Classes, Scorer
-from heads.compare.passes import Job, Kept, Unit, fit_reference, kept_reference, train_missing
+from heads.compare.passes import (
+    KeptRuns,
+    RowGroup,
+    RunKey,
+    fit_reference,
+    kept_reference,
+    train_missing,
+)
 from heads.compare.rendering import clear_reports, write_report
 from heads.compare.rows import Division, Plan, comparison_plan, refuse_torn_speakers, shared_values
 from heads.config import CompareConfig, Tuning
@@ -59,9 +66,9 @@ class Comparison:
 
     name: str
     folder: Path
-    kept: Kept
+    kept: KeptRuns
     dataset: Dataset
-    jobs: tuple[Job, ...]
+    jobs: tuple[RowGroup, ...]
     plan: Plan
     origin: Origin
     config: CompareConfig
@@ -153,7 +160,7 @@ def _train(comparison: Comparison, scorer: Scorer, epochs: int, *, show_progress
     parts = range(len(division.parts))
     first = {
         number: [
-            Unit(key, tuning, 0, part)
+            RunKey(key, tuning, 0, part)
             for part in parts
             for key, row in job.rows.items()
             for tuning in config.tunings(attentive=learns_weights(row.head))
@@ -168,7 +175,7 @@ def _train(comparison: Comparison, scorer: Scorer, epochs: int, *, show_progress
             own = replace(job, load=_once(job.load))
             train_missing(own, first[number], kept, division, epochs, config.batch_size, bar)
             rest = [
-                Unit(key, chosen_tuning(row, kept, scorer, config, part), seed, part)
+                RunKey(key, chosen_tuning(row, kept, scorer, config, part), seed, part)
                 for part in parts
                 for key, row in job.rows.items()
                 for seed in range(1, config.seeds)
@@ -282,9 +289,9 @@ def compare_heads(
     comparison = Comparison(
         name="compare",
         folder=folder,
-        kept=Kept(folder / ROWS),
+        kept=KeptRuns(folder / ROWS),
         dataset=dataset,
-        jobs=(Job(plan.rows, lambda: store, plan.references),),
+        jobs=(RowGroup(plan.rows, lambda: store, plan.references),),
         plan=plan,
         origin=origin,
         config=config,

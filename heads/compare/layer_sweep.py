@@ -21,8 +21,8 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from heads.compare.compare import Comparison, carry_out, refuse_leakage
 from heads.compare.comparison import CompareReport
-from heads.compare.passes import Job, Kept
-from heads.compare.rows import Entry, Plan, Row, TablePlan, make_row, shared_values
+from heads.compare.passes import KeptRuns, RowGroup
+from heads.compare.rows import Plan, Row, TableEntry, TablePlan, make_row, shared_values
 from heads.config import CompareConfig
 from heads.dataset import Dataset, VectorStore
 from heads.losses import vote_shares
@@ -67,7 +67,7 @@ def run_layers(
     failed = cache.failed
     utterances = tuple(u for u in manifest.utterances if u.id not in failed)
     extraction, modalities = cache.extraction, cache.modalities
-    jobs: list[Job] = []
+    jobs: list[RowGroup] = []
     rows: dict[str, Row] = {}
     references: dict[str, tuple[str, ...]] = {}
     tables = []
@@ -77,11 +77,11 @@ def run_layers(
         for layer in sorted({*source.layers, *source.moments}):
             row, reference = _row(cache.features, manifest, source, modality, layer, config)
             load = partial(_load, cache, manifest.labels, utterances, modality, layer, device)
-            jobs.append(Job({row.key: row}, load, {reference: (modality,)}))
+            jobs.append(RowGroup({row.key: row}, load, {reference: (modality,)}))
             rows[row.key], references[reference] = row, (modality,)
-            entries.append(Entry(f"{modality} {layer}", row.key, layer=layer))
+            entries.append(TableEntry(f"{modality} {layer}", row.key, layer=layer))
             title = f"{modality} {layer}, logistic regression"
-            entries.append(Entry(title, reference, layer=layer))
+            entries.append(TableEntry(title, reference, layer=layer))
         title = f"Layers of the {modality} encoder {source.encoder}, statistics pooling"
         tables.append(TablePlan(f"{LAYERS}-{modality}", title, tuple(entries)))
     origin = Origin(
@@ -94,7 +94,7 @@ def run_layers(
     comparison = Comparison(
         name="layers",
         folder=work.compare,
-        kept=Kept(work.compare / LAYERS),
+        kept=KeptRuns(work.compare / LAYERS),
         dataset=Dataset(utterances, manifest.labels, {}),
         jobs=tuple(jobs),
         plan=Plan(rows, references, tuple(tables)),

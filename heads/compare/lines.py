@@ -22,12 +22,12 @@ from heads.compare.passes import (
     HEAD,
     HEAD_WEIGHTS,
     Answered,
-    Kept,
-    Unit,
+    KeptRuns,
+    RunKey,
     head_config,
     training_config,
 )
-from heads.compare.rows import Entry, Figures, Plan, Row, TablePlan
+from heads.compare.rows import Figures, Plan, Row, TableEntry, TablePlan
 from heads.config import CompareConfig, Tuning
 from heads.head import Head
 from heads.records import HeadRecord, Origin, package_versions, save_head
@@ -37,7 +37,7 @@ from heads.training import Schedule
 
 def save_heads(
     plan: Plan,
-    kept: Kept,
+    kept: KeptRuns,
     origin: Origin,
     config: CompareConfig,
     scorer: Scorer,
@@ -62,7 +62,7 @@ def save_heads(
     found = {}
     for number, (key, row) in enumerate(plan.rows.items()):
         (tuning,) = lines[key].tunings  # of the one part that splits make
-        unit, shape = Unit(key, tuning, 0), head_config(row, tuning)
+        unit, shape = RunKey(key, tuning, 0), head_config(row, tuning)
         head = Head(shape)
         head.load_state_dict(kept.weights(unit))
         record = HeadRecord(
@@ -155,26 +155,28 @@ class RowTable(Jsonable):
 Said = Mapping[str, tuple[Line, Mapping[str, Classes]]]
 
 
-def chosen_tuning(row: Row, kept: Kept, scorer: Scorer, config: CompareConfig, part: int) -> Tuning:
+def chosen_tuning(
+    row: Row, kept: KeptRuns, scorer: Scorer, config: CompareConfig, part: int
+) -> Tuning:
     """A row's tuning in a part, the best on dev of the first seed; the test set has no part in it.
 
     Of folds each has a choice of its own: the others' development sets hold what it is scored on.
     """
     selection = {}
     for tuning in config.tunings(attentive=learns_weights(row.head)):
-        said = kept.answers(Unit(row.key, tuning, 0, part))["dev"]
+        said = kept.answers(RunKey(row.key, tuning, 0, part))["dev"]
         (selection[tuning],) = scorer.selection("dev", said[None], part)
     return choose_tuning(selection)
 
 
 def chosen_line(
-    row: Row, kept: Kept, scorer: Scorer, config: CompareConfig
+    row: Row, kept: KeptRuns, scorer: Scorer, config: CompareConfig
 ) -> tuple[Line, dict[str, Classes]]:
     """A row with the tuning that is best on dev in each part, and what all seeds of it say."""
     parts = range(len(scorer.division.parts))
     chosen = tuple(chosen_tuning(row, kept, scorer, config, part) for part in parts)
     said = [
-        [kept.answers(Unit(row.key, tuning, seed, part)) for seed in range(config.seeds)]
+        [kept.answers(RunKey(row.key, tuning, seed, part)) for seed in range(config.seeds)]
         for part, tuning in enumerate(chosen)
     ]
     classes = {
@@ -185,7 +187,7 @@ def chosen_line(
     }
     selection = {}
     for tuning in config.tunings(attentive=learns_weights(row.head)):
-        own = [kept.answers(Unit(row.key, tuning, 0, part))["dev"] for part in parts]
+        own = [kept.answers(RunKey(row.key, tuning, 0, part))["dev"] for part in parts]
         (selection[tuning],) = scorer.selection("dev", torch.cat(own)[None])
     rates = config.learning_rates
     line = Line(
@@ -263,7 +265,9 @@ def _compared(
     return dict(zip(titles, found, strict=True)) if found else {}
 
 
-def _scored(entry: Entry, line: Line, classes: Mapping[str, Classes], *, scorer: Scorer) -> Line:
+def _scored(
+    entry: TableEntry, line: Line, classes: Mapping[str, Classes], *, scorer: Scorer
+) -> Line:
     return replace(
         line,
         title=entry.title,

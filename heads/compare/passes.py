@@ -43,7 +43,7 @@ _WEIGHTS = "weights."
 
 
 @dataclass(frozen=True)
-class Unit:
+class RunKey:
     """One run.
 
     Attributes:
@@ -59,7 +59,7 @@ class Unit:
     part: int = 0
 
 
-class Kept:
+class KeptRuns:
     """The runs in a folder.
 
     Args:
@@ -82,15 +82,15 @@ class Kept:
         known = read_json(path, kind=FORMAT, version=VERSION).get("identity", {})
         refuse_differences(known, identity, f"{self.folder.parent} holds a comparison", REMEDY)
 
-    def path(self, unit: Unit) -> Path:
+    def path(self, unit: RunKey) -> Path:
         """The file of a run."""
         name = f"{unit.tuning.key}-seed{unit.seed}-part{unit.part}.safetensors"
         return self.folder / unit.row / name
 
     def __contains__(self, unit: object) -> bool:
-        return isinstance(unit, Unit) and self.path(unit).is_file()
+        return isinstance(unit, RunKey) and self.path(unit).is_file()
 
-    def save(self, unit: Unit, answers: Mapping[str, Tensor], head: Head | None) -> None:
+    def save(self, unit: RunKey, answers: Mapping[str, Tensor], head: Head | None) -> None:
         """Keep a run.
 
         Args:
@@ -102,16 +102,16 @@ class Kept:
         weights = {f"{_WEIGHTS}{name}": value.detach().cpu() for name, value in state.items()}
         save_tensors(self.path(unit), {**answers, **weights})
 
-    def answers(self, unit: Unit) -> dict[str, Tensor]:
+    def answers(self, unit: RunKey) -> dict[str, Tensor]:
         """By split the probabilities `[n, C]` of a run."""
         return dict(self._tensors(unit, weights=False))
 
-    def weights(self, unit: Unit) -> dict[str, Tensor]:
+    def weights(self, unit: RunKey) -> dict[str, Tensor]:
         """The head of a run, empty where it was not kept."""
         found = self._tensors(unit, weights=True)
         return {name.removeprefix(_WEIGHTS): value for name, value in found}
 
-    def _tensors(self, unit: Unit, *, weights: bool) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, unit: RunKey, *, weights: bool) -> Iterator[tuple[str, Tensor]]:
         tensors = load_tensors(
             self.path(unit),
             "Delete it and run `compare` again: this run of the comparison is then trained anew.",
@@ -153,7 +153,7 @@ class Answered(Jsonable):
 
 
 def fit_reference(
-    kept: Kept,
+    kept: KeptRuns,
     key: str,
     store: VectorStore,
     modalities: tuple[str, ...],
@@ -186,7 +186,7 @@ def fit_reference(
     return answered
 
 
-def kept_reference(kept: Kept, key: str) -> Answered | None:
+def kept_reference(kept: KeptRuns, key: str) -> Answered | None:
     """A reference that was fitted before."""
     value = kept.note(key)
     return None if value is None else Answered.from_json(value)
@@ -209,7 +209,7 @@ _COMPARE_DOMAIN = 7
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class RowGroup:
     """Rows that read the same data.
 
     Attributes:
@@ -240,9 +240,9 @@ def training_config(row: Row, tuning: Tuning, seed: int, part: int) -> TrainingC
 
 
 def train_missing(
-    job: Job,
-    units: Sequence[Unit],
-    kept: Kept,
+    job: RowGroup,
+    units: Sequence[RunKey],
+    kept: KeptRuns,
     division: Division,
     epochs: int,
     batch_size: int,

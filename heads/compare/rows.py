@@ -234,7 +234,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One line of a table.
 
     Attributes:
@@ -256,7 +256,7 @@ class TablePlan:
 
     name: str
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -300,15 +300,15 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     references: dict[str, tuple[str, ...]] = {}
     tables = []
 
-    def entry(title: str, own: Mapping[str, Any], figures: Figures | None) -> Entry:
+    def entry(title: str, own: Mapping[str, Any], figures: Figures | None) -> TableEntry:
         row = make_row(space, {**rest, **own})
         rows[row.key] = row
-        return Entry(title, row.key, figures)
+        return TableEntry(title, row.key, figures)
 
-    def reference(title: str, combination: str) -> Entry:
+    def reference(title: str, combination: str) -> TableEntry:
         key = f"reference-{combination}"
         references[key] = tuple(combination.split("+"))
-        return Entry(title, key)
+        return TableEntry(title, key)
 
     together = modalities.values[0]
     if "poolings" in config.tables:

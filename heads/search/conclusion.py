@@ -47,7 +47,7 @@ from heads.records import (
 )
 from heads.reference import Reference, logistic_reference, read_reference, write_reference
 from heads.search.report import Ensemble, SearchReport, TrialLine, average, write_ensemble
-from heads.search.rounds import Setting, train_missing
+from heads.search.rounds import SearchContext, train_missing
 from heads.search.space import trial_configs
 from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
 from heads.training import predict
@@ -94,7 +94,7 @@ class Choice:
         )
 
 
-def choose(setting: Setting, ranked: Sequence[FrozenTrial]) -> Choice:
+def choose(setting: SearchContext, ranked: Sequence[FrozenTrial]) -> Choice:
     """The trial that is taken of completed ones.
 
     Args:
@@ -129,7 +129,7 @@ def choose(setting: Setting, ranked: Sequence[FrozenTrial]) -> Choice:
     return Choice(trial, best, within=1 + len(near), difference=difference)
 
 
-def answers(setting: Setting, trials: Sequence[FrozenTrial]) -> Mapping[int, Tensor]:
+def answers(setting: SearchContext, trials: Sequence[FrozenTrial]) -> Mapping[int, Tensor]:
     """By trial, its probabilities for the rows that trials are compared by, where they are here."""
     found = {
         trial.number: load_probabilities(selection_file(setting.folder, trial.number))
@@ -138,7 +138,7 @@ def answers(setting: Setting, trials: Sequence[FrozenTrial]) -> Mapping[int, Ten
     return {number: said for number, said in found.items() if said is not None}
 
 
-def head_size(setting: Setting, trial: FrozenTrial) -> int:
+def head_size(setting: SearchContext, trial: FrozenTrial) -> int:
     """How many parameters a trial's head has."""
     head, _ = trial_configs(trial, setting.space, trial.user_attrs[SEED])
     return sum(parameter.numel() for parameter in Head(head).parameters())
@@ -193,7 +193,7 @@ Answers = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def conclude(
-    setting: Setting,
+    setting: SearchContext,
     study: HeadStudy,
     *,
     added: int,
@@ -275,7 +275,7 @@ def conclude(
     )
 
 
-def keep_chosen(setting: Setting, study: HeadStudy) -> None:
+def keep_chosen(setting: SearchContext, study: HeadStudy) -> None:
     """Write the head that would be taken now, without scores: a stopped search leaves it."""
     number = choose(setting, study.ranked).trial.number
     if (setting.folder / BEST).is_file():
@@ -287,7 +287,7 @@ def keep_chosen(setting: Setting, study: HeadStudy) -> None:
     save_head(setting.folder / BEST, setting.folder / WEIGHTS, head, record)
 
 
-def _answers(setting: Setting, number: int, said: Mapping[int, Tensor]) -> Answers:
+def _answers(setting: SearchContext, number: int, said: Mapping[int, Tensor]) -> Answers:
     """What a trial says: its head about dev and test, and with folds those about rows held out."""
     dataset = setting.store.dataset
     head, _ = load_head(trial_file(setting.folder, number))
@@ -301,7 +301,7 @@ def _answers(setting: Setting, number: int, said: Mapping[int, Tensor]) -> Answe
     return answers
 
 
-def _scores(setting: Setting, answers: Answers) -> dict[str, Scores]:
+def _scores(setting: SearchContext, answers: Answers) -> dict[str, Scores]:
     dataset = setting.store.dataset
     return {
         split: classification_report(
@@ -316,7 +316,7 @@ def _split(answers: Answers) -> Answers:
     return {split: answer for split, answer in answers.items() if split != "folds"}
 
 
-def _write_answers(setting: Setting, answers: Answers, name: str) -> list[str]:
+def _write_answers(setting: SearchContext, answers: Answers, name: str) -> list[str]:
     """Write the best head's predictions; return the names of the files."""
     dataset = setting.store.dataset
     write_predictions(setting.folder / name, dataset, _split(answers))
@@ -328,7 +328,7 @@ def _write_answers(setting: Setting, answers: Answers, name: str) -> list[str]:
 
 
 def _ensemble(
-    setting: Setting, numbers: Sequence[int], said: Mapping[int, Tensor]
+    setting: SearchContext, numbers: Sequence[int], said: Mapping[int, Tensor]
 ) -> tuple[Ensemble, Answers]:
     """Average trials, and score the average like a head."""
     each = [_answers(setting, number, said) for number in numbers]
@@ -340,13 +340,13 @@ def _ensemble(
     return Ensemble(tuple(numbers), _scores(setting, averaged)), averaged
 
 
-def _classes(setting: Setting, said: Mapping[int, Tensor], numbers: Sequence[int]) -> Tensor:
+def _classes(setting: SearchContext, said: Mapping[int, Tensor], numbers: Sequence[int]) -> Tensor:
     """`[T, m]` predicted classes of trials on the rows that they are compared by."""
     return torch.stack([said[number].argmax(-1) for number in numbers])
 
 
 def _against_best(
-    setting: Setting, top: Sequence[int], said: Mapping[int, Tensor]
+    setting: SearchContext, top: Sequence[int], said: Mapping[int, Tensor]
 ) -> tuple[dict[int, Difference], str]:
     """The best trials against the best one, by number; and why there is no comparison, if so."""
     others = [number for number in top[1:] if number in said]
@@ -364,7 +364,7 @@ def _against_best(
 
 
 def _ahead_of_reference(
-    setting: Setting, answers: Answers, reference: Reference
+    setting: SearchContext, answers: Answers, reference: Reference
 ) -> dict[str, Difference]:
     """By split, how far the best head is ahead of the reference, where a bootstrap can say."""
     dataset = setting.store.dataset
@@ -382,7 +382,7 @@ def _ahead_of_reference(
     return ahead
 
 
-def _optimism(setting: Setting, chosen: int, said: Mapping[int, Tensor]) -> Optimism | None:
+def _optimism(setting: SearchContext, chosen: int, said: Mapping[int, Tensor]) -> Optimism | None:
     """Of the best of all trials that were compared, halved ones included."""
     if chosen not in said:
         return None
@@ -395,7 +395,7 @@ def _optimism(setting: Setting, chosen: int, said: Mapping[int, Tensor]) -> Opti
     )
 
 
-def _fold_scores(setting: Setting, answers: Answers) -> tuple[Scores, ...]:
+def _fold_scores(setting: SearchContext, answers: Answers) -> tuple[Scores, ...]:
     """The best trial on each fold by itself, as the field reports it; empty without folds."""
     folds = setting.selection.folds
     if folds is None or "folds" not in answers:
@@ -418,7 +418,7 @@ def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
     )
 
 
-def _reference(setting: Setting) -> Reference:
+def _reference(setting: SearchContext) -> Reference:
     """The logistic regression beside the best head; fitted once for a study."""
     path = setting.folder / REFERENCE
     kept, selection = read_reference(path, setting.origin), setting.selection

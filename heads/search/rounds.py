@@ -233,7 +233,7 @@ def selection_scores(probabilities: Tensor, gold: Tensor) -> list[float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class SearchContext:
     """What all trials of a search have in common.
 
     Attributes:
@@ -272,7 +272,7 @@ class _Member:
     start: str
 
 
-def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: Any) -> int:  # noqa: ANN401 - tqdm
+def run_cohort(setting: SearchContext, study: HeadStudy, count: int, total: int, bar: Any) -> int:  # noqa: ANN401 - tqdm
     """Draw a cohort, train it with halving, keep what is worth keeping, tell the results.
 
     Each rung is in the study as soon as it is reached: what was halved stays so if a run is
@@ -341,7 +341,7 @@ def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: 
 
 @contextmanager
 def _kept_weights(
-    setting: Setting,
+    setting: SearchContext,
     study: HeadStudy,
     members: Sequence[_Member],
     heads: Sequence[Head],
@@ -364,7 +364,7 @@ def _kept_weights(
     _remove_behind(setting, study)
 
 
-def train_missing(setting: Setting, study: HeadStudy, numbers: Sequence[int]) -> list[int]:
+def train_missing(setting: SearchContext, study: HeadStudy, numbers: Sequence[int]) -> list[int]:
     """Train those of these trials whose heads are not here; return their numbers.
 
     With folds no trial's head is: it is trained on train and dev, or on train alone (see
@@ -401,7 +401,7 @@ def _kept_on(path: Path, split: str) -> bool:
     return path.is_file() and load_head(path)[1].trained_on == split
 
 
-def _remove_behind(setting: Setting, study: HeadStudy) -> None:
+def _remove_behind(setting: SearchContext, study: HeadStudy) -> None:
     """Remove the heads of finished trials that are not among the best.
 
     Those of a trial that is not finished are left alone: another process may just have written
@@ -413,7 +413,7 @@ def _remove_behind(setting: Setting, study: HeadStudy) -> None:
 
 
 def _save(
-    setting: Setting,
+    setting: SearchContext,
     number: int,
     trial: Trial | FrozenTrial,
     head: Head,

@@ -39,7 +39,7 @@ from heads.losses import count_without_votes
 from heads.records import BEST, TRIALS, Origin, claim_folder, clear
 from heads.search.conclusion import conclude, keep_chosen, write_trials
 from heads.search.report import SearchReport
-from heads.search.rounds import Selection, Setting, default_epochs, head_epochs, run_cohort
+from heads.search.rounds import SearchContext, Selection, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy
@@ -134,7 +134,7 @@ def search_heads(
     selection = Selection.of(dataset, make_folds(dataset, config.folds), refit=config.refit)
     steps = math.ceil(len(selection.trained) / config.batch_size)
     epochs = config.epochs or default_epochs(steps)
-    setting = Setting(
+    setting = SearchContext(
         VectorStore(dataset, precision, device),
         space,
         Schedule(epochs, config.batch_size, data_seed=config.seed),
@@ -223,7 +223,7 @@ def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[st
     ]
 
 
-def _identity(setting: Setting, config: SearchConfig, precision: str) -> dict[str, Any]:
+def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> dict[str, Any]:
     """All that makes the values of two trials comparable."""
     origin, folds = setting.origin, setting.selection.folds
     return {
@@ -245,7 +245,7 @@ def _identity(setting: Setting, config: SearchConfig, precision: str) -> dict[st
     }
 
 
-def _run_cohorts(setting: Setting, study: HeadStudy, config: SearchConfig, title: str) -> int:
+def _run_cohorts(setting: SearchContext, study: HeadStudy, config: SearchConfig, title: str) -> int:
     """Train cohorts until there are enough trials, and one of them completed; return how many.
 
     The first one is of probes alone, which take seconds: from then on there is a head to use.

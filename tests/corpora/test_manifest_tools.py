@@ -15,7 +15,7 @@ from corpora.base.files import write_bytes
 from corpora.label_map import LabelMap, map_manifest, parse_label_map
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.manifest_tools import merge, split
-from corpora.protocol import Wish
+from corpora.protocol import SplitConfig
 from corpora.utterance import Utterance, speaker_key
 from tests.corpora.people import people
 
@@ -128,7 +128,7 @@ def test_the_manifest_of_another_corpus_is_not_overwritten(
     with pytest.raises(ManifestError, match=r"the manifest of another corpus \(c; 18 rows\)"):
         merge(pair, other, NONE)
     with pytest.raises(ManifestError, match=r"--replace"):
-        split(pair[0], other, wish=Wish())
+        split(pair[0], other, config=SplitConfig())
     merge(pair, other, NONE, replace_other=True)
     merge(pair, other, NONE)  # its own
 
@@ -175,7 +175,7 @@ def many(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("folds", ["", "loso", "4"])
 def test_new_splits_tear_no_speaker_apart(folds: str, many: Path) -> None:
-    report = split(many, many, wish=Wish(seed=2), folds=folds)
+    report = split(many, many, config=SplitConfig(seed=2), folds=folds)
     made = read_manifest(report.manifest)
     assert all(len(splits) == 1 for splits in homes(made.utterances).values())
     assert {split for splits in homes(made.utterances).values() for split in splits} == {
@@ -188,8 +188,8 @@ def test_new_splits_tear_no_speaker_apart(folds: str, many: Path) -> None:
 
 def test_the_manifest_as_it_was_is_kept_each_time(many: Path) -> None:
     before = read_manifest(many)
-    split(many, many, wish=Wish())
-    split(many, many, wish=Wish(seed=1), folds="3")
+    split(many, many, config=SplitConfig())
+    split(many, many, config=SplitConfig(seed=1), folds="3")
     assert read_manifest(many.with_name("manifest.before-split-1.csv")) == before
     assert many.with_name("manifest.before-split-2.json").is_file()
 
@@ -197,12 +197,12 @@ def test_the_manifest_as_it_was_is_kept_each_time(many: Path) -> None:
 def test_a_manifest_that_is_kept_already_is_not_kept_twice(many: Path) -> None:
     """As when a run was killed between keeping it and writing the new one."""
     before = {name: many.with_suffix(name).read_bytes() for name in (".csv", ".json")}
-    split(many, many, wish=Wish())
+    split(many, many, config=SplitConfig())
     for name, data in before.items():
         many.with_suffix(name).write_bytes(data)
-    split(many, many, wish=Wish())
+    split(many, many, config=SplitConfig())
     assert len(list(many.parent.glob("*before-split-*"))) == 2
-    split(many, many, wish=Wish())  # which changes nothing
+    split(many, many, config=SplitConfig())  # which changes nothing
     assert len(list(many.parent.glob("*before-split-*"))) == 2
 
 
@@ -221,23 +221,23 @@ def test_a_manifest_is_not_kept_twice_where_its_json_alone_was_replaced(
 
     monkeypatch.setattr("corpora.manifest_fields.write_bytes", fail)
     with pytest.raises(OSError, match="full"):
-        split(many, many, wish=Wish())
+        split(many, many, config=SplitConfig())
     monkeypatch.undo()
-    split(many, many, wish=Wish())
+    split(many, many, config=SplitConfig())
     kept = list(many.parent.glob("*before-split-*"))
     assert {path.suffix: path.read_bytes() for path in kept} == before
 
 
 def test_another_file_leaves_the_manifest_alone(many: Path, tmp_path: Path) -> None:
     before = many.read_bytes()
-    report = split(many, tmp_path / "new.csv", wish=Wish(), folds="loso")
+    report = split(many, tmp_path / "new.csv", config=SplitConfig(), folds="loso")
     assert many.read_bytes() == before
     assert not list(many.parent.glob("*before-split*"))
     assert len({u.fold for u in read_manifest(report.manifest).utterances}) == 9
 
 
 def test_new_splits_can_be_balanced(many: Path) -> None:
-    report = split(many, many, wish=Wish(max_imbalance=1.0, balanced_dev=True))
+    report = split(many, many, config=SplitConfig(max_imbalance=1.0, balanced_dev=True))
     made = read_manifest(report.manifest)
     for name in ("train", "dev"):
         counts = dict.fromkeys(made.labels, 0)
@@ -249,4 +249,4 @@ def test_new_splits_can_be_balanced(many: Path) -> None:
 @pytest.mark.parametrize("folds", ["two", "2", "0", "999"])
 def test_folds_that_are_none_are_refused(folds: str, many: Path) -> None:
     with pytest.raises(ConfigError, match="expected loso, session, or a number from 3 to 200"):
-        split(many, many, wish=Wish(), folds=folds)
+        split(many, many, config=SplitConfig(), folds=folds)

@@ -19,7 +19,7 @@ from corpora.protocol import (
     METRICS,
     Protocol,
     Scheme,
-    Wish,
+    SplitConfig,
     all_protocols,
     allows_refit,
     defaults,
@@ -73,7 +73,7 @@ def test_the_published_ravdess_folds_hold_each_actor_once() -> None:
 
 def test_the_five_ranges_of_emo_superb_hold_each_actor_of_cremad_once() -> None:
     rows = people([str(number) for number in range(1001, 1092)], each=1, labels=("a",))
-    made = arrange(rows, "cremad", Wish(find_protocol("emo-superb")))
+    made = arrange(rows, "cremad", SplitConfig(find_protocol("emo-superb")))
     assert list(made.folds.values()) == [18, 18, 18, 18, 19]
     assert made.settings["dev_fold"] == "2"
 
@@ -89,7 +89,7 @@ def splits_of(rows: tuple[Utterance, ...]) -> dict[str, set[str]]:
 def test_each_session_is_tested_with_both_of_its_speakers(number: int) -> None:
     sessions = {f"{k}{sex}": str(k) for k in range(1, 6) for sex in "FM"}
     rows = people(list(sessions), sessions=sessions)
-    wish = Wish(find_protocol("iemocap-5fold"), test_fold=str(number + 1))
+    wish = SplitConfig(find_protocol("iemocap-5fold"), test_fold=str(number + 1))
     made = arrange(rows, "iemocap", wish)
     homes = splits_of(made.utterances)
     assert {who for who, splits in homes.items() if splits == {"test"}} == {
@@ -102,7 +102,7 @@ def test_each_session_is_tested_with_both_of_its_speakers(number: int) -> None:
 
 def test_seeded_folds_of_a_protocol_repeat_and_are_noted() -> None:
     rows = people([str(number) for number in range(1001, 1021)])
-    wish = Wish(find_protocol("cremad-5fold"), seed=3)
+    wish = SplitConfig(find_protocol("cremad-5fold"), seed=3)
     made = arrange(rows, "cremad", wish)
     assert arrange(rows, "cremad", wish) == made
     assert made.settings["seed"] == 3
@@ -119,7 +119,7 @@ def podcast() -> list[Utterance]:
 
 
 def test_leygue_subsamples_train_and_balances_dev_and_leaves_test() -> None:
-    made = arrange(podcast(), "msp_podcast", Wish(find_protocol("leygue2025")))
+    made = arrange(podcast(), "msp_podcast", SplitConfig(find_protocol("leygue2025")))
     counts = {
         (split, label): sum(u.split == split and u.label == label for u in made.utterances)
         for split in ("train", "dev", "test", "")
@@ -146,18 +146,18 @@ def test_leygue_subsamples_train_and_balances_dev_and_leaves_test() -> None:
 
 def test_a_protocol_with_the_corpus_own_splits_needs_them() -> None:
     with pytest.raises(ManifestError, match="no row here has one"):
-        arrange(people(["a", "b", "c"]), "msp_podcast", Wish(find_protocol("leygue2025")))
+        arrange(people(["a", "b", "c"]), "msp_podcast", SplitConfig(find_protocol("leygue2025")))
 
 
 def test_a_test_fold_without_folds_is_refused() -> None:
     with pytest.raises(ConfigError, match="there are no folds"):
-        arrange(people(["a", "b", "c"]), "c", Wish(test_fold="2"))
+        arrange(people(["a", "b", "c"]), "c", SplitConfig(test_fold="2"))
 
 
 def test_published_folds_of_all_speakers_are_as_published() -> None:
     groups = find_protocol("ravdess-6fold").scheme("ravdess").groups
     rows = people(sorted(actor for group in groups for actor in group))
-    made = arrange(rows, "ravdess", Wish(find_protocol("ravdess-6fold")))
+    made = arrange(rows, "ravdess", SplitConfig(find_protocol("ravdess-6fold")))
     assert "as published" in made.how
     assert not made.notes
     crema = find_protocol("emo-superb").scheme("cremad").groups
@@ -166,7 +166,7 @@ def test_published_folds_of_all_speakers_are_as_published() -> None:
 
 
 def test_folds_and_rows_left_out_do_not_go_together() -> None:
-    wish = Wish(find_protocol("emodb-loso"), max_imbalance=2)
+    wish = SplitConfig(find_protocol("emodb-loso"), max_imbalance=2)
     with pytest.raises(ConfigError, match="Take one or the other"):
         arrange(people(["a", "b", "c"]), "emodb", wish)
 
@@ -177,7 +177,7 @@ def test_prepare_writes_folds_protocol_and_settings(tmp_path: Path) -> None:
         "ravdess",
         tmp_path / "ravdess",
         tmp_path / "work" / "manifest.csv",
-        wish=Wish(find_protocol("ravdess-6fold"), test_fold="4"),
+        config=SplitConfig(find_protocol("ravdess-6fold"), test_fold="4"),
     )
     manifest = read_manifest(report.manifest)
     assert manifest.protocol == "ravdess-6fold"
@@ -203,9 +203,11 @@ def test_prepare_takes_the_protocols_labels_unless_the_user_names_some(tmp_path:
         "p", "t", "s", ("uar",), {"emodb": Scheme("speaker", labels=("sadness", "anger"))}
     )
     target = tmp_path / "work" / "manifest.csv"
-    report = prepare("emodb", tmp_path / "emodb", target, wish=Wish(protocol))
+    report = prepare("emodb", tmp_path / "emodb", target, config=SplitConfig(protocol))
     assert report.labels == ("sadness", "anger")
-    report = prepare("emodb", tmp_path / "emodb", target, wish=Wish(protocol), labels=("anger",))
+    report = prepare(
+        "emodb", tmp_path / "emodb", target, config=SplitConfig(protocol), labels=("anger",)
+    )
     assert report.labels == ("anger",)
 
 
@@ -213,7 +215,9 @@ def test_published_shared_speakers_are_declared_in_the_manifest(tmp_path: Path) 
     emodb(tmp_path / "emodb")
     scheme = Scheme("speaker")
     protocol = Protocol("p", "t", "s", ("uar",), {"emodb": scheme}, shared_speakers=True)
-    report = prepare("emodb", tmp_path / "emodb", tmp_path / "manifest.csv", wish=Wish(protocol))
+    report = prepare(
+        "emodb", tmp_path / "emodb", tmp_path / "manifest.csv", config=SplitConfig(protocol)
+    )
     assert read_manifest(report.manifest).shared_speakers
     assert "share speakers, as declared" in " ".join(report.to_text().split())
 

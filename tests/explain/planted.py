@@ -14,7 +14,7 @@ from cache.encoders.grid import Grid
 from cache.frames import Frames
 from cache.mapped import MappedFrames
 from corpora.utterance import Utterance
-from explain.load import Material, build_subject
+from explain.load import LoadedRows, build_subject
 from explain.subject import Subject
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
@@ -29,7 +29,7 @@ DIM = 64
 class Planted:
     """Utterances, and which of their frames carry the class: `[N]` bool."""
 
-    material: Material
+    material: LoadedRows
     carries: NDArray[np.bool_]
 
 
@@ -66,7 +66,7 @@ def plant(count: int = 120, speakers: int = 12, seed: int = 0, strength: float =
     total = sum(len(part) for part in frames)
     audio = Frames.from_list(frames).with_speech(torch.ones(total))
     energy = torch.randn(total, generator=generator)
-    material = Material(tuple(utterances), {"audio": audio}, Grid(320, 560), energy)
+    material = LoadedRows(tuple(utterances), {"audio": audio}, Grid(320, 560), energy)
     return Planted(material, np.concatenate(carries))
 
 

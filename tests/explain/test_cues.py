@@ -33,7 +33,7 @@ from explain.cues.measure import (
 )
 from explain.cues.stream import CueFrames, cue_set, load_cues
 from explain.cues.within import contrasts, exchange_p, window_scores
-from explain.load import Material, build_subject
+from explain.load import LoadedRows, build_subject
 from explain.ragged import (
     Bools,
     Floats,
@@ -443,7 +443,7 @@ def test_a_head_that_reads_text_alone_has_no_cues(tmp_path: Path) -> None:
     head = Head(HeadConfig(LABELS, {"text": 8}, {"text": {"kind": "average"}}), 0)
     utterance = Utterance("u0", Path("u0.wav"), "anger")
     subject = build_subject(
-        head, Material((utterance,), {"text": Frames.from_list([torch.randn(3, 8)])})
+        head, LoadedRows((utterance,), {"text": Frames.from_list([torch.randn(3, 8)])})
     )
     section = cues_section(subject, FrameCache(Work(tmp_path)))
     assert "reads text alone" in section.text[0]
@@ -473,7 +473,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, CueFrames
     cohort = Cohort([head], [TrainingConfig(1e-2)], VectorStore(dataset), rows, Schedule(epochs=40))
     for _ in range(40):
         cohort.run_epoch()
-    subject = build_subject(head, Material(manifest.utterances, {"audio": frames}, GRID))
+    subject = build_subject(head, LoadedRows(manifest.utterances, {"audio": frames}, GRID))
     return subject, cues
 
 

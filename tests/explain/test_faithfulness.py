@@ -35,7 +35,7 @@ from explain.deletion import (
     tie_order,
 )
 from explain.faithfulness import faithfulness_section
-from explain.load import Material, build_subject
+from explain.load import LoadedRows, build_subject
 from explain.localisation import localisation_section
 from explain.ragged import floats
 from explain.subject import Subject, frame_attention
@@ -351,7 +351,7 @@ def test_few_speakers_and_one_frame_are_said_and_do_not_crash() -> None:
     head = Head(HeadConfig(LABELS, {"audio": DIM}, {"audio": {"kind": "mha"}}), 0)
     utterances = tuple(Utterance(f"u{n}", Path("a.wav"), "anger", speaker="a") for n in range(2))
     frames = Frames.from_list([torch.randn(1, DIM), torch.randn(2, DIM)])
-    subject = build_subject(head, Material(utterances, {"audio": frames}))
+    subject = build_subject(head, LoadedRows(utterances, {"audio": frames}))
     section = faithfulness_section(subject, FAST)
     said = " ".join(section.text)
     assert "cannot be said with so few speakers (1 speaker: a bootstrap" in said

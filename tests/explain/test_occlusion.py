@@ -15,7 +15,7 @@ from cache.frames import Frames
 from explain.curves import CurveConfig
 from explain.deletion import random_head
 from explain.faithfulness import faithfulness_section
-from explain.load import Material, build_subject, model_material
+from explain.load import LoadedRows, build_subject, model_material
 from explain.occlusion import (
     NOISE,
     SILENCE,
@@ -125,7 +125,7 @@ def test_without_a_model_occlusion_is_left_out_and_it_is_said(
     listening: tuple[Subject, EmotionModel],
 ) -> None:
     subject, _ = listening
-    material = Material(subject.utterances, dict(subject.frames), subject.grid)
+    material = LoadedRows(subject.utterances, dict(subject.frames), subject.grid)
     section = faithfulness_section(
         build_subject(subject.head, material), CurveConfig(gradient_limit=0)
     )

@@ -18,7 +18,7 @@ from cache.lookup import FrameCache
 from corpora.base.report import render
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
-from explain.load import Material, build_subject, recorded_grid
+from explain.load import LoadedRows, build_subject, recorded_grid
 from explain.probing import (
     ATTENDED,
     DEVIATION,
@@ -182,7 +182,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Manifest, Sub
     extract(work, manifest, config)
     found = FrameCache(work).find(manifest, ["audio"])
     head = Head(HeadConfig(manifest.labels, {"audio": 128}, {"audio": {"kind": "mha"}}), 0)
-    material = Material(
+    material = LoadedRows(
         found.utterances, {"audio": found.load("audio")}, recorded_grid(FrameCache(work).extraction)
     )
     return work, manifest, build_subject(head, material, manifest=manifest, split="test")
@@ -240,7 +240,7 @@ def test_the_figure_can_be_drawn(tones: tuple[Work, Manifest, Subject]) -> None:
 def test_a_head_that_reads_text_alone_has_nothing_to_probe(tmp_path: Path) -> None:
     head = Head(HeadConfig(("a", "b"), {"text": 8}, {"text": {"kind": "average"}}), 0)
     utterance = Utterance("u0", Path("u0.wav"), "a")
-    material = Material((utterance,), {"text": Frames.from_list([torch.randn(3, 8)])})
+    material = LoadedRows((utterance,), {"text": Frames.from_list([torch.randn(3, 8)])})
     subject = build_subject(head, material)
     manifest = Manifest((utterance,), ("a", "b"), corpus="c")
     section = probing_section(subject, FrameCache(Work(tmp_path)), manifest)

@@ -11,7 +11,7 @@ import torch
 
 from cache.frames import Frames
 from corpora.utterance import Utterance
-from explain.load import Material, build_subject
+from explain.load import LoadedRows, build_subject
 from explain.pooled import (
     as_importance,
     gradient_saliency,
@@ -82,7 +82,9 @@ def test_the_frames_that_speak_against_the_answer_are_shown_as_nothing() -> None
         head.output.weight[:] = torch.tensor([[2.0], [-2.0]] + [[0.0]] * (len(LABELS) - 2))
         head.output.bias.zero_()
     frames = Frames.from_list([torch.tensor([[4.0], [1.0], [-2.0]])])  # mean 1: the first class
-    subject = build_subject(head, Material((Utterance("a", Path("a.wav"), ""),), {"audio": frames}))
+    subject = build_subject(
+        head, LoadedRows((Utterance("a", Path("a.wav"), ""),), {"audio": frames})
+    )
     assert subject.predicted.tolist() == [0]
     assert frame_attention(subject, "audio").tolist() == [1.0, 0.0, 0.0]
     assert frame_order(subject, "audio").tolist() == pytest.approx([2.0, 0.0, -2.0])

@@ -13,7 +13,7 @@ from cache.frames import Frames
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
 from explain.alignments import Aligned, Alignment
-from explain.load import Material, build_subject
+from explain.load import LoadedRows, build_subject
 from explain.subject import Subject, read_texts
 from explain.words import (
     Attended,
@@ -38,7 +38,7 @@ def reader(texts: list[str], kinds: list[list[int]], weights: list[list[float]])
         Utterance(f"u{k}", Path("u.wav"), "anger", text=text) for k, text in enumerate(texts)
     )
     kind = torch.tensor([k for own in kinds for k in own], dtype=torch.uint8)
-    subject = build_subject(head, Material(utterances, {"text": frames}, token_kinds=kind))
+    subject = build_subject(head, LoadedRows(utterances, {"text": frames}, token_kinds=kind))
     values = torch.tensor([w for own in weights for w in own], dtype=torch.float64)
     return replace(subject, importance={"text": values})
 
@@ -115,7 +115,7 @@ def test_heard_words_take_the_frames_of_their_interval() -> None:
 
     frames = Frames(torch.zeros(10, 4), torch.tensor([0, 10]))
     own = (Utterance("u", Path("u.wav"), "anger"),)
-    subject = build_subject(head, Material(own, {"audio": frames}, Grid(320, 560)))
+    subject = build_subject(head, LoadedRows(own, {"audio": frames}, Grid(320, 560)))
     weights = torch.tensor([0.0, 0, 0.4, 0.4, 0, 0, 0, 0.2, 0, 0], dtype=torch.float64)
     subject = replace(subject, importance={"audio": weights})
     words = (Interval(0.04, 0.08, "Now!"), Interval(0.08, 0.14, ""), Interval(0.14, 0.2, "go"))

@@ -21,7 +21,7 @@ from corpora.base.files import under_way
 from corpora.base.locks import exclusive_lock
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from finetune.checkpoints import Checkpoints, Keeper
+from finetune.checkpoints import CheckpointManager, Checkpoints
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.steps import Trainer
@@ -40,11 +40,11 @@ torch.set_num_threads(1)
 from pathlib import Path
 from corpora.manifest import read_manifest
 from corpora.base.work import Work
-from finetune.checkpoints import Keeper
+from finetune.checkpoints import CheckpointManager
 from finetune.finetune import run_finetune
 from tests.finetune.test_resume import CONFIG
 
-after_step, left = Keeper.after_step, int(sys.argv[2])
+after_step, left = CheckpointManager.after_step, int(sys.argv[2])
 
 def count(self, trainer, now):
     global left
@@ -53,7 +53,7 @@ def count(self, trainer, now):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Keeper.after_step = count
+CheckpointManager.after_step = count
 work = Work(Path(sys.argv[1]))
 run_finetune(work, read_manifest(work.manifest), CONFIG)
 """
@@ -97,15 +97,15 @@ def uninterrupted(
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """Let the run fail after so many steps, before what comes next."""
-    after_step, left = Keeper.after_step, [steps]
+    after_step, left = CheckpointManager.after_step, [steps]
 
-    def count(self: Keeper, trainer: Trainer, now: object) -> None:
+    def count(self: CheckpointManager, trainer: Trainer, now: object) -> None:
         after_step(self, trainer, now)  # type: ignore[arg-type]
         left[0] -= 1
         if left[0] == 0:
             raise StopError
 
-    monkeypatch.setattr(Keeper, "after_step", count)
+    monkeypatch.setattr(CheckpointManager, "after_step", count)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 11])
@@ -134,14 +134,14 @@ def test_a_run_that_stopped_behind_its_last_phase_has_all_curves(
     searched: Searched, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = copy_work(searched.work, tmp_path / "work")
-    end_phase = Keeper.end_phase
+    end_phase = CheckpointManager.end_phase
 
-    def stop(self: Keeper, result: PhaseResult, weights: Mapping[str, Tensor]) -> None:
+    def stop(self: CheckpointManager, result: PhaseResult, weights: Mapping[str, Tensor]) -> None:
         end_phase(self, result, weights)
         if result.config.phase == 3:
             raise StopError
 
-    monkeypatch.setattr(Keeper, "end_phase", stop)
+    monkeypatch.setattr(CheckpointManager, "end_phase", stop)
     with pytest.raises(StopError):
         run_finetune(work, no_test_split(manifest), CONFIG)
     monkeypatch.undo()

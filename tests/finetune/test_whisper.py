@@ -24,7 +24,7 @@ from corpora.manifest import Manifest, Utterance
 from finetune.assembly import build_model
 from finetune.batches import gather_examples
 from finetune.boundary import Upper, open_boundary, upper_layers
-from finetune.checkpoints import Keeper
+from finetune.checkpoints import CheckpointManager
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
@@ -223,16 +223,16 @@ def test_a_run_that_stopped_goes_on_to_the_same_weights(
     whole = copy_work(start, tmp_path / "whole")
     run_finetune(whole, rows, config)
     stopped = copy_work(start, tmp_path / "stopped")
-    after_step, left = Keeper.after_step, [3]
+    after_step, left = CheckpointManager.after_step, [3]
 
-    def count(self: Keeper, trainer: Trainer, now: object) -> None:
+    def count(self: CheckpointManager, trainer: Trainer, now: object) -> None:
         after_step(self, trainer, now)  # type: ignore[arg-type]
         left[0] -= 1
         if left[0] == 0:
             raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "after_step", count)
+        patch.setattr(CheckpointManager, "after_step", count)
         with pytest.raises(StopError):
             run_finetune(stopped, rows, config)
     run_finetune(stopped, rows, config)

@@ -18,7 +18,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.head import Head
 from heads.records import save_probabilities, selection_file
 from heads.search.conclusion import ALLOWED_ERRORS, choose, head_size
-from heads.search.rounds import Selection, Setting, selection_scores
+from heads.search.rounds import SearchContext, Selection, selection_scores
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.study import SEED
 from heads.training import Schedule
@@ -41,10 +41,10 @@ def spoken_by(speakers: int) -> Dataset:
 
 
 @pytest.fixture
-def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
+def setting(tmp_path: Path, request: pytest.FixtureRequest) -> SearchContext:
     dataset = spoken_by(getattr(request, "param", SPEAKERS))
     rows = dataset.rows("dev")
-    return Setting(
+    return SearchContext(
         VectorStore(dataset),
         Space.of(dataset),
         Schedule(1),
@@ -55,14 +55,16 @@ def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
     )
 
 
-def said_with(setting: Setting, wrong: Sequence[int]) -> Tensor:
+def said_with(setting: SearchContext, wrong: Sequence[int]) -> Tensor:
     """Probabilities of a head that is right but for these utterances."""
     classes = setting.gold.clone()
     classes[list(wrong)] = (classes[list(wrong)] + 1) % 3
     return torch.nn.functional.one_hot(classes, 3).float()
 
 
-def trials(setting: Setting, mistakes: Sequence[tuple[str, Sequence[int]]]) -> list[FrozenTrial]:
+def trials(
+    setting: SearchContext, mistakes: Sequence[tuple[str, Sequence[int]]]
+) -> list[FrozenTrial]:
     """Completed trials of these starts with these mistakes, the best first."""
     starts, _ = start_params(setting.space)
     found = []
@@ -92,7 +94,7 @@ def scattered(count: int, seed: int = 0) -> list[int]:
     return order[:count].tolist()
 
 
-def test_sizes_are_those_of_the_heads(setting: Setting) -> None:
+def test_sizes_are_those_of_the_heads(setting: SearchContext) -> None:
     starts, _ = start_params(setting.space)
     found = {}
     for trial, name in zip(
@@ -107,7 +109,7 @@ def test_sizes_are_those_of_the_heads(setting: Setting) -> None:
 
 
 def test_of_trials_next_to_the_best_the_one_with_the_fewest_parameters_is_taken(
-    setting: Setting,
+    setting: SearchContext,
 ) -> None:
     """Each is wrong at as many places, one more for the simpler ones; they differ by chance."""
     ranked = trials(
@@ -122,7 +124,7 @@ def test_of_trials_next_to_the_best_the_one_with_the_fewest_parameters_is_taken(
     assert "Trial 2 is taken, the simplest of 3" in choice.to_text()
 
 
-def test_one_that_is_worse_by_more_is_not_taken_however_simple(setting: Setting) -> None:
+def test_one_that_is_worse_by_more_is_not_taken_however_simple(setting: SearchContext) -> None:
     ranked = trials(setting, [(LARGE, scattered(10)), (SMALL, scattered(90, 6))])
     choice = choose(setting, ranked)
     assert choice.trial is choice.best is ranked[0]
@@ -130,7 +132,7 @@ def test_one_that_is_worse_by_more_is_not_taken_however_simple(setting: Setting)
 
 
 def test_the_border_is_a_part_of_the_standard_error_of_the_paired_difference(
-    setting: Setting,
+    setting: SearchContext,
 ) -> None:
     taken = []
     for worse in range(1, 13):
@@ -147,7 +149,7 @@ def test_the_border_is_a_part_of_the_standard_error_of_the_paired_difference(
     assert not taken[-1]
 
 
-def test_pairing_makes_a_small_but_certain_loss_count(setting: Setting) -> None:
+def test_pairing_makes_a_small_but_certain_loss_count(setting: SearchContext) -> None:
     """Alone both scores are uncertain by far more; of every speaker one more is wrong."""
     base = scattered(60)
     more = sorted({*base, *range(SPEAKERS)})
@@ -155,7 +157,7 @@ def test_pairing_makes_a_small_but_certain_loss_count(setting: Setting) -> None:
     assert choose(setting, ranked).trial.number == 0
 
 
-def test_of_equal_answers_the_simpler_head_is_taken(setting: Setting) -> None:
+def test_of_equal_answers_the_simpler_head_is_taken(setting: SearchContext) -> None:
     wrong = scattered(15)
     ranked = trials(setting, [(LARGE, wrong), (SMALL, wrong), (MIDDLE, wrong)])
     choice = choose(setting, ranked)
@@ -163,7 +165,7 @@ def test_of_equal_answers_the_simpler_head_is_taken(setting: Setting) -> None:
 
 
 def test_of_equally_simple_heads_the_better_one_is_taken_then_the_earlier(
-    setting: Setting,
+    setting: SearchContext,
 ) -> None:
     same = "linear average standardise decay 1"
     ranked = trials(
@@ -178,7 +180,7 @@ def test_of_equally_simple_heads_the_better_one_is_taken_then_the_earlier(
     assert choose(setting, ranked).trial.number == 2
 
 
-def test_a_best_trial_that_is_the_simplest_stays(setting: Setting) -> None:
+def test_a_best_trial_that_is_the_simplest_stays(setting: SearchContext) -> None:
     ranked = trials(setting, [(SMALL, scattered(60)), (LARGE, scattered(61, 6))])
     choice = choose(setting, ranked)
     assert choice.trial is choice.best
@@ -187,7 +189,9 @@ def test_a_best_trial_that_is_the_simplest_stays(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("setting", [5], indirect=True)
-def test_with_too_few_speakers_the_best_is_taken_and_the_reason_said(setting: Setting) -> None:
+def test_with_too_few_speakers_the_best_is_taken_and_the_reason_said(
+    setting: SearchContext,
+) -> None:
     ranked = trials(setting, [(LARGE, scattered(60)), (SMALL, scattered(61))])
     choice = choose(setting, ranked)
     assert choice.trial is choice.best is ranked[0]
@@ -195,14 +199,14 @@ def test_with_too_few_speakers_the_best_is_taken_and_the_reason_said(setting: Se
     assert choice.reason in choice.to_text()
 
 
-def test_a_trial_whose_answers_are_not_here_is_left_alone(setting: Setting) -> None:
+def test_a_trial_whose_answers_are_not_here_is_left_alone(setting: SearchContext) -> None:
     ranked = trials(setting, [(LARGE, scattered(60)), (SMALL, scattered(60))])
     assert choose(setting, ranked).trial.number == 1
     selection_file(setting.folder, 1).unlink()
     assert choose(setting, ranked).trial.number == 0
 
 
-def test_one_trial_is_the_best(setting: Setting) -> None:
+def test_one_trial_is_the_best(setting: SearchContext) -> None:
     ranked = trials(setting, [(LARGE, [])])
     choice = choose(setting, ranked)
     assert choice.trial is choice.best is ranked[0]

@@ -18,7 +18,7 @@ import heads.training
 from heads.dataset import VectorStore
 from heads.folds import make_folds
 from heads.records import load_head, load_probabilities, selection_file
-from heads.search.rounds import Candidates, Selection, Setting, selection_scores
+from heads.search.rounds import Candidates, SearchContext, Selection, selection_scores
 from heads.search.space import PROBES, STARTS, Space, start_params, trial_configs
 from heads.search.study import SECONDS, HeadStudy
 from heads.training import predict
@@ -104,7 +104,9 @@ def test_the_first_cohort_is_of_the_probes_alone_and_each_leaves_a_table_and_a_h
     asked = []
     real = heads.search.rounds.run_cohort
 
-    def run_cohort(setting: Setting, study: HeadStudy, count: int, total: int, bar: Any) -> int:
+    def run_cohort(
+        setting: SearchContext, study: HeadStudy, count: int, total: int, bar: Any
+    ) -> int:
         table = read_trials(folder)
         done = sum(row["state"] in ("complete", "pruned") for row in table)
         before.append((done, (folder / "best.json").is_file()))

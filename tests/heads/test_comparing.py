@@ -22,7 +22,7 @@ from heads.compare.compare import ROWS
 from heads.compare.comparison import CompareReport
 from heads.compare.lines import Line
 from heads.compare.outcomes import choose_tuning
-from heads.compare.passes import Kept, Unit
+from heads.compare.passes import KeptRuns, RunKey
 from heads.compare.rendering import terminal_text
 from heads.compare.rows import CAVEAT, Division, refuse_torn_speakers
 from heads.config import CompareConfig, Tuning, parse_rates
@@ -256,7 +256,7 @@ def test_a_damaged_run_is_named_with_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "compare"
     options: dict[str, Any] = {"tables": ("poolings",), "poolings": ("average",), "seeds": 1}
     small_comparison(folder, **options)
-    path = Kept(folder / ROWS).path(Unit("audio+text-average", FIRST, 0))
+    path = KeptRuns(folder / ROWS).path(RunKey("audio+text-average", FIRST, 0))
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(CacheError, match="Delete it"):
         small_comparison(folder, **options)
@@ -450,8 +450,8 @@ def test_labels_of_a_fold_change_no_choice_for_its_own_head(tmp_path: Path) -> N
         rates.append(
             [line.tunings[0] for line in heads_of(small_comparison(folder, dataset=own, **options))]
         )
-        kept = Kept(folder / ROWS)
-        said.append(kept.answers(Unit("audio+text-average", FIRST, 0))["test"])
+        kept = KeptRuns(folder / ROWS)
+        said.append(kept.answers(RunKey("audio+text-average", FIRST, 0))["test"])
     torch.testing.assert_close(said[0], said[1], rtol=0, atol=0)
     assert rates[0] == rates[1]
 
