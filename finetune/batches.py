@@ -23,8 +23,8 @@ from cache.frames import Frames
 from cache.keys import normalise_text
 from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.manifest import Utterance
-from finetune.boundary import Boundary
 from finetune.model import EmotionModel
+from finetune.upper import Boundary
 from heads.losses import LossConfig, utterance_shares
 
 

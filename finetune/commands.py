@@ -127,7 +127,7 @@ def finetune(
     """
     if sum((best, trial is not None, head is not None)) > 1:
         raise click.UsageError("--best, --trial and --head exclude one another")
-    from corpora.base.locks import current_rank
+    from corpora.base.work import current_rank
     from corpora.manifest import read_manifest
     from corpora.protocol import defaults
     from finetune.finetune import run_finetune

@@ -12,9 +12,8 @@ from cache.encoders.device import choose_device
 from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import MissingStepError
-from corpora.base.locks import current_rank, exclusive_lock
 from corpora.base.report import Report, Table
-from corpora.base.work import Work, command_line
+from corpora.base.work import Work, command_line, current_rank, exclusive_lock
 from corpora.manifest import Manifest, require_splits
 from finetune.assembly import FOLDER, check_labels, check_streams
 from finetune.config import FinetuneConfig

@@ -31,8 +31,8 @@ from corpora.base.command_options import PRECISIONS
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
 from finetune.batches import Batch, Examples, load_batches, plan_batches
-from finetune.boundary import Boundary, PassOn, standing_in
 from finetune.model import EmotionModel
+from finetune.upper import Boundary, PassOn, standing_in
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.head import as_inputs, stack_logits
 from heads.losses import Loss

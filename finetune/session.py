@@ -16,7 +16,7 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.assembly import build_model, failed_at_extraction
 from finetune.batches import Examples, gather_examples
-from finetune.boundary import Boundary, open_boundary
+from finetune.boundary import open_boundary
 from finetune.checkpoints import CheckpointManager, Checkpoints
 from finetune.config import FinetuneConfig
 from finetune.curves import Curves, log_text
@@ -32,6 +32,7 @@ from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PhaseConfig, StepCon
 from finetune.starting_head import run_head_phase, scores_of_seeds
 from finetune.steps import Trainer
 from finetune.training import PhaseContext, PhaseResult, Progress, Tell, run_phase
+from finetune.upper import Boundary
 from heads.dataset import Dataset, VectorStore
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from corpora.base.errors import TrainingError
 from finetune.batches import Batch, Examples, load_batches, plan_batches
-from finetune.boundary import Boundary
 from finetune.launch import Augment, Engine, Score, Trainee, start_engine
 from finetune.model import EmotionModel
 from finetune.phases import Part, PhaseConfig, StepConfig
+from finetune.upper import Boundary
 from heads.losses import Loss, inverse_frequency, loss_function
 from heads.runs import seed_from
 from heads.training import Schedule

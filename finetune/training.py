@@ -25,7 +25,6 @@ from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
 from corpora.utterance import speaker_key
 from finetune.batches import Examples
-from finetune.boundary import Boundary, layer_outputs
 from finetune.launch import (
     Augment,
     Engine,
@@ -47,6 +46,7 @@ from finetune.phases import (
     unfreeze,
 )
 from finetune.steps import LogRow, Trainer
+from finetune.upper import Boundary, layer_outputs
 from heads.bootstrap import confusion_matrix, macro_f1
 
 

@@ -24,8 +24,7 @@ from cache.last_extraction import Source, layer_name, moments_name
 from cache.lookup import FrameCache
 from cache.store.layout import scratch_folder, withdraw
 from corpora.base.errors import CacheError, ManifestError, UnreadableLayersError
-from corpora.base.locks import current_rank, exclusive_lock
-from corpora.base.work import Work
+from corpora.base.work import Work, current_rank, exclusive_lock
 from corpora.manifest import Manifest, Utterance, speaker_key
 from heads.layer_choice import (
     LayerChoice,

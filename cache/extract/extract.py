@@ -12,8 +12,7 @@ from cache.last_extraction import read_failures, write_extraction, write_failure
 from cache.lookup import FrameCache
 from cache.store.layout import clear_stale_sites, scratch_folder
 from corpora.base.errors import AudioError
-from corpora.base.locks import current_rank
-from corpora.base.work import Work
+from corpora.base.work import Work, current_rank
 from corpora.manifest import Manifest
 
 

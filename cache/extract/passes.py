@@ -29,8 +29,8 @@ from cache.last_extraction import Source
 from cache.moments import ROWS, derive_moments
 from cache.store.layout import open_features
 from corpora.base.errors import CacheError
-from corpora.base.locks import Rank
 from corpora.base.terminal import bytes_text, progress_bar
+from corpora.base.work import Rank
 from corpora.utterance import where_of
 
 # Tokens encoded at once, padding included, by the same reasoning as seconds of audio.

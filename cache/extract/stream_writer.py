@@ -41,7 +41,7 @@ from cache.extract.targets import Item, Target
 from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
 from corpora.base.errors import CacheError
-from corpora.base.locks import Rank
+from corpora.base.work import Rank
 
 # Enough for hundreds of processes; taking them all is a thousand system calls (2 ms; 1 s over NFS).
 SHARES = 1024

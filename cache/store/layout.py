@@ -34,7 +34,7 @@ import numpy.typing as npt
 from cache.recipe import JSON, Recipe, difference
 from corpora.base.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
 from corpora.base.files import abandoned, fsync_folder, new_stamp
-from corpora.base.locks import shared_lock
+from corpora.base.work import shared_lock
 
 _SITE = "site-"
 

@@ -35,7 +35,7 @@ from cache.store.layout import (
 )
 from cache.store.parts import CHUNK, MAX_PART_BYTES, PART_BYTES, SUM_BYTES, metadata, part_name
 from corpora.base.errors import CacheError
-from corpora.base.locks import shared_lock
+from corpora.base.work import shared_lock
 
 # A killed run loses at most about two minutes; fewer, larger parts are quicker to index.
 PART_SECONDS = 120.0

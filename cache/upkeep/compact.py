@@ -16,9 +16,8 @@ from cache.store.parts import PART_BYTES, PREFIX, Part, read_through, seen_of_pa
 from cache.store.writer import PartSite
 from cache.upkeep.info import Stream, read_catalogue
 from corpora.base.codec import Jsonable
-from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import bytes_text, count_text, progress_bar
-from corpora.base.work import Work
+from corpora.base.work import Work, exclusive_lock
 
 _TIME = re.compile(rf"{PREFIX}([0-9a-f]{{16}})-.*")
 

@@ -20,9 +20,8 @@ from cache.upkeep.info import CUES, Stream, read_catalogue
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.files import sweep_below
-from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import bytes_text, count_text
-from corpora.base.work import Work
+from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import read_manifest
 
 _NAMED = 5

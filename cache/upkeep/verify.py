@@ -42,9 +42,8 @@ from cache.upkeep.info import Catalogue, Stream, read_catalogue
 from cache.upkeep.verify_report import Problem, VerifyReport
 from corpora.base.errors import EmopoolError
 from corpora.base.files import fsync_folder
-from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import progress_bar
-from corpora.base.work import Work
+from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import read_manifest
 
 _ON_FRAMES = re.compile(r"layer_\d+|token_kind|values")

@@ -11,9 +11,8 @@ from typing import Any
 from cache.encoders.device import choose_device
 from cache.lookup import FrameCache
 from corpora.base.errors import ManifestError
-from corpora.base.locks import exclusive_lock
 from corpora.base.terminal import progress_bar
-from corpora.base.work import Work
+from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import Manifest
 from heads.compare.comparison import CompareReport
 from heads.compare.lines import (

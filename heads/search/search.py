@@ -16,9 +16,8 @@ from typing import Any
 from cache.encoders.device import choose_device
 from cache.lookup import FrameCache
 from corpora.base.errors import CacheError, ManifestError
-from corpora.base.locks import exclusive_lock, shared_lock
 from corpora.base.terminal import progress_bar
-from corpora.base.work import Work
+from corpora.base.work import Work, exclusive_lock, shared_lock
 from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
 from heads.axes import choices

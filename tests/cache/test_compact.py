@@ -11,8 +11,7 @@ from cache.store.parts import scan
 from cache.stream import FrameStream
 from cache.upkeep.compact import compact
 from corpora.base.errors import CacheError, MissingStepError
-from corpora.base.locks import shared_lock
-from corpora.base.work import Work
+from corpora.base.work import Work, shared_lock
 from tests.cache.streams import Array, add, make_stream
 
 FRAME_BYTES = 8  # four halves

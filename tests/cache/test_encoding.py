@@ -23,8 +23,7 @@ from cache.recipe import Recipe
 from cache.store.writer import PartWriter
 from cache.stream import FrameStream
 from corpora.base.errors import ConfigError
-from corpora.base.locks import Rank, current_rank
-from corpora.base.work import Work
+from corpora.base.work import Rank, Work, current_rank
 from corpora.manifest import Utterance
 
 TARGET = Target(Recipe("audio", {"stored_dtype": "float16"}), "layer_3", 3)
@@ -153,7 +152,7 @@ def test_batches_keep_order_and_budget(sizes: list[int], budget: int) -> None:
 def test_shares_are_taken_once_and_free_again_when_their_holder_dies(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     code = (
-        "import sys, time; from pathlib import Path; from corpora.base.locks import Rank;"
+        "import sys, time; from pathlib import Path; from corpora.base.work import Rank;"
         "from cache.extract.stream_writer import open_shares\n"
         f"with open_shares(Path({str(tmp_path)!r}), ['s'], Rank()) as shares:\n"
         "    print(len(shares.take(range(10))), flush=True); time.sleep(600)"

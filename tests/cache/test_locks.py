@@ -11,7 +11,7 @@ import pytest
 
 from cache.store.layout import open_features
 from corpora.base.errors import CacheError
-from corpora.base.locks import exclusive_lock, lock_path, shared_lock
+from corpora.base.work import exclusive_lock, lock_path, shared_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def test_the_lock_lies_outside_the_group(features: Path) -> None:
 def test_a_killed_process_holds_no_lock(features: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from corpora.base.locks import exclusive_lock\n"
+        "from corpora.base.work import exclusive_lock\n"
         "with exclusive_lock(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(600)"
     )

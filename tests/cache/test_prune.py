@@ -15,8 +15,7 @@ from cache.upkeep.prune import PrunePlan, apply, plan_for_keys, prune_plan
 from cli import main
 from corpora.base.errors import CacheError, ConfigError, ManifestError, MissingStepError
 from corpora.base.files import new_stamp, under_way
-from corpora.base.locks import shared_lock
-from corpora.base.work import Work
+from corpora.base.work import Work, shared_lock
 from corpora.manifest import Manifest, write_manifest
 from tests.cache.filled import (
     GRID,

@@ -17,8 +17,7 @@ from cache.upkeep.compact import compact
 from cache.upkeep.prune import prune_plan
 from cache.upkeep.verify import verify
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
-from corpora.base.locks import shared_lock
-from corpora.base.work import Work
+from corpora.base.work import Work, shared_lock
 from corpora.manifest import Manifest
 from tests.cache.filled import GRID, SOURCES, audio_recipe, fill_stream, fill_work, parts
 

@@ -16,7 +16,7 @@ from cache.store.layout import clear_stale_sites, new_site, read_stream
 from cache.store.parts import scan
 from cache.stream import FrameStream, PartWriter
 from corpora.base.errors import CacheError
-from corpora.base.locks import exclusive_lock
+from corpora.base.work import exclusive_lock
 from tests.cache.streams import Array, add, make_stream, utterances
 
 

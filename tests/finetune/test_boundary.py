@@ -16,14 +16,15 @@ from cache.frames import Frames
 from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune import boundary as boundaries
+from finetune import upper as uppers
 from finetune.batches import gather_examples
-from finetune.boundary import Boundary, Upper, open_boundary, upper_layers
+from finetune.boundary import open_boundary
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.steps import Trainer
+from finetune.upper import Boundary, Upper, upper_layers
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import make_model
 from tests.finetune.searched import copy_work
@@ -126,8 +127,8 @@ def test_with_no_layer_to_train_the_boundary_is_what_the_head_reads(
 def test_an_encoder_whose_upper_layers_need_more_is_run_from_recordings(
     searched: Searched, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boundaries, "Samples", StackedMels)
-    monkeypatch.setattr(boundaries, "TOLERANCE", {"fp32": -1.0})
+    monkeypatch.setattr(uppers, "Samples", StackedMels)
+    monkeypatch.setattr(uppers, "TOLERANCE", {"fp32": -1.0})
     model = make_model(searched.work.encoders)
     found, told = open_boundary(
         FrameCache(searched.work), manifest, model, None, stored_dtype="float32", device="cpu"

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from corpora.base.errors import CacheError, ConfigError
 from corpora.base.files import under_way
-from corpora.base.locks import exclusive_lock
-from corpora.base.work import Work
+from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import Manifest, write_manifest
 from finetune.checkpoints import CheckpointManager, Checkpoints
 from finetune.config import FinetuneConfig

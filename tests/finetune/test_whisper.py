@@ -23,7 +23,7 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from finetune.assembly import build_model
 from finetune.batches import gather_examples
-from finetune.boundary import Upper, open_boundary, upper_layers
+from finetune.boundary import open_boundary
 from finetune.checkpoints import CheckpointManager
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
@@ -32,6 +32,7 @@ from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.predict.answering import Prediction, Unusable, predict
 from finetune.session import label_agreement
 from finetune.steps import Trainer
+from finetune.upper import Upper, upper_layers
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, read_origin
