@@ -22,6 +22,7 @@ from bench.recordings import make_manifest
 from bench.table import seconds
 from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import load_audio_encoder
+from cache.encoders.device import usual_dtype
 from cache.encoders.front_ends import StackedMels, log_mels
 from cache.encoders.grid import SAMPLE_RATE, read_grid
 from cache.encoders.text_encoder import load_text_encoder
@@ -200,10 +201,9 @@ def measure(scale: Scale, folder: Path) -> Figures:
 
 def _alone(figures: Figures, manifest: Manifest, config: ExtractConfig, hours: float) -> Figures:
     """Add what the parts take by themselves, each timed after one run that is not."""
-    bf16 = config.device == "cuda"
     directory = Path(config.audio_encoder)
     encoder = load_audio_encoder(
-        directory, device=config.device, compute_dtype="bf16" if bf16 else "fp32"
+        directory, device=config.device, compute_dtype=usual_dtype(config.device)
     )
     detector = load_detector(config.device)
     texts = load_text_encoder(Path(config.text_encoder), device=config.device)

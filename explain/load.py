@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -226,7 +227,7 @@ def build_subject(
     """Run the head over the frames and weigh each of them.
 
     Args:
-        head: trained; put in eval mode, on the CPU.
+        head: trained; a copy of it is explained, on the CPU.
         material: the utterances and their frames, of at least one utterance.
         kind: see `Subject`.
         source: where the head or model comes from.
@@ -234,7 +235,7 @@ def build_subject(
         split: their split.
         notes: see `Subject`.
     """
-    head = head.to("cpu").eval().requires_grad_(False)
+    head = copy.deepcopy(head).to("cpu").eval().requires_grad_(False)
     frames = {name: material.frames[name] for name in head.config.modalities}
     attentive = [name for name in frames if is_attentive(head, name)]
     with one_thread_each() as threads:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from cache.encoders.audio_encoder import AudioEncoder, ComputeDtype, load_audio_encoder
+from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.device import ComputeDtype, usual_dtype
 from cache.encoders.files import Kind, encoder_fields, vad_fields
 from cache.encoders.grid import Padding, recorded_padding
 from cache.encoders.names import resolve_encoder
@@ -248,11 +250,11 @@ def assemble(
     and called trainable for nothing.
 
     Args:
-        head: a copy is not made.
+        head: a copy of it is put on them.
         directories: the encoder of each modality that the head reads (see `resolve_encoder`).
         layers: the hidden state that the head reads of each, or those that it weighs.
         device: where it goes.
-        compute_dtype: of the speech encoder; by default as in extraction, bf16 on a GPU.
+        compute_dtype: of the speech encoder; by default as in extraction.
         padding: of a speech encoder without a mask, as in extraction; None is the usual one.
         speech_dtype: what speech probabilities are stored as in the cache.
         provenance: what goes into the model's config.json, JSON values.
@@ -261,11 +263,12 @@ def assemble(
         ConfigError: an encoder cannot be loaded, or has not the layer or the width the head reads.
     """
     modalities = head.config.modalities
-    usual: ComputeDtype = "bf16" if torch.device(device).type == "cuda" else "fp32"
     audio = text = None
     if "audio" in modalities:
         audio = load_audio_encoder(
-            directories["audio"], compute_dtype=compute_dtype or usual, padding=padding
+            directories["audio"],
+            compute_dtype=compute_dtype or usual_dtype(device),
+            padding=padding,
         )
         _check(head, "audio", audio, layers["audio"])
         audio = without_upper_layers(audio, layer_numbers(layers["audio"])[-1]).to(device)
@@ -274,7 +277,7 @@ def assemble(
         _check(head, "text", text, layers["text"])
         text = without_upper_layers(text, layer_numbers(layers["text"])[-1]).to(device)
     parts = Parts(
-        head=head.to(device),
+        head=copy.deepcopy(head).to(device),
         audio_encoder=audio,
         text_encoder=text,
         detector=load_detector(device) if head.config.needs_speech else None,
@@ -362,7 +365,7 @@ FOLDER = "heads"
 
 
 def build_model(
-    cache: FrameCache, source: Path, device: torch.device | str, precision: Literal["fp32", "bf16"]
+    cache: FrameCache, source: Path, device: torch.device | str, precision: ComputeDtype
 ) -> tuple[EmotionModel, HeadRecord]:
     """Put a searched head on the encoders that its frames came from.
 

@@ -162,7 +162,7 @@ def run_finetune(
     require_splits(manifest, ("train", "dev"))
     work.finetune.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(work.finetune) if leads else nullcontext():
-        source = starting_head(work, manifest, head, show_progress=show_progress)
+        source = starting_head(work, manifest, head, device=device, show_progress=show_progress)
         record = load_head(source)[1]
         searched = _searched(work.search / BEST if head is None else head, source)
         again = _trained_again(load_head(searched)[1])

@@ -18,13 +18,14 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
+from cache.encoders.device import ComputeDtype, usual_dtype
 from cache.encoders.grid import FBANK_MODELS
 from cache.frames import Frames
 from corpora.base.command_options import PRECISIONS
@@ -202,12 +203,14 @@ class Engine:
     """One process of a training.
 
     Attributes:
-        accelerator: moves, wraps and sums.
+        accelerator: wraps and sums.
+        device: where its model lies.
         rank: its number.
         world: how many there are.
     """
 
     accelerator: Accelerator
+    device: torch.device
     rank: int = 0
     world: int = 1
 
@@ -215,12 +218,6 @@ class Engine:
     def leads(self) -> bool:
         """Whether it is the one that writes and speaks."""
         return self.rank == 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where its model lies."""
-        device: torch.device = self.accelerator.device
-        return device
 
     def wrapped(self, module: nn.Module, *, all_used: bool) -> nn.Module:
         """A module whose gradients are averaged over the processes.
@@ -254,28 +251,38 @@ class Engine:
             self.accelerator.end_training()
 
 
-def start_engine(device: str = "cpu") -> Engine:
+def start_engine(device: torch.device | str = "cpu") -> Engine:
     """Find the other processes, where there are.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: of this process (see `cache.encoders.device.choose_device`).
+
+    Raises:
+        ConfigError: several processes were told to train on one GPU.
     """
+    device = torch.device(device)
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        cpu=device.type == "cpu",
         # "no" although bf16 may be computed in: the encoders see to it themselves.
         mixed_precision="no",
         kwargs_handlers=[AutocastKwargs(enabled=False)],
     )
-    return Engine(accelerator, accelerator.process_index, accelerator.num_processes)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if world > 1 and device.type == "cuda" and accelerator.device != device:
+        raise ConfigError(
+            f"--device {device}: process {rank} of {world} trains on {accelerator.device}. "
+            "Leave the number out, so that each process takes a GPU of its own."
+        )
+    return Engine(accelerator, device, rank, world)
 
 
-def compute_dtype(asked: str, device: str) -> Literal["fp32", "bf16"]:
+def compute_dtype(asked: str, device: torch.device | str) -> ComputeDtype:
     """What the speech encoder computes in.
 
     Args:
         asked: `fp32`, `bf16` or `auto`: what `accelerate launch --mixed_precision` asks for; else
-            as in extraction, bf16 on a GPU.
-        device: `cpu` or `cuda`.
+            as in extraction.
+        device: where.
 
     Raises:
         ConfigError: an unknown name, or fp16, which has overflowed in these encoders.
@@ -287,7 +294,7 @@ def compute_dtype(asked: str, device: str) -> Literal["fp32", "bf16"]:
             f"{', '.join(PRECISIONS)}."
         )
     if asked == "auto":
-        return "bf16" if launched == "bf16" or device == "cuda" else "fp32"
+        return "bf16" if launched == "bf16" else usual_dtype(device)
     return "bf16" if asked == "bf16" else "fp32"
 
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.device import usual_dtype
 from cache.encoders.files import tokenizer_files
 from cache.encoders.front_ends import WhisperMels
 from cache.encoders.grid import PREPROCESSOR, PROCESSOR, Padding, read_config
@@ -193,7 +194,7 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
 
     Args:
         directory: the model.
-        device: where it goes; on a GPU the speech encoder computes in bf16, as in extraction.
+        device: where it goes; its speech encoder computes there in what extraction does.
 
     Raises:
         MissingStepError: there is no model.
@@ -223,11 +224,10 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
     folders = {name: directory / FOLDERS[name] for name in head.config.modalities}
     audio = text = None
     if "audio" in folders:
-        bf16 = torch.device(device).type == "cuda"
         audio = load_audio_encoder(
             folders["audio"],
             device=device,
-            compute_dtype="bf16" if bf16 else "fp32",
+            compute_dtype=usual_dtype(device),
             padding=parse(Padding | None, config["encoders"]["audio"].get("padding")),
         )
     if "text" in folders:

@@ -132,7 +132,7 @@ def train_model(
         manifest: the utterances, with their splits.
         config: the options.
         source: the JSON file of the head.
-        device: `cpu` or `cuda`.
+        device: see `cache.encoders.device.choose_device`.
         searched: where that head learnt from train alone, the JSON file of the one of the search
             that learnt from dev too: the model has it where no phase gains.
         tell: for lines to be read while it runs.
@@ -282,11 +282,20 @@ def _bar(session: _Session, done: Sequence[PhaseResult]) -> float | None:
         return kept[-1]
     rate = next((one.config.learning_rate for one in done if one.config.phase == 1), None)
     try:
-        scores = scores_of_seeds(session.cache, session.manifest, session.record, rate)
+        scores = scores_of_seeds(
+            session.cache,
+            session.manifest,
+            session.record,
+            rate,
+            device=str(session.engine.device),
+        )
     except MissingStepError as error:
         session.tell(f"What a phase has to beat is the score at its start: {error}")
         return None
     mean = sum(scores) / len(scores)
+    # The leader's: a GPU's sums differ in their last bits, and all processes have to go on alike.
+    own = mean if session.engine.leads else 0.0
+    mean = float(session.engine.sum(torch.tensor(own, dtype=torch.float64)))
     session.tell(
         f"Heads like this one from {len(scores)} other seeds: dev macro-F1 {mean:.3f} in the mean "
         f"({min(scores):.3f} to {max(scores):.3f})."
@@ -308,7 +317,7 @@ def _head_phase(session: _Session, phase: PhaseConfig) -> PhaseResult:
 
 def _boundary(session: _Session, phase: PhaseConfig) -> tuple[Boundary | None, list[str]]:
     """Cached hidden states for phase 2; or, in words, why not."""
-    config, device = session.config, session.engine.device.type
+    config, device = session.config, str(session.engine.device)
     if phase.phase != 2 or config.boundary == "off":
         return None, []
     if config.spec_augment:

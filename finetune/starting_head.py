@@ -104,6 +104,7 @@ def run_head_phase(
         manifest,
         record,
         config.learning_rate,
+        device=str(model.device),
         patience=config.patience if config.patience < config.epochs else None,
         title=title,
     )
@@ -168,6 +169,7 @@ def retrain(
     record: HeadRecord,
     learning_rate: float | None = None,
     *,
+    device: str = "cpu",
     patience: int | None = None,
     title: str = "",
 ) -> Retrained:
@@ -178,6 +180,7 @@ def retrain(
         manifest: the utterances, with their splits.
         record: what is known about the head.
         learning_rate: instead of the searched one.
+        device: where.
         patience: epochs without a better one on dev after which training stops, and the head is as
             it was in the best; None: all epochs of the search, as the search does.
         title: of the progress bar; "" for none.
@@ -186,13 +189,14 @@ def retrain(
         ConfigError: the frames, labels or rows are not those of the search; each difference is
             named.
     """
-    dataset = _frames_of(cache, manifest, record)
+    dataset = _frames_of(cache, manifest, record, device)
     origin = origin_of_head(read_origin(cache, manifest, dataset.frames), dataset, record.head)
     _check_origin(record.origin.to_json(), origin)
     training, schedule = record.training, record.schedule
     if learning_rate is not None:
         training = replace(training, learning_rate=learning_rate)
-    store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
+    precision = choose_precision("auto", dataset, schedule.batch_size, device)
+    store = VectorStore(dataset, precision, device)
     dev = dataset.rows("dev")
     with (
         suitable_threads(dataset, schedule.batch_size),
@@ -219,7 +223,12 @@ def retrain(
 
 
 def scores_of_seeds(
-    cache: FrameCache, manifest: Manifest, record: HeadRecord, learning_rate: float | None = None
+    cache: FrameCache,
+    manifest: Manifest,
+    record: HeadRecord,
+    learning_rate: float | None = None,
+    *,
+    device: str = "cpu",
 ) -> tuple[float, ...]:
     """Macro-F1 on dev of heads like this one, trained on train alone from `SEEDS` other seeds.
 
@@ -230,16 +239,18 @@ def scores_of_seeds(
         manifest: the utterances, which need not be those of the search.
         record: see `retrain`.
         learning_rate: see `retrain`.
+        device: see `retrain`.
 
     Raises:
         MissingStepError: utterances are not in the cache.
     """
-    dataset = _frames_of(cache, manifest, record)
+    dataset = _frames_of(cache, manifest, record, device)
     schedule, dev = record.schedule, dataset.rows("dev")
     rate = learning_rate or record.training.learning_rate
     seeds = [seed_from(record.training.seed, _SEED_DOMAIN, number) for number in range(SEEDS)]
     training = [replace(record.training, learning_rate=rate, seed=seed) for seed in seeds]
-    store = VectorStore(dataset, choose_precision("auto", dataset, schedule.batch_size))
+    precision = choose_precision("auto", dataset, schedule.batch_size, device)
+    store = VectorStore(dataset, precision, device)
     with suitable_threads(dataset, schedule.batch_size):
         runs = Runs(
             [Run(record.head, own) for own in training], store, schedule, dataset.rows("train")
@@ -250,9 +261,9 @@ def scores_of_seeds(
     return tuple(macro_f1(confusion).tolist())
 
 
-def _frames_of(cache: FrameCache, manifest: Manifest, record: HeadRecord) -> Dataset:
+def _frames_of(cache: FrameCache, manifest: Manifest, record: HeadRecord, device: str) -> Dataset:
     """The frames of these utterances that a head reads."""
-    dataset = load_dataset(cache, manifest, tuple(record.origin.frames), others=True)
+    dataset = load_dataset(cache, manifest, tuple(record.origin.frames), device, others=True)
     return dataset.reading(
         {name: layer_numbers(read) for name, read in record.origin.layers.items()}
     )
@@ -367,7 +378,12 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def starting_head(
-    work: Work, manifest: Manifest, head: Path | None = None, *, show_progress: bool = False
+    work: Work,
+    manifest: Manifest,
+    head: Path | None = None,
+    *,
+    device: str = "cpu",
+    show_progress: bool = False,
 ) -> Path:
     """The JSON file of a head with its weights, which are trained again where they were not kept.
 
@@ -376,6 +392,7 @@ def starting_head(
         manifest: the utterances, with their splits.
         head: a JSON file that the search wrote, or would have written for a trial that it did not
             keep; the search's best by default.
+        device: where it is trained again.
         show_progress: whether to draw a progress bar.
 
     Raises:
@@ -399,7 +416,7 @@ def starting_head(
         load_head(path)  # says that it is missing
         return path
     title = f"Training the head of trial {record.trial} again" if show_progress else ""
-    found = retrain(cache, manifest, record, title=title)
+    found = retrain(cache, manifest, record, device=device, title=title)
     save_head(again, again.with_suffix(".safetensors"), found.head, record)
     return again
 

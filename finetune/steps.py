@@ -82,7 +82,7 @@ class Trainer:
         # How many batches an epoch has varies by one or two with their order.
         self.total_steps = sum(self.steps_of(1 + epoch) for epoch in range(config.epochs))
         self.named = {name: p for part in parts for name, p in part.parameters.items()}
-        self._engine = engine or start_engine(model.device.type)
+        self._engine = engine or start_engine(model.device)
         self._boundary = boundary
         trainee = Trainee(model, boundary, augment)
         self._module = self._engine.wrapped(trainee, all_used=not (augment and augment.drop))

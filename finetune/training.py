@@ -219,7 +219,7 @@ def run_phase(
             "fine-tuning needs both."
         )
     say = around.tell or (lambda _: None)
-    engine = around.engine or start_engine(model.device.type)
+    engine = around.engine or start_engine(model.device)
     parts = trainable_parts(model, config.phase, config.unfreeze_layers, config.layer_decay)
     table = trainable_table(parts, config.learning_rate)
     say(f"Phase {config.phase} trains\n{format_table(table)}")

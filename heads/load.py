@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import torch
 
+from cache.encoders.device import has_bf16_units
 from cache.frames import Frames
 from cache.keys import MODALITIES
 from cache.lookup import FrameCache
@@ -131,14 +132,7 @@ def choose_precision(asked: str, dataset: Dataset, batch_size: int, device: str 
     if asked != "auto":
         return asked
     worthwhile = batch_values(dataset, batch_size) >= WORTHWHILE_VALUES
-    return "bf16" if worthwhile and _has_bf16_units(device) else "fp32"
-
-
-def _has_bf16_units(device: str) -> bool:
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    known = torch.cpu.get_capabilities()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return "bf16" if worthwhile and has_bf16_units(device) else "fp32"
 
 
 #: Values of the axis `layers`: one cached layer, or a learnt weighted sum of all of them. (`top` is

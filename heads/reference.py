@@ -93,6 +93,12 @@ class Reference(Jsonable):
         )
 
 
+def device_notes(device: torch.device) -> tuple[str, ...]:
+    """Says that the reference is fitted elsewhere, where heads are trained on a GPU."""
+    said = f"Heads are trained on {device}; the reference is scikit-learn's, on the CPU."
+    return (said,) if device.type == "cuda" else ()
+
+
 def write_reference(path: Path, reference: Reference, origin: Origin) -> None:
     """Write a reference as JSON, with the rows and streams it was fitted on."""
     fitted_on = {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}

@@ -11,6 +11,7 @@ and each fold has class weights, input statistics and a loss denominator of its 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,8 +100,8 @@ class Cohort:
     """Heads in training.
 
     Args:
-        heads: all with the same labels; they are moved to the store's device, and their
-            input statistics are set.
+        heads: all with the same labels; they are the cohort's from here on, which moves them
+            to the store's device and sets their input statistics.
         configs: one a head.
         store: the data.
         rows: utterances trained on.
@@ -306,7 +307,11 @@ def predict(
 
     They are on the CPU, wherever the heads are.
     """
-    heads = [head.to(store.device) for head in heads]
+    # Copies of those that are elsewhere: heads that are lent stay where they are.
+    heads = [
+        head if head.output.weight.device == store.device else copy.deepcopy(head).to(store.device)
+        for head in heads
+    ]
     with torch.no_grad():
         parts = [
             torch.softmax(stack_logits(heads, gather(store, heads, part)), dim=-1)

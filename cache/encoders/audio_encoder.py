@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from transformers import AutoFeatureExtractor
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from cache.encoders.device import ComputeDtype
 from cache.encoders.front_ends import FbankSettings, FrontEnd, Samples, StackedMels, WhisperMels
 from cache.encoders.grid import (
     FBANK_MODELS,
@@ -68,7 +69,6 @@ class ShortWhisperEncoder(WhisperEncoder):  # type: ignore[misc]  # untyped libr
 
 
 Waveform = Tensor | NDArray[np.float32]
-ComputeDtype = Literal["fp32", "bf16"]
 
 # Known to give each utterance of a padded batch what it gives it alone, if the convolutions
 # normalise each frame ("layer"). With "group" they normalise over time, padding included. Any other

@@ -1,32 +1,75 @@
-"""Which device the encoders run on."""
+"""Which device a command runs on, and what encoders compute in there."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from corpora.base.errors import ConfigError
+from corpora.base.work import current_rank
 
-DEVICES = ("auto", "cpu", "cuda")
+if TYPE_CHECKING:
+    import torch
+
+ComputeDtype = Literal["fp32", "bf16"]
+# Turing and Volta take bfloat16 too, and emulate it slowly.
+_BF16_CAPABILITY = (8, 0)
 
 
 def choose_device(name: str) -> str:
-    """`cpu` or `cuda`; `auto` takes a GPU where there is one.
+    """`cpu`, or a GPU with its number, such as `cuda:0`, which the process then works on.
+
+    `auto` takes a GPU where there is one. Without a number it is the first; where torchrun or
+    `accelerate launch` started several processes on a machine, LOCAL_RANK deals its GPUs out.
+
+    From here on fp32 is fp32 in every stage: TF32, which rounds factors to 10 bits, is off.
 
     Torch is imported only where the driver of a GPU is present: asking it takes seconds, and a
     laptop without one should not wait for the answer.
 
     Raises:
-        ConfigError: an unknown name, or `cuda` without a usable GPU.
+        ConfigError: an unknown name, or a GPU that is not there.
     """
-    if name not in DEVICES:
-        raise ConfigError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
-    usable = name != "cpu" and _cuda_is_usable()
-    if name == "cuda" and not usable:
-        raise ConfigError(
-            "--device cuda: PyTorch finds no usable GPU here. Check the driver and that PyTorch "
-            "was installed with CUDA, or use --device cpu."
-        )
-    return "cuda" if usable else "cpu"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if name == "cpu" or not _cuda_is_usable():
+        if name.startswith("cuda"):
+            raise ConfigError(
+                f"--device {name}: PyTorch finds no usable GPU here. Check the driver and that "
+                "PyTorch was installed with CUDA, or use --device cpu."
+            )
+        return "cpu"
+    import torch
+
+    count = torch.cuda.device_count()
+    _, _, number = name.partition(":")
+    index = int(number) if number else current_rank().local % count
+    if index >= count:
+        there = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"--device {name}: this machine has {there}. Choose one of these.")
+    torch.cuda.set_device(index)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return f"cuda:{index}"
+
+
+def usual_dtype(device: torch.device | str) -> ComputeDtype:
+    """What speech encoders compute in: bf16 on a GPU that has units for it, else fp32.
+
+    fp16, which older GPUs have units for, has overflowed in these encoders.
+    """
+    return "bf16" if str(device).startswith("cuda") and has_bf16_units(device) else "fp32"
+
+
+def has_bf16_units(device: torch.device | str) -> bool:
+    """Whether a processor multiplies bfloat16 faster than float32."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _cuda_is_usable() -> bool:

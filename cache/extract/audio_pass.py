@@ -108,7 +108,7 @@ class AudioPass:
         self._device = device
         self._report = report
         self._tell = tell
-        seconds = plan.config.batch_seconds or BATCH_SECONDS[plan.device]
+        seconds = plan.config.batch_seconds or BATCH_SECONDS[torch.device(plan.device).type]
         self._batch_frames = max(1, round(seconds * SAMPLE_RATE / plan.grid.hop))
         self._stored = getattr(torch, plan.config.stored_dtype)
         _, self._dim = encoder_shape(plan.directories["audio"])

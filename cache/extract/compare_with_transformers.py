@@ -175,7 +175,8 @@ def _pipeline(kind: str, directory: Path, plan: Plan) -> Pipeline:
         waveform = load_audio(
             utterance.audio, utterance.start, utterance.end, where=where_of(utterance)
         )
-        bf16 = torch.autocast(plan.device, torch.bfloat16, enabled=plan.compute_dtype == "bf16")
+        half = plan.compute_dtype == "bf16"
+        bf16 = torch.autocast(torch.device(plan.device).type, torch.bfloat16, enabled=half)
         if padding is None:
             return run(extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt"), bf16)
         inputs = extractor(

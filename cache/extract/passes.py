@@ -58,7 +58,7 @@ class TextPass:
         self._stored = getattr(torch, plan.config.stored_dtype)
         self._report = report
         self._tell = tell
-        self._budget = BATCH_TOKENS[plan.device]
+        self._budget = BATCH_TOKENS[torch.device(plan.device).type]
         self._tokens: dict[str, int] = {}
         self._left: list[list[Item]] = []
 
@@ -162,9 +162,7 @@ def run_plan(
     started = time.monotonic()
     open_features(features)
     # TF32 would change digits that the recipe promises.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    device = _device(plan, rank)
+    device = plan.device
     passes: list[TextPass | AudioPass] = []
     if plan.text:
         passes.append(TextPass(plan, device, report, tell))
@@ -302,15 +300,6 @@ def _announce(
     free = check_space(root, needed)
     audio = f"{needed.hours:,.2f} hours of audio: " if needed.hours else ""
     tell(f"To do: {audio}{bytes_text(needed.nbytes)} to be written, {bytes_text(free)} free.")
-
-
-def _device(plan: Plan, rank: Rank) -> str:
-    """`cpu`, or the GPU of this rank."""
-    if plan.device != "cuda":
-        return plan.device
-    index = rank.local % torch.cuda.device_count()
-    torch.cuda.set_device(index)
-    return f"cuda:{index}"
 
 
 def _added(report: ExtractReport) -> str:

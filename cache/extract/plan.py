@@ -14,7 +14,7 @@ from typing import cast
 
 from cache.audio import decoder_fields
 from cache.config import Auto, ExtractConfig, Layers
-from cache.encoders.device import choose_device
+from cache.encoders.device import choose_device, usual_dtype
 from cache.encoders.files import Kind, encoder_fields, vad_fields
 from cache.encoders.grid import (
     Grid,
@@ -135,7 +135,7 @@ class Plan:
         config: what was asked.
         extraction: the streams asked for.
         directories: encoder directories by modality.
-        device: `cpu` or `cuda`.
+        device: `cpu`, or a GPU such as `cuda:0`.
         compute_dtype: of the speech encoder, `fp32` or `bf16`; text is always `fp32`.
         grid: of the audio streams.
         audio: recordings that some audio stream lacks.
@@ -180,7 +180,7 @@ def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> P
     """
     earlier = cache.sources  # first: nothing is done beside a record that cannot be read
     device = choose_device(config.device)
-    compute = "bf16" if device == "cuda" else "fp32"
+    compute = usual_dtype(device)
     directories, sources, grid = _sources(cache, config, compute)
     targets = {kind: targets_of(source) for kind, source in sources.items()}
     audio_targets = [t for kind in ("audio", "energy", "speech") for t in targets.get(kind, ())]

@@ -40,7 +40,7 @@ class Listened:
         failures: reasons by recording and language told.
         seconds_of_audio: heard.
         seconds: it took, without loading the model.
-        device: `cpu` or `cuda`.
+        device: `cpu`, or a GPU such as `cuda:0`.
     """
 
     transcripts: Mapping[Heard, Transcript]
@@ -79,13 +79,12 @@ def listen(
         show_progress: a bar in hours of audio.
     """
     device = choose_device(config.device)
-    place = "cuda:0" if device == "cuda" else "cpu"
-    size = config.batch_size or BATCH_SIZE[device]
+    size = config.batch_size or BATCH_SIZE[torch.device(device).type]
     failures: dict[Heard, str] = {}
     jobs = _measured(items, failures)
     listener = Listener(
-        load_whisper(whisper.directory, device=place),
-        load_detector(place),
+        load_whisper(whisper.directory, device=device),
+        load_detector(device),
         batch_size=size,
         speech_threshold=config.speech_threshold,
         tell=tell,

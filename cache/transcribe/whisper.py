@@ -33,6 +33,7 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from cache.encoders.device import has_bf16_units
 from cache.encoders.files import CHUNK, weight_files
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.hidden_states import first_line, loading, quiet
@@ -252,8 +253,8 @@ def load_whisper(directory: Path, *, device: str = "cpu") -> Whisper:
         ConfigError: it cannot be loaded, or weights are missing.
     """
     dtype = torch.float32
-    if device.startswith("cuda"):
-        dtype = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+    if torch.device(device).type == "cuda":
+        dtype = torch.bfloat16 if has_bf16_units(device) else torch.float16
     safe = weight_files(directory)[0].suffix == ".safetensors"
     with loading(
         f"{directory} cannot be loaded as a Whisper model",

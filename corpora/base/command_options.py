@@ -89,7 +89,7 @@ def setting(
 def device_setting() -> Any:  # noqa: ANN401 - as `setting`
     """`--device`, of what runs encoders or trains."""
     help = "Where encoders and heads run; auto takes a GPU where there is one."
-    return setting("auto", help, choices=("auto", "cpu", "cuda"))
+    return setting("auto", help, metavar="[auto|cpu|cuda[:N]]")
 
 
 def plots_setting(help: str, default: bool, **more: Any) -> Any:  # noqa: ANN401 - as `setting`

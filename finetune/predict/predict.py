@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache.config import AUTO, TranscribeConfig
-from cache.encoders.device import choose_device
+from cache.encoders.device import choose_device, usual_dtype
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.vad import load_detector
 from cache.lookup import FrameCache
@@ -141,7 +142,7 @@ class Transcriber:
         self._hear = Listener(
             load_whisper(files.directory, device=device),
             load_detector(device),
-            batch_size=BATCH_SIZE["cuda" if device.startswith("cuda") else "cpu"],
+            batch_size=BATCH_SIZE[torch.device(device).type],
             speech_threshold=TranscribeConfig.speech_threshold,
             tell=tell,
         )
@@ -233,7 +234,7 @@ def open_predictor(
         record = load_head(path)[1]
         cache = FrameCache(work)
         check_streams(cache, record)
-        model, _ = build_model(cache, path, device, "bf16" if device == "cuda" else "fp32")
+        model, _ = build_model(cache, path, device, usual_dtype(device))
         model.provenance["synthetic"] = record.origin.synthetic
         tell(f"The head of trial {record.trial} on its encoders, as they were: not fine-tuned.")
         return model

@@ -39,6 +39,7 @@ from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import refuse_shared_recordings
 from heads.load import choose_precision, load_dataset, read_origin, suitable_threads
 from heads.records import Origin
+from heads.reference import device_notes
 from heads.runs import learns_weights
 from heads.search.rounds import default_epochs
 from heads.search.search import check_rows
@@ -301,7 +302,12 @@ def compare_heads(
             "precision": precision,
         },
         keep_heads=True,
-        notes=(*notes, *plan.notes, *speaker_notes(dataset, config.input_norms)),
+        notes=(
+            *notes,
+            *plan.notes,
+            *speaker_notes(dataset, config.input_norms),
+            *(device_notes(store.device) if plan.references else ()),
+        ),
     )
     return carry_out(comparison, fresh=fresh, show_progress=show_progress)
 

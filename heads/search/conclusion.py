@@ -45,7 +45,13 @@ from heads.records import (
     trial_file,
     write_predictions,
 )
-from heads.reference import Reference, logistic_reference, read_reference, write_reference
+from heads.reference import (
+    Reference,
+    device_notes,
+    logistic_reference,
+    read_reference,
+    write_reference,
+)
 from heads.search.report import Ensemble, SearchReport, TrialLine, average, write_ensemble
 from heads.search.rounds import SearchContext, train_missing
 from heads.search.space import trial_configs
@@ -241,7 +247,7 @@ def conclude(
 
         names += write_plots(folder / PLOTS_FOLDER, trials)
     differences, reason = _against_best(setting, [t.number for t in ranked[:KEPT]], said)
-    other_notes = []
+    other_notes = [*device_notes(store.device)]
     if study.shared and missing:
         other_notes.append(
             f"Trained again here, because another machine has them: trials "
@@ -290,7 +296,7 @@ def keep_chosen(setting: SearchContext, study: HeadStudy) -> None:
 def _answers(setting: SearchContext, number: int, said: Mapping[int, Tensor]) -> Answers:
     """What a trial says: its head about dev and test, and with folds those about rows held out."""
     dataset = setting.store.dataset
-    head, _ = load_head(trial_file(setting.folder, number))
+    head = load_head(trial_file(setting.folder, number))[0].to(setting.store.device)
     answers = {}
     if setting.selection.folds is not None and number in said:
         answers["folds"] = (setting.selection.scored, said[number])

@@ -1,0 +1,120 @@
+"""CUDA's branches without a GPU: right devices, nothing read early, and what is launched.
+
+Each check is a process of its own on a pretend device (`tests.pretend.device` says how it works and
+what it cannot see); `python -m tests.pretend NAME` runs one and names the lines that launch and
+wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pretend.guard import compile_guard
+
+ROOT = Path(__file__).parents[1]
+# Kernels and host waits at most: what is counted today. To be lowered, never raised.
+AT_MOST = {
+    # what                                kernels  waits
+    "pooling as":                           (243, 14),
+    "pooling average":                       (42, 0),
+    "pooling average+vad_average":          (145, 4),
+    "pooling max":                           (42, 0),
+    "pooling mha":                          (253, 11),
+    "pooling mqmha":                        (253, 11),
+    "pooling sa":                           (243, 14),
+    "pooling statistics":                    (90, 1),
+    "pooling vad_average":                  (145, 4),
+    "pooling mqmha 2 4 2 8":                (382, 17),
+    "pooling mqmha 4 4 1":                  (261, 11),
+    "pooling mqmha 4 2 8 True":             (382, 17),
+    "pooling statistics 2":                 (610, 7),
+    "loss focal":                            (39, 0),
+    "loss focal, adjusted":                  (41, 0),
+    "loss cross_entropy":                    (22, 0),
+    "loss cross_entropy, adjusted":          (24, 0),
+    "loss kl":                               (24, 0),
+    "loss kl, adjusted":                     (26, 0),
+    "a step of 25 heads, fp32":            (2098, 53),
+    "a step of 25 heads, bf16":            (2124, 53),
+    "delivery of a stream, 36 times":       (990, 0),
+    "W2V-BERT, fp32":                       (263, 1),
+    "W2V-BERT, bf16":                       (371, 1),
+    "Whisper, fp32":                         (33, 0),
+    "Whisper, bf16":                         (58, 0),
+    "WavLM, fp32":                          (166, 0),
+    "WavLM, bf16":                          (243, 0),
+    "HuBERT, fp32":                         (262, 0),
+    "HuBERT, bf16":                         (498, 0),
+    "DeBERTa, fp32":                        (178, 5),
+    "BERT, fp32":                            (86, 5),
+    "speech of 4 recordings":               (205, 1),
+    "extract, fp32":                       (3103, 180),
+    "extract, bf16":                       (3638, 180),
+    "search, on the GPU":                  (3601, 377),
+    "search, folds":                       (1659, 146),
+    "search, untied":                      (2096, 225),
+    "search, in memory":                   (1828, 207),
+    "search, on disk":                     (1828, 207),
+    "compare":                             (9794, 899),
+    "a step of phase 2":                   (1741, 25),
+    "a step of phase 3":                   (3215, 25),
+    "finetune, phase 1":                   (2646, 535),
+    "finetune, phases 1 to 3":            (19170, 1571),
+    "finetune, phase 3, checkpointing":   (13291, 1091),
+    "finetune, phase 2, augmented":        (8365, 779),
+    "evaluate":                            (1024, 167),
+    "predict":                              (999, 167),
+    "transcribe":                          (2046, 152),
+    "explain head, 0 occluded":               (0, 0),
+    "explain model, 0 occluded":           (1008, 174),
+    "explain head, 2 occluded":            (6521, 233),
+    "explain model, 2 occluded":           (7368, 246),
+}  # fmt: skip
+QUICK = ("simulator", "poolings", "cohort", "delivery")
+LONG = (
+    *("devices", "losses", "encoders", "extraction", "search", "compare", "finetune"),
+    *("finetune_step", "transcribe", "explain_head", "explain_model", "explain_head_occluded"),
+    "explain_model_occluded",
+)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("the pretend device's guard is compiled with g++, which is not installed")
+    return compile_guard(tmp_path_factory.mktemp("guard"))
+
+
+def run(name: str, library: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pretend", name, library],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for line in done.stdout.splitlines():
+        found = json.loads(line)
+        kernels, waits = AT_MOST[found["what"]]
+        assert found["kernels"] <= kernels, f"{found}, at most {kernels}\n{done.stderr}"
+        assert found["waits"] <= waits, f"{found}, at most {waits}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_parts(name: str, library: Path) -> None:
+    run(name, library)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_encoders_and_commands(name: str, library: Path) -> None:
+    run(name, library)
