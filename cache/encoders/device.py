@@ -1,8 +1,12 @@
-"""Which device a command runs on, and what encoders compute in there."""
+"""Which device a command runs on, what encoders compute in there, and copies that run beside work.
+
+Pinned memory goes to a GPU and comes from it without waiting; on a CPU nothing is copied.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +15,7 @@ from corpora.base.work import current_rank
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 ComputeDtype = Literal["fp32", "bf16"]
 # Turing and Volta take bfloat16 too, and emulate it slowly.
@@ -70,6 +75,38 @@ def has_bf16_units(device: torch.device | str) -> bool:
         return torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY
     known = torch.cpu.get_capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A CPU tensor on a device. To a GPU the copy is queued behind its work, not waited for."""
+    import torch
+
+    target = torch.device(device)
+    if target.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(target, non_blocking=True)
+    return tensor.to(target)
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU; from a GPU it is right only once `arrival` was waited for."""
+    if not tensor.is_cuda:
+        return tensor
+    import torch
+
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    return host
+
+
+def arrival(device: torch.device | str) -> Callable[[], None]:
+    """A function that waits until all that `to_host` was asked for so far has arrived."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(torch.device(device)))
+    return event.synchronize
 
 
 def _cuda_is_usable() -> bool:

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cache.encoders.device import to_device
 from cache.encoders.grid import FBANK_HOP, FBANK_WINDOW, SAMPLE_RATE, Grid, Padding
-from cache.encoders.transfer import to_device
 from corpora.base.errors import ConfigError
 
 # Literals of SeamlessM4TFeatureExtractor._extract_fbank_features.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
+from cache.encoders.device import to_device
 from cache.encoders.files import maximum_tokens, tokenizer_files
 from cache.encoders.grid import read_config
 from cache.encoders.hidden_states import (
@@ -22,7 +23,6 @@ from cache.encoders.hidden_states import (
     load_model,
     loading,
 )
-from cache.encoders.transfer import to_device
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
 

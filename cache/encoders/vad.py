@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cache.encoders.device import to_device
 from cache.encoders.files import CHUNK, weights_file
 from cache.encoders.grid import Grid
-from cache.encoders.transfer import to_device
 
 # Samples of the chunk before that each chunk also sees.
 _CONTEXT = 64

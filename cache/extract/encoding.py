@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.encoders.audio_encoder import AudioEncoder, Waveform
+from cache.encoders.device import arrival, to_host
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.encoders.text_encoder import TextEncoder, Tokens
-from cache.encoders.transfer import arrival, to_host
 from cache.encoders.vad import SpeechDetector, speech_of_frames
 from cache.extract.targets import Item, Target
 from cache.frames import Frames

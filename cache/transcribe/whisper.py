@@ -33,11 +33,10 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from cache.encoders.device import has_bf16_units
+from cache.encoders.device import has_bf16_units, to_device
 from cache.encoders.files import CHUNK, weight_files
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.hidden_states import first_line, loading, quiet
-from cache.encoders.transfer import to_device
 from cache.transcribe.journal import Transcript
 from corpora.base.errors import ConfigError, EmopoolError
 
