@@ -82,7 +82,7 @@ def test_frames_that_do_not_fit_the_memory_are_read_from_disk(
 ) -> None:
     root = tmp_path / "work"
     shutil.copytree(explained.work.root, root, symlinks=True)
-    monkeypatch.setattr("cache.lookup._free_memory", lambda: 0)
+    monkeypatch.setattr("cache.mapped._free_memory", lambda: 0)
     mapped = explain_split(Work(root), explained.manifest, PLAIN)
     assert isinstance(mapped.subject.frames["audio"], MappedFrames)
     assert [one.title for one in mapped.sections] == [one.title for one in found.sections]

@@ -71,8 +71,10 @@ def heads(seed: int = 0) -> list[Head]:
         )
         head = Head(config, seed)
         if norm == "standardise":
+            drawn = torch.Generator().manual_seed(seed)
             for name, dim in config.dims.items():
-                head.set_input_statistics(name, torch.randn(dim), torch.rand(dim) + 0.5)
+                mean, width = torch.randn(dim, generator=drawn), torch.rand(dim, generator=drawn)
+                head.set_input_statistics(name, mean, width + 0.5)
         made.append(head.eval())
     return made
 
