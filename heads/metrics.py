@@ -88,8 +88,8 @@ class Scores(Jsonable):
     def interval_notes(self) -> tuple[str, ...]:
         """What the intervals are, or why there are none."""
         over = f"{self.speakers} speakers" if self.speakers else "utterances"
-        found = f"[{100 * self.confidence:g} % interval, bootstrap over {over}]"
-        reason = f"{'Note' if self.intervals else 'No interval'}: {self.interval_reason}."
+        found = f"{100 * self.confidence:g} % intervals in brackets, bootstrap over {over}."
+        reason = f"{'note' if self.intervals else 'no intervals'}: {self.interval_reason}."
         return (*[found] * bool(self.intervals), *[reason] * bool(self.interval_reason))
 
     @property

@@ -287,7 +287,7 @@ def _flag(one: Field[Any], made: Setting) -> str:
 def _option(one: Field[Any], made: Setting, hint: Any) -> Callable[[Function], Function]:  # noqa: ANN401
     flag = _flag(one, made)
     usual = one.default if made.typed is None else made.typed
-    more: dict[str, Any] = {"default": None if usual == "" else usual}
+    more: dict[str, Any] = {"default": None if usual in ("", ()) else usual}
     if isinstance(one.default, bool):
         more = {"default": usual} if "/" in flag else {"is_flag": True}
     elif made.parse is not None:

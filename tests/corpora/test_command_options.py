@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cache.config import ExtractConfig, TranscribeConfig
 from corpora.base.command_options import Config, names, options, setting
 from corpora.base.errors import ConfigError
+from corpora.protocol import SplitConfig
+from explain.config import ExplainConfig
+from finetune.config import EvaluateConfig, FinetuneConfig, PredictConfig
+from heads.config import CompareConfig, SearchConfig
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -95,3 +100,25 @@ def test_a_config_made_in_python_is_checked_too(values: dict[str, Any], said: st
 def test_what_cannot_be_read_names_the_option() -> None:
     with pytest.raises(ConfigError, match=r"^--rates 1;2: expected numbers\.$"):
         made("--rates", "1;2")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(SplitConfig, ExtractConfig, TranscribeConfig, SearchConfig, CompareConfig),
+        *(FinetuneConfig, EvaluateConfig, PredictConfig, ExplainConfig),
+    ],
+)
+def test_nothing_typed_gives_the_config_of_its_defaults(config: type[Config]) -> None:
+    made = []
+
+    @click.command()
+    @options(config)
+    def command(config: Config) -> None:
+        made.append(config)
+
+    assert CliRunner().invoke(command, catch_exceptions=False).exit_code == 0
+    others = {"audio_layers", "text_layers", "calibration"}  # the command line says them otherwise
+    for one in fields(config):
+        if one.name not in others:
+            assert getattr(made[0], one.name) == getattr(config(), one.name), one.name

@@ -272,7 +272,7 @@ def test_the_text_shows_scores_intervals_classes_and_confusion() -> None:
     assert f"{report.macro_f1:.3f}  [{low:.3f}, {high:.3f}]" in text
     low, high = report.intervals["weighted_f1"]
     assert f"weighted F1        {report.weighted_f1:.3f}  [{low:.3f}, {high:.3f}]" in text
-    assert "95 % interval, bootstrap over 12 speakers" in text
+    assert "95 % intervals in brackets, bootstrap over 12 speakers" in text
     for score, row in zip(report.per_class, report.confusion, strict=True):
         assert any(
             line.startswith(score.label) and line.split()[1:] == [str(c) for c in row]
@@ -282,7 +282,7 @@ def test_the_text_shows_scores_intervals_classes_and_confusion() -> None:
 
 def test_the_text_gives_the_reason_for_a_missing_interval() -> None:
     text = text_of(few(["a", "b"]))
-    assert "No interval: 2 speakers" in text
+    assert "no intervals: 2 speakers" in text
     assert "Not in the gold labels, so not averaged: sadness, joy, neutral." in text
 
 
