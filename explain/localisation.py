@@ -28,7 +28,7 @@ from explain.ragged import (
     segment_sum,
 )
 from explain.subject import Subject, frame_attention
-from heads.pooling.fixed import DEFAULT_THRESHOLD
+from heads.pooling.view import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -36,6 +36,7 @@ from finetune.upper import Boundary
 from heads.dataset import Dataset, VectorStore
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
+from heads.step import MASKS
 from heads.training import predict
 
 
@@ -170,6 +171,7 @@ def train_model(
         "utterances": [len(train), len(dev)],
         "precision": precision,
         "boundary": config.boundary,
+        "dropout_masks": MASKS,
         **{f"phase {p.phase} {name}": v for p in phases for name, v in asdict(p).items()},
         **asdict(steps),
     }

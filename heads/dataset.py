@@ -6,13 +6,13 @@ import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cache.encoders.device import to_device
 from cache.frames import Frames
 from cache.mapped import MappedFrames
 from corpora.base.errors import ConfigError
@@ -319,7 +319,7 @@ class VectorStore:
             thinning: which of an utterance's frames are read; None: all. Vectors are of all.
         """
         batch = {}
-        there = rows.to(self.device)
+        there = to_device(rows, self.device)
         for modality, by_view in needs.items():
             views = {}
             for key, names in by_view.items():
@@ -366,19 +366,18 @@ class VectorStore:
         chosen = rows.tolist()
         every = [slice(None)] * len(chosen) if read is None else read
         if self.device.type == "cuda":
-            batch = frames.select(rows).to(self.device)
-            seen = View(
-                self._seen(batch, chosen, modality, (norm, 1, layer)), {"mean": means}
-            ).centred
-            if read is not None:
-                kept = [
-                    torch.arange(start, end)[own]
-                    for (start, end), own in zip(
-                        pairwise(batch.offsets.tolist()), read, strict=True
-                    )
-                ]
-                seen = seen[torch.cat(kept).to(self.device)]
-            return seen.to(self._half or means.dtype)
+            if isinstance(frames, Frames) and frames.device.type == "cuda":
+                ends = torch.stack([frames.offsets[rows], frames.offsets[rows + 1]], dim=1).tolist()
+                places = torch.cat(
+                    [torch.arange(*both)[own] for both, own in zip(ends, every, strict=True)]
+                )
+                values = frames.values.index_select(0, to_device(places, self.device))
+            else:
+                parts = [frames.utterance(at)[own] for at, own in zip(chosen, every, strict=True)]
+                values = to_device(torch.cat(parts), self.device)
+            picked = Frames(values, torch.tensor([0, *lengths]).cumsum(0))
+            seen = self._seen(picked, chosen, modality, (norm, 1, layer))
+            return View(seen, {"mean": means}).centred.to(self._half or means.dtype)
         total = sum(lengths)
         # In memory that the next batch uses again: the system clears each page of fresh memory,
         # which would cost more than filling it.

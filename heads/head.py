@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,7 @@ from heads.axes import INPUT_NORMS
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER
+from heads.step import Dropout
 
 # Those that keep mean and deviation of the training frames.
 _BY_STATISTICS = ("standardise", SPEAKER)
@@ -239,30 +241,30 @@ class Head(nn.Module):
         return Affine(self.get_buffer(f"{modality}_shift"), self.get_buffer(f"{modality}_scale"))
 
     def set_input_statistics(self, modality: str, mean: Tensor, deviation: Tensor) -> None:
-        """Keep mean and deviation `[D]` of the training frames, for heads that read them."""
-        constant = deviation < CONSTANT_DEVIATION
-        self.get_buffer(f"{modality}_shift").copy_(mean)
-        self.get_buffer(f"{modality}_scale").copy_(
-            torch.where(constant, torch.ones_like(deviation), deviation)
-        )
+        """Keep mean and deviation `[D]` of the training frames, for heads that read them.
+
+        Heads that are given the same tensors share them, and what is computed with them; a
+        deviation that has passed `scaling` before is kept as it is.
+        """
+        setattr(self, f"{modality}_shift", mean)
+        setattr(self, f"{modality}_scale", scaling(deviation))
 
     def forward(self, frames: Mapping[str, Frames]) -> Tensor:
         """Logits `[B, C]` of a batch given as frames of each modality, without dropout."""
         return stack_logits([self], as_inputs(frames))[0]
 
-    def classify(self, vectors: Tensor, dropout_seed: int | None = None) -> Tensor:
-        """Logits `[B, C]` of pooled vectors `[B, out]`; with a seed, dropout is on."""
-        if self.hidden is not None:
-            vectors = F.relu(self.hidden(vectors))
-        if dropout_seed is not None and self.config.dropout:
-            vectors = _dropout(vectors, self.config.dropout, dropout_seed)
-        logits: Tensor = self.output(vectors)
-        return logits
-
     def attention(self, frames: Mapping[str, Frames], modality: str) -> Tensor:
         """`[N, columns]`, the weights of one modality's frames (ConfigError if it has none)."""
         view = Inputs.from_frames(frames[modality]).view(*self.config.view(modality))
         return self.pooling(modality).attention(view, self.affine(modality))[0]
+
+
+def scaling(deviation: Tensor) -> Tensor:
+    """What features are divided by: their deviation `[D]`; 1 where they are constant."""
+    constant = deviation < CONSTANT_DEVIATION
+    if not bool(constant.any()):
+        return deviation
+    return torch.where(constant, torch.ones_like(deviation), deviation)
 
 
 def as_inputs(frames: Mapping[str, Frames]) -> dict[str, Inputs]:
@@ -287,19 +289,87 @@ def stack_logits(
         `[K, B, C]`.
     """
     vectors = pooled_vectors(heads, batch)
-    seeds: Sequence[int | None] = dropout_seeds or [None] * len(heads)
-    logits = [head.classify(one, s) for head, one, s in zip(heads, vectors, seeds, strict=True)]
-    return torch.stack(logits)
+    if dropout_seeds is None:
+        return classify(heads, vectors)
+    dropout = dropout_of(heads, dropout_seeds)
+    return classify(heads, vectors, dropout.masks(0, len(vectors[0][0])))
 
 
-def pooled_vectors(heads: Sequence[Head], batch: Mapping[str, Inputs]) -> list[Tensor]:
-    """What each head's classifier reads, `[B, out]`: its modalities' pooled vectors, in a row."""
+def dropout_of(heads: Sequence[Head], seeds: Sequence[int]) -> Dropout:
+    """The dropout of heads with these seeds, before their output layers."""
+    return Dropout(
+        seeds,
+        [head.output.in_features for head in heads],
+        [head.config.dropout for head in heads],
+        heads[0].output.weight.device,
+    )
+
+
+def classify(
+    heads: Sequence[Head],
+    vectors: Sequence[Sequence[Tensor]],
+    masks: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Logits `[K, B, C]` of many heads, each of pooled vectors of its own.
+
+    Heads differ in what they read: their first products are their own. From hidden units on those
+    of one width are stacked.
+
+    Args:
+        heads: with the same labels.
+        vectors: of each head those of its modalities, `[B, out]`.
+        masks: of dropout, one a head (`Dropout.masks`); None: without.
+    """
+    found: dict[int, Tensor] = {}
+    for width in sorted({head.config.mlp_width for head in heads}):
+        members = [k for k, head in enumerate(heads) if head.config.mlp_width == width]
+        members.sort(key=lambda k: (heads[k].hidden or heads[k].output).in_features)
+        read = [vectors[k] for k in members]
+        if masks is not None and not width:
+            read = [[torch.cat(list(vectors[k]), dim=1) * masks[k]] for k in members]
+        first = [heads[k].hidden or heads[k].output for k in members]
+        # [members, B, width], or already the logits of linear classifiers.
+        units = _products(read, [own.weight for own in first])
+        units = units + torch.stack([own.bias for own in first])[:, None]
+        if width:
+            units = F.relu(units)
+            if masks is not None:
+                units = units * torch.stack([masks[k] for k in members])
+            weight = torch.stack([heads[k].output.weight for k in members])
+            bias = torch.stack([heads[k].output.bias for k in members])
+            units = torch.baddbmm(bias[:, :, None], weight, units.mT).mT
+        found |= dict(zip(members, units.unbind(), strict=True))
+    return torch.stack([found[k] for k in range(len(heads))])
+
+
+def _products(read: Sequence[Sequence[Tensor]], weights: Sequence[Tensor]) -> Tensor:
+    """`[K, B, out]`: each head's vectors, in a row, times its weights `[out, in]`; sorted by in.
+
+    On a GPU those of one size are stacked: launching a product of each costs more than the copies.
+    """
+    if not weights[0].is_cuda:
+        rows = [one[0] if len(one) == 1 else torch.cat(list(one), dim=1) for one in read]
+        return torch.stack([F.linear(*one) for one in zip(rows, weights, strict=True)])
+    parts = []
+    for size, own in groupby(range(len(weights)), lambda k: weights[k].shape[1]):
+        members = list(own)
+        beside = torch.cat([one for k in members for one in read[k]], dim=1)
+        if len(members) == 1:
+            parts.append(F.linear(beside, weights[members[0]])[None])
+            continue
+        stacked = torch.stack([weights[k] for k in members])
+        parts.append(torch.bmm(stacked, beside.unflatten(1, (-1, size)).permute(1, 2, 0)).mT)
+    return torch.cat(parts)
+
+
+def pooled_vectors(heads: Sequence[Head], batch: Mapping[str, Inputs]) -> list[list[Tensor]]:
+    """What each head's classifier reads: its modalities' pooled vectors, each `[B, out]`."""
     pooled: list[list[Tensor]] = [[] for _ in heads]
     for modality in MODALITIES:
         members = [k for k, head in enumerate(heads) if modality in head.config.dims]
         for k, vector in zip(members, _pool(heads, members, modality, batch), strict=True):
             pooled[k].append(vector)
-    return [own[0] if len(own) == 1 else torch.cat(own, dim=1) for own in pooled]
+    return pooled
 
 
 def _pool(
@@ -314,12 +384,5 @@ def _pool(
     for (view, kind), group in shared.items():
         requests = [(heads[k].pooling(modality), heads[k].affine(modality)) for k in group]
         for k, vectors in zip(group, kind.pool_together(view, requests), strict=True):
-            results[k] = vectors[0]
+            results[k] = vectors.squeeze(0)
     return [results[k] for k in members]
-
-
-def _dropout(vector: Tensor, probability: float, seed: int) -> Tensor:
-    """Inverted dropout with a mask drawn from `seed` alone, the same on every device."""
-    generator = torch.Generator().manual_seed(seed)
-    kept = torch.rand(vector.shape, generator=generator) >= probability
-    return vector * (kept.to(vector.device, vector.dtype) / (1 - probability))

@@ -193,11 +193,71 @@ def loss_function(config: LossConfig, class_weight: Tensor | None = None) -> Los
     return loss
 
 
+@dataclass(frozen=True, eq=False)
+class StackedLoss:
+    """The losses of K heads on n rows, of whatever kinds, in one formula.
+
+    All kinds are focal losses of shares of classes: cross-entropy has γ = 0, a label all of the
+    share, and `kl` differs from cross-entropy by what does not depend on the logits: its gradients
+    are the same.
+
+    Attributes:
+        mass: `[K, n, C]`, what each row counts for each class: share · α · weight of the row.
+        gamma: `[K, 1, 1]`.
+        prior: `[K, 1, C]`, what is added to the logits: log π, or 0.
+    """
+
+    mass: Tensor
+    gamma: Tensor
+    prior: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        config: LossConfig,
+        target: Tensor,
+        class_weight: Tensor,
+        row_weight: Tensor | None = None,
+    ) -> StackedLoss:
+        """The loss of one head.
+
+        Args:
+            config: the loss.
+            target: `[n]` classes, or `[n, C]` shares of votes.
+            class_weight: `[C]` from `inverse_frequency`.
+            row_weight: `[n]`, a factor on each row; 0 leaves it out.
+        """
+        shares = target if target.is_floating_point() else F.one_hot(target, len(class_weight))
+        mass = shares.to(class_weight)
+        if config.class_weight:
+            mass = mass * class_weight
+        if row_weight is not None:
+            mass = mass * row_weight[:, None]
+        gamma = config.gamma if config.kind == "focal" else 0.0
+        none = torch.zeros_like(class_weight)
+        prior = log_prior(class_weight) if config.logit_adjustment else none
+        return cls(mass[None], mass.new_full((1, 1, 1), gamma), prior[None, None])
+
+    @classmethod
+    def beside(cls, losses: Sequence[StackedLoss]) -> StackedLoss:
+        """Several as one."""
+        parts = zip(*((one.mass, one.gamma, one.prior) for one in losses), strict=True)
+        return cls(*(torch.cat(part) for part in parts))
+
+    def to(self, device: torch.device) -> StackedLoss:
+        """The same on a device."""
+        return StackedLoss(*(part.to(device) for part in (self.mass, self.gamma, self.prior)))
+
+    def __call__(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """`[K]` losses of logits `[K, B, C]` for these `[B]` of the n rows."""
+        return focal_loss(logits + self.prior, self.mass[:, rows], None, self.gamma)
+
+
 def focal_loss(
     logits: Tensor,
     target: Tensor,
     class_weight: Tensor | None = None,
-    gamma: float = 2.0,
+    gamma: float | Tensor = 2.0,
     *,
     row_weight: Tensor | None = None,
     denominator: Tensor | float | None = None,
@@ -218,7 +278,8 @@ def focal_loss(
             Σ_c y_c α_c. One-hot probabilities therefore cost what the index costs (torch
             divides by B in that case).
         class_weight: α, `[C]`, or `[..., C]` with weights of its own for each head.
-        gamma: focusing exponent, at least 0; 0 is cross-entropy.
+        gamma: focusing exponent, at least 0; 0 is cross-entropy. A tensor is broadcast to the
+            targets and not checked.
         row_weight: `[B]` (or `[..., B]`), a factor on each utterance's weight; 0 leaves it out.
         denominator: what the summed cost is divided by, a number or `[...]`. Default: the weight
             of this batch. Where a batch is spread over ranks, accumulation steps or folds: the
@@ -232,17 +293,20 @@ def focal_loss(
         ValueError: shapes that do not fit, or an integer target where none is.
         ConfigError: gamma is negative or not finite.
     """
-    _check_gamma(gamma)
+    if not isinstance(gamma, Tensor):
+        _check_gamma(gamma)
     if logits.ndim == 1:
         logits, target = logits.unsqueeze(0), target.unsqueeze(0)
     _check_shapes(logits, target, class_weight)
     stack, classes = logits.shape[:-2], logits.shape[-1]
     log_p = F.log_softmax(logits.to(_wide(logits)), dim=-1)
-    weight = log_p.new_ones(classes) if class_weight is None else class_weight.to(log_p)
     if target.is_floating_point():
-        mass = target.to(log_p) * weight.unsqueeze(-2)  # [..., B, C]
+        mass = target.to(log_p)  # [..., B, C]
+        if class_weight is not None:
+            mass = mass * class_weight.to(log_p).unsqueeze(-2)
         cost, item_weight = (mass * _focused(log_p, gamma)).sum(dim=-1), mass.sum(dim=-1)
     else:
+        weight = log_p.new_ones(classes) if class_weight is None else class_weight.to(log_p)
         index = target.long().expand(logits.shape[:-1])
         picked = log_p.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         item_weight = weight.expand(*stack, classes).gather(-1, index)  # [..., B]
@@ -350,12 +414,12 @@ def _weighted_mean(
     if denominator is not None:
         return summed / denominator
     total = item_weight.sum(dim=-1)
-    return summed / torch.where(total > 0, total, torch.ones_like(total))
+    return summed / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
-def _focused(log_p: Tensor, gamma: float) -> Tensor:
+def _focused(log_p: Tensor, gamma: float | Tensor) -> Tensor:
     """−(1 − p)^γ log p from log p, with finite gradients at p = 0 and p = 1."""
-    if gamma == 0:
+    if not isinstance(gamma, Tensor) and gamma == 0:
         return -log_p
     # expm1 keeps the digits of 1 − p near p = 1. The clamp acts only where 1 − p rounds to 0: there
     # the slope of (1 − p)^γ is infinite for γ < 1, and ∞ · 0 would make the gradient NaN.

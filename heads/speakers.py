@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cache.encoders.device import to_device
 from cache.frames import Frames
 
 SPEAKER = "speaker"
@@ -69,7 +70,7 @@ class SpeakerMaps:
 
     def mapped(self, frames: Frames, rows: Sequence[int]) -> Frames:
         """The frames of these utterances, in fp32."""
-        of = self.of[list(rows)].repeat_interleave(frames.lengths.cpu())
+        of = to_device(self.of[list(rows)].repeat_interleave(frames.lengths), self.gain.device)
         values = frames.values.to(self.gain.dtype)
         return Frames(values * self.gain[of] + self.offset[of], frames.offsets, frames.speech)
 

@@ -15,18 +15,30 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cache.encoders.device import to_device
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from heads.dataset import Thinning, VectorStore
-from heads.head import Head, Inputs, ViewKey, pooled_vectors, stack_logits
-from heads.losses import LossConfig, inverse_frequency, loss_function, soft_targets
+from heads.head import (
+    Head,
+    Inputs,
+    ViewKey,
+    classify,
+    dropout_of,
+    pooled_vectors,
+    scaling,
+    stack_logits,
+)
+from heads.losses import LossConfig, StackedLoss, inverse_frequency, soft_targets
 from heads.pooling.segments import dealt, sharing_threads, side_by_side
 from heads.speakers import SPEAKER
+from heads.step import Dropout, Optimiser
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
 EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919
@@ -133,26 +145,22 @@ class Cohort:
         self.epoch = 0
         self.step = 0
         self.steps_per_epoch = math.ceil(len(rows) / schedule.batch_size)
-        # [K, n]: the weight of each row in each head's loss; None where all are 1.
-        self._row_weights: Tensor | None = None
-        if any(fold in held_out for fold in folds.unique().tolist()):
-            weights = torch.stack([(folds != own).float() for own in held_out])
-            self._row_weights = weights.to(store.device)
-        targets = _targets(store, rows, [config.loss for config in configs])
         self._losses = [
-            loss_function(
+            StackedLoss.of(
                 config.loss,
-                inverse_frequency(target[folds != own], len(store.dataset.labels)).to(store.device),
+                target,
+                inverse_frequency(target[folds != own], len(store.dataset.labels)),
+                (folds != own).float(),
             )
-            for config, target, own in zip(configs, targets, held_out, strict=True)
-        ]
-        self._targets = [target.to(store.device) for target in targets]
-        self._optimisers = [
-            torch.optim.AdamW(
-                parameter_groups(head, config), weight_decay=config.weight_decay, fused=True
+            for config, target, own in zip(
+                configs, _targets(store, rows, [c.loss for c in configs]), held_out, strict=True
             )
-            for head, config in zip(heads, configs, strict=True)
         ]
+        self._optimiser = Optimiser(
+            [parameter_groups(*one) for one in zip(heads, configs, strict=True)], schedule.clip
+        )
+        # How the heads are dealt out, by the number of threads that share work.
+        self._hands: dict[int, list[_Hand]] = {}
         for own in sorted(set(held_out)):
             members = [head for head, fold in zip(heads, held_out, strict=True) if fold == own]
             set_input_statistics(members, store, rows[folds != own])
@@ -179,59 +187,66 @@ class Cohort:
             thinning = Thinning(self.schedule.frames, seed)
         batch = gather(self.store, self.heads, self.rows[positions], thinning)
         factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
-        positions = positions.to(self.store.device)
-        seeds = [config.seed * EPOCH_PRIME + self.step * STEP_PRIME for config in self.configs]
-        weights = None if self._row_weights is None else self._row_weights[:, positions]
+        positions = to_device(positions, self.store.device)
         pooled = pooled_vectors(self.heads, batch)
-        # Each classifier is differentiated by itself, down to the vectors it reads; then poolings
-        # that share their work on frames are, together.
-        read = [vectors.detach().requires_grad_(vectors.requires_grad) for vectors in pooled]
-
-        def learn(members: Sequence[int]) -> None:
-            for k in members:
-                # In the same memory: the system clears each page of fresh memory.
-                self._optimisers[k].zero_grad(set_to_none=False)
-            losses = [
-                self._losses[k](
-                    self.heads[k].classify(read[k], seeds[k]),
-                    self._targets[k][positions],
-                    row_weight=None if weights is None else weights[k],
-                )
-                for k in members
+        hands, read = self._dealt(), pooled
+        if len(hands) > 1:
+            # Each thread differentiates its classifiers, down to the vectors they read; then
+            # poolings that share their work on frames are differentiated together.
+            read = [
+                [one.detach().requires_grad_(one.requires_grad) for one in own] for own in pooled
             ]
-            torch.stack(losses).sum().backward()
+        self._optimiser.zero_gradients()
 
-        def move(members: Sequence[int]) -> None:
-            for k in members:
-                groups = self._optimisers[k].param_groups
-                clip_gradients([p for group in groups for p in group["params"]], self.schedule.clip)
-                for group in groups:
-                    group["lr"] = group["peak"] * factor
-                self._optimisers[k].step()
+        def learn(hand: _Hand) -> None:
+            heads = [self.heads[k] for k in hand.members]
+            masks = None
+            if any(head.config.dropout for head in heads):
+                masks = hand.dropout.masks(self.step, len(positions))
+            logits = classify(heads, [read[k] for k in hand.members], masks)
+            hand.loss(logits, positions).sum().backward()
 
-        hands = self._hands()
         side_by_side(learn, hands)
-        roots = [k for k, vectors in enumerate(read) if vectors.requires_grad]
+        pairs = zip(chain(*pooled), chain(*read), strict=True)
+        roots = [(one, leaf.grad) for one, leaf in pairs if leaf.is_leaf and leaf.requires_grad]
         if roots:
-            torch.autograd.backward([pooled[k] for k in roots], [read[k].grad for k in roots])
-        side_by_side(move, hands)
+            torch.autograd.backward([one for one, _ in roots], [grown for _, grown in roots])
+        side_by_side(lambda hand: self._optimiser.step(hand.members, factor), hands)
         self.step += 1
 
-    def _hands(self) -> list[list[int]]:
-        """The heads' positions for each thread, which have about as many parameters to learn."""
-        on_cpu = self.store.device.type == "cpu"
-        return dealt(self._sizes, sharing_threads() if on_cpu else 1)
+    def _dealt(self) -> list[_Hand]:
+        """The heads for each thread, which have about as many parameters to learn."""
+        threads = sharing_threads() if self.store.device.type == "cpu" else 1
+        if threads not in self._hands:
+            self._hands[threads] = [
+                _Hand(
+                    members,
+                    dropout_of(
+                        [self.heads[k] for k in members], [self.configs[k].seed for k in members]
+                    ),
+                    StackedLoss.beside([self._losses[k] for k in members]).to(self.store.device),
+                )
+                for members in dealt(self._sizes, threads)
+            ]
+        return self._hands[threads]
 
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the heads at `positions` only; the others leave, optimiser state and all."""
-        self._optimisers = [self._optimisers[k] for k in positions]
+        self._optimiser.keep(positions)
+        self._hands.clear()
         self.heads = [self.heads[k] for k in positions]
         self._sizes = [self._sizes[k] for k in positions]
         self.configs = [self.configs[k] for k in positions]
         self._losses = [self._losses[k] for k in positions]
-        self._targets = [self._targets[k] for k in positions]
-        if self._row_weights is not None:
-            self._row_weights = self._row_weights[list(positions)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Hand:
+    """Heads whose classifiers one thread works on: their positions, dropout and loss."""
+
+    members: list[int]
+    dropout: Dropout
+    loss: StackedLoss
 
 
 def parameter_groups(head: Head, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -243,16 +258,11 @@ def parameter_groups(head: Head, config: TrainingConfig) -> list[dict[str, Any]]
     own = {id(parameter) for parameter in scorers}
     rest = [parameter for parameter in head.parameters() if id(parameter) not in own]
     rates = ((rest, config.learning_rate), (scorers, config.learning_rate * config.scorer_rate))
-    return [{"params": group, "lr": rate, "peak": rate} for group, rate in rates if group]
-
-
-def clip_gradients(parameters: Sequence[Tensor], largest: float) -> None:
-    """Scale gradients down to a norm, reading them once and writing them only where needed."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    # A host looks at the norm for free; a device would have to be waited for.
-    if norm.is_cuda or norm > largest:
-        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return [
+        {"params": group, "lr": rate, "peak": rate, "weight_decay": config.weight_decay}
+        for group, rate in rates
+        if group
+    ]
 
 
 def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> list[Tensor]:
@@ -273,13 +283,14 @@ def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor
         for name in head.config.modalities:
             reads.setdefault((name, head.config.view(name)), []).append(head)
     for (modality, (norm, layers, layer)), own in reads.items():
-        statistics = (
+        mean, deviation = (
             store.speakers_target(modality, layers, layer)
             if norm == SPEAKER
             else store.frame_statistics(modality, rows, layers, layer)
         )
+        mean, deviation = mean.clone(), scaling(deviation.clone())
         for head in own:
-            head.set_input_statistics(modality, *statistics)
+            head.set_input_statistics(modality, mean, deviation)
 
 
 def gather(

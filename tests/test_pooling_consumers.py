@@ -83,7 +83,7 @@ def test_attention_is_the_weights_that_are_used(kind: str, input_norm: str) -> N
             head.attention(frames, "audio")
         return
     weights = head.attention(frames, "audio").double().numpy()
-    pooled = pooled_vectors([head], as_inputs(frames))[0].double().numpy()
+    pooled = pooled_vectors([head], as_inputs(frames))[0][0].double().numpy()
     module = head.pooling("audio")
     slices = module.slices if isinstance(module, AttentionPooling) else 1
     affine = head.affine("audio")
@@ -217,7 +217,7 @@ def test_it_is_fine_tuned_with_its_encoder(kind: str, tmp_path: Path) -> None:
 
 
 def test_nothing_outside_the_poolings_knows_a_kind() -> None:
-    concrete = {"heads.pooling.attentive", "heads.pooling.layer_weights"}
+    concrete = {"heads.pooling.attentive", "heads.pooling.fixed"}
     for floor in ("cache", "corpora", "heads", "finetune", "explain", "bench"):
         for path in sorted((ROOT / floor).rglob("*.py")):
             if path.is_relative_to(ROOT / "heads" / "pooling"):

@@ -44,6 +44,7 @@ from heads.runs import learns_weights
 from heads.search.rounds import default_epochs
 from heads.search.search import check_rows
 from heads.search.space import Space
+from heads.step import MASKS
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +150,7 @@ def _identity(comparison: Comparison, division: Division, epochs: int) -> dict[s
         "rows_sha256": division.digest(),
         "epochs": epochs,
         "batch_size": config.batch_size,
+        "dropout_masks": MASKS,
         **shared,
         **comparison.identity,
     }

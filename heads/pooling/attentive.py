@@ -20,19 +20,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cache.encoders.device import to_device
 from corpora.base.errors import ConfigError
 from heads.axes import Axis, Choice
-from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig
+from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig, moved
 from heads.pooling.registry import register
 from heads.pooling.segments import (
     Place,
     attentive_moments,
+    layout,
     share_utterances,
     shared_product,
     together,
@@ -50,43 +54,44 @@ def linear_scores(weight: Tensor, centred: Tensor) -> Tensor:
     Returns:
         `[S, C, N]` in the dtype of the weights: what each slice adds to the scores.
     """
-    width = weight.shape[2]
-    low = weight.to(centred.dtype)
-    parts = [low[s] @ part.t() for s, part in enumerate(centred.split(width, dim=1))]
-    return torch.stack(parts).to(weight.dtype)
+    parts = centred.unflatten(1, (len(weight), -1)).permute(1, 2, 0)
+    return torch.bmm(weight.to(centred.dtype), parts).to(weight.dtype)
 
 
 def network_scores(
-    weight: Tensor, bias: Tensor, output: Tensor, frames: Tensor, lengths: Sequence[int]
+    weight: Tensor, bias: Tensor, output: Tensor, centred: Tensor, lengths: Sequence[int]
 ) -> Tensor:
-    """Scores of two-layer scorers, Σ_p v_p ReLU(w_p·x + b_p), that read the same features.
+    """Scores of two-layer scorers on slices of the features, Σ_p v_p ReLU(w_p·x + b_p).
+
+    The hidden units of all scorers of a slice, however many each has, are rows of one product.
 
     Args:
-        weight: `[C, P, W]`: for C scorers, P hidden units over W features.
-        bias: `[B, C, P]`, one for each utterance.
-        output: `[C, P]`.
-        frames: `[N, W]`, centred; a slice of wider frames is fine.
+        weight: `[S, R, D/S]`: for each slice R hidden units over its features.
+        bias: `[S, R, B]`, one for each utterance.
+        output: `[S, C, R]`, zero outside each scorer's own units.
+        centred: `[N, D]`.
         lengths: frames per utterance.
 
     Returns:
-        `[C, N]` in the dtype of the weights.
+        `[S, C, N]` in the dtype of the weights.
     """
-    if together(len(frames) * weight.shape[0] * weight.shape[1], lengths, frames.device):
-        return whole_network_scores(weight, bias, output, frames, lengths)
-    scores: Tensor = _NetworkScores.apply(weight, bias, output, frames, tuple(lengths))  # type: ignore[no-untyped-call]
-    return scores
+    slices, units, _ = weight.shape
+    if together(len(centred) * slices * units, lengths, centred.device):
+        return whole_network_scores(weight, bias, output, centred, lengths)
+    parts = zip(weight, bias.mT, output.mT, centred.chunk(slices, dim=1), strict=True)
+    return torch.stack(
+        [_NetworkScores.apply(*part, tuple(lengths)) for part in parts]  # type: ignore[no-untyped-call]
+    )
 
 
 def whole_network_scores(
-    weight: Tensor, bias: Tensor, output: Tensor, frames: Tensor, lengths: Sequence[int]
+    weight: Tensor, bias: Tensor, output: Tensor, centred: Tensor, lengths: Sequence[int]
 ) -> Tensor:
     """`network_scores` with all utterances in one product."""
-    own = torch.tensor(lengths).to(frames.device)
-    spread = bias.repeat_interleave(own, dim=0, output_size=len(frames))
-    linear = (frames @ weight.flatten(0, 1).to(frames.dtype).t()).to(weight.dtype)
-    hidden = (linear.unflatten(1, bias.shape[1:]) + spread).relu()
-    scores: Tensor = (hidden * output).sum(dim=2)
-    return scores.t()
+    each = bias.index_select(2, layout(tuple(lengths), centred.device).owner)
+    parts = centred.unflatten(1, (len(weight), -1)).permute(1, 2, 0)
+    linear = torch.bmm(weight.to(centred.dtype), parts).to(weight.dtype)
+    return torch.bmm(output, (linear + each).relu())
 
 
 class _NetworkScores(torch.autograd.Function):
@@ -101,12 +106,12 @@ class _NetworkScores(torch.autograd.Function):
         frames: Tensor,
         lengths: tuple[int, ...],
     ) -> Tensor:
-        count, units, _ = weight.shape
-        low = weight.flatten(0, 1).to(frames.dtype).t()
-        biases = bias.flatten(1).to(frames.dtype)
-        spread = _spread(output).to(frames.dtype)
-        hidden = frames.new_empty(len(frames), count * units)
-        scores = weight.new_empty(count, len(frames))
+        low, biases, spread = (
+            weight.to(frames.dtype).t(),
+            *(part.to(frames.dtype) for part in (bias, output)),
+        )
+        hidden = frames.new_empty(len(frames), len(weight))
+        scores = weight.new_empty(output.shape[1], len(frames))
 
         def score(run: Sequence[Place]) -> None:
             for b, own in run:
@@ -123,14 +128,11 @@ class _NetworkScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         weight, output, frames, hidden = ctx.saved_tensors
-        count, units, _ = weight.shape
-        spread = _spread(output).to(frames.dtype)
+        spread = output.to(frames.dtype)
         moved = gradient.t().to(frames.dtype)  # [N, C]
-        # All scorers against all hidden units in one product; each keeps its own.
-        crossed = (moved.t() @ hidden).unflatten(1, (count, units))
-        for_output = crossed.diagonal(dim1=0, dim2=1).t().to(output.dtype)
+        for_output = (hidden.t() @ moved).to(output.dtype)
         for_hidden = torch.empty_like(hidden)
-        for_bias = weight.new_empty(len(ctx.lengths), count * units)
+        for_bias = weight.new_empty(len(ctx.lengths), len(weight))
 
         def differentiate(run: Sequence[Place]) -> None:
             for b, own in run:
@@ -141,17 +143,11 @@ class _NetworkScores(torch.autograd.Function):
                 for_bias[b] = through.sum(dim=0, dtype=weight.dtype)
 
         share_utterances(differentiate, ctx.lengths)
-        for_weight = shared_product(for_hidden, frames).to(weight.dtype).view_as(weight)
+        for_weight = shared_product(for_hidden, frames).to(weight.dtype)
         for_frames = None
         if ctx.needs_input_grad[3]:
-            for_frames = for_hidden @ weight.flatten(0, 1).to(frames.dtype)
-        return for_weight, for_bias.unflatten(1, (count, units)), for_output, for_frames, None
-
-
-def _spread(output: Tensor) -> Tensor:
-    """`[C, P]` output weights as `[C·P, C]`, zero outside each scorer's own units."""
-    blocks: Tensor = torch.block_diag(*output.unsqueeze(2))
-    return blocks
+            for_frames = for_hidden @ weight.to(frames.dtype)
+        return for_weight, for_bias, for_output, for_frames, None
 
 
 # AS, SA and MHA are points of what a search draws as `attentive`.
@@ -263,7 +259,7 @@ class AttentivePooling(AttentionPooling):
 
     def scores(self, view: View, affine: Affine | None = None) -> Tensor:
         """`[H, stack·Q, N]`, what the softmax over an utterance's frames is taken of."""
-        return _scores(view, [(self, affine)], self.slices)[0]
+        return _scores(view, [(self, affine)], self.slices)
 
     @staticmethod
     def pool_together(
@@ -288,15 +284,53 @@ def attend(view: View, requests: Sequence[Request]) -> list[Tensor]:
     """
     results: dict[int, Tensor] = {}
     for slices, members in _companies(requests).items():
-        group = [requests[i] for i in members]
-        scores = torch.cat(_scores(view, group, slices), dim=1)
+        # Those that are laid out alike lie beside one another.
+        order = sorted(members, key=lambda i: _kind(requests[i]))
+        group = [requests[i] for i in order]
+        scores = _scores(view, group, slices)
         mean, deviation = attentive_moments(scores, view.centred, view.lengths)
-        mean = mean + view.vector("mean")[:, None]
-        sizes = [module.stack * module.config.queries for module, _ in group]
-        moments = zip(mean.split(sizes, 1), deviation.split(sizes, 1), strict=True)
-        for i, (module, affine), (mu, sigma) in zip(members, group, moments, strict=True):
-            results[i] = module.lay_out(mu, sigma, affine, module.stack)
+        mean, deviation = moved(view, mean, deviation, _affine(group))
+        alike = [list(own) for _, own in groupby(order, lambda i: _kind(requests[i])[0])]
+        counts = [sum(_sets(requests[i]) for i in own) for own in alike]
+        moments = zip(mean.split(counts, 1), deviation.split(counts, 1), strict=True)
+        for own, (mu, sigma) in zip(alike, moments, strict=True):
+            modules = [requests[i][0] for i in own]
+            vectors = modules[0].lay_out(mu, sigma, 1).squeeze(0)
+            sizes = [module.stack * module.config.out_dim(module.dim) for module in modules]
+            parts = zip(own, modules, vectors.split(sizes, dim=1), strict=True)
+            for i, module, part in parts:
+                results[i] = part.unflatten(1, (module.stack, -1)).transpose(0, 1)
     return [results[i] for i in range(len(requests))]
+
+
+def _kind(request: Request) -> tuple[int, int]:
+    """Heads and layers of the scorer: poolings that agree are rows of one product."""
+    return request[0].config.heads, request[0].config.scorer_layers
+
+
+def _sets(request: Request) -> int:
+    """Sets of weights of a pooling, stack·Q."""
+    return request[0].stack * request[0].config.queries
+
+
+def _affine(requests: Sequence[Request]) -> Affine | None:
+    """The affines of all sets of weights: `[C, D]`, or `[1, D]` where heads share theirs."""
+    given = {id(affine and affine.shift): affine for _, affine in requests}
+    first = next((affine for affine in given.values() if affine is not None), None)
+    if first is None:
+        return None
+    if len(given) == 1:
+        return Affine(first.shift[None], first.scale[None])
+    none = Affine(torch.zeros_like(first.shift), torch.ones_like(first.scale))
+    each = [(affine or none, _sets((module, affine))) for module, affine in requests]
+    return Affine(
+        torch.cat([own.shift.expand(sets, -1) for own, sets in each]),
+        torch.cat([own.scale.expand(sets, -1) for own, sets in each]),
+    )
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return torch.cat(list(parts), dim=dim) if len(parts) > 1 else parts[0]
 
 
 def _companies(requests: Sequence[Request]) -> dict[int, list[int]]:
@@ -313,73 +347,80 @@ def _companies(requests: Sequence[Request]) -> dict[int, list[int]]:
     return {slices: sorted(members) for slices, members in companies.items()}
 
 
-def _scores(view: View, requests: Sequence[Request], slices: int) -> list[Tensor]:
-    """Scores of each request, `[slices, stack·Q, N]`."""
-    scores: dict[int, Tensor] = {}
-    linear = [i for i, (module, _) in enumerate(requests) if module.config.scorer_layers == 1]
+def _scores(view: View, requests: Sequence[Request], slices: int) -> Tensor:
+    """Scores of the requests, sorted by kind, one after the other: `[slices, C, N]`."""
+    kinds = {kind: list(own) for kind, own in groupby(requests, _kind)}
+    found: dict[tuple[int, int], Tensor] = {}
+    linear = {kind: own for kind, own in kinds.items() if kind[1] == 1}
     if linear:
-        matrices = [_scorer_matrix(*requests[i], slices) for i in linear]
-        sizes = [matrix.shape[1] for matrix in matrices]
-        together = linear_scores(torch.cat(matrices, dim=1), view.centred)
-        for i, part in zip(linear, together.split(sizes, dim=1), strict=True):
+        matrix = _scorer_matrix([one for own in linear.values() for one in own], slices)
+        counts = [sum(map(_sets, own)) for own in linear.values()]
+        parts = linear_scores(matrix, view.centred).split(counts, dim=1)
+        for kind, part in zip(linear, parts, strict=True):
             # A head's score is the sum over the slices it reads.
-            heads = requests[i][0].config.heads
-            scores[i] = part.unflatten(0, (heads, -1)).sum(dim=1)
-    networks = [i for i in range(len(requests)) if i not in scores]
-    for heads in sorted({requests[i][0].config.heads for i in networks}):
-        members = [i for i in networks if requests[i][0].config.heads == heads]
-        found = _network_scores(view, [requests[i] for i in members], heads)
-        scores |= dict(zip(members, found, strict=True))
-    return [
-        scores[i].repeat_interleave(slices // len(scores[i]), dim=0) for i in range(len(requests))
-    ]
+            each = part.unflatten(0, (kind[0], -1))
+            found[kind] = each.squeeze(1) if each.shape[1] == 1 else each.sum(dim=1)
+    for kind, own in kinds.items():
+        if kind not in found:
+            found[kind] = _network_scores(view, own, kind[0])
+    ready = [found[kind] for kind in kinds]
+    return _joined(
+        [
+            one if len(one) == slices else one.repeat_interleave(slices // len(one), dim=0)
+            for one in ready
+        ],
+        dim=1,
+    )
 
 
-def _scorer_matrix(module: AttentivePooling, affine: Affine | None, slices: int) -> Tensor:
-    """`[slices, stack·Q, K/slices]`, the rows of linear scorers, cut into slices."""
-    weight = module.weight.expand(-1, -1, module.config.heads, -1).flatten(0, 1).flatten(1)
+def _scorer_matrix(requests: Sequence[Request], slices: int) -> Tensor:
+    """`[slices, C, K/slices]`, the rows of linear scorers, cut into slices."""
+    weights = [module.weight.expand(-1, -1, module.config.heads, -1) for module, _ in requests]
+    rows = _joined([weight.flatten(0, 1).flatten(1) for weight in weights], dim=0)
+    affine = _affine(requests)
     if affine is not None:
-        weight = weight / affine.scale
-    cut: Tensor = weight.unflatten(1, (slices, -1))
+        rows = rows / affine.scale
+    cut: Tensor = rows.unflatten(1, (slices, -1))
     return cut.transpose(0, 1)
 
 
-def _network_scores(view: View, requests: Sequence[Request], heads: int) -> list[Tensor]:
-    """Scores of two-layer scorers with so many heads, for each request `[H, stack·Q, N]`.
-
-    Those with equally many hidden units are rows of the same products.
-    """
-    found: dict[int, Tensor] = {}
-    centred, means = view.centred, view.vector("mean")
-    width = centred.shape[1] // heads
-    for hidden in sorted({module.config.hidden for module, _ in requests}):
-        members = [i for i, (module, _) in enumerate(requests) if module.config.hidden == hidden]
-        sizes = [requests[i][0].stack * requests[i][0].config.queries for i in members]
-        by_head = []
-        for h in range(heads):
-            part = slice(h * width, (h + 1) * width)
-            layers = [_network(*requests[i], h, part) for i in members]
-            weight = torch.cat([layer[0] for layer in layers])
-            bias = torch.cat([layer[1] for layer in layers])
-            output = torch.cat([layer[2] for layer in layers])
-            # What the utterance's mean, taken out of its frames, gives the hidden units.
-            # In fp64: means are large beside what frames differ by, and weights cancel in the sum.
-            moved = means[:, part].double() @ weight.flatten(0, 1).double().t()
-            moved = (moved.unflatten(1, bias.shape) + bias).to(weight.dtype)
-            by_head.append(network_scores(weight, moved, output, centred[:, part], view.lengths))
-        together = torch.stack(by_head)
-        found |= dict(zip(members, together.split(sizes, dim=1), strict=True))
-    return [found[i] for i in range(len(requests))]
-
-
-def _network(
-    module: AttentivePooling, affine: Affine | None, head: int, part: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The layers of one head's scorers: `[C, P, K/H]`, `[C, P]` and `[C, P]`, C = stack·Q."""
-    own = 0 if module.config.shared_scorer else head
-    weight = module.hidden_weight[:, :, own].flatten(0, 1)
-    bias = module.hidden_bias[:, :, own].flatten(0, 1)
+def _network_scores(view: View, requests: Sequence[Request], heads: int) -> Tensor:
+    """Scores of two-layer scorers with so many heads, `[H, C, N]`."""
+    # [H, R, K/H], [H, R] and [H, R]: R counts the hidden units of all of them, Σ stack·Q·P.
+    weight, bias, output = (
+        _joined([_by_head(getattr(module, name), heads) for module, _ in requests], dim=1)
+        for name in ("hidden_weight", "hidden_bias", "weight")
+    )
+    units = [one[0].config.hidden for one in requests for _ in range(_sets(one))]
+    owners = _own_units(tuple(units), output.device)
+    affine, means = _affine(requests), view.vector("mean").double()
     if affine is not None:
-        weight = weight / affine.scale[part]
-        bias = bias - weight @ affine.shift[part]
-    return weight, bias, module.weight[:, :, own].flatten(0, 1)
+        shift, scale = affine.shift, affine.scale
+        if len(shift) == 1:
+            means = means - shift
+        else:
+            shift, scale = (
+                one.index_select(0, owners.argmax(dim=0)).unflatten(1, (heads, -1)).transpose(0, 1)
+                for one in (shift, scale)
+            )
+            bias = bias - (weight / scale * shift).sum(dim=2)
+        weight = weight / (scale.view(heads, 1, -1) if len(affine.scale) == 1 else scale)
+    # What the utterance's mean, taken out of its frames, gives the hidden units.
+    # In fp64: means are large beside what frames differ by, and weights cancel in the sum.
+    means = means.unflatten(1, (heads, -1)).permute(1, 2, 0)
+    from_mean = torch.baddbmm(bias.double()[:, :, None], weight.double(), means).to(weight.dtype)
+    return network_scores(weight, from_mean, output[:, None] * owners, view.centred, view.lengths)
+
+
+def _by_head(parameter: Tensor, heads: int) -> Tensor:
+    """`[stack, Q, slices, P, …]` as `[H, stack·Q·P, …]`."""
+    each = parameter.expand(-1, -1, heads, *parameter.shape[3:])
+    rows: Tensor = each.movedim(2, 0).flatten(1, 3)
+    return rows
+
+
+@lru_cache(maxsize=32)
+def _own_units(units: tuple[int, ...], device: torch.device) -> Tensor:
+    """`[C, R]`, 1 where a hidden unit is one of a scorer's own; so many of each."""
+    with torch.inference_mode(mode=False):  # a later caller may want gradients
+        return to_device(torch.block_diag(*(torch.ones(1, own) for own in units)), device)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from cache.encoders.device import to_device
 from cache.frames import Frames
 from heads.axes import Axis
 from heads.pooling.segments import attentive_moments, segment_softmax
@@ -156,16 +157,12 @@ class AttentionPooling(Pooling):
     def pool_scored(self, view: View, affine: Affine | None, scores: Tensor, stack: int) -> Tensor:
         """`[stack, B, out_dim]` under given scores `[H, stack·Q, N]`; -inf leaves a frame out."""
         mean, deviation = attentive_moments(scores, view.centred, view.lengths)
-        return self.lay_out(mean + view.vector("mean")[:, None], deviation, affine, stack)
+        return self.lay_out(*moved(view, mean, deviation, affine), stack)
 
-    def lay_out(self, mean: Tensor, deviation: Tensor, affine: Affine | None, stack: int) -> Tensor:
-        """Pooled vectors `[stack, B, out_dim]` from moments `[B, stack·Q, K]` of unmoved frames."""
+    def lay_out(self, mean: Tensor, deviation: Tensor, stack: int) -> Tensor:
+        """Pooled vectors `[stack, B, out_dim]` from moments `[B, stack·Q, S, K/S]`, S a k·H."""
         moments = [mean, deviation] if self.config.deviations else [mean]
-        if affine is not None:
-            moments = [(mean - affine.shift) / affine.scale]
-            if self.config.deviations:
-                moments.append(deviation / affine.scale)
-        # [B, stack·Q, H, moments, K/H]
+        # [B, stack·Q, H, moments, S/H, K/S]
         cut = [one.unflatten(2, (self.slices, -1)) for one in moments]
         vectors: Tensor = torch.stack(cut, dim=3).unflatten(1, (stack, -1))
         return vectors.flatten(2).transpose(0, 1)
@@ -177,6 +174,21 @@ class AttentionPooling(Pooling):
         return weights.view(len(weights), self.stack, -1).transpose(0, 1)
 
 
+def moved(
+    view: View, mean: Tensor, deviation: Tensor, affine: Affine | None
+) -> tuple[Tensor, Tensor]:
+    """Moments `[B, C, S, D/S]` of centred frames as those of the frames, seen through an affine.
+
+    The affine's rows are one, or C.
+    """
+    slices = mean.shape[2]
+    mean = mean + view.vector("mean").unflatten(1, (slices, -1))[:, None]
+    if affine is None:
+        return mean, deviation
+    shift, scale = (one.unflatten(-1, (slices, -1)) for one in (affine.shift, affine.scale))
+    return (mean - shift) / scale, deviation / scale
+
+
 def attention_weights(scores: Tensor, view: View) -> Tensor:
     """`[N, C·H]` from scores `[H, C, N]`; each column sums to 1 over each utterance."""
     return segment_softmax(scores.permute(2, 1, 0).flatten(1), view.lengths)
@@ -184,5 +196,5 @@ def attention_weights(scores: Tensor, view: View) -> Tensor:
 
 def uniform_weights(view: View) -> Tensor:
     """`[N, 1]`, 1/T for each frame of an utterance of T frames."""
-    lengths = torch.tensor(view.lengths, device=view.values.device, dtype=view.values.dtype)
+    lengths = to_device(torch.tensor(view.lengths, dtype=view.values.dtype), view.values.device)
     return view.per_frame(1 / lengths)[:, None]

@@ -12,16 +12,19 @@ with half of the utterances each do not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from cache.encoders.device import to_device
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -129,9 +132,6 @@ def dealt(costs: Sequence[float], groups: int, most: int | None = None) -> list[
 VARIANCE_FLOOR = 1e-10
 # A weighted variance under this part of its second moment is below the resolution of fp32.
 RELATIVE_FLOOR = 1e-7
-# A batch is padded in so many groups by length: with lengths from 50 to 450 frames, an eighth of
-# the work is padding instead of nearly half.
-PADDED_GROUPS = 4
 # Values of an utterance's frames below which calling one operation after the other costs a CPU more
 # than padding does: text at 96 features is pooled 3 to 10 times faster together, 160 frames at 128
 # features 1 to 1.6 times; at 512 features single utterances are.
@@ -147,6 +147,33 @@ def together(values: int, lengths: Sequence[int], device: torch.device) -> bool:
         device: where they are.
     """
     return device.type == "cuda" or values < SMALL_VALUES * len(lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the frames of a ragged batch belong, on their device.
+
+    Attributes:
+        owner: `[N]` int64, the utterance of each frame.
+        slot: `[N]` int64, its place where utterances are padded to the longest: b·T + t.
+        longest: T.
+    """
+
+    owner: Tensor
+    slot: Tensor
+    longest: int
+
+
+@lru_cache(maxsize=8)
+def layout(lengths: tuple[int, ...], device: torch.device) -> Layout:
+    """The layout of a batch; sent once for all that is done with the batch, and not waited for."""
+    longest = max(lengths)
+    with torch.inference_mode(mode=False):  # a later caller may want gradients
+        each = torch.tensor(lengths)
+        owner = torch.arange(len(lengths)).repeat_interleave(each)
+        within = torch.arange(len(owner)) - (each.cumsum(0) - each)[owner]
+        owner, slot = to_device(torch.stack([owner, owner * longest + within]), device)
+    return Layout(owner, slot, longest)
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -178,12 +205,12 @@ def attentive_moments(
         lengths: frames per utterance.
 
     Returns:
-        `[B, C, D]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
+        `[B, C, S, D/S]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
     """
     if together(centred.numel(), lengths, centred.device):
         return padded_moments(scores, centred, lengths)
     found = _AttentiveMoments.apply(scores, centred, tuple(lengths))  # type: ignore[no-untyped-call]
-    mean, deviation = found
+    mean, deviation = (one.unflatten(2, (len(scores), -1)) for one in found)
     return mean, deviation
 
 
@@ -192,29 +219,43 @@ def padded_moments(
 ) -> tuple[Tensor, Tensor]:
     """`attentive_moments` in few large products, without waiting for a device.
 
-    Utterances of about the same length are padded together, so that little of a product is lost.
+    Utterances are padded to the longest. In training none is long (see `heads.dataset.Thinning`).
     """
-    order = sorted(range(len(lengths)), key=lambda b: lengths[b])
-    starts = torch.tensor([0, *lengths]).cumsum(0)
-    means, deviations = [], []
-    for at in range(0, len(order), math.ceil(len(order) / PADDED_GROUPS)):
-        members = order[at : at + math.ceil(len(order) / PADDED_GROUPS)]
-        own = torch.tensor([lengths[b] for b in members])[:, None]
-        steps = torch.arange(lengths[members[-1]])
-        # A padded frame is the utterance's first one, with no weight.
-        index = (starts[members][:, None] + steps * (steps < own)).to(scores.device)
-        valid = (steps < own).to(scores.device)
-        weight = torch.softmax(scores[:, :, index].masked_fill(~valid, float("-inf")), dim=3)
-        frames = centred[index].to(scores.dtype).unflatten(2, (scores.shape[0], -1))
-        parts = frames.permute(2, 0, 1, 3)  # [S, B, T, D/S]
-        share = weight.transpose(1, 2)  # [S, B, C, T]
-        mean = (share @ parts).permute(1, 2, 0, 3).flatten(2)
-        raw = (share @ parts.square()).permute(1, 2, 0, 3).flatten(2)
-        floor = (raw.detach() * RELATIVE_FLOOR).clamp_min(VARIANCE_FLOOR)
-        means.append(mean)
-        deviations.append(torch.maximum(raw - mean.square(), floor).sqrt())
-    back = torch.tensor(order).argsort().to(scores.device)
-    return torch.cat(means)[back], torch.cat(deviations)[back]
+    own, rows = layout(tuple(lengths), scores.device), len(lengths)
+    slices, queries, _ = scores.shape
+    # A slot that no frame takes has no weight.
+    empty = scores.new_full((slices, rows * own.longest, queries), float("-inf"))
+    placed = empty.index_copy(1, own.slot, scores.transpose(1, 2))
+    weight = torch.softmax(placed.unflatten(1, (rows, -1)), dim=2).transpose(2, 3).flatten(0, 1)
+    frames = _cut(centred.to(scores.dtype), slices)
+    parts = frames.new_zeros(slices, rows * own.longest, frames.shape[2])
+    parts = parts.index_copy(1, own.slot, frames).view(slices * rows, own.longest, -1)
+    mean, raw = (
+        torch.bmm(weight, values).unflatten(0, (slices, rows)).permute(1, 2, 0, 3)
+        for values in (parts, parts.square())
+    )
+    deviation: Tensor = _Deviation.apply(raw, mean)  # type: ignore[no-untyped-call]
+    return mean, deviation
+
+
+class _Deviation(torch.autograd.Function):
+    """σ from the second moment and the mean; a σ at its floor does not move."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, mean: Tensor) -> Tensor:  # noqa: ANN401
+        floor = (raw * RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
+        variance = torch.addcmul(raw, mean, mean, value=-1)
+        raised = variance <= floor
+        sigma = torch.where(raised, floor, variance).sqrt_()
+        ctx.save_for_backward(mean, sigma, raised)
+        return sigma
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        mean, sigma, raised = ctx.saved_tensors
+        second = (gradient / sigma).mul_(0.5).masked_fill_(raised, 0)
+        return second, (mean * second).mul_(-2)
 
 
 class _AttentiveMoments(torch.autograd.Function):

@@ -14,10 +14,13 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
+from cache.encoders.device import to_device
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from heads.pooling.segments import VARIANCE_FLOOR, segment_max, segment_mean
+from heads.pooling.segments import VARIANCE_FLOOR, layout, segment_max, segment_mean
 
+#: silero-vad's own default for calling a window speech.
+DEFAULT_THRESHOLD = 0.5
 #: Of which frames of several layers have one vector for each pair of layers, `layer_covariance@3`.
 LAYER_COVARIANCE = "layer_covariance@"
 
@@ -82,8 +85,7 @@ class View:
 
     def per_frame(self, vectors: Tensor) -> Tensor:
         """Repeat `[B, …]` for each frame of its utterance: `[N, …]`."""
-        lengths = torch.tensor(self.lengths, device=vectors.device)
-        return vectors.repeat_interleave(lengths, dim=0, output_size=sum(self.lengths))
+        return vectors.index_select(0, layout(tuple(self.lengths), vectors.device).owner)
 
     def vector(self, name: str) -> Tensor:
         """A parameter-free vector of each utterance, `[B, D]`, computed at the first call.
@@ -135,7 +137,7 @@ class View:
         counts = torch.stack([part.sum() for part in is_speech.split(self.lengths)])
         silent = self.per_frame(counts == 0)
         is_speech = torch.where(silent, torch.ones_like(is_speech), is_speech)
-        lengths = torch.tensor(self.lengths, device=counts.device, dtype=counts.dtype)
+        lengths = to_device(torch.tensor(self.lengths, dtype=counts.dtype), counts.device)
         return is_speech / self.per_frame(torch.where(counts == 0, lengths, counts))
 
 

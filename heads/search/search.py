@@ -42,6 +42,7 @@ from heads.search.rounds import SearchContext, Selection, default_epochs, head_e
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy
+from heads.step import MASKS
 from heads.training import Schedule
 
 # How long to wait for another process that is writing its results.
@@ -239,6 +240,7 @@ def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> d
         "precision": precision,
         "folds": "off" if folds is None else str(folds),
         "frames_a_step": setting.schedule.frames,
+        "dropout_masks": MASKS,
         **({OTHERS: other_layers(setting.store.dataset)} if setting.space.layers else {}),
         **{f"axis {name}": values for name, values in setting.space.to_json().items()},
     }

@@ -35,7 +35,7 @@ from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset
-from heads.pooling.layer_weights import LayerWeightedPooling
+from heads.pooling.fixed import LayerWeightedPooling
 from heads.records import BEST, layer_weights, load_head, trial_file
 from heads.search import search
 from heads.search.search import run_search

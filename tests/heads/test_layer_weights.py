@@ -15,7 +15,7 @@ from corpora.base.errors import ConfigError
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.pooling import build_pooling
-from heads.pooling.layer_weights import LayerWeightedPooling
+from heads.pooling.fixed import LayerWeightedPooling
 from heads.pooling.view import Affine, View
 from heads.records import layer_weights
 from heads.training import Cohort, Schedule, TrainingConfig, gather, predict

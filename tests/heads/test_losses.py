@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from corpora.base.errors import ConfigError
 from heads.losses import (
     LossConfig,
+    StackedLoss,
     focal_loss,
     inverse_frequency,
     kl_loss,
@@ -371,6 +372,41 @@ def test_rows_of_weight_zero_are_as_good_as_absent(soft: bool) -> None:
     ):
         weighted = loss(logits, given_target, row_weight=used.double())
         assert torch.allclose(weighted, loss(logits[used], given_target[used]))
+
+
+KINDS = [
+    LossConfig("focal", gamma=2.0),
+    LossConfig("focal", gamma=0.5, class_weight=False),
+    LossConfig("cross_entropy"),
+    LossConfig("cross_entropy", class_weight=False, logit_adjustment=True),
+    LossConfig("kl", class_weight=False, smoothing=0.05),
+    LossConfig("kl"),
+]
+
+
+def test_losses_of_all_kinds_beside_one_another_have_each_ones_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(KINDS), 6, 4, generator=generator, dtype=torch.float64)
+    labels = torch.arange(9) % 4
+    votes = torch.softmax(torch.randn(9, 4, generator=generator, dtype=torch.float64), dim=-1)
+    alpha = torch.tensor([0.5, 1.0, 2.0, 0.7], dtype=torch.float64)
+    rows, weight = torch.tensor([8, 0, 3, 3, 5, 1]), (torch.arange(9) != 3).double()
+    stack = StackedLoss.beside(
+        [StackedLoss.of(c, votes if c.from_votes else labels, alpha, weight) for c in KINDS]
+    )
+    values = logits.clone().requires_grad_()
+    found = stack(values, rows)
+    found.sum().backward()
+    for k, config in enumerate(KINDS):
+        own = logits[k].clone().requires_grad_()
+        target = votes if config.from_votes else labels
+        expected = loss_function(config, alpha)(own, target[rows], row_weight=weight[rows])
+        expected.backward()
+        assert values.grad is not None
+        assert own.grad is not None
+        torch.testing.assert_close(values.grad[k], own.grad, rtol=1e-9, atol=1e-12)
+        if not config.from_votes:  # the entropy of the votes is left out
+            torch.testing.assert_close(found[k], expected)
 
 
 def test_inverse_frequency_of_shares_counts_them() -> None:

@@ -14,7 +14,7 @@ from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from heads.pooling import build_pooling, pooling_kinds
 from heads.pooling.attentive import AttentivePooling
-from heads.pooling.layer_weights import LayerWeightedPooling
+from heads.pooling.fixed import LayerWeightedPooling
 from heads.pooling.view import Affine, View
 from tests.heads import references
 from tests.rounding import summed

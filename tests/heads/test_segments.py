@@ -53,8 +53,8 @@ def test_padded_moments_are_those_of_single_utterances(slices: int) -> None:
 def test_a_constant_frame_has_the_floor_as_deviation_and_no_gradient() -> None:
     scores = torch.zeros(1, 1, 4, requires_grad=True)
     mean, deviation = attentive_moments(scores, torch.zeros(4, 2), [4])
-    assert torch.equal(mean, torch.zeros(1, 1, 2))
-    torch.testing.assert_close(deviation, torch.full((1, 1, 2), 1e-5))
+    assert torch.equal(mean, torch.zeros(1, 1, 1, 2))
+    torch.testing.assert_close(deviation, torch.full((1, 1, 1, 2), 1e-5))
     deviation.sum().backward()
     assert scores.grad is not None
     assert torch.equal(scores.grad, torch.zeros_like(scores))
@@ -68,7 +68,9 @@ def test_network_scores_of_a_whole_batch_are_those_of_single_utterances() -> Non
             drawn = torch.randn(*shape, generator=generator, dtype=torch.float64)
             return drawn.requires_grad_()
 
-        inputs = [draw(2, 5, DIM), draw(len(LENGTHS), 2, 5), draw(2, 5), draw(FRAMES, DIM)]
+        # Two slices of 5 hidden units, and three scorers.
+        shapes = ((2, 5, DIM // 2), (2, 5, len(LENGTHS)), (2, 3, 5), (FRAMES, DIM))
+        inputs = [draw(*shape) for shape in shapes]
         found = function(*inputs, LENGTHS)
         return found, gradients((found,), inputs)
 

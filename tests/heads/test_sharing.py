@@ -56,11 +56,11 @@ def run(lengths: Sequence[int], *, threads: int) -> list[torch.Tensor]:
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(sum(lengths), 256, generator=generator)
-    shapes = {"weight": (4, 16, 256), "bias": (len(lengths), 4, 16), "output": (4, 16)}
+    shapes = {"weight": (1, 64, 256), "bias": (1, 64, len(lengths)), "output": (1, 4, 64)}
     leaves = [torch.randn(s, generator=generator).requires_grad_() for s in shapes.values()]
     weight, bias, output = leaves
     scores = network_scores(weight, bias, output, frames, lengths)
-    mean, deviation = attentive_moments(scores[None], frames, lengths)
+    mean, deviation = attentive_moments(scores, frames, lengths)
     (mean.square().sum() + deviation.sum()).backward()
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     return [scores.detach(), mean.detach(), deviation.detach(), *gradients]

@@ -210,7 +210,7 @@ def test_the_rates_of_both_groups_follow_the_schedule() -> None:
     for positions in cohort.batches(0):
         cohort.run_step(positions)
         factor = schedule.factor(cohort.step - 1, 2 * cohort.steps_per_epoch)
-        rates = [group["lr"] for group in cohort._optimisers[0].param_groups]
+        rates = [group["lr"] for group in cohort._optimiser.groups[0]]
         assert rates == pytest.approx([1e-3 * factor, 5e-4 * factor])
 
 
