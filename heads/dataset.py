@@ -326,7 +326,7 @@ class VectorStore:
                 framed = (modality, key) in with_frames
                 wanted = [*names, "mean"] if framed else list(names)
                 kept = self._kept(modality, key, wanted)
-                ready = {name: kept[name][there] for name in wanted}
+                ready = {name: kept[name][there] for name in dict.fromkeys(wanted)}
                 if framed:
                     lengths = self.dataset.frames[modality].lengths[rows].tolist()
                     read = None if thinning is None else thinning.slices(lengths)

@@ -324,17 +324,17 @@ def classify(
     for width in sorted({head.config.mlp_width for head in heads}):
         members = [k for k, head in enumerate(heads) if head.config.mlp_width == width]
         members.sort(key=lambda k: (heads[k].hidden or heads[k].output).in_features)
-        read = [vectors[k] for k in members]
-        if masks is not None and not width:
-            read = [[torch.cat(list(vectors[k]), dim=1) * masks[k]] for k in members]
+        read, kept = [vectors[k] for k in members], None
+        if masks is not None:
+            kept = [masks[k] for k in members]
         first = [heads[k].hidden or heads[k].output for k in members]
         # [members, B, width], or already the logits of linear classifiers.
-        units = _products(read, [own.weight for own in first])
+        units = _products(read, [own.weight for own in first], None if width else kept)
         units = units + torch.stack([own.bias for own in first])[:, None]
         if width:
             units = F.relu(units)
-            if masks is not None:
-                units = units * torch.stack([masks[k] for k in members])
+            if kept is not None:
+                units = units * torch.stack(kept)
             weight = torch.stack([heads[k].output.weight for k in members])
             bias = torch.stack([heads[k].output.bias for k in members])
             units = torch.baddbmm(bias[:, :, None], weight, units.mT).mT
@@ -342,18 +342,24 @@ def classify(
     return torch.stack([found[k] for k in range(len(heads))])
 
 
-def _products(read: Sequence[Sequence[Tensor]], weights: Sequence[Tensor]) -> Tensor:
+def _products(
+    read: Sequence[Sequence[Tensor]], weights: Sequence[Tensor], masks: Sequence[Tensor] | None
+) -> Tensor:
     """`[K, B, out]`: each head's vectors, in a row, times its weights `[out, in]`; sorted by in.
 
     On a GPU those of one size are stacked: launching a product of each costs more than the copies.
     """
     if not weights[0].is_cuda:
         rows = [one[0] if len(one) == 1 else torch.cat(list(one), dim=1) for one in read]
+        if masks is not None:
+            rows = [one * mask for one, mask in zip(rows, masks, strict=True)]
         return torch.stack([F.linear(*one) for one in zip(rows, weights, strict=True)])
     parts = []
     for size, own in groupby(range(len(weights)), lambda k: weights[k].shape[1]):
         members = list(own)
         beside = torch.cat([one for k in members for one in read[k]], dim=1)
+        if masks is not None:
+            beside = beside * torch.cat([masks[k] for k in members], dim=1)
         if len(members) == 1:
             parts.append(F.linear(beside, weights[members[0]])[None])
             continue

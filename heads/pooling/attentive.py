@@ -31,7 +31,7 @@ from torch.autograd.function import once_differentiable
 from cache.encoders.device import to_device
 from corpora.base.errors import ConfigError
 from heads.axes import Axis, Choice
-from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig, moved
+from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig, moved, with_mean
 from heads.pooling.registry import register
 from heads.pooling.segments import (
     Place,
@@ -289,13 +289,13 @@ def attend(view: View, requests: Sequence[Request]) -> list[Tensor]:
         group = [requests[i] for i in order]
         scores = _scores(view, group, slices)
         mean, deviation = attentive_moments(scores, view.centred, view.lengths)
-        mean, deviation = moved(view, mean, deviation, _affine(group))
+        mean, deviation = moved(with_mean(mean, view), deviation, _affine(group))
         alike = [list(own) for _, own in groupby(order, lambda i: _kind(requests[i])[0])]
         counts = [sum(_sets(requests[i]) for i in own) for own in alike]
         moments = zip(mean.split(counts, 1), deviation.split(counts, 1), strict=True)
         for own, (mu, sigma) in zip(alike, moments, strict=True):
             modules = [requests[i][0] for i in own]
-            vectors = modules[0].lay_out(mu, sigma, 1).squeeze(0)
+            vectors = modules[0].lay_out(mu, sigma, None, 1).squeeze(0)
             sizes = [module.stack * module.config.out_dim(module.dim) for module in modules]
             parts = zip(own, modules, vectors.split(sizes, dim=1), strict=True)
             for i, module, part in parts:
@@ -321,12 +321,18 @@ def _affine(requests: Sequence[Request]) -> Affine | None:
         return None
     if len(given) == 1:
         return Affine(first.shift[None], first.scale[None])
-    none = Affine(torch.zeros_like(first.shift), torch.ones_like(first.scale))
+    none = _no_affine(len(first.shift), first.shift.device)
     each = [(affine or none, _sets((module, affine))) for module, affine in requests]
     return Affine(
         torch.cat([own.shift.expand(sets, -1) for own, sets in each]),
         torch.cat([own.scale.expand(sets, -1) for own, sets in each]),
     )
+
+
+@lru_cache(maxsize=8)
+def _no_affine(dim: int, device: torch.device) -> Affine:
+    with torch.inference_mode(mode=False):  # a later caller may want gradients
+        return Affine(torch.zeros(dim, device=device), torch.ones(dim, device=device))
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

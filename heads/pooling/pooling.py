@@ -157,10 +157,14 @@ class AttentionPooling(Pooling):
     def pool_scored(self, view: View, affine: Affine | None, scores: Tensor, stack: int) -> Tensor:
         """`[stack, B, out_dim]` under given scores `[H, stack·Q, N]`; -inf leaves a frame out."""
         mean, deviation = attentive_moments(scores, view.centred, view.lengths)
-        return self.lay_out(*moved(view, mean, deviation, affine), stack)
+        return self.lay_out(with_mean(mean, view), deviation, affine, stack)
 
-    def lay_out(self, mean: Tensor, deviation: Tensor, stack: int) -> Tensor:
-        """Pooled vectors `[stack, B, out_dim]` from moments `[B, stack·Q, S, K/S]`, S a k·H."""
+    def lay_out(self, mean: Tensor, deviation: Tensor, affine: Affine | None, stack: int) -> Tensor:
+        """Pooled vectors `[stack, B, out_dim]` from moments of unmoved frames.
+
+        They are `[B, stack·Q, K]`, or cut into slices, `[B, stack·Q, S, K/S]`, which H divides.
+        """
+        mean, deviation = moved(mean, deviation, affine)
         moments = [mean, deviation] if self.config.deviations else [mean]
         # [B, stack·Q, H, moments, S/H, K/S]
         cut = [one.unflatten(2, (self.slices, -1)) for one in moments]
@@ -174,18 +178,18 @@ class AttentionPooling(Pooling):
         return weights.view(len(weights), self.stack, -1).transpose(0, 1)
 
 
-def moved(
-    view: View, mean: Tensor, deviation: Tensor, affine: Affine | None
-) -> tuple[Tensor, Tensor]:
-    """Moments `[B, C, S, D/S]` of centred frames as those of the frames, seen through an affine.
+def with_mean(mean: Tensor, view: View) -> Tensor:
+    """Means `[B, C, S, D/S]` of centred frames as those of the frames."""
+    return mean + view.vector("mean").view(len(mean), 1, *mean.shape[2:])
 
-    The affine's rows are one, or C.
-    """
-    slices = mean.shape[2]
-    mean = mean + view.vector("mean").unflatten(1, (slices, -1))[:, None]
+
+def moved(mean: Tensor, deviation: Tensor, affine: Affine | None) -> tuple[Tensor, Tensor]:
+    """Moments `[B, C, …]` seen through an affine of one row `[D]`, or of C."""
     if affine is None:
         return mean, deviation
-    shift, scale = (one.unflatten(-1, (slices, -1)) for one in (affine.shift, affine.scale))
+    shift, scale = (
+        one.view(*one.shape[:-1], *mean.shape[2:]) for one in (affine.shift, affine.scale)
+    )
     return (mean - shift) / scale, deviation / scale
 
 
