@@ -36,6 +36,7 @@ from heads.search.space import Space, option_axis, start_params, trial_configs
 from heads.training import TrainingConfig, parameter_groups
 from tests.explain.planted import in_memory, plant
 from tests.finetune.corpus import make_model
+from tests.heads.references import has_shares
 from tests.heads.searches import small_search, stored_trials
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,7 @@ def make_frames(lengths: tuple[int, ...] = (7, 1, 30), seed: int = 0) -> dict[st
 @pytest.mark.parametrize("input_norm", INPUT_NORMS)
 def test_attention_is_the_weights_that_are_used(kind: str, input_norm: str) -> None:
     head, frames = make_head(kind, input_norm), make_frames()
-    if kind == "max":
+    if not has_shares(kind):
         with pytest.raises(ConfigError, match="no attention weights"):
             head.attention(frames, "audio")
         return
@@ -217,11 +218,16 @@ def test_it_is_fine_tuned_with_its_encoder(kind: str, tmp_path: Path) -> None:
 
 
 def test_nothing_outside_the_poolings_knows_a_kind() -> None:
-    concrete = {"heads.pooling.attentive", "heads.pooling.fixed"}
+    concrete = {pooling_class(kind).__module__ for kind in KINDS if kind != "gated"}
+    assert {"heads.pooling.attentive", "heads.pooling.fixed"} <= concrete
     for floor in ("cache", "corpora", "heads", "finetune", "explain", "bench"):
         for path in sorted((ROOT / floor).rglob("*.py")):
             if path.is_relative_to(ROOT / "heads" / "pooling"):
                 continue
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = []
                 if isinstance(node, ast.ImportFrom):
-                    assert node.module not in concrete, path
+                    names = [f"{node.module}", *(f"{node.module}.{own.name}" for own in node.names)]
+                elif isinstance(node, ast.Import):
+                    names = [own.name for own in node.names]
+                assert not concrete & set(names), path

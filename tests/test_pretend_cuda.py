@@ -77,6 +77,11 @@ AT_MOST = {
     "explain head, 2 occluded":            (6521, 233),
     "explain model, 2 occluded":           (7368, 246),
 }  # fmt: skip
+# A kind of pooling without a row of its own may take what the others do; one that needs more gets
+# a row, which says so.
+KINDS = "pooling "
+_ROWS = [most for what, most in AT_MOST.items() if what.startswith(KINDS)]
+POOLING_AT_MOST = (max(kernels for kernels, _ in _ROWS), max(waits for _, waits in _ROWS))
 QUICK = ("simulator", "poolings", "cohort", "delivery")
 LONG = (
     *("devices", "losses", "encoders", "extraction", "search", "compare", "finetune"),
@@ -104,7 +109,11 @@ def run(name: str, library: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     for line in done.stdout.splitlines():
         found = json.loads(line)
-        kernels, waits = AT_MOST[found["what"]]
+        most = dict(AT_MOST)
+        if found["what"].startswith(KINDS) and " ".join(found["what"].split()[:2]) not in AT_MOST:
+            sys.stdout.write(f"{line} is of a kind without a row; at most {POOLING_AT_MOST}\n")
+            most[found["what"]] = POOLING_AT_MOST
+        kernels, waits = most[found["what"]]
         assert found["kernels"] <= kernels, f"{found}, at most {kernels}\n{done.stderr}"
         assert found["waits"] <= waits, f"{found}, at most {waits}\n{done.stderr}"
 

@@ -20,23 +20,15 @@ from heads.head import Head
 from heads.pooling import pooling_kinds
 from tests.finetune.corpus import LAST, make_head, make_model
 
-POOLINGS: list[dict[str, Any]] = [
-    {"kind": "average"},
-    {"kind": "max"},
-    {"kind": "statistics"},
-    {"kind": "as", "hidden": 8},
-    {"kind": "sa", "hidden": 8},
-    {"kind": "mha"},
-    {"kind": "mqmha", "queries": 2, "heads": 2},
-    {"kind": "vad_average"},
-    {"kind": "average+vad_average"},
-]
+# Of every kind; small where the usual is large.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as": {"hidden": 8},
+    "sa": {"hidden": 8},
+    "mqmha": {"queries": 2, "heads": 2},
+}
+POOLINGS = [{"kind": kind, **OPTIONS.get(kind, {})} for kind in pooling_kinds()]
 # What the cache stores decides how near raw input and cached frames can come.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
-
-
-def test_every_kind_of_pooling_is_among_these() -> None:
-    assert {pooling["kind"] for pooling in POOLINGS} == set(pooling_kinds())
 
 
 def both_logits(

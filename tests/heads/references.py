@@ -1,8 +1,12 @@
-"""The pooling equations in plain NumPy float64, one utterance at a time."""
+"""The pooling equations in plain NumPy float64, one utterance at a time, and `KINDS` of them.
+
+A new kind adds its equation and one entry to `KINDS`: every test of poolings reads these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,3 +77,100 @@ def weighted_layers(frames: Array, weights: Array) -> Array:
     layers = np.split(frames, len(weights), axis=1)
     total: Array = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
     return total
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What an equation is given: one utterance, and one head of a stack.
+
+    Attributes:
+        frames: [T, K].
+        speech: [T], the probability of speech in each frame.
+        options: every option of the kind by name, also those left at their defaults.
+        parameters: by name, without the stack axis.
+    """
+
+    frames: Array
+    speech: Array
+    options: Mapping[str, Any]
+    parameters: Mapping[str, Array]
+
+
+Equation = Callable[[Utterance], Array]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A kind as its tests know it.
+
+    Attributes:
+        options: of each description that is tested; the kind's name is added.
+        vector: [out_dim], the pooled vector.
+        attention: [T, Q*H], the weights of frames, query-major. Of kinds that learn weights, and
+            of these alone: by it tests know which do.
+        shares: whether frames have shares in what is pooled; `attention` of the module refuses
+            (ConfigError) where they have none.
+    """
+
+    options: tuple[Mapping[str, Any], ...]
+    vector: Equation
+    attention: Equation | None = None
+    shares: bool = True
+
+
+def _attentive(*options: Mapping[str, Any]) -> Reference:
+    return Reference(
+        options,
+        lambda one: attentive(one.frames, one.options, one.parameters),
+        lambda one: attention_columns(one.frames, one.options, one.parameters),
+    )
+
+
+def _fixed(kind: str, *options: Mapping[str, Any], shares: bool = True) -> Reference:
+    def vector(one: Utterance) -> Array:
+        frames = one.frames
+        if one.options.get("layers", 1) > 1:
+            frames = weighted_layers(frames, softmax(one.parameters["layer_scores"]))
+        return fixed(kind, frames, one.speech, one.options.get("threshold", 0.5))
+
+    return Reference(options or ({},), vector, shares=shares)
+
+
+KINDS: dict[str, Reference] = {
+    "as": _attentive({}),
+    "sa": _attentive({"hidden": 8}),
+    "mha": _attentive({}),
+    "mqmha": _attentive(
+        {"queries": 2, "heads": 2, "scorer_layers": 1, "hidden": 256},
+        {"queries": 4, "heads": 4},
+        {"queries": 2, "heads": 4, "scorer_layers": 2, "hidden": 8},
+        {"queries": 2, "heads": 4, "shared_scorer": True},
+        {"heads": 2, "scorer_layers": 2, "hidden": 5, "shared_scorer": True},
+    ),
+    "average": _fixed("average", {}, {"layers": 2}),
+    "max": _fixed("max", shares=False),
+    "statistics": _fixed("statistics", {}, {"layers": 4}),
+    "vad_average": _fixed("vad_average", {}, {"threshold": 0.9}),
+    "average+vad_average": _fixed("average+vad_average"),
+}
+"""Every registered kind; a new one adds its entry, and no other file of tests knows it."""
+
+
+def descriptions(*, learnt: bool = False) -> list[dict[str, Any]]:
+    """All that are tested, or those of kinds that learn weights."""
+    return [
+        {"kind": kind, **options}
+        for kind, reference in KINDS.items()
+        if reference.attention is not None or not learnt
+        for options in reference.options
+    ]
+
+
+def learns_weights(kind: str) -> bool:
+    """Whether parameters decide which frames count, as the table says."""
+    return KINDS[kind].attention is not None
+
+
+def has_shares(kind: str) -> bool:
+    """Whether frames have shares in what is pooled; of a kind that is not here they have."""
+    return kind not in KINDS or KINDS[kind].shares

@@ -14,17 +14,19 @@ from heads.dataset import Dataset
 from heads.records import Origin
 from heads.search.report import SearchReport
 from heads.search.search import search_heads
-from heads.search.space import PROBES, PUBLISHED
+from heads.search.space import PROBES, STARTS, other_poolings
 from heads.search.study import SEAL, SECONDS
 from tests.heads.synthetic import LABELS, make_dataset
 
 COHORT = 16
 EPOCHS = 9
-# The first cohort is of the probes alone, the second one of the published poolings and sampled
+# The first cohort is of the probes alone, the second one of all other beginnings and sampled
 # trials; of as many as this there is a third one of eight.
 TWO_COHORTS = len(PROBES) + COHORT
 TRIALS = TWO_COHORTS + 8
-STARTED = len(PROBES) + len(PUBLISHED)
+# Probes, published poolings, and of each later kind one.
+BEGINNINGS = (*STARTS, *other_poolings())
+STARTED = len(BEGINNINGS)
 
 
 def make_origin(**changes: Any) -> Origin:

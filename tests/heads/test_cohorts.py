@@ -19,12 +19,14 @@ from heads.dataset import VectorStore
 from heads.folds import make_folds
 from heads.records import load_head, load_probabilities, selection_file
 from heads.search.rounds import Candidates, SearchContext, Selection, selection_scores
-from heads.search.space import PROBES, STARTS, Space, start_params, trial_configs
+from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.study import SECONDS, HeadStudy
 from heads.training import predict
 from tests.heads.searches import (
+    BEGINNINGS,
     COHORT,
     EPOCHS,
+    STARTED,
     TRIALS,
     TWO_COHORTS,
     finished,
@@ -120,7 +122,8 @@ def test_the_first_cohort_is_of_the_probes_alone_and_each_leaves_a_table_and_a_h
     probes = len(PROBES)
     assert asked == [probes, 5, 5, 2]
     assert before == [(0, False), (probes, True), (probes + 5, True), (probes + 10, True)]
-    assert [row["start"] for row in read_trials(folder)][: len(STARTS)] == list(STARTS)
+    begun = [row["start"] for row in read_trials(folder)][:STARTED]
+    assert begun == list(BEGINNINGS[: probes + 12])
 
 
 def test_a_stopped_search_leaves_its_table_and_the_best_head_so_far(

@@ -14,10 +14,10 @@ from heads.dataset import VectorStore
 from heads.head import Head
 from heads.load import weighing_notes
 from heads.records import Origin, layer_weights, load_head, trial_file
-from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
+from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.space_file import narrow
 from heads.training import predict
-from tests.heads.searches import make_origin, small_dataset, small_search, stored_trials
+from tests.heads.searches import BEGINNINGS, make_origin, small_dataset, small_search, stored_trials
 from tests.heads.synthetic import make_dataset, with_lower
 
 DIM = 16
@@ -70,7 +70,7 @@ def test_only_average_and_statistics_of_such_a_modality_weigh_layers(tied: bool)
 def test_starts_read_the_highest_layer() -> None:
     space = Space.of(with_lower(make_dataset(6)))
     params, notes = start_params(space)
-    assert list(params) == list(STARTS)
+    assert list(params) == list(BEGINNINGS)
     assert notes == ()
     for values in params.values():
         head, _ = trial_configs(optuna.trial.FixedTrial(values), space, seed=0)
@@ -82,7 +82,7 @@ def test_a_space_fixed_to_weighing_leaves_published_poolings_of_one_layer_out() 
     assert space.axes["layers"] == Choice(("weighted",))
     params, notes = start_params(space)
     left_out = [*PROBES, *KINDS]
-    assert list(params) == [name for name in PUBLISHED if name not in KINDS]
+    assert list(params) == [name for name in BEGINNINGS if name not in left_out]
     assert notes == (f"Starting configurations outside the narrowed space: {', '.join(left_out)}.",)
 
 

@@ -1,7 +1,8 @@
-"""What every pooling kind must pass; a new kind is added to KINDS and to the references."""
+"""What every pooling kind must pass; `tests/heads/references.py` has the table of them."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,42 +13,22 @@ from torch import Tensor, nn
 import heads.pooling.segments
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from heads.pooling import build_pooling, pooling_kinds
-from heads.pooling.attentive import AttentivePooling
-from heads.pooling.fixed import LayerWeightedPooling
+from heads.pooling import AttentionPooling, build_pooling, pooling_kinds
 from heads.pooling.view import Affine, View
 from tests.heads import references
 from tests.rounding import summed
 
 DIM = 16
-ATTENTIVE: list[dict[str, Any]] = [
-    {"kind": "as"},
-    {"kind": "sa", "hidden": 8},
-    {"kind": "mha"},
-    {"kind": "mqmha", "queries": 2, "heads": 2, "scorer_layers": 1, "hidden": 256},
-    {"kind": "mqmha", "queries": 4, "heads": 4},
-    {"kind": "mqmha", "queries": 2, "heads": 4, "scorer_layers": 2, "hidden": 8},
-    {"kind": "mqmha", "queries": 2, "heads": 4, "shared_scorer": True},
-    {"kind": "mqmha", "heads": 2, "scorer_layers": 2, "hidden": 5, "shared_scorer": True},
-]
-FIXED: list[dict[str, Any]] = [
-    {"kind": "average"},
-    {"kind": "max"},
-    {"kind": "statistics"},
-    {"kind": "vad_average"},
-    {"kind": "vad_average", "threshold": 0.9},
-    {"kind": "average+vad_average"},
-]
-LAYERED: list[dict[str, Any]] = [
-    {"kind": "average", "layers": 2},
-    {"kind": "statistics", "layers": 4},
-]
-KINDS = ATTENTIVE + FIXED + LAYERED
-NAMES = ["-".join(str(value) for value in kind.values()) for kind in KINDS]
-every_attentive_kind = pytest.mark.parametrize(
-    "description", ATTENTIVE, ids=NAMES[: len(ATTENTIVE)]
-)
-every_kind = pytest.mark.parametrize("description", KINDS, ids=NAMES)
+KINDS = references.descriptions()
+ATTENTIVE = references.descriptions(learnt=True)
+
+
+def named(description: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in description.values())
+
+
+every_kind = pytest.mark.parametrize("description", KINDS, ids=named)
+every_attentive_kind = pytest.mark.parametrize("description", ATTENTIVE, ids=named)
 
 
 @pytest.fixture(autouse=True, params=["together", "one by one"])
@@ -70,12 +51,14 @@ def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frame
 
 
 def build(description: dict[str, Any], dim: int, stack: int = 1) -> nn.Module:
-    """A pooling whose frames, and layers where it weighs several, do not all count the same."""
+    """A pooling whose frames, and layers where it weighs several, do not all count the same.
+
+    What starts at 0 for that, is drawn: output weights of scorers, scores of layers.
+    """
     module = build_pooling(description, dim, stack)
-    if isinstance(module, AttentivePooling):
-        nn.init.uniform_(module.weight, -0.25, 0.25)
-    if isinstance(module, LayerWeightedPooling):
-        nn.init.normal_(module.layer_scores, std=0.1)
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.uniform_(parameter, -0.25, 0.25)
     return module
 
 
@@ -86,32 +69,20 @@ def sharpen(module: nn.Module) -> None:
             parameter.mul_(20)
 
 
-def reference(module: Any, description: dict[str, Any], frames: Frames, s: int, b: int) -> Any:
-    x = frames.utterance(b).double().numpy()
-    if "layers" in description:
-        scores = module.layer_scores[s].detach().double().numpy()
-        x = references.weighted_layers(x, references.softmax(scores))
-    if description["kind"] in {kind["kind"] for kind in FIXED}:
-        assert frames.speech is not None
-        rows = slice(int(frames.offsets[b]), int(frames.offsets[b + 1]))
-        speech = frames.speech[rows].double().numpy()
-        return references.fixed(description["kind"], x, speech, description.get("threshold", 0.5))
-    options = {
-        name: getattr(module.config, name)
-        for name in ("queries", "heads", "scorer_layers", "shared_scorer")
-    }
-    parameters = {
-        name: value[s].detach().double().numpy() for name, value in module.named_parameters()
-    }
-    return references.attentive(x, options, parameters)
-
-
-def has_attention(description: dict[str, Any]) -> bool:
-    return bool(description["kind"] != "max")
+def given(module: Any, frames: Frames, s: int, b: int) -> references.Utterance:
+    """Utterance b and head s, as the equations take them."""
+    assert frames.speech is not None
+    rows = slice(int(frames.offsets[b]), int(frames.offsets[b + 1]))
+    return references.Utterance(
+        frames.utterance(b).double().numpy(),
+        frames.speech[rows].double().numpy(),
+        asdict(module.config),
+        {name: value[s].detach().double().numpy() for name, value in module.named_parameters()},
+    )
 
 
 def test_every_registered_kind_is_under_contract() -> None:
-    assert {kind["kind"] for kind in KINDS} == set(pooling_kinds())
+    assert {kind["kind"] for kind in KINDS} == set(pooling_kinds()) == set(references.KINDS)
 
 
 @every_kind
@@ -126,7 +97,7 @@ def test_agrees_with_the_equations_on_frames_with_a_large_mean(
     assert output.shape == (stack, 4, module.config.out_dim(DIM))  # type: ignore[operator, union-attr]
     for s in range(stack):
         for b in range(4):
-            expected = reference(module, description, frames, s, b)
+            expected = references.KINDS[description["kind"]].vector(given(module, frames, s, b))
             np.testing.assert_allclose(output[s, b].detach().numpy(), expected, atol=1e-4, rtol=0)
 
 
@@ -199,7 +170,7 @@ def test_gradients_agree_with_finite_differences(description: dict[str, Any]) ->
 def test_attention_sums_to_one_over_each_utterance(description: dict[str, Any]) -> None:
     module = build(description, DIM, 2)
     frames = make_frames([5, 1, 12])
-    if not has_attention(description):
+    if not references.has_shares(description["kind"]):
         with pytest.raises(ConfigError, match="no attention weights"):
             module.attention(frames)  # type: ignore[operator]
         return
@@ -211,49 +182,44 @@ def test_attention_sums_to_one_over_each_utterance(description: dict[str, Any]) 
 
 
 @every_attentive_kind
-def test_attention_agrees_with_the_equations(description: dict[str, Any]) -> None:
+@pytest.mark.parametrize("centre", [0.5, 8.0])
+def test_attention_agrees_with_the_equations(description: dict[str, Any], centre: float) -> None:
+    equation = references.KINDS[description["kind"]].attention
+    assert equation is not None
     module: Any = build(description, DIM, 2)
     sharpen(module)
-    frames = make_frames([6, 11])
+    frames = make_frames([6, 11], centre=centre)
     weights = module.attention(frames)
-    config = module.config
-    assert weights.shape == (2, 17, config.queries * config.heads)
-    options = {
-        "queries": config.queries,
-        "heads": config.heads,
-        "scorer_layers": config.scorer_layers,
-        "shared_scorer": config.shared_scorer,
-    }
     for s in range(2):
-        parameters = {k: v[s].detach().double().numpy() for k, v in module.named_parameters()}
-        expected = np.concatenate(
-            [
-                references.attention_columns(
-                    frames.utterance(b).double().numpy(), options, parameters
-                )
-                for b in range(2)
-            ]
-        )
+        expected = np.concatenate([equation(given(module, frames, s, b)) for b in range(2)])
+        assert weights[s].shape == expected.shape
+        # Frames around 0.5 leave no scorer's units saturated: there weights do differ.
+        assert expected.std() > 0.02 or centre > 1
         np.testing.assert_allclose(weights[s].detach().numpy(), expected, atol=1e-4)
 
 
 @every_attentive_kind
 @pytest.mark.parametrize("drawn", ["by torch", "from a seed"])
-def test_a_fresh_attentive_pooling_is_uniform_and_pools_as_statistics(
+def test_a_fresh_attentive_pooling_is_uniform_and_pools_as_fixed_ones(
     drawn: str, description: dict[str, Any]
 ) -> None:
+    """Sets of weights are then all the same: of each it is `statistics`, or `average`."""
     module: Any = build_pooling(description, DIM, 2)
+    assert isinstance(module, AttentionPooling)
     if drawn == "from a seed":
         module.reset(torch.Generator().manual_seed(3))
-    assert not module.weight.any()
     frames = make_frames([7, 1, 30])
+    scores = module.scores(View(frames))
+    assert torch.equal(scores, scores[:, :, :1].expand_as(scores))
     shares = 1 / frames.lengths.repeat_interleave(frames.lengths).float()
     attention = module.attention(frames)
     torch.testing.assert_close(attention, shares[None, :, None].expand_as(attention))
-    mean, deviation = build_pooling({"kind": "statistics"}, DIM)(frames)[0].chunk(2, dim=1)
-    queries, heads_ = module.config.queries, module.config.heads
-    parts = torch.stack([mean.unflatten(1, (heads_, -1)), deviation.unflatten(1, (heads_, -1))], 2)
-    expected = parts.flatten(1).repeat(1, queries)
+    kind = "statistics" if module.config.deviations else "average"
+    moments = build_pooling({"kind": kind}, DIM)(frames)[0].unflatten(1, (-1, DIM))
+    slices, columns = module.slices, attention.shape[2]
+    # [B, H, moments, K/H]
+    parts = moments.unflatten(2, (slices, -1)).transpose(1, 2)
+    expected = parts.flatten(1).repeat(1, columns // slices)
     for pooled in module(frames):
         torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
 
@@ -262,22 +228,25 @@ def test_a_fresh_attentive_pooling_is_uniform_and_pools_as_statistics(
 def test_every_parameter_of_a_fresh_attentive_pooling_comes_to_be_learnt(
     description: dict[str, Any],
 ) -> None:
-    """Output weights have a gradient at once, hidden units as soon as these are not 0."""
+    """Output weights, at 0, have a gradient at once, hidden units as soon as these are not 0."""
     module: Any = build_pooling(description, DIM, 2)
     frames = make_frames([7, 30], centre=0.0)
     aim = torch.randn(2, 2, module.config.out_dim(DIM))
     for step in range(2):
+        at_zero = {name for name, parameter in module.named_parameters() if not parameter.any()}
         module.zero_grad()
         (module(frames) - aim).square().sum().backward()
-        for name, parameter in module.named_parameters():
-            assert parameter.grad.any() == (name == "weight" or step > 0), name
+        learnt = {name for name, parameter in module.named_parameters() if parameter.grad.any()}
+        assert learnt & at_zero if step == 0 else learnt == set(module.state_dict()), learnt
         with torch.no_grad():
-            module.weight -= 0.1 * module.weight.grad
+            for parameter in module.parameters():
+                parameter -= 0.1 * parameter.grad
 
 
 @every_kind
 def test_what_decides_which_frames_count_is_declared(description: dict[str, Any]) -> None:
-    assert build_pooling(description, DIM).learns_weights == (description in ATTENTIVE)
+    declared = build_pooling(description, DIM).learns_weights
+    assert declared == references.learns_weights(description["kind"])
 
 
 @every_kind

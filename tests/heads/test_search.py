@@ -23,11 +23,12 @@ from heads.head import Head
 from heads.records import load_head, trial_file
 from heads.search.report import SearchReport
 from heads.search.rounds import Candidates, Selection, selection_scores
-from heads.search.space import PROBES, STARTS, Space, start_params, trial_configs
+from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.storage import close
 from heads.search.study import SECONDS, HeadStudy
 from heads.training import Schedule, TrainingConfig, predict
 from tests.heads.searches import (
+    BEGINNINGS,
     COHORT,
     EPOCHS,
     STARTED,
@@ -83,7 +84,7 @@ def test_labels_of_the_test_set_change_no_trial(
 def test_probes_come_first_and_are_never_halved_then_published_poolings(
     done: tuple[SearchReport, list[FrozenTrial]],
 ) -> None:
-    assert [trial.user_attrs["start"] for trial in done[1][:STARTED]] == list(STARTS)
+    assert [trial.user_attrs["start"] for trial in done[1][:STARTED]] == list(BEGINNINGS)
     probes = done[1][: len(PROBES)]
     assert {trial.state for trial in probes} == {TrialState.COMPLETE}
     assert {tuple(trial.intermediate_values) for trial in probes} == {(1, 3, 9)}
@@ -135,7 +136,7 @@ def test_fewer_trials_than_starts_are_the_first_of_them(tmp_path: Path) -> None:
     assert names == list(PROBES)[:3]
     small_search(tmp_path / "search", STARTED + 1)
     found = [t.user_attrs.get("start") for t in finished(stored_trials(tmp_path / "search"))]
-    assert found == [*STARTS, None]
+    assert found == [*BEGINNINGS, None]
 
 
 def test_draws_do_not_depend_on_what_the_starts_scored(tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ def test_a_study_made_from_something_else_is_refused_with_the_difference(
     with pytest.raises(ConfigError, match=named) as caught:
         small_search(tmp_path / "search", 2, **change)
     assert "--fresh" in str(caught.value)
-    assert len(stored_trials(tmp_path / "search")) == len(STARTS)
+    assert len(stored_trials(tmp_path / "search")) == STARTED
 
 
 def test_a_fresh_search_removes_the_old_one_and_nothing_else(tmp_path: Path) -> None:

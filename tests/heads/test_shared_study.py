@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from corpora.base.errors import CacheError, ConfigError, MissingExtraError
 from heads.config import STUDY_NAME, SearchConfig, SharedStudy
 from heads.records import load_head, trial_file
-from heads.search.space import PROBES, STARTS, Space, trial_configs
+from heads.search.space import PROBES, Space, trial_configs
 from heads.search.storage import close
 from heads.search.study import HeadStudy
-from tests.heads.searches import finished, small_dataset, small_search, untimed
+from tests.heads.searches import BEGINNINGS, STARTED, finished, small_dataset, small_search, untimed
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ def check_all_done(trials: list[FrozenTrial], count: int) -> None:
         TrialState.FAIL,
     }
     names = Counter(trial.user_attrs.get("start") for trial in done)
-    assert {name: names[name] for name in STARTS} == dict.fromkeys(STARTS, 1)
+    assert {name: names[name] for name in BEGINNINGS} == dict.fromkeys(BEGINNINGS, 1)
     drawn = {tuple(sorted(trial.params.items())) for trial in done}
     assert len(drawn) == count
     # What was given up was run again.
@@ -73,13 +73,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_make_n_trials_in_all(same_folder: bool, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     folders = [tmp_path / "one" / "search", tmp_path / ("one" if same_folder else "two") / "search"]
-    processes = [start(url, folder, 27) for folder in folders]
+    processes = [start(url, folder, STARTED + 6) for folder in folders]
     said = [process.communicate(timeout=300)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     trials = trials_at(url)
-    check_all_done(trials, 27)
-    assert sum(int(added) for added, _, _ in said) == 27
-    assert {total for _, total, _ in said} == {"27"}
+    check_all_done(trials, STARTED + 6)
+    assert sum(int(added) for added, _, _ in said) == STARTED + 6
+    assert {total for _, total, _ in said} == {str(STARTED + 6)}
     # Both end with the same winner, whoever trained it, and have its weights.
     assert len({best for _, _, best in said}) == 1
     for folder in folders:
@@ -90,7 +90,7 @@ def test_two_processes_make_n_trials_in_all(same_folder: bool, tmp_path: Path) -
 @pytest.mark.usefixtures("quick")
 def test_trials_of_a_killed_process_are_run_by_another(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    process = start(url, tmp_path / "killed", 23, hang_after=2)
+    process = start(url, tmp_path / "killed", STARTED + 2, hang_after=2)
     sign = tmp_path / "killed.hangs"
     end = time.monotonic() + 120
     while not sign.exists() and process.poll() is None and time.monotonic() < end:
@@ -100,10 +100,10 @@ def test_trials_of_a_killed_process_are_run_by_another(tmp_path: Path) -> None:
     assert len(running) == len(PROBES)
     process.kill()
     process.communicate()
-    report = small_search(tmp_path / "alive", 23, storage=url, cohort=5, epochs=3)
-    assert report.added == report.completed + report.halved == 23
+    report = small_search(tmp_path / "alive", STARTED + 2, storage=url, cohort=5, epochs=3)
+    assert report.added == report.completed + report.halved == STARTED + 2
     trials = trials_at(url)
-    check_all_done(trials, 23)
+    check_all_done(trials, STARTED + 2)
     again = {tuple(sorted(trial.params.items())): trial for trial in finished(trials)}
     for trial in running:
         same = again[tuple(sorted(trial.params.items()))]

@@ -10,7 +10,7 @@ import pytest
 
 from heads.axes import Choice, Range
 from heads.head import Head, HeadConfig
-from heads.pooling import pooling_config
+from heads.pooling import pooling_class, pooling_config, searched_kinds
 from heads.runs import seed_from
 from heads.search.space import (
     PROBES,
@@ -18,11 +18,14 @@ from heads.search.space import (
     PUBLISHED_REST,
     STARTS,
     Space,
+    other_poolings,
     start_params,
     trial_configs,
     trial_seed,
 )
 from heads.training import SCORER_RATE
+from tests.heads import references
+from tests.heads.searches import BEGINNINGS
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
@@ -39,6 +42,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vad_average": {"kind": "vad_average"},
     "average+vad_average": {"kind": "average+vad_average"},
 }
+
+
+def needs_speech(kind: str) -> bool:
+    return pooling_class(kind).needs_speech
 
 
 def draws(space: Space, count: int = 100) -> list[HeadConfig]:
@@ -73,9 +80,10 @@ def test_a_probe_is_a_linear_classifier_of_a_fixed_pooling(name: str) -> None:
     assert params["loss"] == PUBLISHED_REST["loss"]
 
 
-def test_probes_come_first_then_published_configurations() -> None:
+def test_probes_come_first_then_published_configurations_then_later_kinds() -> None:
     params, notes = start_params(SPACE)
-    assert list(params) == [*PROBES, *PRESETS] == list(STARTS)
+    assert list(STARTS) == [*PROBES, *PRESETS]
+    assert list(params) == [*STARTS, *other_poolings()] == list(BEGINNINGS)
     assert notes == ()
     assert list(PUBLISHED) == list(PRESETS)
     assert list(start_params(SPACE, PUBLISHED)[0]) == list(PRESETS)
@@ -112,10 +120,11 @@ def test_only_heads_with_attention_draw_a_rate_of_scorers() -> None:
         trial = study.ask()
         head, training = trial_configs(trial, SPACE, seed=0)
         kind = head.pooling[head.modalities[0]]["kind"]
-        assert ("scorer_rate" in trial.params) == (kind == "mqmha")
+        assert ("scorer_rate" in trial.params) == references.learns_weights(kind)
         assert training.scorer_rate == trial.params.get("scorer_rate", SCORER_RATE)
         seen.add(kind)
     assert len(seen) > 3
+    assert "mqmha" in seen
 
 
 @pytest.mark.parametrize(
@@ -136,7 +145,7 @@ def test_limits_of_an_axis_are_its_range_unless_they_are_said(
 def test_published_heads_that_do_not_divide_the_features_are_left_out_with_a_note() -> None:
     params, notes = start_params(replace(SPACE, dims={"audio": 32, "text": 6}))
     assert set(STARTS) - set(params) == {"MQMHA 2/4", "MQMHA 4/4"}
-    assert len(notes) == 2
+    assert len(notes) == len(BEGINNINGS) - len(params)
     assert "do not divide 32 and 6" in notes[0]
 
 
@@ -147,11 +156,12 @@ def test_heads_that_do_not_divide_the_features_are_never_drawn() -> None:
 
 def test_kinds_that_need_speech_are_left_out_without_it() -> None:
     space = replace(SPACE, speech=False)
-    of_speech = {"vad_average", "average+vad_average"}
-    assert not {head.pooling[head.modalities[0]]["kind"] for head in draws(space)} & of_speech
+    of_speech = {name for name, kind in searched_kinds().items() if needs_speech(kind)}
+    assert of_speech >= {"vad_average", "average+vad_average"}
+    assert not any(needs_speech(head.pooling[head.modalities[0]]["kind"]) for head in draws(space))
     params, notes = start_params(space)
-    assert set(STARTS) - set(params) == of_speech
-    assert len(notes) == 2
+    assert set(BEGINNINGS) - set(params) == of_speech
+    assert len(notes) == len(of_speech)
 
 
 def test_text_has_no_silence_so_speech_kinds_average_it() -> None:
@@ -164,7 +174,7 @@ def test_tied_modalities_are_pooled_in_the_same_way() -> None:
     both = [head for head in draws(SPACE) if len(head.modalities) == 2]
     assert both
     for head in both:
-        if head.pooling["audio"]["kind"] not in {"vad_average", "average+vad_average"}:
+        if not needs_speech(head.pooling["audio"]["kind"]):
             assert head.pooling["audio"] == head.pooling["text"]
 
 

@@ -12,8 +12,9 @@ import pytest
 from corpora.base.errors import ConfigError, MissingStepError
 from corpora.protocol import all_protocols
 from heads.axes import Choice, Range
-from heads.search.space import PROBES, PUBLISHED, STARTS, Space, start_params, trial_configs
+from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.space_file import narrow, narrowed
+from tests.heads.searches import BEGINNINGS
 from tests.heads.synthetic import LABELS
 
 SPACE = Space(LABELS, {"audio": 32, "text": 24}, speech=True)
@@ -116,13 +117,13 @@ def test_starts_outside_the_file_are_left_out_with_a_note() -> None:
     probes = [name for name, start in PROBES.items() if start["pooling"] == "statistics"]
     assert list(chosen) == [*probes, "max", "statistics"]
     assert len(notes) == 1
-    assert all(name in notes[0] for name in STARTS if name not in chosen)
+    assert all(name in notes[0] for name in BEGINNINGS if name not in chosen)
 
 
 def test_starts_take_what_the_file_fixes_beside_the_pooling() -> None:
     chosen, notes = start_params(narrow(SPACE, {"learning_rate": 1e-4, "dropout": 0.1}, ""))
     # With one rate probes of one pooling and decay differ in their normalisation alone.
-    assert list(chosen) == list(STARTS)
+    assert list(chosen) == list(BEGINNINGS)
     assert {params["learning_rate"] for params in chosen.values()} == {1e-4}
     assert notes == (
         "Published poolings take learning_rate = 0.0001 from the narrowed space, instead of 0.003.",
@@ -138,7 +139,7 @@ def test_probes_that_a_file_makes_the_same_are_tried_once() -> None:
 
 def test_a_file_without_linear_classifiers_leaves_the_probes_out() -> None:
     chosen, notes = start_params(narrow(SPACE, {"mlp_width": [64, 256]}, ""))
-    assert list(chosen) == list(PUBLISHED)
+    assert list(chosen) == [name for name in BEGINNINGS if name not in PROBES]
     assert len(notes) == 1
     assert all(name in notes[0] for name in PROBES)
 

@@ -53,7 +53,7 @@ from heads.config import CompareConfig, SearchConfig
 from heads.search.search import run_search
 from tests.cache.whispers import save_whisper
 from tests.finetune.corpus import make_corpus, make_model
-from tests.pretend.checks import check, gap, say, scratch
+from tests.pretend.checks import check, first_kinds, gap, say, scratch
 from tests.pretend.cuda import pretend_cuda
 
 # Not the first, so that whatever takes another than the one asked for is found.
@@ -260,7 +260,11 @@ def search() -> None:
             own = Work(root / name.replace(" ", "-"))
             shutil.copytree(work.root, own.root, symlinks=True)
             given = {"epochs": 1, "batch_size": 8, "folds": "off", **options}
-            with pretend_cuda() as device, patch.multiple(mapped, **shares | limits):
+            with (
+                pretend_cuda() as device,
+                patch.multiple(mapped, **shares | limits),
+                first_kinds(),
+            ):
                 run_search(own, manifest, SearchConfig(**given, device=GPU))
                 say(f"search, {name}", device)
 
@@ -271,7 +275,7 @@ def compare() -> None:
     with scratch() as root:
         manifest, work, _ = extracted(root)
         config = CompareConfig(seeds=1, learning_rates=(1e-3,), epochs=1, batch_size=8, plot=False)
-        with pretend_cuda() as device:
+        with pretend_cuda() as device, first_kinds():
             run_compare(work, manifest, replace(config, device=GPU))
             say("compare", device)
 
@@ -280,7 +284,8 @@ def searched(root: Path) -> tuple[Manifest, Work]:
     """The same with a head."""
     manifest, work, _ = extracted(root)
     config = SearchConfig(trials=11, cohort=11, epochs=1, batch_size=8, folds="off", device="cpu")
-    run_search(work, manifest, config)
+    with first_kinds():
+        run_search(work, manifest, config)
     return manifest, work
 
 
