@@ -258,9 +258,14 @@ def test_state_round_trips(description: dict[str, Any]) -> None:
 
 
 @every_kind
-def test_an_input_affine_equals_transformed_frames(description: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("centre", "spread"), [(8.0, 1.0), (0.0, 20.0)])
+def test_an_input_affine_equals_transformed_frames(
+    description: dict[str, Any], centre: float, spread: float
+) -> None:
+    """Frames with a large mean, where sums cancel; and frames whose weights differ much."""
     module: Any = build(description, DIM, 2)
-    frames = make_frames([5, 1, 9])
+    frames = make_frames([5, 1, 9], centre=centre)
+    frames = Frames(frames.values * spread, frames.offsets, frames.speech)
     affine = Affine(torch.randn(DIM), torch.rand(DIM) + 0.5)
     changed = Frames((frames.values - affine.shift) / affine.scale, frames.offsets, frames.speech)
     torch.testing.assert_close(
