@@ -1,13 +1,12 @@
-"""From a corpus's emotion codes to the classes of a study: label sets, and maps of the user's."""
+"""Label maps: `hap=happiness` renames a label, `emodb:L=` leaves its utterances out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.manifest import Manifest
-from corpora.readers.options import Option
 from corpora.utterance import Utterance, plain_name
 
 # Letters at the start of two labels by which they are taken for one, and the fewest of a short one.
@@ -143,46 +142,3 @@ def map_manifest(manifest: Manifest, labels: LabelMap) -> Manifest:
     occurring = {utterance.label for utterance in rows}
     order = tuple(label for label in labels.order(manifest.labels, known) if label in occurring)
     return replace(manifest, utterances=rows, labels=order)
-
-
-DROP, FIRST = "drop", "first"
-TIES = Option(
-    "votes that tie: leave the utterance out, or take the first of the tied in label order",
-    DROP,
-    (DROP, FIRST),
-)
-
-
-@dataclass(frozen=True)
-class LabelSet:
-    """The classes of a study on one corpus.
-
-    Attributes:
-        labels: the classes, in label order.
-        merged: codes of the corpus that count as one of the labels under another name.
-    """
-
-    labels: tuple[str, ...]
-    merged: Mapping[str, str] = field(default_factory=dict)
-
-    def label(self, code: str) -> str | None:
-        """The class of a code, or None where the set has none for it."""
-        name = self.merged.get(code, code)
-        return name if name in self.labels else None
-
-    def votes(self, counts: Mapping[str, float]) -> Mapping[str, float] | None:
-        """Votes with merged codes added up; codes outside the set stay under their names.
-
-        They tell how much of the vote went elsewhere; what learns from votes reads its own labels.
-        """
-        summed: dict[str, float] = {}
-        for code, count in counts.items():
-            name = self.merged.get(code, code)
-            summed[name] = summed.get(name, 0.0) + count
-        return summed if any(summed.values()) else None
-
-
-def leaders(votes: Mapping[str, float], order: Sequence[str]) -> tuple[str, ...]:
-    """The labels with the most votes, in label order; several are a tie, none no vote."""
-    most = max(votes.values(), default=0.0)
-    return tuple(label for label in order if most and votes.get(label, 0.0) == most)

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from corpora.base.errors import CorpusError
-from corpora.label_map import DROP, TIES, leaders
 from corpora.readers.delimited import named_rows
-from corpora.readers.options import Option, Options
+from corpora.readers.options import DROP, TIES, Option, Options, leaders
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import files_below, inside, wrong_root
 from corpora.utterance import SEX_SPELLINGS, Utterance

@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from corpora.label_map import LabelSet
 from corpora.readers.delimited import encoding_of
-from corpora.readers.options import Option, Options
+from corpora.readers.options import LabelSet, Option, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import inside, wrong_root
 from corpora.utterance import Utterance

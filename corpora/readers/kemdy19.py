@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.base.errors import CorpusError, ManifestError
-from corpora.label_map import DROP, TIES
 from corpora.readers.delimited import lines_of_cells, read_transcript
-from corpora.readers.options import Options
+from corpora.readers.options import DROP, TIES, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import files_below, inside, wrong_root
 from corpora.utterance import Utterance, number

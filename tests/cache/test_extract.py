@@ -279,7 +279,7 @@ def test_a_cache_of_another_format_version_is_refused(work: Work, manifest: Mani
         ({"stored_dtype": "int8"}, "float16 or float32"),
         ({"long": "cut"}, "refuse or window"),
         ({"batch_seconds": 0.0}, "batch seconds must be more than 0"),
-        ({"device": "tpu"}, "auto, cpu or cuda"),
+        ({"device": "tpu"}, "auto, cpu, cuda or cuda:N"),
         ({"audio_encoder": "/no/such/encoder"}, "no such directory"),
     ],
 )

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from corpora.base.errors import CorpusError
-from corpora.label_map import leaders
 from corpora.readers.cremad import SENTENCES
+from corpora.readers.options import leaders
 from corpora.readers.registry import Options, ReadResult, read_corpus
 from tests.corpora.field_trees import CREMAD_TABLE, cremad_rows
 from tests.corpora.tree_parts import write_lines, write_wav
