@@ -89,7 +89,7 @@ class Scores(Jsonable):
         """What the intervals are, or why there are none."""
         over = f"{self.speakers} speakers" if self.speakers else "utterances"
         found = f"{100 * self.confidence:g} % intervals in brackets, bootstrap over {over}."
-        reason = f"{'note' if self.intervals else 'no intervals'}: {self.interval_reason}."
+        reason = f"{'Note' if self.intervals else 'No intervals'}: {self.interval_reason}."
         return (*[found] * bool(self.intervals), *[reason] * bool(self.interval_reason))
 
     @property

@@ -89,7 +89,11 @@ def score_table(
     weighted = "; ".join(f"{name} {report.weighted_f1:.3f}" for name, report in rows.items())
     notes = [
         f"Weighted F1: {weighted}.",
-        *(f"On {split}: {note}" for split, own in scores.items() for note in own.interval_notes),
+        *(
+            f"On {split}: {note[0].lower()}{note[1:]}"
+            for split, own in scores.items()
+            for note in own.interval_notes
+        ),
         *fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),
         reference.to_text(),

@@ -282,7 +282,7 @@ def test_the_text_shows_scores_intervals_classes_and_confusion() -> None:
 
 def test_the_text_gives_the_reason_for_a_missing_interval() -> None:
     text = text_of(few(["a", "b"]))
-    assert "no intervals: 2 speakers" in text
+    assert "No intervals: 2 speakers" in text
     assert "Not in the gold labels, so not averaged: sadness, joy, neutral." in text
 
 
