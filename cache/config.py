@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cache.keys import WHOLE_SECONDS
 from cache.recipe import PADDINGS, PaddingName
 from corpora.base.command_options import Config, device_setting, setting
 from corpora.base.errors import ConfigError
@@ -98,7 +99,7 @@ class ExtractConfig(Config):
     )
     device: str = device_setting()
     max_seconds: float = setting(
-        60.0, "Longest recording that is encoded whole, in seconds.", above=0
+        WHOLE_SECONDS, "Longest recording that is encoded whole, in seconds.", above=0
     )
     long: str = setting(
         "refuse",

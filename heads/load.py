@@ -45,7 +45,7 @@ def suitable_threads(dataset: Dataset, batch_size: int) -> Iterator[None]:
 
 
 def suitable_workers(dataset: Dataset, batch_size: int) -> int:
-    """How many companies of heads are trained beside one another, a thread each."""
+    """How many groups of heads are trained beside one another, a thread each."""
     small = batch_values(dataset, batch_size) < SHARED_VALUES
     return torch.get_num_threads() if small else 1
 

@@ -1,7 +1,5 @@
 """The work folder: where every command finds the output of the earlier ones, and who may touch it.
 
-Processes beside one another: who may touch a folder, and which of several this one is.
-
 Adding parts takes the shared lock: any number of processes may add at once. Pruning, merging and
 repairing take the exclusive lock: nobody adds meanwhile. Reading takes none: parts are never
 changed in place, and a reader that finds a part gone looks again.
