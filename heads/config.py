@@ -12,6 +12,7 @@ from corpora.base.codec import Jsonable
 from corpora.base.command_options import (
     Config,
     device_setting,
+    graphs_setting,
     names,
     plots_setting,
     precision_setting,
@@ -116,6 +117,7 @@ class SearchConfig(Config):
         "batches on processors made for it."
     )
     device: str = device_setting()
+    cuda_graphs: bool = graphs_setting()
     plots: bool = plots_setting(
         "Also draw the study, into WORK/search/plots (matplotlib).", default=False
     )
@@ -229,6 +231,7 @@ class CompareConfig(Config):
     )
     plot: bool = plots_setting("Draw the picture (matplotlib).", default=True)
     device: str = device_setting()
+    cuda_graphs: bool = graphs_setting()
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def tunings(self, *, attentive: bool) -> list[Tuning]:

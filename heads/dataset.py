@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +15,7 @@ from cache.frames import Frames
 from cache.mapped import MappedFrames
 from corpora.base.errors import ConfigError
 from corpora.manifest import Utterance, speaker_key
+from heads.batches import PlannedStep, Thinning
 from heads.head import Inputs, ViewKey, layer_normalised
 from heads.pooling.segments import VARIANCE_FLOOR, Place, share_utterances, side_by_side
 from heads.pooling.view import View
@@ -27,31 +26,6 @@ from heads.speakers import SPEAKER, SpeakerMaps, declared, overall
 CHUNK_FRAMES = {"cpu": 2_048, "cuda": 131_072}
 # Centred frames up to this are kept between batches, where training is on a CPU.
 KEPT_BYTES = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Thinning:
-    """Which frames of long utterances a training step reads: evenly spaced ones.
-
-    Neighbouring frames say nearly the same. Of an utterance of T frames every s-th one is read,
-    s = ceil(T / most), from a start that is drawn anew in each step.
-
-    Attributes:
-        most: frames of an utterance.
-        seed: of the starts.
-    """
-
-    most: int
-    seed: int
-
-    def slices(self, lengths: Sequence[int]) -> list[slice]:
-        """The frames of each utterance of a batch."""
-        drawn = np.random.default_rng(self.seed).random(len(lengths))
-        strides = [math.ceil(length / self.most) for length in lengths]
-        return [
-            slice(int(share * stride), None, stride)
-            for share, stride in zip(drawn, strides, strict=True)
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +185,7 @@ class VectorStore:
             `bf16`. Centred first, stored second: around a mean of 8, bfloat16 is coarser than a
             deviation of .05; around 0 it keeps every deviation to .4 %.
         device: where batches are needed, and vectors kept.
+        recorded: whether steps on a GPU are recorded as CUDA graphs and replayed.
         targets: by modality the training frames' mean and deviation that the view `speaker` gives
             to every speaker; by default those of the data set's training rows.
     """
@@ -220,10 +195,12 @@ class VectorStore:
         dataset: Dataset,
         precision: str = "fp32",
         device: torch.device | str = "cpu",
+        recorded: bool = False,
         targets: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.device = torch.device(device)
+        self.recorded = recorded
         self._half = torch.bfloat16 if precision == "bf16" else None
         self._targets = dict(targets or {})
         self._vectors: dict[tuple[str, ViewKey], dict[str, Tensor]] = {}
@@ -318,27 +295,103 @@ class VectorStore:
             with_frames: modalities and views of one layer of which frames are needed besides.
             thinning: which of an utterance's frames are read; None: all. Vectors are of all.
         """
+
+        def framed(modality: str, key: ViewKey, ready: Mapping[str, Tensor]) -> View:
+            lengths = self.dataset.frames[modality].lengths[rows].tolist()
+            read = None if thinning is None else thinning.slices(lengths)
+            if read is not None:
+                lengths = [
+                    len(range(length)[own]) for length, own in zip(lengths, read, strict=True)
+                ]
+            centred = self._centred(modality, key, rows, ready["mean"], lengths, read)
+            return View.of_centred(centred, lengths, ready)
+
+        return self._views(to_device(rows, self.device), needs, with_frames, framed)
+
+    def padded_inputs(
+        self,
+        step: PlannedStep,
+        needs: Mapping[str, Mapping[ViewKey, Sequence[str]]],
+        *,
+        with_frames: Collection[tuple[str, ViewKey]],
+        sent: Mapping[tuple[str, int | None], Tensor],
+    ) -> dict[str, Inputs]:
+        """A batch of utterances padded to one length, made on the device without a look at it.
+
+        Args:
+            step: what is read.
+            needs: as for `inputs`.
+            with_frames: likewise.
+            sent: by modality and layer the frames that are kept elsewhere.
+        """
+        reads = step.reads
+        places = {name: reads[name].places() for name in dict.fromkeys(n for n, _ in with_frames)}
+
+        def framed(modality: str, key: ViewKey, ready: Mapping[str, Tensor]) -> View:
+            norm, _, layer = key
+            own, padding = places[modality]
+            values = sent.get((modality, layer))
+            if values is None:
+                frames = self.dataset.one_layer(modality, layer)
+                assert isinstance(frames, Frames), "others are sent"
+                values = frames.values.index_select(0, own)
+            mean = ready["mean"]
+            values = values.unflatten(0, (len(mean), -1))
+            if norm == SPEAKER:
+                values = self._maps(modality, 1, layer).mapped_rows(values, step.utterances)
+            elif norm != "none":
+                values = F.layer_norm(values.to(mean.dtype), values.shape[2:])
+            centred = (values - mean[:, None]).to(self._half or mean.dtype).flatten(0, 1)
+            lengths = [reads[modality].width] * len(mean)
+            return View.of_centred(centred, lengths, ready, padding)
+
+        return self._views(step.utterances, needs, with_frames, framed)
+
+    def elsewhere(
+        self, with_frames: Collection[tuple[str, ViewKey]]
+    ) -> list[tuple[str, int | None]]:
+        """The modalities and layers whose frames are not on the device."""
+        found = []
+        for modality, layer in dict.fromkeys((name, view[2]) for name, view in with_frames):
+            frames = self.dataset.one_layer(modality, layer)
+            if not isinstance(frames, Frames) or frames.device.type != "cuda":
+                found.append((modality, layer))
+        return found
+
+    def sent(self, step: PlannedStep, modality: str, layer: int | None) -> Tensor:
+        """`[B·T, D]`, the frames of a step that are kept elsewhere, on their way to the device.
+
+        They lie in pinned memory until it has fetched them, which is not waited for.
+        """
+        frames = self.dataset.one_layer(modality, layer)
+        parts = [
+            frames.utterance(row)[own]
+            for row, own in step.slices(modality, self.dataset.frames[modality].offsets)
+        ]
+        width, dtype = step.widths[modality], parts[0].dtype
+        room = torch.empty(len(parts), width, frames.dim, dtype=dtype, pin_memory=True)
+        for place, values in zip(room, parts, strict=True):
+            place[: len(values)] = values
+            place[len(values) :] = 0  # any number would do, but for NaN
+        return room.flatten(0, 1).to(self.device, non_blocking=True)
+
+    def _views(
+        self,
+        there: Tensor,
+        needs: Mapping[str, Mapping[ViewKey, Sequence[str]]],
+        with_frames: Collection[tuple[str, ViewKey]],
+        framed: Callable[[str, ViewKey, Mapping[str, Tensor]], View],
+    ) -> dict[str, Inputs]:
+        """The inputs of utterances `[B]`, given on the device; `framed` makes views with frames."""
         batch = {}
-        there = to_device(rows, self.device)
         for modality, by_view in needs.items():
             views = {}
             for key, names in by_view.items():
-                framed = (modality, key) in with_frames
-                wanted = [*names, "mean"] if framed else list(names)
+                framing = (modality, key) in with_frames
+                wanted = list(dict.fromkeys([*names, "mean"] if framing else names))
                 kept = self._kept(modality, key, wanted)
-                ready = {name: kept[name][there] for name in dict.fromkeys(wanted)}
-                if framed:
-                    lengths = self.dataset.frames[modality].lengths[rows].tolist()
-                    read = None if thinning is None else thinning.slices(lengths)
-                    if read is not None:
-                        lengths = [
-                            len(range(length)[own])
-                            for length, own in zip(lengths, read, strict=True)
-                        ]
-                    centred = self._centred(modality, key, rows, ready["mean"], lengths, read)
-                    views[key] = View.of_centred(centred, lengths, ready)
-                else:
-                    views[key] = View(None, ready)
+                ready = {name: kept[name].index_select(0, there) for name in wanted}
+                views[key] = framed(modality, key, ready) if framing else View(None, ready)
             batch[modality] = Inputs(views)
         return batch
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cache.encoders.device import to_device
 from cache.frames import Frames
 from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
@@ -24,7 +25,7 @@ from heads.axes import INPUT_NORMS
 from heads.pooling import AttentionPooling, Pooling, build_pooling, pooling_config
 from heads.pooling.view import Affine, View
 from heads.speakers import CONSTANT_DEVIATION, SPEAKER
-from heads.step import Dropout
+from heads.step import Dropout, step_words
 
 # Those that keep mean and deviation of the training frames.
 _BY_STATISTICS = ("standardise", SPEAKER)
@@ -292,7 +293,8 @@ def stack_logits(
     if dropout_seeds is None:
         return classify(heads, vectors)
     dropout = dropout_of(heads, dropout_seeds)
-    return classify(heads, vectors, dropout.masks(0, len(vectors[0][0])))
+    words = to_device(step_words(0, len(vectors[0][0])), vectors[0][0].device)
+    return classify(heads, vectors, dropout.masks(words))
 
 
 def dropout_of(heads: Sequence[Head], seeds: Sequence[int]) -> Dropout:
@@ -354,17 +356,18 @@ def _products(
         if masks is not None:
             rows = [one * mask for one, mask in zip(rows, masks, strict=True)]
         return torch.stack([F.linear(*one) for one in zip(rows, weights, strict=True)])
+    beside = torch.cat([part for one in read for part in one], dim=1)
+    if masks is not None:
+        beside = beside * torch.cat(list(masks), dim=1)
+    alike = [list(own) for _, own in groupby(weights, lambda weight: weight.shape[1])]
+    columns = beside.split([len(own) * own[0].shape[1] for own in alike], dim=1)
     parts = []
-    for size, own in groupby(range(len(weights)), lambda k: weights[k].shape[1]):
-        members = list(own)
-        beside = torch.cat([one for k in members for one in read[k]], dim=1)
-        if masks is not None:
-            beside = beside * torch.cat([masks[k] for k in members], dim=1)
-        if len(members) == 1:
-            parts.append(F.linear(beside, weights[members[0]])[None])
+    for own, block in zip(alike, columns, strict=True):
+        if len(own) == 1:
+            parts.append(F.linear(block, own[0])[None])
             continue
-        stacked = torch.stack([weights[k] for k in members])
-        parts.append(torch.bmm(stacked, beside.unflatten(1, (-1, size)).permute(1, 2, 0)).mT)
+        each = block.unflatten(1, (len(own), -1)).permute(1, 2, 0)
+        parts.append(torch.bmm(torch.stack(own), each).mT)
     return torch.cat(parts)
 
 

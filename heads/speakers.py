@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,6 +74,16 @@ class SpeakerMaps:
         of = to_device(self.of[list(rows)].repeat_interleave(frames.lengths), self.gain.device)
         values = frames.values.to(self.gain.dtype)
         return Frames(values * self.gain[of] + self.offset[of], frames.offsets, frames.speech)
+
+    def mapped_rows(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Frames `[B, T, D]` of utterances `[B]`, given on the device, in fp32."""
+        of = self._of_there.index_select(0, rows)
+        gain, offset = (one.index_select(0, of)[:, None] for one in (self.gain, self.offset))
+        return torch.addcmul(offset, values.to(gain.dtype), gain)
+
+    @cached_property
+    def _of_there(self) -> Tensor:
+        return to_device(self.of, self.gain.device)
 
 
 def known_speakers(speakers: Sequence[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What one training step of many heads is made of: dropout by a hash, and one optimiser for all.
+"""What one training step of many heads is made of: dropout by a hash, one optimiser, one recording.
 
 Dropout of many heads whose masks are a hash of (seed, step, row, unit): no generator, no state.
 
@@ -17,15 +17,15 @@ all mod 2³², on signed numbers (`mix` is lowbias32 of Wellons, "Hash function 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import lru_cache, wraps
+from itertools import chain
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from cache.encoders.device import to_device
 
 #: What masks are drawn by, for what is kept with numbers that depend on them.
 MASKS = "hash of seed, step, row and unit"
@@ -65,15 +65,19 @@ class Dropout:
         scale = [torch.full((width,), 1 / (1 - share), device=device) for _, width, share in each]
         self._units, self._least, self._scale = map(torch.cat, (units, least, scale))
 
-    def masks(self, step: int, rows: int) -> list[Tensor]:
-        """`[B, width]` of each head: 0, or 1 / (1 − p), for a step and so many rows."""
-        each = _signed(_mixed(torch.arange(rows) + (step + 1) * _STEP))
-        hashed = to_device(each, self._units.device)[:, None] ^ self._units
+    def masks(self, words: Tensor) -> list[Tensor]:
+        """`[B, width]` of each head: 0, or 1 / (1 − p), for the `[B]` words of a step."""
+        hashed = words.to(torch.int32)[:, None] ^ self._units
         hashed *= _FIRST
         hashed ^= hashed >> 15
         hashed *= _SECOND - 2**32  # the same number, as a signed one
         kept = (hashed >= self._least) * self._scale
         return list(kept.split(self._widths, dim=1))
+
+
+def step_words(step: int, rows: int) -> Tensor:
+    """`[B]` int32: r of each row of a step, on the CPU."""
+    return _signed(_mixed(torch.arange(rows) + (step + 1) * _STEP))
 
 
 def _mixed_seed(seed: int) -> int:
@@ -94,6 +98,76 @@ def _mixed(numbers: Tensor) -> Tensor:
 def _signed(words: Tensor) -> Tensor:
     """Words from 0 to 2³² − 1 as the int32 with the same bits."""
     return (words - ((words >> 31) << 32)).to(torch.int32)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# What work that is being recorded read of what is kept between steps.
+_READ: ContextVar[list[object] | None] = ContextVar("read while recording", default=None)
+
+
+def constants(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Keep what a function made of hashable arguments, the last `maxsize` ones, for all steps.
+
+    A recording reads it at its place in memory, and so holds on to it when others take its turn.
+    """
+
+    def kept(function: Callable[P, T]) -> Callable[P, T]:
+        made = lru_cache(maxsize)(function)
+
+        @wraps(function)
+        def find(*args: P.args, **kwargs: P.kwargs) -> T:
+            found: T = made(*args, **kwargs)  # type: ignore[arg-type]
+            if (read := _READ.get()) is not None:
+                read.append(found)
+            return found
+
+        return find
+
+    return kept
+
+
+class Recorded:
+    """A step's work, recorded as a CUDA graph and replayed: one launch instead of some hundreds.
+
+    Args:
+        work: is given the numbers of a step as tensors of the same shapes each time. All else that
+            it reads has to stay where it is, and it may not wait for the device.
+    """
+
+    #: Calls that are made as they are before one is recorded: libraries choose kernels in these.
+    WARMING = 3
+
+    def __init__(self, work: Callable[..., None]) -> None:
+        self._work = work
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: list[Tensor] = []
+        self._read: list[object] = []
+
+    def __call__(self, *inputs: Tensor) -> None:
+        """Do the work."""
+        self._calls += 1
+        if self._calls <= self.WARMING:
+            # Not on the stream that everything else is on, which cannot be recorded.
+            beside, own = torch.cuda.Stream(), torch.cuda.current_stream()
+            beside.wait_stream(own)
+            with torch.cuda.stream(beside):
+                self._work(*inputs)
+            own.wait_stream(beside)
+            return
+        if self._graph is None:
+            self._inputs = [one.clone() for one in inputs]
+            self._graph = torch.cuda.CUDAGraph()
+            token = _READ.set(self._read)
+            try:
+                with torch.cuda.graph(self._graph):
+                    self._work(*self._inputs)
+            finally:
+                _READ.reset(token)
+        torch._foreach_copy_(self._inputs, list(inputs))
+        self._graph.replay()
 
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -119,6 +193,7 @@ class Optimiser:
         device = everything[0]["params"][0].device
         # On the parameters' device, where the bias of both is taken out.
         self._steps = torch.zeros((), device=device)
+        self._peaks = torch.tensor([group["peak"] for group in everything], device=device)
 
     def zero_gradients(self) -> None:
         """Begin a step of all heads."""
@@ -128,8 +203,18 @@ class Optimiser:
                 for parameter in group["params"]:
                     parameter.grad = None
 
-    def step(self, heads: Sequence[int], factor: float) -> None:
-        """Move these heads along their gradients, at `factor` times their peak rates."""
+    def step(self, heads: Sequence[int], factor: float | Tensor) -> None:
+        """Move these heads along their gradients, at `factor` times their peak rates.
+
+        A factor on the device is not looked at: rates stay there too.
+        """
+        if isinstance(factor, Tensor):
+            rates = iter((self._peaks * factor).unbind())
+            for group in chain(*self.groups):
+                group["lr"] = next(rates)
+        else:
+            for group in chain(*(self.groups[k] for k in heads)):
+                group["lr"] = group["peak"] * factor
         moving = [
             [
                 (group, [at for at, p in enumerate(group["params"]) if p.grad is not None])
@@ -142,7 +227,6 @@ class Optimiser:
         ]
         for own, excess in zip(moving, self._excesses(gradients), strict=True):
             for group, places in own:
-                group["lr"] = group["peak"] * factor
                 parameters, mean, square = (
                     [group[name][at] for at in places] for name in ("params", "mean", "square")
                 )
@@ -166,6 +250,8 @@ class Optimiser:
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the heads at `positions` only."""
         self.groups = [self.groups[k] for k in positions]
+        peaks = [group["peak"] for group in chain(*self.groups)]
+        self._peaks = torch.tensor(peaks, device=self._peaks.device)
 
     def _excesses(self, gradients: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
         """What each head's gradients are to be divided by; None: they may stay as they are."""
@@ -181,7 +267,7 @@ class Optimiser:
         return [one if one > 1 else None for one in excess.unbind()]
 
 
-@lru_cache(maxsize=32)
+@constants(maxsize=32)
 def _places(counts: tuple[int, ...], device: torch.device) -> Tensor:
     """`[K, most]`: places of each head's values among those of all; the one after them is none."""
     places, start = torch.full((len(counts), max(counts)), sum(counts)), 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -24,7 +24,8 @@ from torch import Tensor
 from cache.encoders.device import to_device
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
-from heads.dataset import Thinning, VectorStore
+from heads.batches import PlannedStep, Thinning, plan_steps
+from heads.dataset import VectorStore
 from heads.head import (
     Head,
     Inputs,
@@ -38,7 +39,7 @@ from heads.head import (
 from heads.losses import LossConfig, StackedLoss, inverse_frequency, soft_targets
 from heads.pooling.segments import dealt, sharing_threads, side_by_side
 from heads.speakers import SPEAKER
-from heads.step import Dropout, Optimiser
+from heads.step import Dropout, Optimiser, Recorded, step_words
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
 EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919
@@ -161,14 +162,14 @@ class Cohort:
         )
         # How the heads are dealt out, by the number of threads that share work.
         self._hands: dict[int, list[_Hand]] = {}
+        self._meet()
         for own in sorted(set(held_out)):
             members = [head for head, fold in zip(heads, held_out, strict=True) if fold == own]
             set_input_statistics(members, store, rows[folds != own])
 
     def run_epoch(self) -> None:
         """One pass over the training rows."""
-        for positions in self.batches(self.epoch):
-            self.run_step(positions)
+        self._run(list(self.batches(self.epoch)))
         self.epoch += 1
 
     def batches(self, epoch: int) -> Iterable[Tensor]:
@@ -181,13 +182,87 @@ class Cohort:
 
     def run_step(self, positions: Tensor) -> None:
         """One optimiser step of every head on one batch."""
-        thinning = None
-        if self.schedule.frames is not None:
-            seed = self.schedule.data_seed * EPOCH_PRIME + self.step * STEP_PRIME
-            thinning = Thinning(self.schedule.frames, seed)
-        batch = gather(self.store, self.heads, self.rows[positions], thinning)
-        factor = self.schedule.factor(self.step, self.schedule.epochs * self.steps_per_epoch)
-        positions = to_device(positions, self.store.device)
+        self._run([positions])
+
+    def _run(self, batches: Sequence[Tensor]) -> None:
+        """A step on each batch."""
+        numbers = range(self.step, self.step + len(batches))
+        steps = self.schedule.epochs * self.steps_per_epoch
+        factors = [self.schedule.factor(number, steps) for number in numbers]
+        thinnings = [self._thinning(number) for number in numbers]
+        if self._padded_step is None:
+            for each in zip(batches, numbers, factors, thinnings, strict=True):
+                self._run_ragged(*each)
+            return
+        size = min(self.schedule.batch_size, len(self.rows))
+        offsets = {name: self.store.dataset.frames[name].offsets for name in self._widths}
+        for step in plan_steps(
+            *(batches, size, self.rows, offsets, self._widths, thinnings, factors, self.step),
+            self.store.device,
+        ):
+            # Read while the device is busy with the step before.
+            sent = [self.store.sent(step, *one) for one in self._elsewhere]
+            self._padded_step(step.numbers, step.factor, *sent)
+            self.step += 1
+
+    def _meet(self) -> None:
+        """What follows from who is in the cohort."""
+        self._hands.clear()
+        self._reads = Reads.of(self.heads)
+        self._padded_step: Callable[..., None] | None = None
+        most = self.schedule.frames
+        names = dict.fromkeys(name for name, _ in self._reads.with_frames)
+        if self.store.device.type == "cpu" or (names and most is None):
+            return
+        if not self._reads.takes_padding:
+            return
+        self._elsewhere = self.store.elsewhere(self._reads.with_frames)
+        lengths = {name: self.store.dataset.frames[name].lengths[self.rows] for name in names}
+        self._widths = {name: min(most or 0, int(own.max())) for name, own in lengths.items()}
+        step = self._run_padded
+        self._padded_step = Recorded(step) if self.store.recorded else step
+
+    def _thinning(self, step: int) -> Thinning | None:
+        if self.schedule.frames is None:
+            return None
+        seed = self.schedule.data_seed * EPOCH_PRIME + step * STEP_PRIME
+        return Thinning(self.schedule.frames, seed)
+
+    def _run_padded(self, numbers: Tensor, factor: Tensor, *sent: Tensor) -> None:
+        """A step whose numbers the device alone looks at."""
+        step, reads = PlannedStep(numbers, factor, self._widths), self._reads
+        batch = self.store.padded_inputs(
+            step,
+            reads.needs,
+            with_frames=reads.with_frames,
+            sent=dict(zip(self._elsewhere, sent, strict=True)),
+        )
+        self._learn(batch, step.positions, step.words, factor)
+
+    def _run_ragged(
+        self, positions: Tensor, number: int, factor: float, thinning: Thinning | None
+    ) -> None:
+        """A step on a batch whose utterances are as long as they are."""
+        needs, with_frames = self._reads.needs, self._reads.with_frames
+        batch = self.store.inputs(
+            self.rows[positions], needs, with_frames=with_frames, thinning=thinning
+        )
+        device = self.store.device
+        words = to_device(step_words(number, len(positions)), device)
+        self._learn(batch, to_device(positions, device), words, factor)
+        self.step += 1
+
+    def _learn(
+        self, batch: Mapping[str, Inputs], positions: Tensor, words: Tensor, factor: float | Tensor
+    ) -> None:
+        """Loss, gradients and the optimiser's step of every head.
+
+        Args:
+            batch: what they read.
+            positions: `[B]` positions in `rows`, on the device.
+            words: `[B]` of dropout, on the device.
+            factor: of the learning rates.
+        """
         pooled = pooled_vectors(self.heads, batch)
         hands, read = self._dealt(), pooled
         if len(hands) > 1:
@@ -202,7 +277,7 @@ class Cohort:
             heads = [self.heads[k] for k in hand.members]
             masks = None
             if any(head.config.dropout for head in heads):
-                masks = hand.dropout.masks(self.step, len(positions))
+                masks = hand.dropout.masks(words)
             logits = classify(heads, [read[k] for k in hand.members], masks)
             hand.loss(logits, positions).sum().backward()
 
@@ -212,7 +287,6 @@ class Cohort:
         if roots:
             torch.autograd.backward([one for one, _ in roots], [grown for _, grown in roots])
         side_by_side(lambda hand: self._optimiser.step(hand.members, factor), hands)
-        self.step += 1
 
     def _dealt(self) -> list[_Hand]:
         """The heads for each thread, which have about as many parameters to learn."""
@@ -224,7 +298,7 @@ class Cohort:
                     dropout_of(
                         [self.heads[k] for k in members], [self.configs[k].seed for k in members]
                     ),
-                    StackedLoss.beside([self._losses[k] for k in members]).to(self.store.device),
+                    StackedLoss.beside([self._losses[k] for k in members], self.store.device),
                 )
                 for members in dealt(self._sizes, threads)
             ]
@@ -233,11 +307,11 @@ class Cohort:
     def keep(self, positions: Sequence[int]) -> None:
         """Go on with the heads at `positions` only; the others leave, optimiser state and all."""
         self._optimiser.keep(positions)
-        self._hands.clear()
         self.heads = [self.heads[k] for k in positions]
         self._sizes = [self._sizes[k] for k in positions]
         self.configs = [self.configs[k] for k in positions]
         self._losses = [self._losses[k] for k in positions]
+        self._meet()
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,22 +367,44 @@ def set_input_statistics(heads: Sequence[Head], store: VectorStore, rows: Tensor
             head.set_input_statistics(modality, mean, deviation)
 
 
+@dataclass(frozen=True)
+class Reads:
+    """What some heads read of a batch.
+
+    Attributes:
+        needs: modality → view → names of vectors.
+        with_frames: modalities and views of which frames are needed besides.
+        takes_padding: whether all who read frames can leave some of them out.
+    """
+
+    needs: Mapping[str, Mapping[ViewKey, Sequence[str]]]
+    with_frames: Sequence[tuple[str, ViewKey]]
+    takes_padding: bool
+
+    @classmethod
+    def of(cls, heads: Sequence[Head]) -> Reads:
+        """What these heads read, and no more."""
+        needs: dict[str, dict[ViewKey, list[str]]] = {}
+        with_frames: dict[tuple[str, ViewKey], None] = {}
+        takes_padding = True
+        for head in heads:
+            for modality in head.config.modalities:
+                view, pooling = head.config.view(modality), head.pooling(modality)
+                wanted = needs.setdefault(modality, {}).setdefault(view, [])
+                if pooling.needs is None:
+                    with_frames[modality, view] = None
+                    takes_padding &= pooling.takes_padding
+                else:
+                    wanted.extend(name for name in pooling.needs if name not in wanted)
+        return cls(needs, list(with_frames), takes_padding)
+
+
 def gather(
     store: VectorStore, heads: Sequence[Head], rows: Tensor, thinning: Thinning | None = None
 ) -> dict[str, Inputs]:
     """The inputs of one batch that these heads need, and no more."""
-    needs: dict[str, dict[ViewKey, list[str]]] = {}
-    with_frames: set[tuple[str, ViewKey]] = set()
-    for head in heads:
-        for modality in head.config.modalities:
-            view = head.config.view(modality)
-            own = head.pooling(modality).needs
-            wanted = needs.setdefault(modality, {}).setdefault(view, [])
-            if own is None:
-                with_frames.add((modality, view))
-            else:
-                wanted.extend(name for name in own if name not in wanted)
-    return store.inputs(rows, needs, with_frames=with_frames, thinning=thinning)
+    reads = Reads.of(heads)
+    return store.inputs(rows, reads.needs, with_frames=reads.with_frames, thinning=thinning)
 
 
 def predict(

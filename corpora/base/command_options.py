@@ -97,6 +97,15 @@ def plots_setting(help: str, default: bool, **more: Any) -> Any:  # noqa: ANN401
     return setting(default, help, flag="--plots/--no-plots", **more)
 
 
+def graphs_setting() -> Any:  # noqa: ANN401 - as `setting`
+    """`--cuda-graphs`, of what trains many heads on a GPU."""
+    help = (
+        "On a GPU, record the kernels of a training step once and replay them with one launch: "
+        "fewer seconds for many small heads, more memory."
+    )
+    return setting(False, help, flag="--cuda-graphs")
+
+
 def precision_setting(help: str) -> Any:  # noqa: ANN401 - as `setting`
     """`--precision`, of what computes in bfloat16 where that is faster."""
     return setting("auto", help, choices=PRECISIONS)

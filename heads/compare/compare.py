@@ -287,7 +287,7 @@ def compare_heads(
     plan = comparison_plan(Space.of(dataset), config)
     device = choose_device(config.device)
     precision = choose_precision(config.precision, dataset, config.batch_size, device)
-    store = VectorStore(dataset, precision, device)
+    store = VectorStore(dataset, precision, device, config.cuda_graphs)
     comparison = Comparison(
         name="compare",
         folder=folder,

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import Any, ClassVar, cast
 
@@ -31,17 +30,24 @@ from torch.autograd.function import once_differentiable
 from cache.encoders.device import to_device
 from corpora.base.errors import ConfigError
 from heads.axes import Axis, Choice
-from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig, moved, with_mean
+from heads.pooling.pooling import (
+    AttentionPooling,
+    Pooling,
+    PoolingConfig,
+    moved,
+    weighted_moments,
+    with_mean,
+)
 from heads.pooling.registry import register
 from heads.pooling.segments import (
     Place,
-    attentive_moments,
     layout,
     share_utterances,
     shared_product,
     together,
 )
 from heads.pooling.view import Affine, View
+from heads.step import constants
 
 
 def linear_scores(weight: Tensor, centred: Tensor) -> Tensor:
@@ -88,10 +94,14 @@ def whole_network_scores(
     weight: Tensor, bias: Tensor, output: Tensor, centred: Tensor, lengths: Sequence[int]
 ) -> Tensor:
     """`network_scores` with all utterances in one product."""
-    each = bias.index_select(2, layout(tuple(lengths), centred.device).owner)
     parts = centred.unflatten(1, (len(weight), -1)).permute(1, 2, 0)
     linear = torch.bmm(weight.to(centred.dtype), parts).to(weight.dtype)
-    return torch.bmm(output, (linear + each).relu())
+    own = layout(tuple(lengths), centred.device)
+    if own.slot is None:
+        units = (linear.unflatten(2, (len(lengths), -1)) + bias[..., None]).flatten(2)
+    else:
+        units = linear + bias.index_select(2, own.owner)
+    return torch.bmm(output, units.relu())
 
 
 class _NetworkScores(torch.autograd.Function):
@@ -225,6 +235,8 @@ class AttentivePooling(AttentionPooling):
     The arithmetic is in `attend`, which serves any number of such modules in one pass.
     """
 
+    takes_padding: ClassVar[bool] = True
+
     config: Attentive
 
     def __init__(self, config: Attentive, dim: int, stack: int) -> None:
@@ -288,7 +300,7 @@ def attend(view: View, requests: Sequence[Request]) -> list[Tensor]:
         order = sorted(members, key=lambda i: _kind(requests[i]))
         group = [requests[i] for i in order]
         scores = _scores(view, group, slices)
-        mean, deviation = attentive_moments(scores, view.centred, view.lengths)
+        mean, deviation = weighted_moments(view, scores)
         mean, deviation = moved(with_mean(mean, view), deviation, _affine(group))
         alike = [list(own) for _, own in groupby(order, lambda i: _kind(requests[i])[0])]
         counts = [sum(_sets(requests[i]) for i in own) for own in alike]
@@ -329,7 +341,7 @@ def _affine(requests: Sequence[Request]) -> Affine | None:
     )
 
 
-@lru_cache(maxsize=8)
+@constants(maxsize=8)
 def _no_affine(dim: int, device: torch.device) -> Affine:
     with torch.inference_mode(mode=False):  # a later caller may want gradients
         return Affine(torch.zeros(dim, device=device), torch.ones(dim, device=device))
@@ -425,7 +437,7 @@ def _by_head(parameter: Tensor, heads: int) -> Tensor:
     return rows
 
 
-@lru_cache(maxsize=32)
+@constants(maxsize=32)
 def _own_units(units: tuple[int, ...], device: torch.device) -> Tensor:
     """`[C, R]`, 1 where a hidden unit is one of a scorer's own; so many of each."""
     with torch.inference_mode(mode=False):  # a later caller may want gradients

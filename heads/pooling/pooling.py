@@ -70,6 +70,10 @@ class Pooling(nn.Module):
             are then computed once, and heads train on them. None: frames are read at every step.
     """
 
+    #: Whether frames that are to be left out (`View.padding`) may lie among those that are read:
+    #: where what a frame is given depends on no other, and `weighted_moments` does the rest.
+    takes_padding: ClassVar[bool] = False
+
     def __init__(
         self, config: PoolingConfig, stack: int, needs: Sequence[str] | None = None
     ) -> None:
@@ -156,7 +160,7 @@ class AttentionPooling(Pooling):
 
     def pool_scored(self, view: View, affine: Affine | None, scores: Tensor, stack: int) -> Tensor:
         """`[stack, B, out_dim]` under given scores `[H, stack·Q, N]`; -inf leaves a frame out."""
-        mean, deviation = attentive_moments(scores, view.centred, view.lengths)
+        mean, deviation = weighted_moments(view, scores)
         return self.lay_out(with_mean(mean, view), deviation, affine, stack)
 
     def lay_out(self, mean: Tensor, deviation: Tensor, affine: Affine | None, stack: int) -> Tensor:
@@ -176,6 +180,13 @@ class AttentionPooling(Pooling):
         view = as_view(frames)
         weights = attention_weights(self.scores(view, affine), view)
         return weights.view(len(weights), self.stack, -1).transpose(0, 1)
+
+
+def weighted_moments(view: View, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """`attentive_moments` of a view under scores `[S, C, N]`; of padding none counts."""
+    if view.padding is not None:
+        scores = scores.masked_fill(view.padding, float("-inf"))
+    return attentive_moments(scores, view.centred, view.lengths)
 
 
 def with_mean(mean: Tensor, view: View) -> Tensor:

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cache.encoders.device import to_device
+from heads.step import constants
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -155,16 +155,17 @@ class Layout:
 
     Attributes:
         owner: `[N]` int64, the utterance of each frame.
-        slot: `[N]` int64, its place where utterances are padded to the longest: b·T + t.
+        slot: `[N]` int64, its place where utterances are padded to the longest: b·T + t. None where
+            all are equally long: each frame is at its place.
         longest: T.
     """
 
     owner: Tensor
-    slot: Tensor
+    slot: Tensor | None
     longest: int
 
 
-@lru_cache(maxsize=8)
+@constants(maxsize=8)
 def layout(lengths: tuple[int, ...], device: torch.device) -> Layout:
     """The layout of a batch; sent once for all that is done with the batch, and not waited for."""
     longest = max(lengths)
@@ -173,7 +174,7 @@ def layout(lengths: tuple[int, ...], device: torch.device) -> Layout:
         owner = torch.arange(len(lengths)).repeat_interleave(each)
         within = torch.arange(len(owner)) - (each.cumsum(0) - each)[owner]
         owner, slot = to_device(torch.stack([owner, owner * longest + within]), device)
-    return Layout(owner, slot, longest)
+    return Layout(owner, None if min(lengths) == longest else slot, longest)
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -219,17 +220,19 @@ def padded_moments(
 ) -> tuple[Tensor, Tensor]:
     """`attentive_moments` in few large products, without waiting for a device.
 
-    Utterances are padded to the longest. In training none is long (see `heads.dataset.Thinning`).
+    Utterances are padded to the longest. In training none is long (see `heads.batches.Thinning`).
     """
     own, rows = layout(tuple(lengths), scores.device), len(lengths)
     slices, queries, _ = scores.shape
-    # A slot that no frame takes has no weight.
-    empty = scores.new_full((slices, rows * own.longest, queries), float("-inf"))
-    placed = empty.index_copy(1, own.slot, scores.transpose(1, 2))
-    weight = torch.softmax(placed.unflatten(1, (rows, -1)), dim=2).transpose(2, 3).flatten(0, 1)
-    frames = _cut(centred.to(scores.dtype), slices)
-    parts = frames.new_zeros(slices, rows * own.longest, frames.shape[2])
-    parts = parts.index_copy(1, own.slot, frames).view(slices * rows, own.longest, -1)
+    placed, frames = scores, _cut(centred.to(scores.dtype), slices)
+    if own.slot is not None:
+        # A slot that no frame takes has no weight.
+        placed = scores.new_full((slices, queries, rows * own.longest), float("-inf"))
+        placed = placed.index_copy(2, own.slot, scores)
+        room = frames.new_zeros(slices, rows * own.longest, frames.shape[2])
+        frames = room.index_copy(1, own.slot, frames)
+    weight = torch.softmax(placed.unflatten(2, (rows, -1)), dim=3).transpose(1, 2).flatten(0, 1)
+    parts = frames.unflatten(1, (rows, -1)).flatten(0, 1)
     mean, raw = (
         torch.bmm(weight, values).unflatten(0, (slices, rows)).permute(1, 2, 0, 3)
         for values in (parts, parts.square())

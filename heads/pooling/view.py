@@ -46,6 +46,8 @@ class View:
     ) -> None:
         self.frames = frames
         self._vectors: dict[str, Tensor] = dict(vectors or {})
+        #: `[N]`, which frames only fill their utterance up; None where none does.
+        self.padding: Tensor | None = None
         self._centred: Tensor | None = None
         self.lengths: list[int] = [] if frames is None else frames.lengths.tolist()
         # Half-precision frames are only stored so; all arithmetic is in fp32 (or fp64).
@@ -55,16 +57,24 @@ class View:
             self._values = frames.values if wide else frames.values.float()
 
     @classmethod
-    def of_centred(cls, centred: Tensor, lengths: list[int], vectors: Mapping[str, Tensor]) -> View:
+    def of_centred(
+        cls,
+        centred: Tensor,
+        lengths: list[int],
+        vectors: Mapping[str, Tensor],
+        padding: Tensor | None = None,
+    ) -> View:
         """A view of frames whose utterances' means were taken out before.
 
         Args:
             centred: `[N, D]`, possibly in half precision: products then are too.
             lengths: frames per utterance.
             vectors: as for a view of frames; `mean` has to be among them.
+            padding: `[N]`, which frames are to be left out. Only poolings that say so
+                (`Pooling.takes_padding`) can read such a view.
         """
         view = cls(None, vectors)
-        view._centred, view.lengths = centred, lengths
+        view._centred, view.lengths, view.padding = centred, lengths, padding
         return view
 
     @property

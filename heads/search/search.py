@@ -135,7 +135,7 @@ def search_heads(
     steps = math.ceil(len(selection.trained) / config.batch_size)
     epochs = config.epochs or default_epochs(steps)
     setting = SearchContext(
-        VectorStore(dataset, precision, device),
+        VectorStore(dataset, precision, device, config.cuda_graphs),
         space,
         Schedule(epochs, config.batch_size, data_seed=config.seed),
         selection,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from heads.step import Dropout
+from heads.step import Dropout, step_words
 
 CPU = torch.device("cpu")
 
@@ -36,10 +36,10 @@ def reference(seed: int, width: int, share: float, step: int, rows: int) -> NDAr
 @pytest.mark.parametrize("seed", [0, 7, 2**40 + 5, -3])
 @pytest.mark.parametrize("step", [0, 30_000])
 def test_masks_are_the_written_hash_in_any_company(seed: int, step: int) -> None:
-    masks = Dropout([1, seed, 9], [64, 256, 3], [0.1, 0.3, 0.0], CPU).masks(step, 48)
+    masks = Dropout([1, seed, 9], [64, 256, 3], [0.1, 0.3, 0.0], CPU).masks(step_words(step, 48))
     np.testing.assert_allclose(masks[1].numpy(), reference(seed, 256, 0.3, step, 48), rtol=1e-6)
     assert bool((masks[2] == 1).all())
-    (alone,) = Dropout([seed], [256], [0.3], CPU).masks(step, 48)
+    (alone,) = Dropout([seed], [256], [0.3], CPU).masks(step_words(step, 48))
     assert torch.equal(alone, masks[1])
 
 
@@ -47,7 +47,9 @@ def test_masks_are_the_written_hash_in_any_company(seed: int, step: int) -> None
 def test_every_row_unit_step_and_seed_keeps_its_share(share: float) -> None:
     steps, rows, width, seeds = 40, 64, 256, 6
     made = Dropout(range(seeds), [width] * seeds, [share] * seeds, CPU)
-    kept = torch.stack([torch.stack(made.masks(step, rows)) for step in range(steps)]) > 0
+    kept = (
+        torch.stack([torch.stack(made.masks(step_words(step, rows))) for step in range(steps)]) > 0
+    )
     # [steps, seeds, rows, width]; six deviations of each count.
     for over in ((0, 1, 2, 3), (1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2), (0, 3), (0, 2)):
         found = kept.double().mean(over)
@@ -57,7 +59,7 @@ def test_every_row_unit_step_and_seed_keeps_its_share(share: float) -> None:
 
 def test_masks_of_two_steps_rows_units_or_seeds_are_independent() -> None:
     made = Dropout(range(6), [256] * 6, [0.5] * 6, CPU)
-    kept = torch.stack([torch.stack(made.masks(step, 64)) for step in range(40)]) > 0
+    kept = torch.stack([torch.stack(made.masks(step_words(step, 64))) for step in range(40)]) > 0
     signs = kept.double() * 2 - 1
     for dim in range(4):
         for lag in (1, 2, 3):

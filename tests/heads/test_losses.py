@@ -392,7 +392,8 @@ def test_losses_of_all_kinds_beside_one_another_have_each_ones_gradients() -> No
     alpha = torch.tensor([0.5, 1.0, 2.0, 0.7], dtype=torch.float64)
     rows, weight = torch.tensor([8, 0, 3, 3, 5, 1]), (torch.arange(9) != 3).double()
     stack = StackedLoss.beside(
-        [StackedLoss.of(c, votes if c.from_votes else labels, alpha, weight) for c in KINDS]
+        [StackedLoss.of(c, votes if c.from_votes else labels, alpha, weight) for c in KINDS],
+        torch.device("cpu"),
     )
     values = logits.clone().requires_grad_()
     found = stack(values, rows)

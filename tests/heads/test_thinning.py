@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 import heads.dataset
 from cache.frames import Frames
-from heads.dataset import Dataset, Thinning, VectorStore
+from heads.batches import Thinning
+from heads.dataset import Dataset, VectorStore
 from heads.head import Head, Inputs, ViewKey, as_inputs, stack_logits
 from heads.training import (
     EPOCH_PRIME,

@@ -11,7 +11,7 @@ import torch
 import torch.cuda.amp.common as amp
 from torch.overrides import TorchFunctionMode
 
-from tests.pretend.device import DEVICE, CudaTensor, Device, Dispatch, bare, plain
+from tests.pretend.device import DEVICE, CudaTensor, Device, Dispatch, Recording, bare, plain
 from tests.pretend.guard import DEVICES
 
 
@@ -88,6 +88,27 @@ class PretendStream:
         return event
 
 
+class PretendGraph:
+    """Recorded once, replayed as one launch."""
+
+    def __init__(self) -> None:
+        self.recording = Recording()
+
+    def replay(self) -> None:
+        DEVICE.launch("graph")
+        self.recording.replay()
+
+
+@contextlib.contextmanager
+def _record(graph: PretendGraph) -> Iterator[None]:
+    DEVICE.recording = graph.recording
+    try:
+        yield
+    finally:
+        DEVICE.recording = None
+    graph.recording.finish()
+
+
 def _set_device(device: Any) -> None:
     DEVICE.current = device if isinstance(device, int) else torch.device(device).index or 0
 
@@ -112,6 +133,9 @@ def pretend_cuda() -> Iterator[Device]:
         "default_stream": PretendStream,
         "Stream": PretendStream,
         "Event": PretendEvent,
+        "stream": lambda _: contextlib.nullcontext(),
+        "CUDAGraph": PretendGraph,
+        "graph": _record,
         "mem_get_info": lambda *_: (120_000_000_000, 141_000_000_000),
         "max_memory_allocated": lambda *_: 0,
         "get_device_capability": lambda *_: DEVICE.capability,

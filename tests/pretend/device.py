@@ -146,6 +146,8 @@ class Device:
         # By the address of their storage, which is kept so that it stays unique.
         self._pinned: dict[int, Any] = {}
         self._composite: dict[Any, bool] = {}
+        #: What a graph is made of while it is recorded.
+        self.recording: Recording | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -172,13 +174,17 @@ class Device:
         return "\n".join(lines)
 
     def launch(self, name: str, kernels: int = 1) -> None:
-        """Count a kernel."""
+        """Count a kernel; what is recorded is not launched."""
+        if self.recording is not None:
+            return
         self.kernels += kernels
         self.by_kernel[name] += kernels
         self.by_place[where()] += kernels
 
     def wait(self, why: str) -> None:
         """The host waits, for all copies too."""
+        if self.recording is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {why}")
         self.by_wait[f"{why} @ {where()}"] += 1
         self.arrive(self._number)
 
@@ -223,6 +229,7 @@ class Device:
                 )
 
     def _send(self, host: torch.Tensor, non_blocking: bool) -> None:
+        assert self.recording is None, "a copy from the host would send the same at every replay"
         self._number += 1
         self.launch("upload")
         if self.is_pinned(host) and non_blocking:
@@ -304,8 +311,7 @@ class Device:
             return torch.device("cpu") if cuda else bare(value)
 
         given = {k: v for k, v in tree_map(on_cpu, kwargs).items() if k != "pin_memory"}
-        with plain():
-            out = func(*tree_map(on_cpu, args), **given)
+        out = self._execute(func, tree_map(on_cpu, args), given)
         if not there:
             return out
         if func._schema.is_mutable:
@@ -321,6 +327,13 @@ class Device:
 
         with torch.inference_mode(False) if normal else contextlib.nullcontext():
             return tree_map(wrap, out)
+
+    def _execute(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """An operation on what is held."""
+        if self.recording is not None:
+            return self.recording.record(func, args, kwargs)
+        with plain():
+            return func(*args, **kwargs)
 
     @staticmethod
     def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -390,11 +403,13 @@ class Device:
         if isinstance(source, CudaTensor) and not isinstance(target, CudaTensor):
             self._fetch(target, source.held, non_blocking)
             return target
+        if isinstance(source, CudaTensor):
+            self._execute(torch.ops.aten.copy_.default, (target.held, source.held), {})
+            self.launch("copy_")
+            return target
         with plain():
             bare(target).copy_(bare(source))
-        if isinstance(source, CudaTensor):
-            self.launch("copy_")
-        elif isinstance(target, CudaTensor):
+        if isinstance(target, CudaTensor):
             self._send(source, non_blocking)
         return target
 
@@ -408,8 +423,7 @@ class Device:
         given = {k: v for k, v in kwargs.items() if k not in ("non_blocking", "pin_memory")}
         if to_gpu or from_gpu:
             given.pop("device", None)
-        with plain():
-            out = func(bare(x), *args[1:], **given)
+        out = self._execute(func, (bare(x), *args[1:]), given)
         index = self.current if asked is None or asked.index is None else asked.index
         if from_gpu and to_gpu:
             self.launch("_to_copy")
@@ -419,6 +433,70 @@ class Device:
         elif from_gpu:
             self._fetch(out, out, non_blocking)
         return CudaTensor(out, index) if to_gpu else out
+
+
+class Recording:
+    """Operations as a CUDA graph keeps them: with the memory that they read and write.
+
+    While it is made nothing happens: what was there before keeps its values, and what is made
+    has none.
+    """
+
+    def __init__(self) -> None:
+        self._operations: list[tuple[Any, Sequence[Any], Mapping[str, Any], Any]] = []
+        # By the address of its storage what was there before, and its values.
+        self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._made: set[int] = set()
+
+    def record(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Add an operation; it is done once, for the shapes of what it makes."""
+        written = [
+            value
+            for value, argument in self._values(func, args, kwargs)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        with plain():
+            for one in tree_flatten(written)[0]:
+                if isinstance(one, torch.Tensor) and self._address(one) not in self._made:
+                    self._before.setdefault(self._address(one), (one, one.clone()))
+            made = func(*args, **kwargs)
+        aliases = any(argument.alias_info is not None for argument in func._schema.arguments)
+        if not aliases:
+            tensors = [x for x in tree_flatten(made)[0] if isinstance(x, torch.Tensor)]
+            self._made.update(map(self._address, tensors))
+        if not aliases or func._schema.is_mutable:
+            result = None if func._schema.is_mutable else made
+            self._operations.append((func, args, kwargs, result))
+        return made
+
+    def finish(self) -> None:
+        """Nothing of it has happened yet."""
+        with plain(), torch.no_grad():
+            for tensor, values in self._before.values():
+                tensor.copy_(values)
+            for *_, made in self._operations:
+                for one in tree_flatten(made)[0]:
+                    if isinstance(one, torch.Tensor) and one.is_floating_point():
+                        one.fill_(float("nan"))
+
+    def replay(self) -> None:
+        """Do it all."""
+        with plain(), torch.no_grad():
+            for func, args, kwargs, made in self._operations:
+                found = tree_flatten(func(*args, **kwargs))[0]
+                for one, other in zip(tree_flatten(made)[0], found, strict=False):
+                    if isinstance(one, torch.Tensor):
+                        one.copy_(other)
+
+    @staticmethod
+    def _values(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+        for position, argument in enumerate(func._schema.arguments):
+            named = argument.kwarg_only or position >= len(args)
+            yield (kwargs.get(argument.name) if named else args[position]), argument
+
+    @staticmethod
+    def _address(tensor: torch.Tensor) -> int:
+        return tensor.untyped_storage().data_ptr()
 
 
 DEVICE = Device()
