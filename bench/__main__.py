@@ -1,4 +1,4 @@
-"""`python -m bench cache`, `search`, `finetune`, `explain`, `layers`, `planted`: a table each."""
+"""`python -m bench cache`, `search`, `finetune`, `explain`, `layers`, `planted`, `thinned`."""
 
 from __future__ import annotations
 
@@ -124,6 +124,26 @@ def planted_command(root: Path, label: str, seeds: int) -> None:
     with _plain_errors():
         lines = planted_lines(FrameCache(work), read_manifest(work.manifest), label, range(seeds))
         click.echo(planted_text(lines))
+
+
+@main.command("thinned")
+@_work_option("A work folder with frames, and a test split.")
+@click.option("--trials", default=100, show_default=True, help="Of each search.")
+@click.option("--seeds", default=5, show_default=True, help="Searches of each kind.")
+def thinned_command(root: Path, trials: int, seeds: int) -> None:
+    """A search that reads some frames a step, against all: same ranking? Up to 40 minutes."""
+    from bench.thinned import thinned_lines, thinned_text
+    from cache.lookup import FrameCache
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+    from heads.load import load_dataset, read_origin
+
+    work = Work(root)
+    with _plain_errors():
+        cache, manifest = FrameCache(work), read_manifest(work.manifest)
+        dataset = load_dataset(cache, manifest)
+        origin = read_origin(cache, manifest, dataset.frames)
+        click.echo(thinned_text(thinned_lines(dataset, origin, trials, range(seeds))))
 
 
 def _measure(
