@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cache.encoders.device import to_device
+
 
 @dataclass(frozen=True, eq=False)
 class Frames:
@@ -59,15 +61,17 @@ class Frames:
 
         Args:
             x: `[B, T, D]`.
-            mask: `[B, T]`, true (or non-zero) where the frame is valid.
+            mask: `[B, T]`, true (or non-zero) where the frame is valid. The host waits for one that
+                is not on the CPU.
         """
         if x.ndim != 3 or mask.shape != x.shape[:2]:
             raise ValueError(
                 f"expected x [B, T, D] and mask [B, T], got {tuple(x.shape)} and "
                 f"{tuple(mask.shape)}"
             )
-        valid = mask.to(device=x.device, dtype=torch.bool)
-        return cls(x[valid], _offsets(valid.sum(dim=1)))
+        valid = mask.to(torch.bool)
+        rows = to_device(valid.flatten().nonzero()[:, 0], x.device)
+        return cls(x.flatten(0, 1).index_select(0, rows), _offsets(valid.sum(dim=1)))
 
     @classmethod
     def from_list(

@@ -38,7 +38,7 @@ from explain.pooled import (
 )
 from explain.subject import ATTENTION, GRADIENT, Subject
 from finetune.assembly import assemble, check_streams
-from finetune.batches import Batch, gather_examples, load_batches, plan_batches
+from finetune.batches import Batch, counted, gather_examples, load_batches, plan_batches
 from finetune.evaluate.scored import FRAME_BUDGET, ScoredHead, Source
 from finetune.model import EmotionModel
 from heads.head import Head
@@ -62,7 +62,7 @@ def model_material(
     own = {u.id: u for u in utterances}
     marked = [replace(u, label=model.labels[0]) for u in utterances]
     examples, skipped = gather_examples(model, marked, {})
-    plan = plan_batches(examples.lengths, FRAME_BUDGET)
+    plan = plan_batches(counted(model, examples.lengths, FRAME_BUDGET), FRAME_BUDGET)
     listens = model.audio_encoder is not None
     detector = load_detector() if listens else None
     frames: dict[str, dict[int, Tensor]] = {}

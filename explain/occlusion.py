@@ -23,6 +23,7 @@ from corpora.base.terminal import progress_bar
 from corpora.utterance import where_of
 from explain.ragged import Floats, correlations, floats, ints, ranks_within, speaker_means
 from explain.subject import Subject, frame_order
+from finetune.batches import counted
 from finetune.model import EmotionModel
 
 SILENCE, NOISE = "silence", "noise"
@@ -151,7 +152,11 @@ def _probabilities(
     model: EmotionModel, waveforms: Sequence[NDArray[np.float32]], text: str
 ) -> Floats:
     """`[V, C]` of variants of one recording; its text is read once."""
-    step = max(1, int(BATCH_SECONDS * SAMPLE_RATE / len(waveforms[0])))
+    assert model.audio_encoder is not None
+    grid = model.audio_encoder.grid
+    budget = int(BATCH_SECONDS * SAMPLE_RATE / grid.hop)
+    fitting = budget // counted(model, [grid.frames(len(waveforms[0]))], budget)[0]
+    step = max(1, min(fitting, int(BATCH_SECONDS * SAMPLE_RATE / len(waveforms[0]))))
     parts = []
     with torch.no_grad():
         read = None if model.text_encoder is None else model.read([text])

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.audio import audio_seconds, load_audio
+from cache.encoders.budget import batch_budget
 from cache.encoders.grid import SAMPLE_RATE
 from cache.frames import Frames
 from cache.keys import normalise_text
+from cache.recipe import layer_numbers
 from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.manifest import Utterance
 from finetune.model import EmotionModel
@@ -121,7 +123,7 @@ def _frames(model: EmotionModel, utterance: Utterance) -> int:
 # Lengths are perturbed by up to this part before they are sorted: batches then differ between
 # epochs, and a batch's longest utterance is padded to by at most about as much.
 LENGTH_NOISE = 0.05
-# Batches decoded before they are needed: one being used, one ready, one in the making.
+# Batches decoded or read before they are needed: one being used, one ready, one in the making.
 AHEAD = 2
 # Decoding keeps up with an encoder by far; more threads would only take its cores.
 DECODERS = 4
@@ -190,6 +192,13 @@ def plan_batches(
     return batches
 
 
+def counted(model: EmotionModel, lengths: Sequence[int], budget: int) -> list[int]:
+    """As how many frames utterances count that go through a model's encoders to be scored."""
+    states = max(len(layer_numbers(read)) for read in model.layers.values())
+    found = batch_budget(budget, audio=model.audio_encoder, text=model.text_encoder, states=states)
+    return [found.size(length) for length in lengths]
+
+
 def load_batches(
     utterances: Sequence[Utterance],
     plan: Sequence[Sequence[int]],
@@ -215,9 +224,8 @@ def load_batches(
     """
     if boundary is not None:
         needs = audio and "audio" not in boundary.streams
-        for batch in load_batches(utterances, plan, audio=needs, skipped=skipped):
-            members = [utterances[row] for row in batch.rows]
-            yield replace(batch, states=boundary.states(members), lengths=boundary.lengths(members))
+        plain = load_batches(utterances, plan, audio=needs, skipped=skipped)
+        yield from _with_states(utterances, plain, boundary)
         return
     if not audio:
         for rows in plan:
@@ -240,6 +248,29 @@ def load_batches(
             for _, futures in waiting:
                 for future in futures:
                     future.cancel()
+
+
+def _with_states(
+    utterances: Sequence[Utterance], batches: Iterator[Batch], boundary: Boundary
+) -> Iterator[Batch]:
+    """Batches with their hidden states, which a thread reads ahead: one, as streams ask for."""
+
+    def read(batch: Batch) -> Batch:
+        members = [utterances[row] for row in batch.rows]
+        return replace(batch, states=boundary.states(members), lengths=boundary.lengths(members))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="states") as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(read, batch))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def decode(utterance: Utterance) -> Waveform:

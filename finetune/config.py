@@ -66,10 +66,11 @@ class FinetuneConfig(Config):
         0.0, "Probability that a layer that is trained is passed over.", least=0, below=1
     )
     seed: int = setting(0, "For batches and dropout.", least=0)
-    # Sixteen utterances of three seconds: a step then fits a laptop's memory with the full
-    # encoders' upper layers, and an epoch of some hundred utterances still has a dozen steps.
-    frame_budget: int = setting(
-        2_400, "Frames of 20 ms that are encoded together, padding included.", least=1
+    frame_budget: int | None = setting(
+        None,
+        "Frames of 20 ms that are encoded together, padding included.  [default: 2400 on a CPU, "
+        "up to 9600 on a GPU, as its memory takes]",
+        least=1,
     )
     accumulate: int = setting(1, "Batches of a step, in each process.", least=1)
     gradient_checkpointing: bool = setting(

@@ -31,7 +31,7 @@ from cache.frames import Frames
 from corpora.base.command_options import PRECISIONS
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import progress_bar
-from finetune.batches import Batch, Examples, load_batches, plan_batches
+from finetune.batches import Batch, Examples, counted, load_batches, plan_batches
 from finetune.model import EmotionModel
 from finetune.upper import Boundary, PassOn, standing_in
 from heads.bootstrap import confusion_matrix, macro_f1
@@ -344,7 +344,8 @@ def predict_logits(
     rank, world = (0, 1) if engine is None else (engine.rank, engine.world)
     # With several processes a sum puts the rows together.
     logits = torch.full((len(examples), len(examples.labels)), float("nan") if world == 1 else 0.0)
-    plan = plan_batches(examples.lengths, frame_budget)[rank::world]
+    lengths = counted(model, examples.lengths, frame_budget)
+    plan = plan_batches(lengths, frame_budget)[rank::world]
     batches = load_batches(
         examples.utterances,
         plan,

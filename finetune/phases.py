@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from cache.encoders.audio_encoder import AudioEncoder
+from cache.encoders.budget import GPU_SHARE, Need, batch_need, spoken_tokens
 from cache.recipe import layer_numbers
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
@@ -75,6 +77,12 @@ class PhaseConfig:
         )
 
 
+# Sixteen utterances of three seconds: a step then fits a laptop's memory with the full encoders'
+# upper layers, and an epoch of some hundred utterances still has a dozen steps. A GPU spends as
+# long on so few as the host on launching their kernels; four times as many keep it busy.
+FRAME_BUDGET = {"cpu": 2_400, "cuda": 9_600}
+
+
 @dataclass(frozen=True)
 class StepConfig:
     """What the steps of all phases have in common.
@@ -90,7 +98,7 @@ class StepConfig:
         seed: for batches and dropout.
     """
 
-    frame_budget: int = FinetuneConfig.frame_budget
+    frame_budget: int = FRAME_BUDGET["cpu"]
     accumulate: int = 1
     loss: LossConfig = field(default_factory=LossConfig)
     weight_decay: float = 0.01
@@ -181,6 +189,61 @@ def lowest_trained(model: EmotionModel, modality: str, unfreeze_layers: int | No
     read = layer_numbers(model.layers[modality])[-1]
     wanted = max(1, read // UPPER_PART) if unfreeze_layers is None else unfreeze_layers
     return max(1, read - wanted + 1)
+
+
+def step_frames(
+    model: EmotionModel,
+    phases: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    unfreeze_layers: int | None = None,
+    checkpointing: bool = False,
+) -> int:
+    """The frame budget of a step where none is asked for.
+
+    On a GPU as many frames as its memory takes, all of it and not what is free: a run that goes on
+    later has to make the same batches.
+
+    Args:
+        model: on its device.
+        phases: that are trained; the highest needs the most.
+        lengths: of the utterances, in frames.
+        unfreeze_layers: see `trainable_parts`.
+        checkpointing: whether activations are computed again.
+    """
+    most = FRAME_BUDGET[model.device.type]
+    if model.device.type != "cuda" or not set(phases) & set(ENCODER_PHASES):
+        return most
+    _, total = torch.cuda.mem_get_info(model.device)
+    left, audio = GPU_SHARE * total, model.audio_encoder
+
+    def need(length: int) -> Need:
+        found = Need(0, 0)
+        for name, encoder in (("audio", audio), ("text", model.text_encoder)):
+            if encoder is None:
+                continue
+            upper = (
+                layer_numbers(model.layers[name])[-1]
+                + 1
+                - lowest_trained(model, name, unfreeze_layers)
+            )
+            found += batch_need(
+                encoder.model.config,
+                length if audio is None or encoder is audio else spoken_tokens(audio, length),
+                compute_dtype=encoder.compute_dtype
+                if isinstance(encoder, AudioEncoder)
+                else "fp32",
+                states=len(layer_numbers(model.layers[name])),
+                trained=encoder.layers if 3 in phases else upper,
+                checkpointing=checkpointing,
+            )
+        return found
+
+    # In float32: every weight, and as if all were trained its gradient and AdamW's two moments.
+    left -= 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    fitting = min(length * need(length).fitting(left) for length in set(lengths))
+    # In hundreds: what a driver keeps for itself differs a little from one to the next.
+    return min(most, max(fitting, 100) // 100 * 100)
 
 
 def unfreeze(model: EmotionModel, parts: Sequence[Part]) -> list[nn.Parameter]:

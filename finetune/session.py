@@ -28,7 +28,7 @@ from finetune.launch import (
     start_engine,
 )
 from finetune.model import EmotionModel
-from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PhaseConfig, StepConfig
+from finetune.phases import ENCODER_PHASES, LEARNING_RATES, PhaseConfig, StepConfig, step_frames
 from finetune.starting_head import run_head_phase, scores_of_seeds
 from finetune.steps import Trainer
 from finetune.training import PhaseContext, PhaseResult, Progress, Tell, run_phase
@@ -156,7 +156,7 @@ def train_model(
         published = " and ".join(f"{LEARNING_RATES[p]:g} (phase {p})" for p in sorted(asked))
         notes.append(f"Learning rates are those for tiny encoders; full ones get {published}.")
     steps = StepConfig(
-        config.frame_budget,
+        config.frame_budget or _step_frames(config, engine, model, train, dev),
         config.accumulate * engine.world,
         loss=record.training.loss,
         seed=config.seed,
@@ -336,6 +336,20 @@ def _boundary(session: _Session, phase: PhaseConfig) -> tuple[Boundary | None, l
         device=device,
         show_progress=session.show_progress,
     )
+
+
+def _step_frames(
+    config: FinetuneConfig, engine: Engine, model: EmotionModel, train: Examples, dev: Examples
+) -> int:
+    """The leader's frame budget: all processes have to make the same batches."""
+    own = step_frames(
+        model,
+        config.phases,
+        (*train.lengths, *dev.lengths),
+        unfreeze_layers=config.unfreeze_layers,
+        checkpointing=config.gradient_checkpointing,
+    )
+    return int(engine.sum(torch.tensor(own if engine.leads else 0)))
 
 
 def _gather(

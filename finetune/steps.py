@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cache.encoders.device import is_out_of_memory, to_device
 from corpora.base.errors import TrainingError
 from finetune.batches import Batch, Examples, load_batches, plan_batches
 from finetune.launch import Augment, Engine, Score, Trainee, start_engine
@@ -95,8 +96,13 @@ class Trainer:
         )
         self._schedule = Schedule(config.epochs, warmup=steps.warmup, clip=steps.clip)
         groups = [{"params": list(p.parameters.values()), "factor": p.factor} for p in parts]
+        # One kernel for many parameters. On a CPU its last digits differ from those of the other.
+        self._fused = model.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(
-            groups, lr=config.learning_rate, weight_decay=steps.weight_decay
+            groups,
+            lr=config.learning_rate,
+            weight_decay=steps.weight_decay,
+            fused=self._fused or None,
         )
         self._largest = 0  # frames of a batch that went through, padding included
 
@@ -162,8 +168,9 @@ class Trainer:
         for key, value in moments.items():
             name, _, entry = key.rpartition(":")
             parameter = self.named[name]
-            # The count of steps stays on the CPU, where the optimiser keeps it.
-            kept = value if entry == "step" else value.to(parameter.device)
+            # Where it is not fused, the optimiser keeps the count of steps on the CPU.
+            here = entry == "step" and not self._fused
+            kept = value if here else value.to(parameter.device)
             self.optimiser.state[parameter][entry] = kept
 
     def _plan(self, epoch: int) -> list[Rows]:
@@ -183,7 +190,7 @@ class Trainer:
     ) -> float:
         """One step; returns the loss before it."""
         weight = sum(float(self._row_weights[list(rows)].sum()) for rows in group)
-        losses = torch.zeros(len(group))
+        losses = torch.zeros(len(group), device=self.model.device)
         self.optimiser.zero_grad()
         for position, (number, counts) in enumerate(share):
             last = position == len(share) - 1
@@ -191,20 +198,23 @@ class Trainer:
             with nullcontext() if alone else self._engine.accelerator.no_sync(self._module):
                 loss = self._backward(next(batches), number, weight or 1.0, counts=counts)
             losses[number] += loss
-        losses = self._engine.sum(losses).cpu()
-        self._check(group, losses)
-        norm = nn.utils.clip_grad_norm_(list(self.named.values()), self.steps.clip)
-        if not math.isfinite(float(norm)):
+        parameters = list(self.named.values())
+        norm = nn.utils.clip_grad_norm_(parameters, self.steps.clip, foreach=True)
+        # All that the host has to know of a step, in one transfer.
+        *found, length = torch.cat([self._engine.sum(losses), norm[None]]).tolist()
+        self._check(group, found)
+        total = float(torch.tensor(found).sum())
+        if not math.isfinite(length):
             rows = [row for rows in group for row in rows]
-            raise self._refusal(rows, float(losses.sum()), "its gradient is not finite")
+            raise self._refusal(rows, total, "its gradient is not finite")
         for settings in self.optimiser.param_groups:
             settings["lr"] = rate * settings["factor"]
         self.optimiser.step()
         self.step += 1
-        return float(losses.sum())
+        return total
 
-    def _backward(self, batch: Batch, number: int, weight: float, *, counts: bool) -> float:
-        """Add a batch's gradients; returns its part of the loss."""
+    def _backward(self, batch: Batch, number: int, weight: float, *, counts: bool) -> Tensor:
+        """Add a batch's gradients; returns its part of the loss, on the device."""
         device = self.model.device
         seed = seed_from(self.steps.seed, self.config.phase, self.step, number)
         frames = len(batch.rows) * max(self.train.lengths[row] for row in batch.rows)
@@ -214,19 +224,19 @@ class Trainer:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 logits = self._module(batch, seed)
-            target = self._targets[list(batch.rows)].to(device)
+            target = to_device(self._targets[list(batch.rows)], device)
             loss = self._loss(logits, target, denominator=weight) * float(counts)
             # The processes' gradients are averaged; the loss is a sum over them.
             self._engine.accelerator.backward(loss * self._engine.world)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             raise self._too_large(len(batch.rows), frames) from error
         self._largest = max(self._largest, frames)
-        return float(loss.detach())
+        return loss.detach()
 
-    def _check(self, group: Sequence[Rows], losses: Tensor) -> None:
-        for rows, loss in zip(group, losses.tolist(), strict=True):
+    def _check(self, group: Sequence[Rows], losses: Sequence[float]) -> None:
+        for rows, loss in zip(group, losses, strict=True):
             if not math.isfinite(loss):
                 raise self._refusal(rows, loss, "it is not finite")
 
@@ -262,7 +272,3 @@ def _share(batches: int, engine: Engine) -> list[tuple[int, bool]]:
 def _row_weights(targets: Tensor, weight: Tensor) -> Tensor:
     """`[n]`, what each row adds to the denominator of the loss."""
     return targets @ weight if targets.is_floating_point() else weight[targets]
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cache.encoders.audio_encoder import AudioEncoder
+from cache.encoders.device import is_out_of_memory, to_device
 from cache.encoders.front_ends import Samples, WhisperMels
 from cache.encoders.text_encoder import TextEncoder, Tokens
 from cache.frames import Frames
@@ -123,7 +124,10 @@ class Upper:
             lengths: `[B]`, frames of each recording, where `states` hold the silence behind it;
                 what is returned does not.
         """
-        states = states.to(self.encoder.device, torch.float32)
+        # As they are stored: what is converted behind the copy is sent in half the bytes.
+        values = to_device(states.values, self.encoder.device).float()
+        speech = None if states.speech is None else to_device(states.speech, values.device)
+        states = Frames(values, states.offsets, speech)
         parts = states.values.unflatten(1, (len(self.given), -1)).unbind(dim=1)
         at_start = Frames(parts[-1], states.offsets, states.speech)
         found = {
@@ -174,11 +178,14 @@ class Upper:
             return read
         config: Any = self.encoder.model.config
         if self.reads_silence:
-            mels = torch.zeros(len(mask), int(config.num_mel_bins), 2 * mask.shape[1])
-            inputs = {"input_features": mels.to(mask.device)}
+            shape = (len(mask), int(config.num_mel_bins), 2 * mask.shape[1])
+            inputs = {"input_features": torch.zeros(shape, device=states.device)}
         else:
-            features = torch.zeros(*mask.shape, int(config.feature_projection_input_dim))
-            inputs = {"input_features": features.to(mask.device), "attention_mask": mask.long()}
+            shape = (*mask.shape, int(config.feature_projection_input_dim))
+            inputs = {
+                "input_features": torch.zeros(shape, device=states.device),
+                "attention_mask": to_device(mask.long(), states.device),
+            }
         return {
             layer: Frames.from_padded(values, mask).to(dtype=torch.float32)
             for layer, values in self.encoder.states(inputs, layers).items()
@@ -252,7 +259,9 @@ def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, read: LayersRe
         probes = _probes(encoder, sorted({start, *layers}))
         try:
             again = found(Frames.beside([probes[layer] for layer in found.given])).values
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             return "its upper layers need more than hidden states"
     expected = Frames.beside([probes[layer] for layer in layers]).values
     precision = encoder.compute_dtype if isinstance(encoder, AudioEncoder) else "fp32"
@@ -302,13 +311,11 @@ def _beginnings(states: Frames, lengths: Tensor) -> Frames:
 
 
 def _padded(states: Frames) -> tuple[Tensor, Tensor]:
-    """`[B, T, D]` with zeros behind each utterance, and its mask `[B, T]`."""
-    lengths = states.lengths.to(states.values.device)
-    longest = int(states.lengths.max())
-    mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
-    padded = states.values.new_zeros(len(states), longest, states.dim)
-    padded[mask] = states.values
-    return padded, mask
+    """`[B, T, D]` with zeros behind each utterance, and its mask `[B, T]` on the CPU."""
+    mask = torch.arange(int(states.lengths.max())) < states.lengths[:, None]
+    rows = to_device(mask.flatten().nonzero()[:, 0], states.device)
+    padded = states.values.new_zeros(mask.numel(), states.dim).index_copy(0, rows, states.values)
+    return padded.unflatten(0, mask.shape), mask
 
 
 def _blank(length: int) -> Tokens:

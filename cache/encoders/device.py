@@ -98,6 +98,23 @@ def to_host(tensor: Tensor) -> Tensor:
     return host
 
 
+# What want of memory looks like where it is not torch.OutOfMemoryError: of CUDA itself, of its
+# libraries, which allocate too, of CTranslate2, and of the CPU's allocator.
+_NO_MEMORY = re.compile(
+    r"out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED|not enough memory|can't allocate memory"
+    r"|bad_alloc|failed to allocate",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not memory enough, on a GPU or on the CPU."""
+    # torch.OutOfMemoryError is a RuntimeError that says so, too.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+    )
+
+
 def arrival(device: torch.device | str) -> Callable[[], None]:
     """A function that waits until all that `to_host` was asked for so far has arrived."""
     import torch

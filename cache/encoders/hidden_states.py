@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
+from cache.encoders.device import is_out_of_memory
 from cache.encoders.files import weight_files
 from corpora.base.errors import ConfigError, EmopoolError, UnreadableLayersError
 
@@ -158,6 +159,8 @@ def loading(what: str, advice: str) -> Iterator[None]:
     # Files of wrong types and damaged ones reach nearly every line of these libraries, and some of
     # them (tokenizers, safetensors) raise exceptions that have no other base.
     except Exception as error:
+        if is_out_of_memory(error):  # says nothing of the files
+            raise
         raise ConfigError(f"{what} ({first_line(error)}). {advice}") from error
 
 

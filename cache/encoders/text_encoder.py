@@ -143,9 +143,10 @@ class TextEncoder(nn.Module):
         split = iter(self.tokenise(plain))
         tokens = [next(split) if isinstance(item, str) else item for item in texts]
         ids, mask = self._padded(tokens)
+        there = to_device(mask, self.device)
         with torch.autocast(self.device.type, enabled=False):
             states = hidden_states(
-                lambda: self.model(input_ids=ids, attention_mask=mask),
+                lambda: self.model(input_ids=ids, attention_mask=there),
                 stack,
                 self._layers,
                 layers,
@@ -153,13 +154,13 @@ class TextEncoder(nn.Module):
         return {layer: Frames.from_padded(values, mask) for layer, values in states.items()}
 
     def _padded(self, tokens: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-        """`[B, T]` token ids and `[B, T]` int64 mask on the encoder's device."""
+        """`[B, T]` token ids on the encoder's device, and `[B, T]` int64 mask on the CPU."""
         lengths = torch.tensor([len(item.ids) for item in tokens])
         ids = torch.full((len(tokens), int(lengths.max())), int(self.tokenizer.pad_token_id))
         for row, item in enumerate(tokens):
             ids[row, : len(item.ids)] = torch.from_numpy(item.ids)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(torch.int64)
-        return to_device(ids, self.device), to_device(mask, self.device)
+        return to_device(ids, self.device), mask
 
 
 def load_text_encoder(directory: Path, *, device: torch.device | str = "cpu") -> TextEncoder:

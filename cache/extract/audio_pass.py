@@ -11,13 +11,22 @@ import torch
 
 from cache.audio import audio_seconds, batches, decode_ahead, each_in_threads, load_audio
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.budget import Budget, batch_budget
 from cache.encoders.grid import SAMPLE_RATE, Grid, encoder_shape, energy
 from cache.encoders.vad import SpeechDetector, load_detector
-from cache.extract.encoding import Decoded, Encoded, Encoding, Recording, encode_audio
+from cache.extract.encoding import (
+    Decoded,
+    Encoded,
+    Encoding,
+    Recording,
+    encode_audio,
+    layers_of,
+)
 from cache.extract.plan import Plan
 from cache.extract.stream_writer import share_of
 from cache.extract.summary import ExtractReport
 from cache.extract.targets import Estimate, Item, estimate
+from cache.keys import WINDOW_SECONDS
 from cache.moments import ROWS
 from cache.store.layout import DTYPES
 from cache.store.parts import MAX_PART_BYTES
@@ -84,7 +93,7 @@ def decoded(
 
 
 # Seconds of audio encoded at once, padding included: a CPU gains nothing from more, a GPU needs
-# enough to be busy.
+# enough to be busy. Fewer where they would not fit (`cache.encoders.budget`).
 BATCH_SECONDS = {"cpu": 40.0, "cuda": 600.0}
 
 
@@ -109,7 +118,8 @@ class AudioPass:
         self._report = report
         self._tell = tell
         seconds = plan.config.batch_seconds or BATCH_SECONDS[torch.device(plan.device).type]
-        self._batch_frames = max(1, round(seconds * SAMPLE_RATE / plan.grid.hop))
+        frames = max(1, round(seconds * SAMPLE_RATE / plan.grid.hop))
+        self._budget = Budget(frames, lambda length: length)
         self._stored = getattr(torch, plan.config.stored_dtype)
         _, self._dim = encoder_shape(plan.directories["audio"])
         self._padding = plan.padding
@@ -153,8 +163,16 @@ class AudioPass:
         """
         self._load({target.recipe.kind for item in items for target in item.targets})
         recordings = longest_first(self._usable(items))
-        self._left = audio_batches(recordings, self._encoded_frames, self._batch_frames)
-        encoding = Encoding(self._encode, self._too_large, self._tell)
+        if self._plan.config.batch_seconds is None and self._encoder is not None:
+            layers = len(layers_of(items))
+            self._budget = batch_budget(self._budget.frames, audio=self._encoder, states=layers)
+        self._left = audio_batches(recordings, self._counted_frames, self._budget.frames)
+        encoding = Encoding(
+            self._encode,
+            self._too_large,
+            self._tell,
+            lambda one: self._counted_frames(len(one.waveform)),
+        )
         started, done = time.monotonic(), 0.0
         hours = sum(one.seconds for one in recordings) / 3600
         with (
@@ -184,6 +202,10 @@ class AudioPass:
         padding = self._padding
         return self._grid.frames(samples if padding is None else padding.padded(samples))
 
+    def _counted_frames(self, samples: int) -> int:
+        """As how many frames a recording counts in a batch."""
+        return self._budget.size(self._encoded_frames(samples))
+
     def _fits(self, one: Decoded) -> bool:
         """Whether a recording is as short as its header said; else it is a failure."""
         if self._padding is None or one.recording.windowed:
@@ -200,9 +222,15 @@ class AudioPass:
             self._encoder,
             self._detector,
             stored=self._stored,
-            batch_frames=self._batch_frames,
+            batch_frames=self._window_frames,
             whole=self._plan.config.whole,
         )
+
+    @property
+    def _window_frames(self) -> int:
+        """Frames that run at once where they are of windows."""
+        length = max(1, round(WINDOW_SECONDS * SAMPLE_RATE / self._grid.hop))
+        return min(self._budget.frames, self._budget.at_once(length) * length)
 
     def _load(self, lacking: set[str]) -> None:
         """The encoder and the detector, as far as their streams lack anything."""

@@ -1,7 +1,8 @@
 """A batch through its encoder: what of it is to be stored, on its way to the CPU.
 
 On a GPU nothing here waits: kernels are queued, results copied into pinned memory behind them, and
-whoever stores them waits for their arrival. A batch that does not fit the GPU's memory is halved.
+whoever stores them waits for their arrival. A batch that does not fit the GPU's memory is halved,
+and later ones are cut to what did.
 
 Recordings too long to be encoded whole: overlapping windows, stitched.
 
@@ -23,8 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache.audio import batches
 from cache.encoders.audio_encoder import AudioEncoder, Waveform
-from cache.encoders.device import arrival, to_host
+from cache.encoders.device import arrival, is_out_of_memory, to_host
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.encoders.text_encoder import TextEncoder, Tokens
 from cache.encoders.vad import SpeechDetector, speech_of_frames
@@ -189,12 +191,16 @@ class Encoded:
 
 
 class Encoding(Generic[T, R]):
-    """Runs batches, halving those that do not fit.
+    """Runs batches, in pieces where they do not fit.
+
+    Half of what did not fit is the most that is tried from then on: later batches are cut
+    beforehand.
 
     Args:
         encode: what runs one batch.
         too_large: called with the only input of a batch that does not fit by itself.
         tell: says once that a batch did not fit.
+        cost: of an input; a batch costs the largest times their number, for padding.
         option: of the command, which makes batches smaller.
     """
 
@@ -203,35 +209,42 @@ class Encoding(Generic[T, R]):
         encode: Callable[[Sequence[T]], R],
         too_large: Callable[[T], None],
         tell: Callable[[str], None],
+        cost: Callable[[T], int],
         option: str = "--batch-seconds",
     ) -> None:
         self._encode = encode
         self._too_large = too_large
         self._tell = tell
+        self._cost = cost
         self._option = option
-        self._told = False
+        self._most: int | None = None  # None: everything fitted so far
 
     def __call__(self, batch: Sequence[T]) -> list[R]:
         """Encode a batch, in as many pieces as it takes."""
         if not batch:
             return []
+        if self._most is not None:
+            pieces = list(batches(batch, self._cost, self._most))
+            if len(pieces) > 1:
+                return [found for piece in pieces for found in self(piece)]
         try:
             return [self._encode(batch)]
-        except torch.OutOfMemoryError:
-            pass  # outside of this clause, for the exception holds on to the memory
+        except (RuntimeError, MemoryError) as error:
+            # What follows is outside of this clause, for the exception holds on to the memory.
+            if not is_out_of_memory(error):
+                raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(batch) == 1:
             self._too_large(batch[0])
             return []
-        if not self._told:
-            self._told = True
+        if self._most is None:
             self._tell(
                 f"A batch of {len(batch)} did not fit the GPU's memory; it was halved, as others "
                 f"will be. A smaller {self._option} avoids this."
             )
-        middle = len(batch) // 2
-        return [*self(batch[:middle]), *self(batch[middle:])]
+        self._most = max(map(self._cost, batch)) * len(batch) // 2
+        return self(batch)
 
 
 def layers_of(items: Sequence[Item]) -> list[int]:

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 from cache.audio import batches
+from cache.encoders.budget import batch_budget
 from cache.encoders.grid import encoder_shape
 from cache.encoders.text_encoder import TextEncoder, Tokens, load_text_encoder
 from cache.extract.audio_pass import AudioPass
-from cache.extract.encoding import Encoded, Encoding, encode_text
+from cache.extract.encoding import Encoded, Encoding, encode_text, layers_of
 from cache.extract.plan import Plan
 from cache.extract.stream_writer import Shares, StreamWriter, open_shares, share_of
 from cache.extract.summary import ExtractReport, changes_lines
@@ -58,7 +59,6 @@ class TextPass:
         self._stored = getattr(torch, plan.config.stored_dtype)
         self._report = report
         self._tell = tell
-        self._budget = BATCH_TOKENS[torch.device(plan.device).type]
         self._tokens: dict[str, int] = {}
         self._left: list[list[Item]] = []
 
@@ -85,10 +85,19 @@ class TextPass:
         show_progress: bool,
     ) -> None:
         """Encode texts; the arguments are those of `AudioPass.run`."""
+        if not items:
+            return
         self._count(items)
         longest_first = sorted(items, key=lambda item: (-self._tokens[item.key], item.key))
-        self._left = list(batches(longest_first, lambda one: self._tokens[one.key], self._budget))
-        encoding = Encoding(self._encode, self._too_large, self._tell)
+        states = len(layers_of(items))
+        frames = BATCH_TOKENS[torch.device(self._device).type]
+        budget = batch_budget(frames, text=self._encoder, states=states)
+        self._left = list(
+            batches(longest_first, lambda one: budget.size(self._tokens[one.key]), frames)
+        )
+        encoding = Encoding(
+            self._encode, self._too_large, self._tell, lambda one: budget.size(len(one[1].ids))
+        )
         with progress_bar("extracting text", len(items), "texts", show=show_progress) as bar:
             while self._left:
                 given = give()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.audio import decode_ahead, load_audio
 from cache.config import TranscribeConfig
+from cache.encoders.budget import batch_bytes
 from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK
 from cache.encoders.vad import SpeechDetector, load_detector
@@ -79,11 +80,12 @@ def listen(
         show_progress: a bar in hours of audio.
     """
     device = choose_device(config.device)
-    size = config.batch_size or BATCH_SIZE[torch.device(device).type]
     failures: dict[Heard, str] = {}
     jobs = _measured(items, failures)
+    model = load_whisper(whisper.directory, device=device)
+    size = config.batch_size or pieces_at_once(model, device)
     listener = Listener(
-        load_whisper(whisper.directory, device=device),
+        model,
         load_detector(device),
         batch_size=size,
         speech_threshold=config.speech_threshold,
@@ -119,6 +121,11 @@ def listen(
             bar.set_postfix_str(f"{speed:.1f}× real time", refresh=False)
             bar.update(sum(job.seconds for job in planned) / 3600)
     return Listened(transcripts, failures, done, time.monotonic() - started, device)
+
+
+def pieces_at_once(model: Whisper, device: str) -> int:
+    """As many as keep a device busy, or as its memory takes."""
+    return min(BATCH_SIZE[torch.device(device).type], model.need.fitting(batch_bytes(device)))
 
 
 def _measured(items: Mapping[Heard, Item], failures: dict[Heard, str]) -> list[_Job]:
@@ -212,7 +219,8 @@ class Listener:
             heard = self._model([piece for _, piece in batch])
             found.update(zip((number for number, _ in batch), heard, strict=True))
 
-        encoding = Encoding(run, lambda _: None, self._tell, option="--batch-size")
+        # Whatever its length, a piece is heard as 30 s.
+        encoding = Encoding(run, lambda _: None, self._tell, lambda _: 1, option="--batch-size")
         numbered = list(enumerate(pieces))
         for first in range(0, len(numbered), self._size):
             encoding(numbered[first : first + self._size])

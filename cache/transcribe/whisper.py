@@ -33,6 +33,7 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoTokenizer, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from cache.encoders.budget import Need, dictation_need
 from cache.encoders.device import has_bf16_units, to_device
 from cache.encoders.files import CHUNK, weight_files
 from cache.encoders.grid import SAMPLE_RATE
@@ -110,6 +111,11 @@ class Whisper:
         self._multilingual = getattr(settings, "is_multilingual", True)
         known = settings.lang_to_id if self._multilingual else {}
         self._languages = {number: token.strip("<|>") for token, number in known.items()}
+
+    @property
+    def need(self) -> Need:
+        """Memory for the pieces of a batch."""
+        return dictation_need(self._model.config, self._model.dtype.itemsize)
 
     def __call__(self, pieces: Sequence[Piece]) -> list[Transcript]:
         """The text of each piece.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cache.audio import audio_seconds, batches, decode_ahead, each_in_threads, load_audio
 from cache.encoders.audio_encoder import AudioEncoder
+from cache.encoders.budget import Budget, batch_budget
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.text_encoder import TextEncoder
 from cache.frames import Frames
@@ -254,7 +255,10 @@ def predict(
         )
     for model in models:
         model.eval()
-    run = _Run(models, top_frames, hears, max_seconds, frame_budget)
+    budgets = [
+        batch_budget(frame_budget, audio=one.audio_encoder, text=one.text_encoder) for one in models
+    ]
+    run = _Run(models, top_frames, hears, max_seconds, budgets)
     for first in range(0, len(utterances), AT_ONCE):
         yield from run(utterances[first : first + AT_ONCE])
 
@@ -267,7 +271,7 @@ class _Run:
     top_frames: int
     hears: Hears | None
     max_seconds: float
-    frame_budget: int
+    budgets: Sequence[Budget]
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Answer]:
         answers: dict[int, Answer] = {}
@@ -277,7 +281,7 @@ class _Run:
 
         jobs = self._measured(utterances, fail)
         plan = batches(
-            sorted(jobs, key=self._frames, reverse=True), self._frames, self.frame_budget
+            sorted(jobs, key=self._frames, reverse=True), self._counted, self.budgets[0].frames
         )
         with closing(decode_ahead(plan, self._decode, fail)) as stream, torch.no_grad():
             for _, batch in stream:
@@ -340,6 +344,10 @@ class _Run:
         if self._listens:
             return max(1, round(job.seconds * _FRAME_RATE))
         return 1 + len(job.utterance.text)
+
+    def _counted(self, job: _Job) -> int:
+        """As how many frames it counts in a batch, for the model that takes the most memory."""
+        return max(budget.size(self._frames(job)) for budget in self.budgets)
 
     def _decode(self, job: _Job) -> tuple[_Job, Waveform]:
         one = job.utterance

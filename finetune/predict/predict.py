@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache.config import AUTO, TranscribeConfig
@@ -15,7 +14,7 @@ from cache.encoders.device import choose_device, usual_dtype
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.vad import load_detector
 from cache.lookup import FrameCache
-from cache.transcribe.listening import BATCH_SIZE, Listener
+from cache.transcribe.listening import Listener, pieces_at_once
 from cache.transcribe.model_files import find_whisper
 from cache.transcribe.whisper import PIECE_SECONDS, load_whisper
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
@@ -139,10 +138,11 @@ class Transcriber:
         files = find_whisper(name)
         self.source = files.source
         self._language = "" if language == AUTO else files.code(language, "--language")
+        model = load_whisper(files.directory, device=device)
         self._hear = Listener(
-            load_whisper(files.directory, device=device),
+            model,
             load_detector(device),
-            batch_size=BATCH_SIZE[torch.device(device).type],
+            batch_size=pieces_at_once(model, device),
             speech_threshold=TranscribeConfig.speech_threshold,
             tell=tell,
         )

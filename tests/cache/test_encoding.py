@@ -63,11 +63,49 @@ def test_a_batch_that_does_not_fit_is_halved_and_said_so_once() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encoded(*batch)
 
-    found = Encoding(encode, refused.append, told.append)([5, 5, 4, 99, 3, 1])
+    encoding = Encoding(encode, refused.append, told.append, lambda one: one)
+    found = encoding([5, 5, 4, 99, 3, 1])
     keys = [row.item.key for batch in found for row in batch.rows]
     assert keys == ["5", "5", "4", "3", "1"]
     assert refused == [99]
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_what_fitted_is_remembered(error: type[Exception]) -> None:
+    tried: list[list[int]] = []
+    refused: list[int] = []
+
+    def encode(batch: Sequence[int]) -> Encoded:
+        tried.append(list(batch))
+        if max(batch) * len(batch) > 10:
+            raise error("out of memory")
+        return encoded(*batch)
+
+    encoding = Encoding(encode, refused.append, lambda _: None, lambda one: one)
+    first = encoding([4] * 8)
+    assert sum(len(one.rows) for one in first) == 8
+    assert [len(batch) for batch in tried] == [8, 4, *[2] * 4]
+    tried.clear()
+    encoding([4] * 8)
+    assert [len(batch) for batch in tried] == [2] * 4
+    tried.clear()
+    encoding([2] * 6)
+    assert [len(batch) for batch in tried] == [4, 2]
+    assert refused == []
+
+
+def test_another_error_is_no_want_of_memory() -> None:
+    refused: list[int] = []
+    told: list[str] = []
+
+    def encode(_: Sequence[int]) -> Encoded:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="assert"):
+        Encoding(encode, refused.append, told.append, lambda one: one)([1, 2])
+    assert refused == []
+    assert told == []
 
 
 def test_what_was_handed_over_is_stored_also_after_an_error_elsewhere(work: Work) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from cache.frames import Frames
 from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest
+from corpora.utterance import Utterance
 from finetune import upper as uppers
-from finetune.batches import gather_examples
+from finetune.batches import AHEAD, gather_examples, load_batches
 from finetune.boundary import open_boundary
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
@@ -171,3 +174,34 @@ def test_whether_the_cache_is_used_is_told(
     rows = tuple(u for u in manifest.utterances if u.split != "test")
     run_finetune(work, replace(manifest, utterances=rows), config, tell=said.append)
     assert words in "\n".join(said)
+
+
+def test_hidden_states_are_read_ahead_in_the_plan_s_order_by_one_thread(
+    searched: Searched, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = copy_work(searched.work, tmp_path / "work")
+    boundary = boundary_of(work, manifest, make_model(work.encoders), "float16")
+    threads: list[str] = []
+    plain = Boundary.states
+
+    def states(self: Boundary, utterances: Sequence[Utterance]) -> dict[str, Frames]:
+        threads.append(threading.current_thread().name)
+        return plain(self, utterances)
+
+    monkeypatch.setattr(Boundary, "states", states)
+    plan = [(3, 1), (0,), (2, 4), (6, 5), (7,)]
+    found = load_batches(manifest.utterances, plan, audio=True, boundary=boundary)
+    first = next(found)
+    assert first.rows == (3, 1)
+    assert AHEAD - 1 <= len(threads) <= AHEAD + 1
+    batches = [first, *found]
+    assert [batch.rows for batch in batches] == plan
+    assert len(set(threads)) == 1
+    assert threading.current_thread().name not in threads
+    for batch in batches:
+        for name, frames in plain(boundary, [manifest.utterances[n] for n in batch.rows]).items():
+            assert torch.equal(batch.states[name].values, frames.values)
+    left = load_batches(manifest.utterances, plan, audio=True, boundary=boundary)
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert not any(one.name.startswith("states") for one in threading.enumerate())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from heads.training import Reads, gather
 from tests.heads.synthetic import LABELS, make_dataset
 
 CPU = torch.device("cpu")
-KINDS = (
+KINDS: tuple[dict[str, Any], ...] = (
     {"kind": "as", "hidden": 8},
     {"kind": "mqmha", "queries": 4, "heads": 4, "scorer_layers": 1},
     {"kind": "mqmha", "queries": 2, "heads": 2, "scorer_layers": 2, "hidden": 6},

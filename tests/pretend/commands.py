@@ -45,7 +45,14 @@ from finetune.batches import gather_examples
 from finetune.config import EvaluateConfig, FinetuneConfig, PredictConfig
 from finetune.evaluate.evaluate import evaluate as run_evaluate
 from finetune.finetune import run_finetune
-from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
+from finetune.phases import (
+    FRAME_BUDGET,
+    PhaseConfig,
+    StepConfig,
+    step_frames,
+    trainable_parts,
+    unfreeze,
+)
 from finetune.predict.predict import run_predict
 from finetune.steps import Trainer
 from heads.compare.compare import run_compare
@@ -295,7 +302,7 @@ TUNINGS: dict[str, dict[str, Any]] = {
     "phases 1 to 3": {"phases": (1, 2, 3), "fresh": True},
     "phase 3, checkpointing": {"phases": (3,), "fresh": True, "gradient_checkpointing": True},
     "phase 2, augmented": {
-        **{"phases": (2,), "fresh": True, "boundary": "off"},
+        **{"phases": (2,), "fresh": True, "boundary_cache": False},
         **{"spec_augment": 0.1, "layerdrop": 0.3},
     },
 }
@@ -339,13 +346,21 @@ def finetune_step() -> None:
                 parts = trainable_parts(model, phase)
                 unfreeze(model, parts)
                 how = PhaseConfig(phase, 1e-3, epochs=1)
-                steps: Any = Trainer(model, parts, how, StepConfig(frame_budget=200), train)
-                steps = steps.run_epoch(1)
+                trainer = Trainer(model, parts, how, StepConfig(frame_budget=200), train)
+                steps: Any = trainer.run_epoch(1)
                 next(steps)
+                trainer.load_moments(trainer.moments())  # as from a checkpoint
+                counts = [value["step"] for value in trainer.optimiser.state.values()]
+                assert {count.device for count in counts} == {torch.device(GPU)}
                 device.reset()
                 next(steps)
                 say(f"a step of phase {phase}", device)
                 steps.close()
+                own = [step_frames(model, (phase,), train.lengths)]
+                for total in (2_000_000_000, 200_000_000):
+                    with patch.object(torch.cuda, "mem_get_info", lambda *_, n=total: (n, n)):
+                        own.append(step_frames(model, (phase,), train.lengths))
+                assert FRAME_BUDGET["cuda"] == own[0] >= own[1] > own[2] >= 100, own
 
 
 @check

@@ -109,6 +109,9 @@ def _record(graph: PretendGraph) -> Iterator[None]:
     graph.recording.finish()
 
 
+MEMORY = (("memory", "allocated"), ("memory", "reserved"), ("max_memory", "allocated"))
+
+
 def _set_device(device: Any) -> None:
     DEVICE.current = device if isinstance(device, int) else torch.device(device).index or 0
 
@@ -137,7 +140,7 @@ def pretend_cuda() -> Iterator[Device]:
         "CUDAGraph": PretendGraph,
         "graph": _record,
         "mem_get_info": lambda *_: (120_000_000_000, 141_000_000_000),
-        "max_memory_allocated": lambda *_: 0,
+        **{f"{name}_{kind}": lambda *_: 0 for name, kind in MEMORY},
         "get_device_capability": lambda *_: DEVICE.capability,
         "get_device_name": lambda *_: "pretend H200",
         "is_bf16_supported": lambda including_emulation=True: (
