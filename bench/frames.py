@@ -24,8 +24,9 @@ def generated(
     longest: int = 450,
     seed: int = 0,
     device: str = "cpu",
+    dev_speakers: int = SPEAKERS // 4,
 ) -> Dataset:
-    """Audio frames in float16 with speech probabilities, three quarters of them for training.
+    """Audio frames in float16 with speech probabilities; so many of 40 speakers are dev's.
 
     A fifth of an utterance's frames lie in the direction of its class; every utterance has an
     offset of its own, as channels and voices do. They are drawn and kept on the device.
@@ -58,7 +59,7 @@ def generated(
                 audio=Path(f"/made-up/{number:06}.wav"),
                 label=LABELS[int(targets[number])],
                 speaker=f"{number % SPEAKERS:02}",
-                split="dev" if number % SPEAKERS < SPEAKERS // 4 else "train",
+                split="dev" if number % SPEAKERS < dev_speakers else "train",
             )
             for number in range(utterances)
         ),

@@ -1,301 +1,133 @@
-"""Extraction at full size on one GPU. Started by `bench/gpu.sh`, which says what it needs.
+"""All that is measured on one GPU, part after part. Started by `bench/gpu.sh`, which says how.
 
-Two amounts of audio are extracted, each into an empty work folder; the difference is the rate
-without what every run does once (loading, planning, hashing weights). The encoders also run alone,
-on samples already decoded, in the same length-sorted batches.
+Each part is a process of its own with its share of the time: what one part breaks, or does not get
+done, the others do not miss. Results are lines of JSON, one file a part, and a table of all.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass, replace
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from bench.encoders import save_audio_encoder, save_text_encoder
-from bench.extraction import encode, length_sorted_batches
-from bench.recordings import make_manifest
-from bench.table import seconds
-from cache.config import ExtractConfig
-from cache.encoders.audio_encoder import load_audio_encoder
-from cache.encoders.device import usual_dtype
-from cache.encoders.front_ends import StackedMels, log_mels
-from cache.encoders.grid import SAMPLE_RATE, read_grid
-from cache.encoders.text_encoder import load_text_encoder
-from cache.encoders.vad import load_detector, speech
-from cache.extract.audio_pass import BATCH_SECONDS
-from cache.extract.extract import extract
-from cache.extract.passes import BATCH_TOKENS
-from cache.keys import normalise_text
-from corpora.base.terminal import bytes_text
-from corpora.base.work import Work
-from corpora.manifest import Manifest
-
-# The corpus of Leygue et al. 2025, and the goal for it on one H200.
-GOAL_HOURS, GOAL_MINUTES = 78.0, 4.0
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Measured on one device; "an hour" is of audio, and in seconds.
-
-    Attributes:
-        device: its name.
-        hours: of audio in the larger extraction.
-        recordings: in it, each with a text.
-        audio_seconds: its audio, energy and speech streams took, everything included.
-        text_seconds: its text stream took, everything included.
-        audio_seconds_an_hour: without what a run does once.
-        text_seconds_an_hour: the same for text.
-        once_seconds: what a run does once.
-        peak_bytes: of GPU memory.
-        device_bytes: all GPU memory.
-        encoder_an_hour: the audio encoder alone, front end included.
-        front_end_an_hour: its front end alone.
-        detector_an_hour: voice activity detection alone.
-        text_encoder_an_hour: the text encoder alone.
-        flop_a_second: of audio, in the audio encoder, padding included.
-    """
-
-    device: str
-    hours: float
-    recordings: int
-    audio_seconds: float
-    text_seconds: float
-    audio_seconds_an_hour: float
-    text_seconds_an_hour: float
-    once_seconds: float
-    peak_bytes: int
-    device_bytes: int
-    encoder_an_hour: float = 0.0
-    front_end_an_hour: float = 0.0
-    detector_an_hour: float = 0.0
-    text_encoder_an_hour: float = 0.0
-    flop_a_second: float = 0.0
-
-    @property
-    def goal_minutes(self) -> float:
-        """What 78 hours with their texts would take, in minutes, start-up included."""
-        rate = self.audio_seconds_an_hour + self.text_seconds_an_hour
-        return (self.once_seconds + GOAL_HOURS * rate) / 60
-
-    def to_text(self) -> str:
-        """Several lines."""
-        whole = self.audio_seconds + self.text_seconds
-        rate = self.audio_seconds_an_hour + self.text_seconds_an_hour
-        alone = self.encoder_an_hour + self.text_encoder_an_hour
-        flop = self.flop_a_second * 3600
-        memory = (
-            f"{bytes_text(self.peak_bytes)} of {bytes_text(self.device_bytes)}"
-            if self.device_bytes
-            else "not measured"
-        )
-        return "\n".join(
-            [
-                f"Device: {self.device}",
-                f"Extracted: {self.hours:.2f} hours of audio, {self.recordings:,} recordings with "
-                f"texts, in {whole:.1f} s (audio, energy, speech {self.audio_seconds:.1f} s; text "
-                f"{self.text_seconds:.1f} s)",
-                f"Hours of audio a minute: {60 * self.hours / whole:.1f}; {60 / rate:.1f} without "
-                f"the {self.once_seconds:.1f} s a run takes once",
-                f"Time in the encoders: {alone / rate:.0%} (audio "
-                f"{self.encoder_an_hour / self.audio_seconds_an_hour:.0%} of its pass, text "
-                f"{self.text_encoder_an_hour / self.text_seconds_an_hour:.0%})",
-                f"An hour of audio: {rate:.2f} s in all; alone: audio encoder "
-                f"{self.encoder_an_hour:.2f} s, of which front end {self.front_end_an_hour:.2f} s; "
-                f"voice activity {self.detector_an_hour:.2f} s; text encoder "
-                f"{self.text_encoder_an_hour:.2f} s",
-                f"Audio encoder: {self.flop_a_second / 1e9:.1f} GFLOP a second of audio, "
-                f"{flop / self.encoder_an_hour / 1e12:.3g} TFLOP/s alone, "
-                f"{flop / self.audio_seconds_an_hour / 1e12:.3g} TFLOP/s over its pass",
-                f"GPU memory: {memory}",
-                f"{GOAL_HOURS:.0f} hours, streams audio, text, energy, speech: "
-                f"{self.goal_minutes:.1f} minutes (goal on one H200: under {GOAL_MINUTES:.0f})",
-            ]
-        )
-
+from bench.gpu_commands import commands
+from bench.gpu_counts import ROOT, Finding, Setup, peaks
+from bench.gpu_extraction import equal_batch, extraction
+from bench.gpu_finetune import finetune
+from bench.gpu_heads import equal_steps, training_step
+from bench.gpu_search import search
 
 NO_DEVICE = 2
-# As in MSP-Podcast: 5.5 s on average.
-SHORTEST, LONGEST = 2.0, 9.0
+HOURS, SMALL_HOURS = 2.0, 0.02
+TABLE = "gpu.md"
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything.
-
-    Attributes:
-        hours: of the larger extraction.
-        part: of that the smaller one has, and the encoder runs alone on.
-        device: `cuda`, or `cpu` for a trial.
-        audio: arguments of `save_audio_encoder`.
-        text: arguments of `save_text_encoder`.
-    """
-
-    hours: float
-    part: float
-    device: str
-    audio: dict[str, int]
-    text: dict[str, int]
-
-
-FULL = Scale(hours=8.0, part=0.125, device="cuda", audio={}, text={})
-TOY = Scale(
-    hours=0.04,
-    part=0.25,
-    device="cpu",
-    audio={"layers": 2, "dim": 64, "heads": 2},
-    text={"layers": 2, "dim": 64, "heads": 2},
-)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One extraction: hours of audio, recordings, and seconds for each modality."""
-
-    hours: float
-    recordings: int
-    audio: float
-    text: float
-
-
-def measure(scale: Scale, folder: Path) -> Figures:
-    """Make the data, extract, and run the parts alone.
-
-    Args:
-        scale: how much.
-        folder: for everything; removed by the caller.
-    """
-    config = ExtractConfig(
-        audio_encoder=str(save_audio_encoder(folder / "w2v-bert", **scale.audio)),
-        text_encoder=str(save_text_encoder(folder / "deberta", **scale.text)),
-        device=scale.device,
-    )
-    small = _manifest(folder / "small", scale.hours * scale.part, seed=1)
-    large = _manifest(folder / "large", scale.hours, seed=2)
-    _extract(Work(folder / "first"), small, config)  # kernels are chosen, files get into memory
-    few = _extract(Work(folder / "few"), small, config)
-    if scale.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    many = _extract(Work(folder / "many"), large, config)
-    figures = Figures(
-        device=torch.cuda.get_device_name() if scale.device == "cuda" else "CPU (a trial)",
-        hours=many.hours,
-        recordings=many.recordings,
-        audio_seconds=many.audio,
-        text_seconds=many.text,
-        audio_seconds_an_hour=_an_hour((few.hours, few.audio), (many.hours, many.audio)),
-        text_seconds_an_hour=_an_hour((few.hours, few.text), (many.hours, many.text)),
-        once_seconds=0.0,
-        peak_bytes=torch.cuda.max_memory_allocated() if scale.device == "cuda" else 0,
-        device_bytes=torch.cuda.mem_get_info()[1] if scale.device == "cuda" else 0,
-    )
-    rate = figures.audio_seconds_an_hour + figures.text_seconds_an_hour
-    once = max(0.0, few.audio + few.text - rate * few.hours)
-    return _alone(replace(figures, once_seconds=once), small, config, few.hours)
-
-
-def _alone(figures: Figures, manifest: Manifest, config: ExtractConfig, hours: float) -> Figures:
-    """Add what the parts take by themselves, each timed after one run that is not."""
-    directory = Path(config.audio_encoder)
-    encoder = load_audio_encoder(
-        directory, device=config.device, compute_dtype=usual_dtype(config.device)
-    )
-    detector = load_detector(config.device)
-    texts = load_text_encoder(Path(config.text_encoder), device=config.device)
-    assert isinstance(encoder.front_end, StackedMels), "the benchmark is of W2V-BERT"
-    known = encoder.front_end.settings
-    grid = read_grid(directory)
-    batches = length_sorted_batches(manifest, BATCH_SECONDS[config.device])
-    tokens = sorted(
-        texts.tokenise([normalise_text(one.text) for one in manifest.utterances]),
-        key=lambda one: -len(one.ids),
-    )
-    size = max(1, BATCH_TOKENS[config.device] // len(tokens[0].ids))
-
-    def front_end() -> None:
-        for batch in batches:
-            log_mels([torch.from_numpy(waveform) for waveform in batch], known, encoder.device)
-        _finish(config.device)
-
-    def detect() -> None:
-        for batch in batches:
-            speech(batch, grid, detector)
-
-    def read() -> None:
-        with torch.inference_mode():
-            for start in range(0, len(tokens), size):
-                texts(tokens[start : start + size], [texts.layers])
-        _finish(config.device)
-
-    def timed(action: object) -> float:
-        assert callable(action)
-        action()
-        return seconds(action) / hours
-
-    # A batch from the middle: of common length.
-    sample = batches[len(batches) // 2]
-    with FlopCounterMode(display=False) as counter:
-        encode(encoder, [sample])
-    audio_of_sample = sum(len(waveform) for waveform in sample) / SAMPLE_RATE
-    return replace(
-        figures,
-        encoder_an_hour=timed(lambda: encode(encoder, batches)),
-        front_end_an_hour=timed(front_end),
-        detector_an_hour=timed(detect),
-        text_encoder_an_hour=timed(read),
-        flop_a_second=counter.get_total_flops() / audio_of_sample,
+def device(setup: Setup) -> Iterator[Finding]:
+    """What it is, and what it reaches at most."""
+    flops, bandwidth = peaks(setup.device)
+    name = "a CPU (toy sizes)" if setup.device == "cpu" else torch.cuda.get_device_name()
+    yield Finding(
+        "the device",
+        f"{name}, torch {torch.__version__}; a large product reaches {flops / 1e12:.3g} TFLOP/s, "
+        f"a copy reads and writes {bandwidth / 1e9:,.0f} GB/s",
+        {"flops": flops, "bandwidth": bandwidth},
     )
 
 
-def _an_hour(few: tuple[float, float], many: tuple[float, float]) -> float:
-    """Seconds an hour of audio, from two pairs of hours and seconds, without what is done once.
-
-    Where so little was extracted that the difference is noise, what is done once stays in.
-    """
-    more = many[1] - few[1]
-    return more / (many[0] - few[0]) if more > 0 else many[1] / many[0]
-
-
-def _finish(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+Part = Callable[[Setup], Iterator[Finding]]
+# In this order, with the most seconds of each. The search comes last and takes what is left.
+PARTS: dict[str, tuple[tuple[Part, ...], float]] = {
+    "heads": ((device, training_step, equal_steps), 90.0),
+    "extraction": ((equal_batch, extraction), 200.0),
+    "finetune": ((finetune,), 100.0),
+    "commands": ((commands,), 150.0),
+    "search": ((search,), float("inf")),
+}
 
 
-def _manifest(folder: Path, hours: float, seed: int) -> Manifest:
-    random = np.random.default_rng(seed)
-    count = max(2, round(hours * 3600 / ((SHORTEST + LONGEST) / 2)))
-    return make_manifest(folder, random.uniform(SHORTEST, LONGEST, count).tolist(), seed=seed)
+def findings(measures: Sequence[Part], setup: Setup) -> Iterator[Finding]:
+    """Of one measure after the other; one that raises is a finding, and the others go on."""
+    for measure in measures:
+        try:
+            yield from measure(setup)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest is to be measured
+            last = "".join(traceback.format_exception(error)).splitlines()[-12:]
+            yield Finding(f"FAILED: {measure.__name__}", "\n".join(last), {"failed": True})
 
 
-def _extract(work: Work, manifest: Manifest, config: ExtractConfig) -> _Run:
-    """Audio, energy and speech, then text, into an empty work folder."""
-    work.root.mkdir()
-    hours = 0.0
+def run_part(name: str, setup: Setup, out: Path) -> bool:
+    """Say and keep each finding as it is made; whether none is a failure."""
+    failed = False
+    with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+        for finding in findings(PARTS[name][0], setup):
+            click.echo(f"* {finding.what}: {finding.found}")
+            file.write(json.dumps(asdict(finding), default=str) + "\n")
+            file.flush()
+            failed = failed or bool(finding.figures.get("failed"))
+    return not failed
 
-    def audio() -> None:
-        nonlocal hours
-        report = extract(work, manifest, replace(config, text_encoder="")).report
-        assert report is not None, "the work folder was empty"
-        hours = report.seconds_of_audio / 3600
 
-    def text() -> None:
-        extract(work, manifest, config)
+def run_parts(names: Sequence[str], setup: Setup, out: Path) -> list[str]:
+    """Each part in a process of its own; those that failed, or were not done in time."""
+    ends, failed = time.monotonic() + setup.seconds, []
+    for name in names:
+        seconds = min(PARTS[name][1], ends - time.monotonic())
+        click.echo(f"== {name}, at most {max(0.0, seconds):.0f} s", err=True)
+        command = [sys.executable, "-m", "bench.gpu", name, "--alone", "--out", str(out)]
+        command += ["--folder", str(setup.folder), "--hours", str(setup.hours)]
+        command += ["--minutes", str(seconds / 60), *(["--toy"] if setup.small else [])]
+        try:
+            status = subprocess.run(command, cwd=ROOT, check=False, timeout=seconds).returncode
+        except subprocess.TimeoutExpired:
+            click.echo(f"* FAILED: {name}: not done in {seconds:.0f} s")
+            status = 1
+        if status:
+            failed.append(name)
+        (out / TABLE).write_text(table(out, failed), encoding="utf-8")
+    return failed
 
-    return _Run(
-        audio=seconds(audio), text=seconds(text), hours=hours, recordings=len(manifest.utterances)
-    )
+
+def table(out: Path, failed: Sequence[str]) -> str:
+    """What was found so far, as Markdown."""
+    lines = ["| what | found |", "| --- | --- |"]
+    for name in PARTS:
+        path = out / f"{name}.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            found = json.loads(line)
+            cells = (found["what"], found["found"].replace("\n", "<br>").replace("|", "\\|"))
+            lines.append(f"| {cells[0]} | {cells[1]} |")
+    if failed:
+        lines += ["", f"Failed or not done in time: {', '.join(failed)}."]
+    return "\n".join(lines) + "\n"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--hours", type=float, help="Of audio to extract.  [default: 8]")
-@click.option("--toy", is_flag=True, help="Try the script with toy encoders on the CPU.")
-def main(hours: float | None, toy: bool) -> None:
-    """Extract with full-size encoders on one GPU and print how fast it was."""
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@click.option("--toy", is_flag=True, help="Try the script: small, and on the CPU.")
+@click.option("--hours", type=float, help=f"Of audio to extract.  [default: {HOURS:g}]")
+@click.option("--minutes", default=8.8, show_default=True, help="For all parts together.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results.")
+@click.option("--folder", type=click.Path(path_type=Path), hidden=True)
+@click.option("--alone", is_flag=True, hidden=True, help="One part, in this process.")
+def main(
+    parts: Sequence[str],
+    toy: bool,
+    hours: float | None,
+    minutes: float,
+    out: Path | None,
+    folder: Path | None,
+    alone: bool,
+) -> None:
+    """Measure what a GPU does with each stage; all PARTS by default."""
     if not toy and not torch.cuda.is_available():
         click.echo(
             "No CUDA device here (PyTorch finds none): the GPU figures stay open. "
@@ -303,10 +135,18 @@ def main(hours: float | None, toy: bool) -> None:
             err=True,
         )
         raise click.exceptions.Exit(NO_DEVICE)
-    scale = TOY if toy else FULL
-    with tempfile.TemporaryDirectory(prefix="emopool-gpu-") as folder:
-        figures = measure(replace(scale, hours=hours or scale.hours), Path(folder))
-    click.echo(figures.to_text())
+    hours = hours or (SMALL_HOURS if toy else HOURS)
+    with tempfile.TemporaryDirectory(prefix="emopool-gpu-") as made:
+        out, folder = out or Path(made) / "results", folder or Path(made)
+        out.mkdir(parents=True, exist_ok=True)
+        place = "cpu" if toy else "cuda"
+        setup = Setup(folder, place, toy, hours, 60 * minutes)
+        if alone:
+            good = run_part(parts[0], setup, out)
+        else:
+            good = not run_parts(parts or list(PARTS), setup, out)
+    if not good:
+        raise click.exceptions.Exit(1)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,31 @@
 #!/bin/sh
-# Extraction at full size on one GPU: hours of audio a minute, share of time in the encoders,
-# TFLOP/s, GPU memory, and what 78 hours of speech would take. Under 8 minutes; makes its own data.
+# What one GPU does with each stage: times beside kernels and host waits, idle share, share of the
+# roofline and the lines in which the host waits; and that its numbers are the CPU's. Makes its own
+# data; prints what it finds as it finds it.
 #
-#   bench/gpu.sh                      PYTHON=python3.12 bench/gpu.sh --hours 4
-#   bench/gpu.sh --toy                tries the script itself, on a CPU, in a minute
-#   bench/gpu.sh search [--toy]       100 trials of the head search on 49,248 utterances instead:
-#                                     14 million frames of 1024, 28.8 GB, all on the GPU
-#   bench/gpu.sh finetune             extract, search and two steps of each phase with the full
-#                                     encoders; prints steps and the most host memory in bytes
+#   bench/gpu.sh --out results        everything, in 8.8 minutes; PYTHON=python3.12 bench/gpu.sh ...
+#   bench/gpu.sh --toy                tries the script itself, small and on a CPU
+#   bench/gpu.sh heads                a training step of 25 heads
+#   bench/gpu.sh extraction           W2V-BERT 2.0 and DeBERTa-v3-base; what 78 hours would take
+#   bench/gpu.sh finetune             a step of phases 2 and 3
+#   bench/gpu.sh commands             all commands with tiny encoders, beside the CPU's scores
+#   bench/gpu.sh search --minutes 15  100 trials on 49,248 utterances, 30 GB of frames on the GPU
 #
-# Needs in $PYTHON (default python3): torch with CUDA, transformers 5, numpy, click, tqdm,
-# safetensors, tokenizers, sentencepiece, protobuf; and soundfile (with cffi), soxr, silero-vad,
-# google-crc32c. Nothing is downloaded: encoders have random weights, recordings are made up.
-# The search needs optuna, sqlalchemy and scikit-learn besides, fine-tuning accelerate too. 10 GB on
-# the disk of $TMPDIR, removed at the end. Exit status 2: no CUDA device.
+# --out FOLDER gets a file of JSON lines for each part, and all as a table, gpu.md. A part that fails
+# is said and the others go on; the exit status is 1 then, and 2 where there is no CUDA device.
+#
+# Needs in $PYTHON (default python3): torch with CUDA, what pyproject.toml lists, and the project itself
+# (pip install --no-deps --no-build-isolation -e .), whose version its records name.
+# Nothing is downloaded: encoders have random weights, recordings are made up. 12 GB on the disk of
+# $TMPDIR, removed at the end.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH
 python="${PYTHON:-python3}"
-for module in torch transformers numpy click tqdm safetensors tokenizers sentencepiece \
-    google.protobuf soundfile soxr silero_vad google_crc32c; do
-    "$python" - "$module" <<'EOF' || { echo "$python has no $module; bench/gpu.sh lists what is needed." >&2; exit 1; }
+for module in accelerate click google_crc32c google.protobuf h5py jinja2 numpy optuna safetensors \
+    scipy sentencepiece silero_vad sklearn soundfile soxr tokenizers torch tqdm transformers zarr; do
+    "$python" - "$module" <<'EOF' || { echo "$python has no $module; pyproject.toml lists what is needed." >&2; exit 1; }
 import importlib.util, sys
 try:
     found = importlib.util.find_spec(sys.argv[1])
@@ -30,14 +34,6 @@ except ModuleNotFoundError:
 sys.exit(found is None)
 EOF
 done
-if [ "${1:-}" = finetune ]; then
-    folder="$(mktemp -d)"
-    trap 'rm -rf "$folder"' EXIT
-    "$python" -m tests.finetune.full_size "$folder" cuda 8000
-    exit
-fi
-if [ "${1:-}" = search ]; then
-    shift
-    exec "$python" -m bench.gpu_search "$@"
-fi
+"$python" -c 'import importlib.metadata as m; m.version("emopool")' 2>/dev/null || {
+    echo "Emopool is not installed: $python -m pip install --no-deps --no-build-isolation -e ." >&2; exit 1; }
 exec "$python" -m bench.gpu "$@"

@@ -1,58 +1,61 @@
-"""A search at full size on one GPU. Started by `bench/gpu.sh search`, which says what it needs.
+"""A search at full size on one GPU: 100 trials of the default space on 49,248 training utterances.
 
-100 trials of the default space on as many utterances and frames as Leygue et al. train on, all
-frames on the device. They are generated there: random, with a fifth of each utterance's frames in
-the direction of its class.
+As many utterances and frames as Leygue et al. train on, all on the device. They are generated
+there: random, with a fifth of each utterance's frames in the direction of its class.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 
-import click
 import torch
 
 from bench.frames import generated
-from bench.large_search import copy_bandwidth, peak_flops, searched
+from bench.gpu_counts import Finding, Setup, peaks
+from bench.large_search import search_config, search_steps, searched
 
-UTTERANCES, SHORTEST, LONGEST, DIM = 49_248, 50, 518, 1024  # 14 million frames
+# One speaker in 20 is dev's: 49,248 are trained on, 2,592 are not; 14.7 million frames in all.
+UTTERANCES, SHORTEST, LONGEST, DIM, DEV_SPEAKERS = 51_840, 50, 518, 1024, 2
 TRIALS = 100
 GOAL_MINUTES = 5
-NO_DEVICE = 2
+# Seconds before and after its training: the data are drawn, an epoch ends, peaks are measured.
+AROUND = 45.0
 
 
-@click.command()
-@click.option("--toy", is_flag=True, help="Try the script itself, small and on a CPU.")
-def main(toy: bool) -> None:
-    """Search, and print time, throughput and memory beside the device's limits."""
-    if not toy and not torch.cuda.is_available():
-        click.echo(
-            "No CUDA device. `bench/gpu.sh search --toy` tries the script on a CPU.", err=True
-        )
-        sys.exit(NO_DEVICE)
-    device = "cpu" if toy else "cuda"
-    utterances, dim, trials = (80, 32, 14) if toy else (UTTERANCES, DIM, TRIALS)
-    dataset = generated(utterances, dim, SHORTEST, LONGEST, device=device)
-    frames = dataset.frames["audio"]
-    took = searched(dataset, trials, device)
-    name = "a CPU (toy size)" if toy else torch.cuda.get_device_name()
-    achieved, bandwidth = took.flop / took.seconds, took.frame_bytes / took.seconds
-    click.echo(took.text, err=True)
-    click.echo(
-        f"{trials} trials on {utterances:,} utterances, {frames.total:,} frames of {dim} "
-        f"({frames.total * dim * 2 / 1e9:.3g} GB in 16 bits), {name}:\n"
-        f"  {took.seconds / 60:.2f} minutes (goal on one H200: under {GOAL_MINUTES})\n"
-        f"  {achieved / 1e12:.3g} TFLOP/s of matrix products, of {peak_flops(device) / 1e12:.3g} "
-        "that a large one reaches\n"
-        f"  {bandwidth / 1e9:.3g} GB/s of frames, of {copy_bandwidth(device) / 1e9:.3g} GB/s that "
-        "copying reaches"
+def search(setup: Setup) -> Iterator[Finding]:
+    """Time, throughput and memory beside the device's limits."""
+    utterances, dim, trials = (80, 32, 14) if setup.small else (UTTERANCES, DIM, TRIALS)
+    dataset = generated(
+        utterances, dim, SHORTEST, LONGEST, device=setup.device, dev_speakers=DEV_SPEAKERS
     )
-    if not toy:
-        click.echo(
-            f"  GPU memory: {torch.cuda.max_memory_allocated() / 1e9:.3g} GB at most, of "
-            f"{torch.cuda.get_device_properties(0).total_memory / 1e9:.3g}"
+    frames, trained = dataset.frames["audio"].total, len(dataset.rows("train"))
+    config = search_config(trials, setup.device)
+    took = searched(dataset, config, max(0.0, setup.seconds - AROUND))
+    steps = search_steps(trained, config)
+    a_step = took.training_seconds / took.steps
+    if took.complete:
+        found = f"{took.seconds / 60:.2f} minutes"
+    else:
+        found = (
+            f"stopped after {took.seconds:.0f} s and {took.steps:,} of {steps:,} steps; its "
+            f"training alone would take {a_step * steps / 60:.1f} minutes"
         )
-
-
-if __name__ == "__main__":
-    main()
+    yield Finding(
+        f"{trials} trials on {trained:,} utterances, {frames:,} frames of {dim} "
+        f"({frames * dim * 2 / 1e9:.3g} GB in 16 bits)",
+        f"{found} (goal on one H200: under {GOAL_MINUTES}); training {1e3 * a_step:.2f} ms a step",
+        {**took.__dict__, "all_steps": steps},
+    )
+    flops, bandwidth = peaks(setup.device)
+    floor = max(took.flop / flops, took.frame_bytes / bandwidth)
+    yield Finding(
+        "its training against the device's limits",
+        f"{took.flop / took.training_seconds / 1e12:.3g} TFLOP/s of {flops / 1e12:.3g} that a "
+        f"large product reaches, {took.frame_bytes / took.training_seconds / 1e9:.3g} GB/s of "
+        f"frames of {bandwidth / 1e9:.3g} that copying reaches: "
+        f"{floor / took.training_seconds:.1%} of the roofline",
+        {"floor": floor},
+    )
+    if setup.device != "cpu":
+        most = torch.cuda.max_memory_allocated()
+        yield Finding("GPU memory of it", f"{most / 1e9:.3g} GB at most", {"bytes": most})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -13,17 +14,21 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from bench.frames import LABELS
 from bench.table import Outcome, Settings
+from cache.encoders.device import has_bf16_units
 from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.head import HeadConfig
 from heads.pooling.registry import pooling_config
 from heads.records import Origin
-from heads.search.rounds import Candidates
+from heads.search.rounds import Candidates, default_epochs
 from heads.search.search import search_heads
 
+# AdamW in fp32 for a parameter: it, its gradient and two moments, each read and written.
+ADAM_BYTES = 8 * 4
 SIZE, REPEATS = 2048, 5
 COPIED = 2**28  # bytes
 
@@ -43,9 +48,14 @@ def head_epoch_flops(config: HeadConfig, utterances: int, frames: float) -> floa
     return total + 3 * 2 * utterances * pooled * width
 
 
+def read_frames(lengths: Tensor, most: int | None) -> float:
+    """Frames that training reads of utterances of these lengths (`heads.dataset.Thinning`)."""
+    return float((lengths / (1 if most is None else (lengths / most).ceil())).sum())
+
+
 def peak_flops(device: str) -> float:
-    """Operations a second of a large square product, in bfloat16 or fp32, whichever is faster."""
-    return max(_product(torch.bfloat16, device), _product(torch.float32, device))
+    """Operations a second of a large square product, in bfloat16 where there are units for it."""
+    return _product(torch.bfloat16 if has_bf16_units(device) else torch.float32, device)
 
 
 def copy_bandwidth(device: str) -> float:
@@ -82,39 +92,78 @@ class Searched:
         frame_bytes: of frames that training has to read at least: once forward and once backward
             an epoch, for all heads together, in 16 bits.
         text: its report.
+        steps: optimiser steps, which all heads of a cohort share.
+        training_seconds: of these.
+        complete: whether it was done in time.
     """
 
     seconds: float
     flop: float
     frame_bytes: float
     text: str
+    steps: int
+    training_seconds: float
+    complete: bool
 
 
-def searched(dataset: Dataset, trials: int, device: str) -> Searched:
-    """Search on a generated data set of audio frames, in a folder that is removed."""
+class _TimeIsUpError(Exception):
+    """Between two epochs of a search."""
+
+
+def searched(dataset: Dataset, config: SearchConfig, most_seconds: float = math.inf) -> Searched:
+    """Search on a generated data set of audio frames, in a folder that is removed.
+
+    It is left at the end of an epoch when it has taken more than `most_seconds`.
+    """
     rows = dataset.rows("train")
-    frames = int(dataset.frames["audio"].lengths[rows].sum())
-    average = frames / len(rows)
-    found = {"flop": 0.0, "frame_bytes": 0.0}
+    lengths = dataset.frames["audio"].lengths[rows]
+    found = {"flop": 0.0, "frame_bytes": 0.0, "seconds": 0.0}
+    steps, text, complete = 0, "", True
 
     class Counting(Candidates):
         """Adds up every epoch."""
 
         def run_epoch(self) -> None:
+            nonlocal steps
+            frames, began = read_frames(lengths, self._schedule.frames), time.perf_counter()
+            if began - started > most_seconds:
+                raise _TimeIsUpError
             for head in self.heads:
-                found["flop"] += head_epoch_flops(head.config, len(rows), average)
+                found["flop"] += head_epoch_flops(head.config, len(rows), frames / len(rows))
             if any(head.attention_pooling("audio") for head in self.heads):
                 found["frame_bytes"] += 2 * frames * dataset.frames["audio"].dim * 2
             super().run_epoch()
+            if config.device != "cpu":
+                torch.cuda.synchronize()
+            found["seconds"] += time.perf_counter() - began
+            steps += self.steps_per_epoch
 
     origin = Origin(corpus="generated", synthetic=True, labels=LABELS)
-    config = SearchConfig(trials=trials, epochs=9, folds="off", device=device)
     with tempfile.TemporaryDirectory(prefix="emopool-bench-") as folder:
         started = time.perf_counter()
-        with patch("heads.search.rounds.Candidates", Counting):
-            report = search_heads(dataset, Path(folder), origin, config, show_progress=True)
+        try:
+            with patch("heads.search.rounds.Candidates", Counting):
+                report = search_heads(dataset, Path(folder), origin, config, show_progress=True)
+            text = report.to_text()
+        except _TimeIsUpError:
+            complete = False
         took = time.perf_counter() - started
-    return Searched(took, found["flop"], found["frame_bytes"], report.to_text())
+    flop, nbytes, training = found["flop"], found["frame_bytes"], found["seconds"]
+    return Searched(took, flop, nbytes, text, steps, training, complete)
+
+
+def search_config(trials: int, device: str) -> SearchConfig:
+    """The default search, without folds; a full trial has 9 epochs on small data too."""
+    return SearchConfig(
+        trials=trials, epochs=9, folds="off", device=device, cuda_graphs=device != "cpu"
+    )
+
+
+def search_steps(trained: int, config: SearchConfig) -> int:
+    """Optimiser steps of a search's cohorts; all heads of a cohort share them."""
+    steps = math.ceil(trained / config.batch_size)
+    cohorts = math.ceil(config.trials / config.cohort)
+    return cohorts * (config.epochs or default_epochs(steps)) * steps
 
 
 UTTERANCES, FRAMES, DIM = 10_000, 250, 1024
@@ -146,7 +195,7 @@ def main(utterances: int, trials: int) -> None:
     from bench.frames import generated
     from bench.peak import peak_bytes
 
-    took = searched(generated(utterances, DIM, FRAMES, FRAMES), trials, "cpu")
+    took = searched(generated(utterances, DIM, FRAMES, FRAMES), search_config(trials, "cpu"))
     sys.stderr.write(took.text + "\n")
     found = {
         "seconds": took.seconds,

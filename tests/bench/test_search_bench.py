@@ -87,15 +87,3 @@ def test_operations_of_a_linear_head_are_counted() -> None:
 def test_every_row_runs_at_a_small_size(row: Any) -> None:
     ((_, outcome),) = run([row], size=0.01, repeats=1)
     assert outcome.ratio.endswith("×")
-
-
-@pytest.mark.slow
-def test_the_gpu_script_runs_at_toy_size(capfd: pytest.CaptureFixture[str]) -> None:
-    from click.testing import CliRunner
-
-    from bench.gpu_search import main
-
-    done = CliRunner().invoke(main, ["--toy"])
-    assert done.exit_code == 0, done.output
-    assert "toy size" in done.output
-    capfd.readouterr()
