@@ -18,7 +18,7 @@ from bench.gpu import NO_DEVICE, PARTS, TABLE, findings, run_part, table
 from bench.gpu_counts import _REGION, Finding, Roofline, Setup, counts, first_wait
 from bench.gpu_extraction import Figures
 from bench.large_search import read_frames, search_config, search_steps
-from heads.dataset import Thinning
+from heads.batches import Thinning
 from heads.training import TRAINED_FRAMES
 
 ROOT = Path(__file__).parents[2]
