@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from transformers import SeamlessM4TFeatureExtractor
 
 from bench import extraction, reading
 from bench.table import Outcome, Row, Settings, compare, seconds_outcome
 from cache.encoders.front_ends import FbankSettings, log_mels
 from cache.encoders.grid import SAMPLE_RATE
+from cache.encoders.signal import Signal
 
 # 60 recordings of 1 to 12 s: 6.5 minutes, in batches of 10 as on a CPU.
 COUNT, BATCH = 60, 10
@@ -30,7 +30,7 @@ def front_end(settings: Settings) -> Outcome:
 
     def ours() -> None:
         for batch in batches:
-            log_mels([torch.from_numpy(waveform) for waveform in batch], known)
+            log_mels(Signal.of(batch, "cpu"), known)
 
     def theirs() -> None:
         for batch in batches:

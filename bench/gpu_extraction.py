@@ -26,6 +26,7 @@ from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.device import usual_dtype
 from cache.encoders.front_ends import StackedMels, log_mels
 from cache.encoders.grid import SAMPLE_RATE, read_grid
+from cache.encoders.signal import Signal
 from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.extract.extract import extract
@@ -271,7 +272,7 @@ def _alone(figures: Figures, manifest: Manifest, setup: Setup, hours: float) -> 
 
     def front_end() -> None:
         for batch in batches:
-            log_mels([torch.from_numpy(waveform) for waveform in batch], known, encoder.device)
+            log_mels(Signal.of(batch, encoder.device), known)
         finish(config.device)
 
     def detect() -> None:

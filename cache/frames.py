@@ -133,7 +133,7 @@ class Frames:
     def segments(self) -> Tensor:
         """`[N]` int64, the utterance number of each frame, on the values' device."""
         numbers = torch.arange(len(self), device=self.values.device)
-        lengths = self.lengths.to(self.values.device)
+        lengths = to_device(self.lengths, self.values.device)
         return numbers.repeat_interleave(lengths, output_size=self.values.shape[0])
 
     def select(self, indices: Sequence[int] | Tensor) -> Frames:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cache.encoders.device import to_device
 from cache.frames import Frames
 from cache.last_extraction import Source, extract_command, layer_name, moments_name
 from cache.store.layout import ensure_stream
@@ -41,13 +43,27 @@ def frame_moments(frames: Frames) -> Tensor:
     Returns:
         `[B, 2, D]` float32 on the frames' device.
     """
+    if frames.values.is_cuda:
+        return _moments_together(frames)
     rows = []
-    # One utterance after the other: its frames stay in the processor's cache.
+    # One utterance after the other: its frames stay in the processor's cache, which is 1.5 to 20
+    # times as fast as all of them together.
     for part in frames.values.split(frames.lengths.tolist()):
         wide = part.float()
         mean = wide.mean(dim=0)
         rows.append(torch.stack([mean, (wide - mean).square_().mean(dim=0).sqrt_()]))
     return torch.stack(rows)
+
+
+def _moments_together(frames: Frames) -> Tensor:
+    """The same in a dozen launches, however many utterances."""
+    wide = frames.values.float()
+    # Without `unsafe` the host would wait to see whether lengths add up, as those of `Frames` do.
+    lengths: Any = {"lengths": to_device(frames.lengths, wide.device), "unsafe": True}
+    mean = torch.segment_reduce(wide, "mean", **lengths)
+    centred = wide - mean.index_select(0, frames.segments())
+    variance = torch.segment_reduce(centred.square_(), "mean", **lengths)
+    return torch.stack([mean, variance.sqrt_()], dim=1)
 
 
 def moments_of_keys(

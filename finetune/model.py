@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cache.encoders.signal import Signal, Waveform
 from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
@@ -21,8 +21,6 @@ from finetune.config import PredictConfig
 from finetune.model_directory import Parts, read_model, resolve_model, write_model
 from finetune.predict.answering import Prediction, Unusable, predict
 from heads.head import as_inputs, stack_logits
-
-Waveform = Tensor | NDArray[np.float32]
 
 
 class EmotionModel(nn.Module):
@@ -106,9 +104,10 @@ class EmotionModel(nn.Module):
             raise ConfigError("this model listens: it needs waveforms, and none were given.")
         _check_waveforms(waveforms)
         numbers = layer_numbers(self.layers["audio"])
-        states: dict[int, Frames] = self.audio_encoder(waveforms, numbers)
+        signal = Signal.of(waveforms, self.device)
+        states: dict[int, Frames] = self.audio_encoder(signal, numbers)
         frames = Frames.beside([states[number] for number in numbers])
-        return frames if self.detector is None else frames.with_speech(self._speech(waveforms))
+        return frames if self.detector is None else frames.with_speech(self._speech(signal))
 
     def read(self, texts: Sequence[str] | None) -> Frames:
         """The text frames of `encode`, for a model that reads."""
@@ -218,11 +217,11 @@ class EmotionModel(nn.Module):
         extra = {f"{stem}.csv": text for stem, text in more.items()}
         write_model(Path(directory), replace(self._parts, provenance=self.provenance), extra)
 
-    def _speech(self, waveforms: Sequence[Waveform]) -> Tensor:
+    def _speech(self, signal: Signal) -> Tensor:
         """`[N]` probabilities of speech, rounded as they are in the cache."""
         assert self.audio_encoder is not None
         assert self.detector is not None
-        rows = speech(waveforms, self.audio_encoder.grid, self.detector)
+        rows = speech(signal, self.audio_encoder.grid, self.detector)
         stored = np.concatenate(rows).astype(self._parts.speech_dtype)
         return torch.from_numpy(stored.astype(np.float32)).to(self.device)
 

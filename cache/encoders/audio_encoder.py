@@ -13,9 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoFeatureExtractor
@@ -41,6 +39,7 @@ from cache.encoders.hidden_states import (
     load_model,
     loading,
 )
+from cache.encoders.signal import Signal, Waveform
 from cache.frames import Frames
 from corpora.base.errors import AudioError, ConfigError
 
@@ -67,8 +66,6 @@ class ShortWhisperEncoder(WhisperEncoder):  # type: ignore[misc]  # untyped libr
             states = layer(states, None)
         return BaseModelOutput(last_hidden_state=self.layer_norm(states))
 
-
-Waveform = Tensor | NDArray[np.float32]
 
 # Known to give each utterance of a padded batch what it gives it alone, if the convolutions
 # normalise each frame ("layer"). With "group" they normalise over time, padding included. Any other
@@ -135,13 +132,31 @@ class AudioEncoder(nn.Module):
         """Training mode, for an encoder with trainable parameters; else it stays in eval mode."""
         return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
+    def cast_weights(self) -> None:
+        """Hold in bf16 what autocast would cast at every call, if that is computed in.
+
+        No number changes. There is no training afterwards, which needs the digits that are lost.
+        """
+        if self.compute_dtype != "bf16":
+            return
+        for module in self.model.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d):
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    rounded = nn.Parameter(parameter.to(torch.bfloat16), requires_grad=False)
+                    setattr(module, name, rounded)
+
     def forward(
-        self, waveforms: Sequence[Waveform], layers: Sequence[int], *, whole: bool = False
+        self,
+        waveforms: Sequence[Waveform] | Signal,
+        layers: Sequence[int],
+        *,
+        whole: bool = False,
     ) -> dict[int, Frames]:
         """Frames of a batch.
 
         Args:
-            waveforms: `[samples]` float32 at 16 kHz, one an utterance.
+            waveforms: `[samples]` float32 at 16 kHz, one an utterance; or what `Signal.of` made of
+                them on the encoder's device.
             layers: layer numbers, 0 to `self.layers`.
             whole: with the frames of the silence that the front end puts behind a recording, which
                 all others were computed beside.
@@ -157,17 +172,17 @@ class AudioEncoder(nn.Module):
         """
         stack = self.stack
         check_layers(layers, self._layers, stack)
-        tensors = [torch.as_tensor(waveform, dtype=torch.float32) for waveform in waveforms]
-        counts = [self.grid.frames(len(waveform)) for waveform in tensors]
+        signal = Signal.of(waveforms, self.device)
+        counts = [self.grid.frames(samples) for samples in signal.lengths]
         if min(counts, default=0) < 1:
-            raise AudioError(self._too_short(tensors))
+            raise AudioError(self._too_short(signal.lengths))
         if whole:
-            counts = [self.grid.frames(self.front_end.padded(len(one))) for one in tensors]
-        parts: dict[int, list[Tensor]] = {layer: [tensors[0]] * len(tensors) for layer in layers}
-        for group in self._groups(tensors):
-            inputs = self.inputs([tensors[index] for index in group])
-            states = self._states(inputs, stack, layers)
-            self._check_frames(states, max(len(tensors[index]) for index in group))
+            counts = [self.grid.frames(self.front_end.padded(one)) for one in signal.lengths]
+        parts: dict[int, list[Tensor]] = {layer: [signal.values] * len(signal) for layer in layers}
+        for group in self._groups(signal):
+            together = signal.select(group)
+            states = self._states(self.inputs(together), stack, layers)
+            self._check_frames(states, max(together.lengths))
             for layer, values in states.items():
                 for row, index in enumerate(group):
                     parts[layer][index] = values[row, : counts[index]]
@@ -175,11 +190,11 @@ class AudioEncoder(nn.Module):
             layer: Frames.from_list(rows).to(dtype=torch.float32) for layer, rows in parts.items()
         }
 
-    def _groups(self, waveforms: Sequence[Tensor]) -> list[list[int]]:
+    def _groups(self, signal: Signal) -> list[list[int]]:
         """Numbers of the utterances that run together."""
         groups: dict[int, list[int]] = {}
-        for index, waveform in enumerate(waveforms):
-            groups.setdefault(self.front_end.group(len(waveform)), []).append(index)
+        for index, samples in enumerate(signal.lengths):
+            groups.setdefault(self.front_end.group(samples), []).append(index)
         return list(groups.values())
 
     def states(self, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
@@ -211,13 +226,13 @@ class AudioEncoder(nn.Module):
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
             return self.model(**inputs)
 
-    def inputs(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
+    def inputs(self, waveforms: Sequence[Waveform] | Signal) -> dict[str, Tensor]:
         """What the model is called with: its front end's features of whole waveforms, padded.
 
         Args:
-            waveforms: `[samples]` float32, of one group of the front end.
+            waveforms: as in `forward`, of one group of the front end.
         """
-        return self.front_end.inputs(waveforms, self.device)
+        return self.front_end.inputs(Signal.of(waveforms, self.device))
 
     def _check_frames(self, states: Mapping[int, Tensor], longest: int) -> None:
         expected = self.grid.frames(self.front_end.padded(longest))
@@ -229,12 +244,12 @@ class AudioEncoder(nn.Module):
                     "This architecture is not supported; choose another encoder."
                 )
 
-    def _too_short(self, waveforms: Sequence[Tensor]) -> str:
-        if not waveforms:
+    def _too_short(self, lengths: Sequence[int]) -> str:
+        if not lengths:
             return "no waveform was given; expected at least one."
-        shortest = min(range(len(waveforms)), key=lambda index: len(waveforms[index]))
+        shortest = min(range(len(lengths)), key=lambda index: lengths[index])
         return (
-            f"waveform {shortest} of the batch has {len(waveforms[shortest])} samples; one frame "
+            f"waveform {shortest} of the batch has {lengths[shortest]} samples; one frame "
             f"needs {self.grid.minimum_samples}. Remove the utterance or widen its segment."
         )
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +29,8 @@ import torch
 from torch import Tensor
 
 from cache.encoders.device import to_device
-from cache.encoders.grid import FBANK_HOP, FBANK_WINDOW, SAMPLE_RATE, Grid, Padding
+from cache.encoders.grid import FBANK_HOP, FBANK_WINDOW, Grid, Padding
+from cache.encoders.signal import Signal
 from corpora.base.errors import ConfigError
 
 # Literals of SeamlessM4TFeatureExtractor._extract_fbank_features.
@@ -36,6 +38,11 @@ _FULL_SCALE = float(2**15)
 _PREEMPHASIS = 0.97
 _MEL_FLOOR = 1.192092955078125e-07
 _VARIANCE_FLOOR = 1e-7  # under the root of the deviation
+
+# Literals of Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm, and of
+# WhisperFeatureExtractor._torch_extract_fbank_features: power, and tenfolds below the peak.
+_SAMPLES_FLOOR = 1e-7
+_WHISPER_FLOOR, _WHISPER_RANGE = 1e-10, 8.0
 
 # Frames transformed at once. 256 float64 frames of 512 points are 1 MB, which stays in a core's
 # cache (2,048 of them take twice as long each); a GPU wants more work per launch.
@@ -84,19 +91,14 @@ class FbankSettings:
         return settings
 
 
-def log_mels(
-    waveforms: Sequence[Tensor],
-    settings: FbankSettings,
-    device: torch.device | str = "cpu",
-) -> tuple[Tensor, Tensor]:
+def log_mels(signal: Signal, settings: FbankSettings) -> tuple[Tensor, Tensor]:
     """The encoder's input features of a batch.
 
     An utterance's features do not depend on its batch mates (beyond 1e-6).
 
     Args:
-        waveforms: B waveforms `[samples]` float32, each long enough for one stacked frame.
+        signal: recordings, each long enough for one stacked frame; computed where it is.
         settings: see `FbankSettings`.
-        device: where to compute; the results stay there.
 
     Returns:
         `[B, T, mels * stride]` float32, padded, and `[B, T]` bool, true for valid frames.
@@ -104,59 +106,49 @@ def log_mels(
     Raises:
         ValueError: an utterance is too short for one stacked frame.
     """
-    counts = [1 + (len(waveform) - FBANK_WINDOW) // FBANK_HOP for waveform in waveforms]
+    counts = [1 + (samples - FBANK_WINDOW) // FBANK_HOP for samples in signal.lengths]
     if min(counts) < settings.stride:
         short = counts.index(min(counts))
         raise ValueError(
-            f"waveform {short} has {len(waveforms[short])} samples, too few for one frame of "
+            f"waveform {short} has {signal.lengths[short]} samples, too few for one frame of "
             f"{FBANK_WINDOW + FBANK_HOP * (settings.stride - 1)}"
         )
-    with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
-        signal, starts = _lay_end_to_end(waveforms, device)
-        logs = _log_spectra(signal, settings)
-        frames = [count // settings.stride for count in counts]
-        mels = logs.shape[1]
+    with torch.no_grad(), torch.autocast(signal.device.type, enabled=False):
+        logs = _log_spectra(signal.values, settings)
+        # Frame f of the signal begins at its sample f * hop. Those that straddle two utterances are
+        # computed and ignored.
+        starts = [start // FBANK_HOP for start in signal.starts]
+        frames = torch.tensor(counts) // settings.stride
+        mask = to_device(torch.arange(int(frames.max())) < frames[:, None], signal.device)
+        if signal.values.is_cuda:
+            stacked = _normalised_together(logs, starts, counts, settings.stride)
+            return stacked.masked_fill_(~mask[..., None], settings.padding_value), mask
         features = torch.full(
-            (len(frames), max(frames), mels * settings.stride),
-            settings.padding_value,
-            device=device,
+            (*mask.shape, logs.shape[1] * settings.stride), settings.padding_value
         )
-        # One utterance at a time, so that no sum runs over a length set by its batch mates.
+        # One utterance at a time: it stays in the processor's cache, and no sum runs over padding.
+        # Together takes a CPU 1.1 times as long where all have one length, else up to 5 times.
         for row, (start, count, length) in enumerate(zip(starts, counts, frames, strict=True)):
             normalised = _normalise(logs[start : start + count])
             features[row, :length] = normalised[: length * settings.stride].view(length, -1)
-        mask = torch.arange(max(frames)) < torch.tensor(frames)[:, None]
-        return features, to_device(mask, device)
+        return features, mask
 
 
-def _lay_end_to_end(
-    waveforms: Sequence[Tensor], device: torch.device | str
-) -> tuple[Tensor, list[int]]:
-    """One signal whose every hop is a frame start, so that all frames are one strided view.
-
-    Each waveform is padded to a multiple of the hop: frame f of the signal starts at sample
-    f * hop of it. The two or three frames that straddle two utterances are computed and ignored.
-
-    Returns:
-        `[samples]` float64 in 16-bit units, and each utterance's first frame number.
-    """
-    hops = [-(-len(waveform) // FBANK_HOP) for waveform in waveforms]
-    starts = [sum(hops[:index]) for index in range(len(hops))]
-    signal = torch.zeros(sum(hops) * FBANK_HOP + FBANK_WINDOW, dtype=torch.float32)
-    for start, waveform in zip(starts, waveforms, strict=True):
-        begin = start * FBANK_HOP
-        signal[begin : begin + len(waveform)] = waveform
-    return to_device(signal, device).to(torch.float64).mul_(_FULL_SCALE), starts
+@lru_cache(maxsize=4)
+def _constants(settings: FbankSettings, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Window and mel filters on a device, sent once."""
+    with torch.inference_mode(mode=False):  # a later caller may not be in it
+        return to_device(settings.window, device), to_device(settings.mel_filters, device)
 
 
-def _log_spectra(signal: Tensor, settings: FbankSettings) -> Tensor:
-    """Log mel power of every frame of the signal, `[frames, mels]` float32.
+def _log_spectra(values: Tensor, settings: FbankSettings) -> Tensor:
+    """Log mel power of every frame of a signal, `[frames, mels]` float32.
 
     Pre-emphasis of a mean-free frame, (x_i - m) - .97 (x_{i-1} - m), is that of the signal minus
     .03 m; only a frame's first sample has no predecessor and becomes .03 (x_0 - m).
     """
-    window = to_device(settings.window, signal.device)
-    filters = to_device(settings.mel_filters, signal.device)
+    signal = values.to(torch.float64).mul_(_FULL_SCALE)
+    window, filters = _constants(settings, signal.device)
     bins, mels = filters.shape
     emphasised = signal.clone()
     emphasised[1:].sub_(signal[:-1], alpha=_PREEMPHASIS)
@@ -189,6 +181,24 @@ def _normalise(logs: Tensor) -> Tensor:
     return (centred / (variance + _VARIANCE_FLOOR).sqrt()).to(torch.float32)
 
 
+def _normalised_together(
+    logs: Tensor, starts: Sequence[int], counts: Sequence[int], stride: int
+) -> Tensor:
+    """The same of all utterances at once, stacked: `[B, T, mels * stride]`, padding undefined."""
+    longest = max(counts)
+    first, count = to_device(torch.tensor([starts, counts]), logs.device)
+    at = torch.arange(longest, device=logs.device)
+    rows = (first[:, None] + at).clamp_(max=len(logs) - 1)
+    valid = (at < count[:, None])[..., None]
+    count = count[:, None, None]
+    centred = logs.index_select(0, rows.flatten()).view(*rows.shape, -1).to(torch.float64)
+    centred -= centred.masked_fill(~valid, 0.0).sum(dim=1, keepdim=True) / count
+    variance = centred.masked_fill(~valid, 0.0).square_().sum(dim=1, keepdim=True) / (count - 1)
+    normalised = centred.div_((variance + _VARIANCE_FLOOR).sqrt_()).to(torch.float32)
+    whole = longest // stride * stride
+    return normalised[:, :whole].reshape(len(counts), longest // stride, -1)
+
+
 #: An untyped feature extractor of transformers.
 Extractor = Any
 #: Frames `[start, stop)` of a recording.
@@ -211,8 +221,8 @@ class FrontEnd(Protocol):
         """How many samples a recording's input is made of, silence behind it included."""
         ...
 
-    def inputs(self, waveforms: Sequence[Tensor], device: torch.device) -> dict[str, Tensor]:
-        """Arguments of the model, of whole waveforms `[samples]` of one group."""
+    def inputs(self, signal: Signal) -> dict[str, Tensor]:
+        """Arguments of the model, of whole recordings of one group."""
         ...
 
     def cut(self, inputs: dict[str, Tensor], stretches: Sequence[Stretch]) -> dict[str, Tensor]:
@@ -235,9 +245,9 @@ class StackedMels:
         """Nothing is added: a mask says what a batch filled up."""
         return samples
 
-    def inputs(self, waveforms: Sequence[Tensor], device: torch.device) -> dict[str, Tensor]:
+    def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_features` `[B, T, features]` and `attention_mask` `[B, T]`."""
-        features, mask = log_mels(waveforms, self.settings, device)
+        features, mask = log_mels(signal, self.settings)
         return {"input_features": features, "attention_mask": mask}
 
     def cut(self, inputs: dict[str, Tensor], stretches: Sequence[Stretch]) -> dict[str, Tensor]:
@@ -250,7 +260,7 @@ class StackedMels:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The waveform, normalised by the extractor as its settings say.
+    """The waveform, normalised if the extractor's settings say so.
 
     Attributes:
         extractor: of transformers.
@@ -272,17 +282,19 @@ class Samples:
         """Nothing is added: a mask says what a batch filled up."""
         return samples
 
-    def inputs(self, waveforms: Sequence[Tensor], device: torch.device) -> dict[str, Tensor]:
+    def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_values` `[B, samples]`, and `attention_mask` of the same shape."""
-        batch = self.extractor(
-            [waveform.cpu().numpy() for waveform in waveforms],
-            sampling_rate=SAMPLE_RATE,
-            padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        names = ("input_values", "attention_mask") if self.masked else ("input_values",)
-        return {name: to_device(batch[name], device) for name in names}
+        values, valid = signal.padded()
+        if self.extractor.do_normalize:
+            # Sums in float64, so that no digit depends on how far a batch is padded.
+            counts = valid.sum(dim=1, keepdim=True)
+            mean = values.sum(dim=1, keepdim=True, dtype=torch.float64) / counts
+            values = (values - mean.float()).masked_fill_(~valid, 0.0)
+            variance = values.square().sum(dim=1, keepdim=True, dtype=torch.float64) / counts
+            values /= (variance + _SAMPLES_FLOOR).sqrt_().float()
+        if self.extractor.padding_value:
+            values = values.masked_fill_(~valid, float(self.extractor.padding_value))
+        return {"input_values": values} | ({"attention_mask": valid.int()} if self.masked else {})
 
     def cut(self, inputs: dict[str, Tensor], stretches: Sequence[Stretch]) -> dict[str, Tensor]:
         """Values and mask count samples."""
@@ -322,20 +334,23 @@ class WhisperMels:
         """As the padding says."""
         return self.padding.padded(samples)
 
-    def inputs(self, waveforms: Sequence[Tensor], device: torch.device) -> dict[str, Tensor]:
+    def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_features` `[B, mels, 10 ms frames]`."""
-        longest = max(len(waveform) for waveform in waveforms)
+        longest = max(signal.lengths)
         # A longer recording is never encoded whole: `cut` makes windows of it.
         whole = -(-longest // self.padding.step) * self.padding.step
-        padded = whole if longest > self.padding.limit else self.padding.padded(longest)
-        batch = self.extractor(
-            [waveform.cpu().numpy() for waveform in waveforms],
-            sampling_rate=SAMPLE_RATE,
-            padding="max_length",
-            max_length=padded,
-            return_tensors="pt",
-        )
-        return {"input_features": to_device(batch["input_features"], device)}
+        fits = longest <= self.padding.limit
+        values, _ = signal.padded(self.padding.padded(longest) if fits else whole)
+        points, hop = int(self.extractor.n_fft), int(self.extractor.hop_length)
+        window = torch.hann_window(points, device=signal.device)
+        filters = to_device(torch.as_tensor(self.extractor.mel_filters).float(), signal.device)
+        with torch.no_grad(), torch.autocast(signal.device.type, enabled=False):
+            spectra = torch.stft(values, points, hop, window=window, return_complex=True)
+            # Contiguous: the product is 8 times slower over a view.
+            power = spectra[..., :-1].abs().square().contiguous()
+            logs = (filters.T @ power).clamp_(min=_WHISPER_FLOOR).log10_()
+            floor = logs.amax(dim=(1, 2), keepdim=True) - _WHISPER_RANGE
+            return {"input_features": torch.maximum(logs, floor).add_(4.0).div_(4.0)}
 
     def cut(self, inputs: dict[str, Tensor], stretches: Sequence[Stretch]) -> dict[str, Tensor]:
         """Two log-mel frames make one of the encoder's."""

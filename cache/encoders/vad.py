@@ -16,6 +16,7 @@ convolutions with ReLU; an LSTM over the chunks; ReLU, a linear output, sigmoid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,13 +28,12 @@ from torch import Tensor, nn
 from cache.encoders.device import to_device
 from cache.encoders.files import CHUNK, weights_file
 from cache.encoders.grid import Grid
+from cache.encoders.signal import LEAD, STEP, Signal, Waveform
 
-# Samples of the chunk before that each chunk also sees.
-_CONTEXT = 64
 _BINS = 129
 _FEATURES = 128
 # Chunks through the convolutions at once: 4,096 are two minutes of audio and 30 MB of spectra.
-_CHUNKS_AT_ONCE = 4096
+_CHUNKS_AT_ONCE = {"cpu": 4_096, "cuda": 32_768}
 
 
 class SpeechDetector(nn.Module):
@@ -49,24 +49,28 @@ class SpeechDetector(nn.Module):
         self.lstm = nn.LSTM(_FEATURES, _FEATURES, batch_first=True)
         self.final_conv = nn.Conv1d(_FEATURES, 1, kernel_size=1)
 
-    def forward(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, signal: Signal) -> list[Tensor]:
         """Probability of speech in each chunk.
 
         Args:
-            waveforms: `[samples]` float32 at 16 kHz; the last chunk is filled up with zeros.
+            signal: recordings on the detector's device; their last chunk is filled up with zeros.
 
         Returns:
             `[ceil(samples / 512)]` for each utterance, on the detector's device.
         """
-        counts = [-(-len(waveform) // CHUNK) for waveform in waveforms]
-        chunks = _chunks(waveforms, counts, self.device)
-        features = torch.cat([self._features(part) for part in chunks.split(_CHUNKS_AT_ONCE)])
-        # Padding stands behind the speech, so a causal LSTM never sees it.
-        padded = nn.utils.rnn.pad_sequence(features.split(counts), batch_first=True)
+        counts = torch.tensor([-(-samples // CHUNK) for samples in signal.lengths])
+        chunks = _chunks(signal, counts)
+        at_once = _CHUNKS_AT_ONCE[signal.device.type]
+        features = torch.cat([self._features(part) for part in chunks.split(at_once)])
+        # Behind a recording stand features of others, which a causal LSTM does not see in time.
+        firsts = counts.cumsum(0) - counts
+        places = firsts[:, None] + torch.arange(int(counts.max()))
+        places = to_device(places.clamp_(max=len(features) - 1), signal.device)
+        padded = features.index_select(0, places.flatten()).view(*places.shape, -1)
         states, _ = self.lstm(padded)
         logits = self.final_conv(torch.relu(states).transpose(1, 2)).squeeze(1)
         probabilities = torch.sigmoid(logits)
-        return [row[:count] for row, count in zip(probabilities, counts, strict=True)]
+        return [row[:count] for row, count in zip(probabilities, counts.tolist(), strict=True)]
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +79,7 @@ class SpeechDetector(nn.Module):
 
     def _features(self, chunks: Tensor) -> Tensor:
         """`[chunks, 576]` samples to `[chunks, 128]` features."""
-        reflected = nn.functional.pad(chunks[:, None], (0, _CONTEXT), mode="reflect")
+        reflected = nn.functional.pad(chunks[:, None], (0, LEAD), mode="reflect")
         spectrum = self.stft_conv(reflected)
         x = (spectrum[:, :_BINS].square() + spectrum[:, _BINS:].square()).sqrt()
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
@@ -102,49 +106,45 @@ def load_detector(device: torch.device | str = "cpu") -> SpeechDetector:
 
 
 def speech(
-    waveforms: Sequence[NDArray[np.float32] | Tensor], grid: Grid, detector: SpeechDetector
+    waveforms: Sequence[Waveform] | Signal, grid: Grid, detector: SpeechDetector
 ) -> list[NDArray[np.float32]]:
     """Probability of speech in each frame: that of the 32 ms chunk that holds the frame's centre.
 
     Args:
-        waveforms: `[samples]` float32 at 16 kHz.
+        waveforms: `[samples]` float32 at 16 kHz; or what `Signal.of` made of them on the detector's
+            device.
         grid: the audio encoder's grid.
         detector: see `load_detector`.
 
     Returns:
         `[grid.frames(samples)]` for each utterance, 0 to 1.
     """
-    if not waveforms:
+    signal = Signal.of(waveforms, detector.device)
+    if not len(signal):
         return []
-    lengths = [grid.frames(len(waveform)) for waveform in waveforms]
-    together = speech_of_frames(waveforms, grid, detector).cpu()
+    lengths = [grid.frames(samples) for samples in signal.lengths]
+    together = speech_of_frames(signal, grid, detector).cpu()
     return [row.numpy() for row in together.split(lengths)]
 
 
-def speech_of_frames(
-    waveforms: Sequence[NDArray[np.float32] | Tensor], grid: Grid, detector: SpeechDetector
-) -> Tensor:
+def speech_of_frames(signal: Signal, grid: Grid, detector: SpeechDetector) -> Tensor:
     """The same for all frames of a batch end to end, `[N]` on the detector's device."""
-    tensors = [torch.as_tensor(waveform, dtype=torch.float32) for waveform in waveforms]
     with torch.inference_mode():
-        rows = detector(tensors)
+        rows = detector(signal)
         firsts = np.cumsum([0, *(len(row) for row in rows[:-1])])
         chunks = [
-            first + grid.centres(len(waveform)) // CHUNK
-            for first, waveform in zip(firsts, tensors, strict=True)
+            first + grid.centres(samples) // CHUNK
+            for first, samples in zip(firsts, signal.lengths, strict=True)
         ]
         numbers = torch.from_numpy(np.concatenate(chunks))
         return torch.cat(rows).index_select(0, to_device(numbers, detector.device))
 
 
-def _chunks(waveforms: Sequence[Tensor], counts: Sequence[int], device: torch.device) -> Tensor:
-    """`[chunks, 64 + 512]`: each chunk behind the last 64 samples of the one before.
-
-    All waveforms go to the device at once.
-    """
-    sizes = [_CONTEXT + count * CHUNK for count in counts]
-    laid = torch.zeros(sum(sizes))
-    for waveform, space in zip(waveforms, laid.split(sizes), strict=True):
-        space[_CONTEXT : _CONTEXT + len(waveform)] = waveform
-    spaces = to_device(laid, device).split(sizes)
-    return torch.cat([space.unfold(0, _CONTEXT + CHUNK, CHUNK) for space in spaces])
+def _chunks(signal: Signal, counts: Tensor) -> Tensor:
+    """`[chunks, 64 + 512]`: each chunk behind the last 64 samples of the one before."""
+    firsts = (torch.tensor(signal.starts) - LEAD).repeat_interleave(counts)
+    within = torch.arange(len(firsts)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    # Recordings begin at multiples of STEP, chunks CHUNK apart: all of them at multiples of this.
+    step = math.gcd(STEP, CHUNK, LEAD)
+    rows = to_device((firsts + within * CHUNK) // step, signal.device)
+    return signal.values.unfold(0, LEAD + CHUNK, step).index_select(0, rows)

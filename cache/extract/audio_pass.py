@@ -241,6 +241,7 @@ class AudioPass:
                 compute_dtype="bf16" if self._plan.compute_dtype == "bf16" else "fp32",
                 padding=self._padding,
             )
+            self._encoder.cast_weights()
         if "speech" in lacking and self._detector is None:
             self._detector = load_detector(self._device)
 

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.audio import batches
-from cache.encoders.audio_encoder import AudioEncoder, Waveform
+from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.device import arrival, is_out_of_memory, to_host
 from cache.encoders.grid import SAMPLE_RATE, Grid
+from cache.encoders.signal import Signal
 from cache.encoders.text_encoder import TextEncoder, Tokens
 from cache.encoders.vad import SpeechDetector, speech_of_frames
 from cache.extract.targets import Item, Target
@@ -114,7 +115,7 @@ def windows(frames: int, length: int, context: int) -> list[Window]:
 
 def encode_in_windows(
     encoder: AudioEncoder,
-    waveform: Waveform,
+    signal: Signal,
     layers: list[int],
     *,
     dtype: torch.dtype,
@@ -124,7 +125,7 @@ def encode_in_windows(
 
     Args:
         encoder: the speech encoder.
-        waveform: `[samples]` float32 at 16 kHz.
+        signal: the recording, on the encoder's device.
         layers: layer numbers.
         dtype: what the frames become as soon as they are there, to hold little.
         batch_frames: how many frames run at once; at least one window does.
@@ -133,12 +134,11 @@ def encode_in_windows(
         Layer number to `[grid.frames(samples), dim]` on the encoder's device.
     """
     grid = encoder.grid
-    samples = torch.as_tensor(waveform, dtype=torch.float32)
-    inputs = encoder.inputs([samples])
+    inputs = encoder.inputs(signal)
     length, context = _frames(WINDOW_SECONDS, grid), _frames(CONTEXT_SECONDS, grid)
     if encoder.front_end.limit is not None:
         length = min(length, grid.frames(encoder.front_end.limit))
-    cuts = windows(grid.frames(len(samples)), length, context)
+    cuts = windows(grid.frames(signal.lengths[0]), length, context)
     at_once = max(1, batch_frames // length)
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for begin in range(0, len(cuts), at_once):
@@ -275,22 +275,24 @@ def encode_audio(
         whole: see `AudioEncoder.forward`.
     """
     items = [one.recording.item for one in batch]
-    waveforms = [one.waveform for one in batch]
-    lengths = [grid.frames(len(waveform)) for waveform in waveforms]
+    lengths = [grid.frames(len(one.waveform)) for one in batch]
     layers = layers_of(items) if encoder is not None else []
+    works = encoder or detector
+    device = torch.device("cpu") if works is None else works.device
     with torch.inference_mode():
+        signal = Signal.of([one.waveform for one in batch], device)
         frames: dict[int, Frames] = {}
         if encoder is not None and layers:
             if batch[0].recording.windowed:
                 states = encode_in_windows(
-                    encoder, waveforms[0], layers, dtype=stored, batch_frames=batch_frames
+                    encoder, signal, layers, dtype=stored, batch_frames=batch_frames
                 )
                 frames = {layer: Frames.from_list([rows]) for layer, rows in states.items()}
             else:
-                frames = encoder(waveforms, layers, whole=whole)
+                frames = encoder(signal, layers, whole=whole)
         arrays = _layer_arrays(items, frames, stored)
         if detector is not None:
-            probabilities = speech_of_frames(waveforms, grid, detector)[:, None].to(stored)
+            probabilities = speech_of_frames(signal, grid, detector)[:, None].to(stored)
             arrays["speech"] = _split(to_host(probabilities), lengths)
     arrays["energy"] = [one.energy[:, None] for one in batch]
     # An input encoded in windows has its layers under another key; energy and speech have no
@@ -299,9 +301,6 @@ def encode_audio(
         windowed_key(one.recording.item.key) if one.recording.windowed else one.recording.item.key
         for one in batch
     ]
-    device = (
-        encoder.device if encoder is not None else "cpu" if detector is None else detector.device
-    )
     return _encoded(items, keys, arrays, device)
 
 

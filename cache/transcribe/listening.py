@@ -16,6 +16,7 @@ from cache.config import TranscribeConfig
 from cache.encoders.budget import batch_bytes
 from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK
+from cache.encoders.signal import Signal
 from cache.encoders.vad import SpeechDetector, load_detector
 from cache.extract.audio_pass import measure
 from cache.extract.encoding import Encoding
@@ -186,8 +187,8 @@ class Listener:
             None for a recording that does not fit the GPU's memory.
         """
         with torch.inference_mode():
-            tensors = [torch.from_numpy(waveform) for _, waveform in recordings]
-            speech = [row.cpu().numpy() for row in self._detector(tensors)]
+            signal = Signal.of([waveform for _, waveform in recordings], self._detector.device)
+            speech = [row.cpu().numpy() for row in self._detector(signal)]
         cut = [
             self._pieces(language, waveform, row)
             for (language, waveform), row in zip(recordings, speech, strict=True)

@@ -207,6 +207,26 @@ def test_bf16_changes_values_a_little_and_gives_float32(tmp_path: Path) -> None:
     torch.testing.assert_close(rough, exact, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_weights_that_are_cast_once_give_what_autocast_gives(tmp_path: Path, name: str) -> None:
+    """To the bit, so that it makes no difference to a recipe, nor to fine-tuning's first step."""
+    model = load_audio_encoder(save_encoder(tmp_path, name), compute_dtype="bf16")
+    batch, layers = waveforms(8000, 3000), range(model.layers + 1)
+    with torch.inference_mode():
+        expected = model(batch, layers)
+        model.cast_weights()
+        found = model(batch, layers)
+    assert {torch.bfloat16, torch.float32} == {one.dtype for one in model.parameters()}
+    for layer in layers:
+        assert torch.equal(found[layer].values, expected[layer].values)
+
+
+def test_weights_stay_where_fp32_is_computed_in(tmp_path: Path) -> None:
+    model = load_audio_encoder(save_encoder(tmp_path, "w2v-bert"))
+    model.cast_weights()
+    assert {one.dtype for one in model.parameters()} == {torch.float32}
+
+
 def test_too_short_a_waveform_is_refused(encoder: Callable[[str], AudioEncoder]) -> None:
     with pytest.raises(AudioError, match="waveform 1 of the batch has 559 samples"):
         encoder("w2v-bert")(waveforms(600, 559), [3])

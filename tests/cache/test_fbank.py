@@ -16,6 +16,7 @@ from transformers import SeamlessM4TFeatureExtractor
 
 from cache.encoders import front_ends
 from cache.encoders.front_ends import FbankSettings, log_mels
+from cache.encoders.signal import Signal
 from corpora.base.errors import ConfigError
 
 EMODB = Path(__file__).parents[2].parent / "shared" / "data" / "emodb" / "wav"
@@ -24,7 +25,7 @@ SETTINGS = FbankSettings.from_extractor(EXTRACTOR)
 
 
 def ours(waveforms: list[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    return log_mels([torch.from_numpy(waveform) for waveform in waveforms], SETTINGS)
+    return log_mels(Signal.of(waveforms, "cpu"), SETTINGS)
 
 
 def assert_equal_to_the_extractor(
@@ -139,8 +140,8 @@ def test_another_front_end_is_refused() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_features_of_the_cpu() -> None:
-    waveforms = [torch.from_numpy(noise(n, 0.1)) for n in (16000, 48000, 700)]
-    features, mask = log_mels(waveforms, SETTINGS)
-    on_gpu, mask_on_gpu = log_mels(waveforms, SETTINGS, "cuda")
+    waveforms = [noise(n, 0.1) for n in (16000, 48000, 700)]
+    features, mask = ours(waveforms)
+    on_gpu, mask_on_gpu = log_mels(Signal.of(waveforms, "cuda"), SETTINGS)
     assert torch.equal(mask_on_gpu.cpu(), mask)
     torch.testing.assert_close(on_gpu.cpu(), features, rtol=0, atol=1e-4)

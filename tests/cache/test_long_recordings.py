@@ -16,6 +16,7 @@ from cache.audio import load_audio
 from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.names import resolve_encoder
+from cache.encoders.signal import Signal
 from cache.extract.encoding import encode_in_windows, windows
 from cache.extract.extract import extract
 from cache.last_extraction import read_failures
@@ -108,7 +109,9 @@ def test_windows_come_close_to_the_whole_recording(
     layers = [0, encoder.layers]
     with torch.inference_mode():
         whole = encoder([waveform], layers)
-        found = encode_in_windows(encoder, waveform, layers, dtype=torch.float32, batch_frames=300)
+        found = encode_in_windows(
+            encoder, Signal.of([waveform], "cpu"), layers, dtype=torch.float32, batch_frames=300
+        )
     for layer in layers:
         expected = whole[layer].values
         assert found[layer].shape == expected.shape
@@ -122,7 +125,9 @@ def test_one_window_is_the_whole(encoders: Path, manifest: Manifest) -> None:
     encoder = load_audio_encoder(encoders / "tiny-audio")
     waveform = load_audio(manifest.utterances[5].audio)
     with torch.inference_mode():
-        found = encode_in_windows(encoder, waveform, [3], dtype=torch.float32, batch_frames=1)
+        found = encode_in_windows(
+            encoder, Signal.of([waveform], "cpu"), [3], dtype=torch.float32, batch_frames=1
+        )
         torch.testing.assert_close(found[3], encoder([waveform], [3])[3].values)
 
 

@@ -17,7 +17,7 @@ from cache.encoders.names import resolve_encoder
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache
-from cache.moments import frame_moments
+from cache.moments import _moments_together, frame_moments
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.work import Work
@@ -170,7 +170,8 @@ def test_heads_read_moments_instead_of_frames(work: Work, manifest: Manifest) ->
 def test_moments_do_not_cancel(lengths: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)
     utterances = [generator.normal(8, 0.05, (n, 3)).astype(np.float16) for n in lengths]
-    found = frame_moments(Frames.from_list([torch.from_numpy(u) for u in utterances]))
-    for row, values in zip(found.numpy(), utterances, strict=True):
-        wide = values.astype(np.float64)
-        np.testing.assert_allclose(row, [wide.mean(0), wide.std(0)], atol=2e-6, rtol=2e-6)
+    frames = Frames.from_list([torch.from_numpy(u) for u in utterances])
+    for moments in (frame_moments, _moments_together):
+        for row, values in zip(moments(frames).numpy(), utterances, strict=True):
+            wide = values.astype(np.float64)
+            np.testing.assert_allclose(row, [wide.mean(0), wide.std(0)], atol=2e-6, rtol=2e-6)

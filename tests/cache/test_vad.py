@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.encoders.files import CHUNK, vad_fields, weights_file
 from cache.encoders.grid import Grid
+from cache.encoders.signal import Signal
 from cache.encoders.vad import SpeechDetector, load_detector, speech
 
 GRID = Grid(320, 560)
@@ -73,7 +74,7 @@ def test_the_network_gives_the_packages_own_probabilities(tmp_path: Path) -> Non
     # compared with the weights of the model it is compared to.
     network.load_state_dict({name: torch.from_numpy(value) for name, value in reference.items()})
     with torch.inference_mode():
-        probabilities = network([torch.from_numpy(wave) for wave in WAVEFORMS])
+        probabilities = network(Signal.of(WAVEFORMS, "cpu"))
     for ours, theirs in zip(probabilities, expected, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4)
     assert np.ptp(np.concatenate(expected)) > 0.2  # a comparison of more than silence
@@ -97,7 +98,7 @@ def test_a_frame_has_the_probability_of_the_chunk_at_its_centre(
     detector: SpeechDetector, grid: Grid
 ) -> None:
     with torch.inference_mode():
-        (chunks,) = detector([torch.from_numpy(WAVEFORMS[1])])
+        (chunks,) = detector(Signal.of(WAVEFORMS[1:2], "cpu"))
     (row,) = speech([WAVEFORMS[1]], grid, detector)
     for frame, probability in enumerate(row):
         centre = frame * grid.hop + grid.window // 2

@@ -29,6 +29,7 @@ from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.files import encoder_fields
 from cache.encoders.grid import CENTRES, SAMPLE_RATE, Grid, Padding, read_grid, read_padding
 from cache.encoders.names import is_packaged, resolve_encoder
+from cache.encoders.signal import Signal
 from cache.extract.encoding import encode_in_windows
 from cache.extract.extract import extract
 from cache.lookup import FrameCache
@@ -152,7 +153,7 @@ def test_longer_recordings_are_refused_or_cut_into_windows(encoder: AudioEncoder
         encoder([waveform], [LAYERS])
     with torch.inference_mode():
         found = encode_in_windows(
-            encoder, waveform, [LAYERS], dtype=torch.float32, batch_frames=1500
+            encoder, Signal.of([waveform], "cpu"), [LAYERS], dtype=torch.float32, batch_frames=1500
         )
     assert found[LAYERS].shape == (31 * 50, 32)
     assert torch.isfinite(found[LAYERS]).all()
@@ -163,7 +164,9 @@ def test_windows_of_what_fits_into_one_are_the_recording_without_silence(
 ) -> None:
     (waveform,) = waveforms(30 * SAMPLE_RATE)
     with torch.inference_mode():
-        found = encode_in_windows(encoder, waveform, [1], dtype=torch.float32, batch_frames=1500)
+        found = encode_in_windows(
+            encoder, Signal.of([waveform], "cpu"), [1], dtype=torch.float32, batch_frames=1500
+        )
     expected = reference(folder, waveform, 30 * SAMPLE_RATE)[1]
     torch.testing.assert_close(found[1], expected, rtol=0, atol=1e-5)
 

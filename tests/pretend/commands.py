@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,24 @@ from cache import mapped
 from cache.config import ExtractConfig, TranscribeConfig
 from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.device import choose_device, usual_dtype
+from cache.encoders.grid import SAMPLE_RATE, energy
 from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.extract import encoding
 from cache.extract import extract as extracting
+from cache.extract.encoding import Decoded, Encoded, Recording, encode_audio
 from cache.extract.extract import extract
 from cache.extract.plan import make_plan
+from cache.extract.targets import Item, Target, targets_of
+from cache.last_extraction import Source
+from cache.recipe import Recipe
 from cache.stream import FrameStream
 from cache.transcribe.transcribe import transcribe as run_transcribe
 from cache.transcribe.whisper import load_whisper
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.work import Work
-from corpora.manifest import Manifest, write_manifest
+from corpora.manifest import Manifest, Utterance, write_manifest
 from explain.config import ExplainConfig
 from explain.explain import explain_split
 from finetune.batches import gather_examples
@@ -62,6 +68,7 @@ from tests.cache.whispers import save_whisper
 from tests.finetune.corpus import make_corpus, make_model
 from tests.pretend.checks import check, first_kinds, gap, say, scratch
 from tests.pretend.cuda import pretend_cuda
+from tests.pretend.device import DEVICE
 
 # Not the first, so that whatever takes another than the one asked for is found.
 GPU = "cuda:1"
@@ -132,6 +139,14 @@ def _bert(folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
+def count_calls(model: Any) -> list[int]:
+    """A list whose sum is always the number of kernels that the model's own passes launched."""
+    own: list[int] = []
+    model.register_forward_pre_hook(lambda *_: own.append(-DEVICE.kernels))
+    model.register_forward_hook(lambda *_: own.append(DEVICE.kernels))
+    return own
+
+
 @check
 def encoders() -> None:
     """Front ends and encoders of every family, in fp32 and bf16; and the detector."""
@@ -160,9 +175,18 @@ def encoders() -> None:
                     options = {} if reads else {"compute_dtype": compute}
                     with pretend_cuda() as device:
                         encoder = load(folder, device=GPU, **options)
+                        if not reads:
+                            encoder.cast_weights()
+                        own = count_calls(encoder.model)
                         device.reset()
                         found = encoder(given, [0, 1])
+                        beside = 0 if reads else device.kernels - sum(own)
+                        device.kernels -= beside
                         say(f"{name}, {compute}", device)
+                        if beside and compute == "fp32":
+                            device.kernels = beside
+                            device.by_wait.clear()
+                            say(f"front end and frames of {name}", device)
                         assert found[1].device == torch.device(GPU)
                         for layer, frames in expected.items():
                             off = gap(found[layer].values, frames.values) / frames.values.std()
@@ -176,6 +200,56 @@ def encoders() -> None:
                 say("speech of 4 recordings", device)
                 for one, two in zip(here, there, strict=True):
                     assert np.abs(one - two).max() < 1e-5
+
+
+@check
+def extraction_batch() -> None:
+    """600 s in 120 recordings: what is launched beside the encoder; samples are sent once."""
+    random = np.random.default_rng(0)
+    lengths = np.sort(random.uniform(3, 7, 120))[::-1] * SAMPLE_RATE
+    noise = [random.standard_normal(round(n)).astype(np.float32) / 10 for n in lengths]
+    fields = {"stored_dtype": "float16"}
+    beside = [Target(Recipe(kind, fields), kind) for kind in ("energy", "speech")]
+
+    def run(folder: Path, waves: list[Any], device: str, compute: Any) -> tuple[Encoded, list[int]]:
+        """What is encoded, and how many kernels the encoder's own were."""
+        encoder = load_audio_encoder(folder, device=device, compute_dtype=compute)
+        detector, grid = load_detector(device), encoder.grid
+        layers = Source(Recipe("audio", fields), layers=(0, encoder.layers))
+        batch = []
+        for number, wave in enumerate(waves):
+            utterances = (Utterance(f"u{number}", Path("a.wav"), ""),)
+            item = Item(f"{number:032x}", utterances, (*targets_of(layers), *beside))
+            recording = Recording(item, len(wave) / SAMPLE_RATE)
+            batch.append(Decoded(recording, wave, energy(wave, grid)))
+        encoder.cast_weights()
+        own = count_calls(encoder.model)
+        DEVICE.reset()
+        options: Any = {"stored": torch.float16, "batch_frames": 1_000_000}
+        return encode_audio(batch, grid, encoder, detector, **options), own
+
+    with scratch() as root:
+        # The others' convolutions take a CPU long, and recordings count, not their lengths.
+        runs = (
+            ("W2V-BERT", resolve_encoder("tiny", "audio", root), noise),
+            ("Whisper", save_whisper(root / "whisper"), noise[::5]),
+            ("WavLM", _waveform_encoder(root / "wavlm", "wavlm"), noise[::5]),
+        )
+        for name, folder, waves in runs:
+            expected, _ = run(folder, waves, "cpu", "fp32")
+            samples = sum(wave.nbytes for wave in waves)
+            for compute, most in (("fp32", 2e-3), ("bf16", 0.1))[: 2 if waves is noise else 1]:
+                with pretend_cuda() as device:
+                    found, own = run(folder, waves, GPU, compute)
+                    device.kernels -= sum(own)
+                    say(f"a batch outside {name}, {compute}", device)
+                    found.ready()
+                    # Beside them go numbers and masks of frames, windows and filters.
+                    sys.stderr.write(f"sent {device.sent_bytes / samples:.3f} times\n")
+                    assert device.sent_bytes <= 1.1 * samples
+                for one, two in zip(expected.rows, found.rows, strict=True):
+                    for (_, _, x), (_, _, y) in zip(one.values, two.values, strict=True):
+                        assert np.abs(x.astype(np.float32) - y.astype(np.float32)).max() <= most
 
 
 def extracted(root: Path, **options: Any) -> tuple[Manifest, Work, ExtractConfig]:

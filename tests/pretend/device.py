@@ -153,6 +153,7 @@ class Device:
     def reset(self) -> None:
         """Count from 0."""
         self.kernels = 0
+        self.sent_bytes = 0
         self.by_kernel: collections.Counter[str] = collections.Counter()
         self.by_place: collections.Counter[str] = collections.Counter()
         self.by_wait: collections.Counter[str] = collections.Counter()
@@ -231,6 +232,7 @@ class Device:
     def _send(self, host: torch.Tensor, non_blocking: bool) -> None:
         assert self.recording is None, "a copy from the host would send the same at every replay"
         self._number += 1
+        self.sent_bytes += host.nbytes
         self.launch("upload")
         if self.is_pinned(host) and non_blocking:
             with plain():
