@@ -1,4 +1,6 @@
-"""A search whose heads read 48 frames of an utterance a step, against one whose heads read all.
+"""A search whose heads read 16, then 48 frames of an utterance a step, against all frames.
+
+So a search on a large corpus does (`heads.search.search.MANY_STEPS`); here it is done on any.
 
 Both draw the same trials, by chance. What may not differ: which of them lead at the last rung, and
 what the winner scores on the test set, which neither has seen.
@@ -11,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from unittest.mock import patch
@@ -23,7 +24,7 @@ from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.records import Origin
 from heads.search.search import search_heads
-from heads.training import TRAINED_FRAMES, Schedule
+from heads.training import EARLY_FRAMES, TRAINED_FRAMES, Schedule
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def thinned_lines(
     """For each seed the search that reads some frames, and the one that reads all."""
     return [
         (
-            _search(dataset, origin, trials, seed, TRAINED_FRAMES),
-            _search(dataset, origin, trials, seed, None),
+            _search(dataset, origin, trials, seed, thinned=True),
+            _search(dataset, origin, trials, seed, thinned=False),
         )
         for seed in seeds
     ]
@@ -80,21 +81,29 @@ def thinned_text(lines: Sequence[tuple[Searched, Searched]]) -> str:
     return "\n".join(
         [
             *aligned(rows),
-            f"Pairs are {TRAINED_FRAMES} frames an utterance a step, and all frames. Means: test "
+            f"Pairs: {EARLY_FRAMES}, then {TRAINED_FRAMES} frames a step, and all. Means: test "
             f"{each[0]:.3f} and {each[1]:.3f}; what they were chosen by {compared[0]:.3f} and "
             f"{compared[1]:.3f}.",
         ]
     )
 
 
-def _search(
-    dataset: Dataset, origin: Origin, trials: int, seed: int, frames: int | None
-) -> Searched:
+def _whole(epochs: int, batch_size: int, *, data_seed: int, early_frames: int | None) -> Schedule:
+    """A search's schedule that reads all frames."""
+    del early_frames
+    return Schedule(epochs, batch_size, data_seed=data_seed, frames=None)
+
+
+def _search(dataset: Dataset, origin: Origin, trials: int, seed: int, *, thinned: bool) -> Searched:
     config = SearchConfig(trials=trials, seed=seed, sampler="random", device="cpu")
     with tempfile.TemporaryDirectory(prefix="emopool-bench-") as name:
         folder = Path(name)
         started = time.perf_counter()
-        with patch("heads.search.search.Schedule", partial(Schedule, frames=frames)):
+        schedule = Schedule if thinned else _whole
+        with (
+            patch("heads.search.search.Schedule", schedule),
+            patch("heads.search.search.MANY_STEPS", 0),
+        ):
             report = search_heads(dataset, folder, origin, config, show_progress=True)
         seconds = time.perf_counter() - started
         with (folder / "trials.csv").open(newline="", encoding="utf-8") as file:

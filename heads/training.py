@@ -50,6 +50,8 @@ WARMUP = 0.03
 # On EMO-DB and RAVDESS heads that read every fourth frame (about 30 of an utterance) score as those
 # that read all (docs/results.md), for less than half of the work.
 TRAINED_FRAMES = 48
+# In the first third of a long training, where heads are only told apart coarsely.
+EARLY_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Schedule(Jsonable):
         clip: largest gradient norm of a head.
         data_seed: for the order of batches.
         frames: of an utterance that a step reads at most (see `Thinning`); None: all.
+        early_frames: the same in the first third of the epochs; None: as later.
     """
 
     epochs: int
@@ -95,11 +98,17 @@ class Schedule(Jsonable):
     clip: float = 1.0
     data_seed: int = 0
     frames: int | None = TRAINED_FRAMES
+    early_frames: int | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schedule:
         """Read one back; heads of earlier versions were trained on all frames."""
         return super().from_json({"frames": None, **value})
+
+    def frames_of(self, epoch: int) -> int | None:
+        """Frames of an utterance that a step of an epoch (from 0) reads at most; None: all."""
+        early = self.early_frames is not None and epoch < round(self.epochs / 3)
+        return self.early_frames if early else self.frames
 
     def factor(self, step: int, steps: int) -> float:
         """The learning rate's factor at a step (from 0) of `steps` in all."""
@@ -223,10 +232,10 @@ class Cohort:
         self._padded_step = Recorded(step) if self.store.recorded else step
 
     def _thinning(self, step: int) -> Thinning | None:
-        if self.schedule.frames is None:
+        most = self.schedule.frames_of(step // self.steps_per_epoch)
+        if most is None:
             return None
-        seed = self.schedule.data_seed * EPOCH_PRIME + step * STEP_PRIME
-        return Thinning(self.schedule.frames, seed)
+        return Thinning(most, self.schedule.data_seed * EPOCH_PRIME + step * STEP_PRIME)
 
     def _run_padded(self, numbers: Tensor, factor: Tensor, *sent: Tensor) -> None:
         """A step whose numbers the device alone looks at."""

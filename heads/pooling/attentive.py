@@ -42,7 +42,7 @@ from heads.pooling.registry import register
 from heads.pooling.segments import (
     Place,
     layout,
-    share_utterances,
+    share_blocks,
     shared_product,
     together,
 )
@@ -123,13 +123,14 @@ class _NetworkScores(torch.autograd.Function):
         hidden = frames.new_empty(len(frames), len(weight))
         scores = weight.new_empty(output.shape[1], len(frames))
 
-        def score(run: Sequence[Place]) -> None:
-            for b, own in run:
-                part = hidden[own]
-                torch.mm(frames[own], low, out=part).add_(biases[b]).relu_()
-                scores[:, own] = (part @ spread).t()
+        def score(block: slice, members: Sequence[Place]) -> None:
+            part = hidden[block]
+            torch.mm(frames[block], low, out=part)
+            for b, own in members:
+                hidden[own].add_(biases[b])
+            scores[:, block] = (part.relu_() @ spread).t()
 
-        share_utterances(score, lengths)
+        share_blocks(score, lengths)
         ctx.save_for_backward(weight, output, frames, hidden)
         ctx.lengths = lengths
         return scores
@@ -140,19 +141,19 @@ class _NetworkScores(torch.autograd.Function):
         weight, output, frames, hidden = ctx.saved_tensors
         spread = output.to(frames.dtype)
         moved = gradient.t().to(frames.dtype)  # [N, C]
-        for_output = (hidden.t() @ moved).to(output.dtype)
+        for_output = shared_product(hidden, moved).to(output.dtype)
         for_hidden = torch.empty_like(hidden)
         for_bias = weight.new_empty(len(ctx.lengths), len(weight))
 
-        def differentiate(run: Sequence[Place]) -> None:
-            for b, own in run:
-                through = torch.mm(moved[own], spread.t(), out=for_hidden[own])
-                torch.ops.aten.threshold_backward.grad_input(
-                    through, hidden[own], 0, grad_input=through
-                )
-                for_bias[b] = through.sum(dim=0, dtype=weight.dtype)
+        def differentiate(block: slice, members: Sequence[Place]) -> None:
+            through = torch.mm(moved[block], spread.t(), out=for_hidden[block])
+            torch.ops.aten.threshold_backward.grad_input(
+                through, hidden[block], 0, grad_input=through
+            )
+            for b, own in members:
+                for_bias[b] = for_hidden[own].sum(dim=0, dtype=weight.dtype)
 
-        share_utterances(differentiate, ctx.lengths)
+        share_blocks(differentiate, ctx.lengths)
         for_weight = shared_product(for_hidden, frames).to(weight.dtype)
         for_frames = None
         if ctx.needs_input_grad[3]:

@@ -83,6 +83,31 @@ def share_utterances(work: Callable[[Sequence[Place]], None], lengths: Sequence[
     side_by_side(work, [run for run in runs if run])
 
 
+def share_blocks(work: Callable[[slice, Sequence[Place]], None], lengths: Sequence[int]) -> None:
+    """`share_utterances`, of neighbours that have `BLOCK_FRAMES` together in one call.
+
+    Which ones these are depends on their lengths alone, and not on threads.
+
+    Args:
+        work: is called with the frames of a block, and the utterances that they are of.
+        lengths: frames per utterance.
+    """
+    blocks: list[list[Place]] = []
+    held = BLOCK_FRAMES
+    for place, length in zip(places(lengths), lengths, strict=True):
+        if held >= BLOCK_FRAMES:
+            blocks.append([])
+            held = 0
+        blocks[-1].append(place)
+        held += length
+
+    def each(run: Sequence[Place]) -> None:
+        for number, own in run:
+            work(own, blocks[number])
+
+    share_utterances(each, [own[-1][1].stop - own[0][1].start for own in blocks])
+
+
 def side_by_side(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """`[work(part) for part in parts]`, as many at once as there are threads to share work."""
     threads = sharing_threads()
@@ -136,6 +161,9 @@ RELATIVE_FLOOR = 1e-7
 # than padding does: text at 96 features is pooled 3 to 10 times faster together, 160 frames at 128
 # features 1 to 1.6 times; at 512 features single utterances are.
 SMALL_VALUES = 2**15
+# Products of fewer rows reach half of what a processor can: 43 frames of 1,024 features 26 GFLOP/s,
+# 172 of them 42, all 2,752 of a batch 42.
+BLOCK_FRAMES = 192
 
 
 def together(values: int, lengths: Sequence[int], device: torch.device) -> bool:

@@ -43,10 +43,12 @@ from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy
 from heads.step import MASKS
-from heads.training import Schedule
+from heads.training import EARLY_FRAMES, Schedule
 
 # How long to wait for another process that is writing its results.
 CONCLUDING_SECONDS = 600.0
+# Steps of an epoch from which on heads read fewer frames at first: 6,400 utterances.
+MANY_STEPS = 100
 
 
 def run_search(
@@ -137,7 +139,11 @@ def search_heads(
     setting = SearchContext(
         VectorStore(dataset, precision, device, config.cuda_graphs),
         space,
-        Schedule(epochs, config.batch_size, data_seed=config.seed),
+        Schedule(
+            *(epochs, config.batch_size),
+            data_seed=config.seed,
+            early_frames=EARLY_FRAMES if steps >= MANY_STEPS else None,
+        ),
         selection,
         origin,
         folder,
@@ -240,6 +246,7 @@ def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> d
         "precision": precision,
         "folds": "off" if folds is None else str(folds),
         "frames_a_step": setting.schedule.frames,
+        **({"early_frames": early} if (early := setting.schedule.early_frames) else {}),
         "dropout_masks": MASKS,
         **({OTHERS: other_layers(setting.store.dataset)} if setting.space.layers else {}),
         **{f"axis {name}": values for name, values in setting.space.to_json().items()},
