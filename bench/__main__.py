@@ -1,4 +1,4 @@
-"""`python -m bench cache`, `search`, `finetune`, `explain`, `layers`, `planted`, `thinned`."""
+"""`python -m bench cache`, `search`, `finetune`, `explain`, and those of real recordings."""
 
 from __future__ import annotations
 
@@ -109,6 +109,22 @@ def layers_command(root: Path, seeds: int) -> None:
         )
 
 
+@main.command("over-time")
+@_work_option("A work folder with a searched head, and a test split.")
+@click.option("--minutes", default=60.0, show_default=True, help="Of the joined recording.")
+def over_time_command(root: Path, minutes: float) -> None:
+    """Emotion over time in an hour joined from test recordings: changes, speed, memory."""
+    from tempfile import TemporaryDirectory
+
+    from bench.over_time import over_time_lines
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+
+    with _plain_errors(), TemporaryDirectory() as folder:
+        manifest = read_manifest(Work(root).manifest)
+        click.echo("\n".join(over_time_lines(root, manifest, Path(folder), minutes)))
+
+
 @main.command("planted")
 @_work_option("A work folder with audio frames.")
 @click.option("--label", default="neutral", show_default=True, help="Of the speech planted in.")
@@ -124,6 +140,22 @@ def planted_command(root: Path, label: str, seeds: int) -> None:
     with _plain_errors():
         lines = planted_lines(FrameCache(work), read_manifest(work.manifest), label, range(seeds))
         click.echo(planted_text(lines))
+
+
+@main.command("planted-attributes")
+@_work_option("A work folder with audio frames.")
+@click.option("--seeds", default=3, show_default=True, help="Of what is planted, and of heads.")
+def planted_attributes_command(root: Path, seeds: int) -> None:
+    """Whether heads find a rating that a tenth of real frames carries; a few minutes."""
+    from bench.planted_attributes import attribute_lines, attribute_text
+    from cache.lookup import FrameCache
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+
+    work = Work(root)
+    with _plain_errors():
+        lines = attribute_lines(FrameCache(work), read_manifest(work.manifest), range(seeds))
+        click.echo(attribute_text(lines))
 
 
 @main.command("thinned")

@@ -14,9 +14,10 @@ from bench.large_search import large_search
 from bench.plain_heads import PlainTraining, items
 from bench.table import Outcome, Row, Settings, compare, seconds, seconds_outcome
 from heads.dataset import Dataset, VectorStore
+from heads.gold import Gold, selection_scores
 from heads.head import Head, HeadConfig
 from heads.load import suitable_threads
-from heads.search.rounds import Candidates, Selection, rungs, selection_scores, survivors
+from heads.search.rounds import Candidates, Selection, rungs, survivors
 from heads.search.space import PUBLISHED, Space, start_params, trial_configs
 from heads.training import Cohort, Schedule, TrainingConfig
 
@@ -84,7 +85,7 @@ def whole_space(settings: Settings, *, least: float) -> Outcome:
     configs = drawn(dataset, trials)
     plain_rows = [items(dataset, rows) for rows in (selection.trained, selection.scored)]
     statistics = _input_statistics(dataset, selection.trained)
-    gold = dataset.targets(selection.scored)
+    gold = Gold.of(dataset, selection.scored)
     left: list[list[list[int]]] = []  # for each cohort who stays at each rung
     ours: list[float] = []
     theirs: list[float] = []

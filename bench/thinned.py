@@ -1,6 +1,4 @@
-"""A search whose heads read 16, then 48 frames of an utterance a step, against all frames.
-
-So a search on a large corpus does (`heads.search.search.MANY_STEPS`); here it is done on any.
+"""A search whose heads read 48 frames of an utterance a step, against one whose heads read all.
 
 Both draw the same trials, by chance. What may not differ: which of them lead at the last rung, and
 what the winner scores on the test set, which neither has seen.
@@ -24,7 +22,7 @@ from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.records import Origin
 from heads.search.search import search_heads
-from heads.training import EARLY_FRAMES, TRAINED_FRAMES, Schedule
+from heads.training import TRAINED_FRAMES, Schedule
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,15 @@ def thinned_text(lines: Sequence[tuple[Searched, Searched]]) -> str:
     return "\n".join(
         [
             *aligned(rows),
-            f"Pairs: {EARLY_FRAMES}, then {TRAINED_FRAMES} frames a step, and all. Means: test "
+            f"Pairs: {TRAINED_FRAMES} frames a step, and all. Means: test "
             f"{each[0]:.3f} and {each[1]:.3f}; what they were chosen by {compared[0]:.3f} and "
             f"{compared[1]:.3f}.",
         ]
     )
 
 
-def _whole(epochs: int, batch_size: int, *, data_seed: int, early_frames: int | None) -> Schedule:
+def _whole(epochs: int, batch_size: int, *, data_seed: int) -> Schedule:
     """A search's schedule that reads all frames."""
-    del early_frames
     return Schedule(epochs, batch_size, data_seed=data_seed, frames=None)
 
 
@@ -100,10 +97,7 @@ def _search(dataset: Dataset, origin: Origin, trials: int, seed: int, *, thinned
         folder = Path(name)
         started = time.perf_counter()
         schedule = Schedule if thinned else _whole
-        with (
-            patch("heads.search.search.Schedule", schedule),
-            patch("heads.search.search.MANY_STEPS", 0),
-        ):
+        with patch("heads.search.search.Schedule", schedule):
             report = search_heads(dataset, folder, origin, config, show_progress=True)
         seconds = time.perf_counter() - started
         with (folder / "trials.csv").open(newline="", encoding="utf-8") as file:

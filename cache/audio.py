@@ -165,6 +165,39 @@ def load_audio(
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
+#: Of a recording that is read as a stream.
+BLOCK_SECONDS = 10.0
+
+
+def stream_audio(path: str | Path, *, where: str = "") -> Iterator[NDArray[np.float32]]:
+    """Decode a recording of any length in blocks: the mean of its channels at 16 kHz.
+
+    Laid end to end they are what `load_audio` gives: one resampler goes through all of the file.
+
+    Args:
+        path: as in `load_audio`.
+        where: as in `load_audio`.
+
+    Yields:
+        `[samples]` of about ten seconds, full scale ±1.
+
+    Raises:
+        AudioError: as of `load_audio`; what is found late is told late.
+    """
+    path = Path(path)
+    with _named(path, where), open_sound(path) as file:
+        resampler = soxr.ResampleStream(
+            file.rate, SAMPLE_RATE, 1, dtype="float32", quality=RESAMPLER
+        )
+        for block in file.blocks(round(BLOCK_SECONDS * file.rate)):
+            mono = np.ascontiguousarray(block.mean(axis=1))
+            if file.rate != SAMPLE_RATE:
+                mono = resampler.resample_chunk(mono)
+            yield mono
+        if file.rate != SAMPLE_RATE:
+            yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
 @contextmanager
 def _named(path: Path, where: str) -> Iterator[None]:
     """Put before the reason what it holds of: where the recording is used, and the file."""

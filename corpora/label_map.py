@@ -1,4 +1,7 @@
-"""Label maps: `hap=happiness` renames a label, `emodb:L=` leaves its utterances out."""
+"""Label maps: `hap=happiness` renames a label, `emodb:L=` leaves its utterances out.
+
+And some of a label set (`--labels`): what is asked of a model that tells more apart.
+"""
 
 from __future__ import annotations
 
@@ -103,6 +106,33 @@ def likely(label: str, labels: Sequence[str]) -> str:
 def _begin_alike(one: str, other: str) -> bool:
     count = min(len(one), len(other), SAME)
     return count >= SHORTEST and one[:count] == other[:count]
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Read comma-separated labels."""
+    return tuple(plain_name(part.strip()) for part in text.split(","))
+
+
+def chosen_labels(known: Sequence[str], asked: Sequence[str], what: str) -> tuple[str, ...]:
+    """The labels that are asked for, in the order of those known.
+
+    Args:
+        known: those that are told apart.
+        asked: some of them.
+        what: tells them apart, such as `the model`.
+
+    Raises:
+        ConfigError: an unknown label, or fewer than two.
+    """
+    unknown = [label for label in asked if label not in known]
+    if unknown or len(set(asked)) < 2:
+        names = " and ".join(f"'{label}'" for label in unknown)
+        wrong = f"{what} does not know {names}" if unknown else "at least two are needed"
+        raise ConfigError(
+            f"--labels {','.join(asked)}: {wrong}. Known labels: {', '.join(known)}."
+            f"{did_you_mean(unknown[0], known) if unknown else ''}"
+        )
+    return tuple(label for label in known if label in asked)
 
 
 def parse_label_map(settings: Iterable[str]) -> LabelMap:

@@ -27,6 +27,7 @@ METRICS = {
     "weighted_f1": "weighted F1",
     "uar": "UA (mean recall)",
     "accuracy": "WA (accuracy)",
+    "mean_ccc": "mean CCC",
 }
 
 
@@ -65,6 +66,7 @@ class Protocol:
         refit: a head that was chosen by cross-validation is trained on train and dev.
         notes: what differs from the publication, or has to be known.
         defaults: by command, values that stand where the user gives none.
+        targets: what heads learn where the user does not say, `emotion` or `attributes`.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Protocol:
     refit: bool = False
     notes: tuple[str, ...] = ()
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    targets: str = "emotion"
 
     def scheme(self, corpus: str) -> Scheme:
         """How it divides a corpus.
@@ -146,6 +149,13 @@ def defaults(manifest: Manifest, command: str) -> Mapping[str, Any]:
     return {} if protocol is None else protocol.defaults.get(command, {})
 
 
+def targets(manifest: Manifest) -> Mapping[str, str]:
+    """What the manifest's protocol has heads learn, as a default; nothing where that is classes."""
+    protocol = all_protocols().get(manifest.protocol)
+    learnt = "emotion" if protocol is None else protocol.targets
+    return {} if learnt == "emotion" else {"targets": learnt}
+
+
 def allows_refit(manifest: Manifest) -> bool:
     """Whether a head may be trained on dev too, once it is chosen: where no protocol forbids it."""
     protocol = all_protocols().get(manifest.protocol)
@@ -211,4 +221,5 @@ def _protocol(name: str, entry: Mapping[str, Any]) -> Protocol:
         refit=entry.get("refit", False),
         notes=tuple(entry.get("notes", ())),
         defaults=entry.get("defaults", {}),
+        targets=entry.get("targets", "emotion"),
     )

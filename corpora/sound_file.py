@@ -119,9 +119,50 @@ class SoundFile:
             AudioError: the stretch does not lie inside the file, or its sound cannot be used:
                 damaged, not finite, far beyond full scale, or lost in the mean of the channels.
         """
+        self._check_one_stream()
+        samples = self._read(*self._bounds(start, end))
+        self._check_finite(samples)
+        _check_mix(*_powers(samples), self.channels)
+        return samples
+
+    def blocks(self, frames: int) -> Iterator[NDArray[np.float32]]:
+        """Decode all of a file that was just opened, block by block.
+
+        Args:
+            frames: samples a channel of a block; the last one may be shorter, or longer by 100 ms.
+
+        Yields:
+            `[frames, channels]`, full scale ±1.
+
+        Raises:
+            AudioError: as of `cut`; that channels cancel each other is told behind the last block.
+        """
+        self._check_one_stream()
+        tolerance = 0.0
+        if not self._seeks:
+            tolerance = LOSSY_TOLERANCE * self.rate
+            # soundfile seeks to where it stands after each read, and an MP3's decoder then lacks
+            # what the frames before left it.
+            self._file.seekable = lambda: False
+        held, powers = 0, np.zeros(2)
+        while held < self.frames:
+            left = self.frames - held
+            # A lossy file may end a little before its count, so its last block is no sliver.
+            wanted = left if left - frames <= tolerance else frames
+            samples = self._decode(wanted, tolerance if wanted == left else 0.0)
+            self._check_finite(samples)
+            powers += len(samples) * np.array(_powers(samples))
+            held += wanted
+            yield samples
+        whole, mixed = powers.tolist()
+        _check_mix(whole, mixed, self.channels)
+
+    def _check_one_stream(self) -> None:
         if self._file.format == "FLAC" and (streams := flac_streams(self._path)) > 1:
             raise AudioError(_joined(streams))
-        samples = self._read(*self._bounds(start, end))
+
+    def _check_finite(self, samples: NDArray[np.float32]) -> None:
+        """Refuse samples that are no numbers, or far beyond full scale."""
         if not np.isfinite(samples).all():
             bad = int(np.count_nonzero(~np.isfinite(samples)))
             raise AudioError(
@@ -130,8 +171,6 @@ class SoundFile:
             )
         if self._file.subtype in ("FLOAT", "DOUBLE"):
             _check_scale(samples)
-        _check_mix(samples)
-        return samples
 
     def _bounds(self, start: float | None, end: float | None) -> tuple[int, int]:
         """First and one-past-last frame of a stretch."""
@@ -427,13 +466,16 @@ def _check_scale(samples: NDArray[np.float32]) -> None:
         )
 
 
-def _check_mix(samples: NDArray[np.float32]) -> None:
-    """Refuse channels whose mean has lost the sound that each of them holds."""
+def _powers(samples: NDArray[np.float32]) -> tuple[float, float]:
+    """The power of all channels, and that of their mean on the same scale."""
     channels = samples.shape[1]
-    if channels == 1:
-        return
     whole = float(samples.var(axis=0, dtype=np.float64).sum())
     mixed = float(samples.mean(axis=1).var(dtype=np.float64)) * channels**2
+    return (whole, mixed) if channels > 1 else (0.0, 0.0)
+
+
+def _check_mix(whole: float, mixed: float, channels: int) -> None:
+    """Refuse channels whose mean has lost the sound that each of them holds."""
     if mixed < CANCELLED * whole:
         raise AudioError(
             f"its {channels} channels cancel each other: their mean, which is what an encoder "

@@ -114,6 +114,8 @@ def splits_note(told: Mapping[str, str]) -> tuple[str, ...]:
 
 
 SPLITS = ("train", "dev", "test")
+# The ratings that an utterance may have, in the order in which the field names them.
+ATTRIBUTES = ("arousal", "valence", "dominance")
 # In place of a split's name: every utterance, those in no split too.
 ALL = "all"
 SEXES = ("female", "male")

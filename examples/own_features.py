@@ -74,6 +74,7 @@ def main(folder: Path) -> None:
     best = report.best
     print(f"best head: trial {best.trial}, {dict(best.head.pooling['audio'])['kind']}")
     print(f"macro-F1 on test: {best.scores['test'].macro_f1:.3f}")
+    assert report.reference is not None, "heads of classes have one"
     print(f"logistic regression: {report.reference.scores['test'].macro_f1:.3f}")
 
 

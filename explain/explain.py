@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.encoders.device import choose_device
+from cache.keys import WHOLE_SECONDS
 from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, MissingStepError
@@ -28,12 +29,15 @@ from explain.load import (
     head_on_recordings,
     model_material,
 )
+from explain.over_time_section import over_time_section, recordings_over_time, telling_parts
 from explain.report.write import Contents, write_report
 from explain.subject import Subject, read_texts
 from finetune.evaluate.evaluation import SUBJECTS, caveats, encoders_text
 from finetune.evaluate.scored import ScoredHead, ScoredModel, open_head, open_model
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
+from finetune.predict.over_time import longest_stretch
+from finetune.utterance_seconds import seconds_trained_on
 from heads.pooling import pooling_config
 from heads.records import (
     BEST,
@@ -257,16 +261,30 @@ def explain_recordings(
         )
         for path in dict.fromkeys(recordings)
     )
-    material = _encoded(opened, utterances, config, show_progress=show_progress)
+    model = _with_encoders(opened, config)
+    limit = longest_stretch([model], WHOLE_SECONDS)
+    timelines = recordings_over_time(model, utterances, seconds_trained_on(work, [model]), limit)
+    parts = telling_parts(utterances, timelines, limit)
+    material = model_material(model, parts, title="Encode" if show_progress else "")
     subject = build_subject(_head(opened), material, kind=opened.source.kind, source=opened.source)
     if "text" in subject.frames and not text:
         note = "No text was given (--text): the head read an empty one."
         subject = replace(subject, notes=(note,))
+    over_time = []
+    if timelines:
+        over_time = [over_time_section(timelines, limit, reads="text" in subject.frames)]
     manifest = Manifest(utterances, subject.labels, "")
     single = replace(config, ids=tuple(u.id for u in subject.utterances))
     folder = work.explain / "items"
     return _report(
-        FrameCache(work), folder, manifest, subject, single, None, show_progress=show_progress
+        FrameCache(work),
+        folder,
+        manifest,
+        subject,
+        single,
+        None,
+        more=over_time,
+        show_progress=show_progress,
     )
 
 
@@ -296,7 +314,8 @@ def _material(
     opened: Opened, rows: Manifest, config: ExplainConfig, *, show_progress: bool
 ) -> LoadedRows:
     if isinstance(opened, ScoredModel):
-        return _encoded(opened, rows.utterances, config, show_progress=show_progress)
+        title = "Encode" if show_progress else ""
+        return model_material(opened.model, rows.utterances, title=title)
     material = cached_material(opened, rows)
     if not material.utterances:
         raise ConfigError(
@@ -304,17 +323,6 @@ def _material(
             f"{next(iter(material.skipped.values()))}"
         )
     return material
-
-
-def _encoded(
-    opened: Opened,
-    utterances: Sequence[Utterance],
-    config: ExplainConfig,
-    *,
-    show_progress: bool,
-) -> LoadedRows:
-    model = _with_encoders(opened, config)
-    return model_material(model, utterances, title="Encode" if show_progress else "")
 
 
 def _with_encoders(opened: Opened, config: ExplainConfig) -> EmotionModel:
@@ -332,16 +340,17 @@ def _report(
     config: ExplainConfig,
     model: EmotionModel | None,
     *,
+    more: Sequence[Report] = (),
     show_progress: bool,
 ) -> Explanation:
-    """Analyse a split, or show single items, and write."""
+    """Analyse a split, or show single items, and write; `more` sections stand behind the items."""
     aligned = read_alignments(subject.utterances)
     items = collect_items(subject, aligned, read_texts(subject))
     intro = introduction(subject, items)
     sections: list[Report] = []
     if config.ids:
         chosen = list(range(len(items)))
-        sections = [items_section(items)]
+        sections = [items_section(items), *more]
     else:
         chosen = choose_examples(items)
         context = Context(subject, aligned, manifest, cache, config, model, show_progress)

@@ -122,7 +122,17 @@ def head_on_recordings(scored: ScoredHead, device: str) -> EmotionModel:
     padding = None
     if "audio" in directories:
         padding = recorded_padding(cache.extraction.source("audio").recipe)
-    return assemble(scored.head, directories, source.layers, device=device, padding=padding)
+    return assemble(
+        scored.head,
+        directories,
+        source.layers,
+        device=device,
+        padding=padding,
+        provenance={
+            "search_manifest_sha256": source.manifest_sha256,
+            "trained_on": source.trained_on,
+        },
+    )
 
 
 def _encode(model: EmotionModel, batch: Batch) -> dict[str, Frames]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -37,6 +39,10 @@ from corpora.utterance import ALL
 from finetune.config import EvaluateConfig, FinetuneConfig, PredictConfig
 from heads.commands import extract, search
 from heads.config import FIXABLE, CompareConfig
+
+if TYPE_CHECKING:
+    from corpora.utterance import Utterance
+    from finetune.predict.answering import Unusable
 
 
 @click.command()
@@ -76,15 +82,17 @@ def compare(
     if layers and rows:
         raise click.UsageError("--layers and --finetune exclude one another")
     from corpora.manifest import read_manifest
-    from corpora.protocol import defaults
+    from corpora.protocol import defaults, targets
     from heads.compare.rendering import terminal_text
 
     manifest = read_manifest(manifest_path or work.manifest)
     protocol, searched = f"Protocol {manifest.protocol}", defaults(manifest, "search")
     fixed = {name: value for name, value in searched.items() if name in FIXABLE}
     say_defaults(protocol, fixed)
-    norms = {"input_norms": searched["input_norm"]} if "input_norm" in searched else {}
-    config = replace(with_defaults(config, protocol, norms), fixed=fixed)
+    own = dict(targets(manifest))
+    if "input_norm" in searched:
+        own["input_norms"] = searched["input_norm"]
+    config = replace(with_defaults(config, protocol, own), fixed=fixed)
     if layers:
         from heads.compare.layer_sweep import run_layers
 
@@ -212,6 +220,9 @@ def predict(
     behind a tab). Or name a --manifest. With --json each answer is one line, as soon as it is
     there; a recording that cannot be used is a line with "error", and ends in status 1.
 
+    Over time: --every 1, or --segments vad, with --out emotion.csv. With --json each segment is a
+    line.
+
     In Python: EmotionModel.from_pretrained("work/model").predict(["a.wav"], texts=["Stop!"])
     """
     wanted = manifest_path is not None or split is not None
@@ -219,9 +230,11 @@ def predict(
         raise click.UsageError(
             "name recordings (AUDIO…), or --manifest and --split with its own texts, and not both"
         )
+    if texts and config.over_time:
+        raise click.UsageError("--text is of whole recordings, not of their segments")
     from corpora.base.terminal import progress_bar
     from corpora.manifest import read_manifest
-    from finetune.predict.answering import Answer, Prediction, Unusable, table
+    from finetune.predict.answering import Answer, Prediction, table
     from finetune.predict.predict import conclude, rows_of, run_predict, utterances_of
 
     def tell(line: str) -> None:
@@ -232,6 +245,9 @@ def predict(
         utterances = rows_of(read_manifest(manifest_path or work.manifest), split or ALL)
     else:
         utterances, unusable = utterances_of(audio, texts, sys.stdin)
+    if config.over_time:
+        _predict_over_time(work, utterances, unusable, config, as_json)
+        return
     answers: list[Answer] = []
     found = run_predict(work, utterances, config, tell)
     with progress_bar("predicting", len(utterances), "recording", show=not as_json) as bar:
@@ -243,9 +259,43 @@ def predict(
     predictions = [one for one in answers if isinstance(one, Prediction)]
     if not as_json and predictions:
         click.echo("\n".join(table(predictions)))
-    for line in conclude(answers, config.submission):
+    for line in conclude(answers, config):
         tell(line)
     if len(predictions) < len(answers):
+        raise click.exceptions.Exit(1)
+
+
+def _predict_over_time(
+    work: Work,
+    utterances: Sequence[Utterance],
+    unusable: Sequence[Unusable],
+    config: PredictConfig,
+    as_json: bool,
+) -> None:
+    """`predict --every` and `--segments`: say and write each recording over time."""
+    from corpora.base.terminal import progress_bar
+    from finetune.predict.predict import run_over_time
+    from finetune.predict.timeline import Timeline, timeline_lines, write_timelines
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    timelines: list[Timeline] = []
+    with progress_bar("predicting", len(utterances), "recording", show=not as_json) as bar:
+        found = run_over_time(work, utterances, config, tell, bar.update)
+        for one in chain(unusable, found):
+            if isinstance(one, Timeline):
+                timelines.append(one)
+                lines = [json.dumps(m.to_json(), ensure_ascii=False) for m in one.moments]
+                click.echo("\n".join(lines if as_json else timeline_lines(one)))
+            else:
+                tell(one.error)
+                if as_json:
+                    click.echo(json.dumps(one.to_json(), ensure_ascii=False))
+    written = write_timelines(config.outs, timelines) if timelines else []
+    if written:
+        tell(f"Wrote {', '.join(map(str, written))}.")
+    if len(timelines) < len(utterances) + len(unusable):
         raise click.exceptions.Exit(1)
 
 

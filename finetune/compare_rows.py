@@ -36,8 +36,11 @@ def check_names(names: Sequence[str], manifest: Manifest, config: CompareConfig)
     """Refuse rows that will not be in the tables, before anything is trained.
 
     Raises:
-        ConfigError: such a name, or the comparison is one of folds, which has no one head a row.
+        ConfigError: such a name, heads with attributes, or the comparison is one of folds, which
+            has no one head a row.
     """
+    if names and config.targets != "emotion":
+        raise ConfigError(f"--finetune reads classes alone. Leave out --targets {config.targets}.")
     if names and config.folds and any(u.fold and u.label for u in manifest.utterances):
         raise ConfigError(
             "--finetune needs one head a row, and this manifest has folds: a comparison over them "

@@ -15,6 +15,10 @@ from corpora.base.command_options import (
     setting,
 )
 from corpora.base.errors import ConfigError
+from corpora.label_map import parse_labels
+
+#: What embeddings are written as, by the end of the file's name.
+EMBEDDINGS = (".npz", ".csv")
 
 
 def parse_phases(text: str) -> tuple[int, ...]:
@@ -133,6 +137,18 @@ class EvaluateConfig(Config):
         "Compare with this model or head on the same utterances; repeatable.",
         metavar="DIR|ID",
     )
+    labels: tuple[str, ...] = setting(
+        (),
+        "Only these labels: probabilities are renormalised over them, and utterances of others "
+        "left out.",
+        metavar="A,B,…",
+        parse=parse_labels,
+    )
+    votes: bool = setting(
+        False,
+        "Score against the shares of the raters' votes too, beside a uniform and a majority "
+        "answer.",
+    )
     calibration: bool = setting(
         False,
         "Measure it, before and after a temperature fitted on the development set, which is "
@@ -175,6 +191,12 @@ class PredictConfig(Config):
         flag="--model",
         metavar="DIR|ID",
     )
+    labels: tuple[str, ...] = setting(
+        (),
+        "Only these labels: probabilities are renormalised over them.",
+        metavar="A,B,…",
+        parse=parse_labels,
+    )
     top_frames: int = setting(
         5,
         "How many of the frames attended most are named, where the head has attention.",
@@ -186,9 +208,76 @@ class PredictConfig(Config):
         above=0,
     )
     submission: Path | None = setting(
-        None, "Write the file that MSP-Podcast's challenges take (FileName,EmoClass)."
+        None,
+        "Write the file that MSP-Podcast's challenges take (FileName,EmoClass; of attributes "
+        "FileName,EmoAct,EmoVal,EmoDom).",
+    )
+    task: int | None = setting(
+        None,
+        "Of the challenge: 1, classes, or 2, attributes.  [default: 1 where the model knows "
+        "classes]",
+        least=1,
+        most=2,
+    )
+    every: float | None = setting(
+        None,
+        "Emotion over time: an answer every so many seconds of recordings of any length.",
+        above=0,
+        metavar="SECONDS",
+    )
+    window: float | None = setting(
+        None,
+        "With --every: how much each answer hears.  [default: the median utterance trained on; "
+        "3 where that is not known]",
+        above=0,
+        metavar="SECONDS",
+    )
+    segments: str = setting(
+        "",
+        "Emotion over time: an answer for each stretch of speech (vad), labelled interval of "
+        "--tier in the TextGrid of the recording's name beside it, or row of a table (start, end, "
+        "path, name, text) or RTTM file.",
+        metavar="vad|textgrid|FILE",
+    )
+    tier: str = setting("", "With --segments textgrid: its tier.", metavar="NAME")
+    outs: tuple[str | Path, ...] = setting(
+        (),
+        "Write what is said over time, in the format of the suffix: .csv, .jsonl, .TextGrid, "
+        ".rttm, .png or .svg (matplotlib); repeatable.",
+        flag="--out",
+        metavar="FILE",
+    )
+    embeddings: Path | None = setting(
+        None,
+        "Write what the classifier reads, the pooled vectors of all modalities, with ids: a .npz "
+        "or a .csv.",
     )
     device: str = device_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every is not None and self.segments:
+            raise ConfigError("--every and --segments exclude one another.")
+        if self.window is not None and self.every is None:
+            raise ConfigError("--window goes with --every.")
+        if (self.segments == "textgrid") != bool(self.tier):
+            raise ConfigError("--segments textgrid and --tier NAME go together.")
+        if self.outs and not self.over_time:
+            raise ConfigError("--out writes emotion over time: give --every or --segments.")
+        if self.submission is not None and self.over_time:
+            raise ConfigError("--submission takes whole recordings, not --every or --segments.")
+        if self.embeddings is not None and self.over_time:
+            raise ConfigError("--embeddings takes whole recordings, not --every or --segments.")
+        if self.embeddings is not None and self.embeddings.suffix not in EMBEDDINGS:
+            raise ConfigError(
+                f"--embeddings {self.embeddings}: expected a name that ends in "
+                f"{' or '.join(EMBEDDINGS)}."
+            )
+
+    @property
+    def over_time(self) -> bool:
+        """Whether recordings are answered stretch by stretch."""
+        return self.every is not None or bool(self.segments)
 
     @property
     def transcriber(self) -> str:

@@ -25,7 +25,14 @@ from finetune.session import train_model
 from finetune.starting_head import SEEDS, starting_head
 from finetune.training import PhaseResult, Tell
 from heads.metrics import scores_table
-from heads.records import BEST, HeadRecord, layer_weights_text, load_head, manifest_digest
+from heads.records import (
+    BEST,
+    HeadRecord,
+    layer_weights_text,
+    load_head,
+    manifest_digest,
+    refuse_attributes,
+)
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,7 @@ def run_finetune(
     with exclusive_lock(work.finetune) if leads else nullcontext():
         source = starting_head(work, manifest, head, device=device, show_progress=show_progress)
         record = load_head(source)[1]
+        refuse_attributes(record, "finetune")
         searched = _searched(work.search / BEST if head is None else head, source)
         again = _trained_again(load_head(searched)[1])
         check_labels(record, manifest)

@@ -33,6 +33,7 @@ from finetune.starting_head import run_head_phase, scores_of_seeds
 from finetune.steps import Trainer
 from finetune.training import PhaseContext, PhaseResult, Progress, Tell, run_phase
 from finetune.upper import Boundary
+from finetune.utterance_seconds import ENTRY, UtteranceSeconds
 from heads.dataset import Dataset, VectorStore
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
@@ -206,6 +207,9 @@ def train_model(
         "phases": [result.to_json() for result in results],
         "dev_macro_f1": results[-1].best.macro_f1,
     }
+    if model.audio_encoder is not None:
+        seconds = UtteranceSeconds.of_frames(train.lengths, model.audio_encoder.grid)
+        model.provenance[ENTRY] = seconds.to_json()
     if searched is not None and 1 not in config.phases and not any(r.best_epoch for r in results):
         head, whole = load_head(searched)
         model.head.load_state_dict(head.state_dict())

@@ -25,7 +25,12 @@ from torch import Tensor
 
 from cache.lookup import FrameCache
 from cache.recipe import layer_numbers
-from corpora.base.errors import EmopoolError, FormatVersionError, MissingStepError
+from corpora.base.errors import (
+    ConfigError,
+    EmopoolError,
+    FormatVersionError,
+    MissingStepError,
+)
 from corpora.base.files import read_json
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
@@ -54,6 +59,7 @@ from heads.records import (
     load_head,
     origin_of_head,
     package_versions,
+    refuse_attributes,
     save_head,
 )
 from heads.runs import Run, Runs, seed_from
@@ -317,6 +323,8 @@ def _recorded(
     cache: FrameCache, manifest: Manifest, trial: FrozenTrial, notes: Mapping[str, Any]
 ) -> HeadRecord:
     """A trial's record, from the study's notes."""
+    if notes.get("attributes"):
+        raise ConfigError("finetune reads classes alone, and that search was for attributes too.")
     dataset = load_dataset(cache, manifest, others=True).reading(notes.get(OTHERS, {}))
     origin = read_origin(cache, manifest, dataset.frames)
     _check_origin({name: notes[name] for name in _FRAMES}, origin)
@@ -415,6 +423,7 @@ def starting_head(
     else:
         load_head(path)  # says that it is missing
         return path
+    refuse_attributes(record, "finetune")
     title = f"Training the head of trial {record.trial} again" if show_progress else ""
     found = retrain(cache, manifest, record, device=device, title=title)
     save_head(again, again.with_suffix(".safetensors"), found.head, record)

@@ -21,17 +21,6 @@ heads different twice too often (simulated: 8 to 12 % at a level of 5 %), so the
 standard error, times √(S / (S − 1)), and Student's t with S − 1 degrees of freedom the rest. Of
 many comparisons some come out small by chance; Holm's correction (1979) keeps the probability of
 even one false finding below the level.
-
-How much of the winner's score is the luck of being chosen.
-
-The best of many heads looks better on the data it was chosen by than it is. A nested estimate: draw
-a resample of the units (speakers, or utterances where speakers are few), choose the head that is
-best on it, and score that head on the units that were not drawn, which had no part in the choice.
-The predictions on units left out are counted together over all draws, and macro-F1 follows from
-their sum: it has no bias from small samples. The winner's own score less this is its optimism.
-
-Halved trials are among the candidates, with what they said when they left: they too were compared
-on the same data.
 """
 
 from __future__ import annotations
@@ -145,10 +134,17 @@ def cluster_numbers(known: Sequence[str]) -> NDArray[np.int64]:
 
 
 def confusion_by_cluster(
-    gold: NDArray[np.int64], predicted: NDArray[np.int64], clusters: NDArray[np.int64], classes: int
+    gold: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    clusters: NDArray[np.int64],
+    classes: int,
+    count: int | None = None,
 ) -> NDArray[np.int64]:
-    """One confusion matrix a cluster, `[S, C, C]`; of many systems `[..., N]`: `[S, ..., C, C]`."""
-    count = int(clusters.max()) + 1
+    """One confusion matrix a cluster, `[S, C, C]`; of many systems `[..., N]`: `[S, ..., C, C]`.
+
+    S is `count`; by default the clusters that there are.
+    """
+    count = int(clusters.max()) + 1 if count is None else count
     cells = (clusters * classes + gold) * classes + predicted
     systems = cells.reshape(-1, cells.shape[-1])
     size = count * classes * classes
@@ -279,7 +275,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference(Jsonable):
-    """How much a head's macro-F1 is above (or below) another's.
+    """How much a head's score, such as macro-F1, is above (or below) another's.
 
     Attributes:
         value: the difference on all utterances.
@@ -328,20 +324,51 @@ def paired_differences(
         One difference a head, with Holm-corrected p; None where a bootstrap says nothing, and the
         reason.
     """
+    predicted = np.concatenate([other[None], heads])
+
+    def scores(confusion: Counts) -> Floats:
+        found = macro_f1(confusion)
+        return found.mean(axis=-1) if heads.ndim == 3 else found
+
+    return differences_from_first(
+        lambda clusters: confusion_by_cluster(gold, predicted, clusters, classes),
+        scores,
+        speakers,
+        seed=seed,
+    )
+
+
+def differences_from_first(
+    tables_of: Callable[[NDArray[np.int64]], NDArray[Any]],
+    scores: Callable[[Any], Floats],
+    speakers: Sequence[str],
+    *,
+    seed: int = 0,
+) -> tuple[list[Difference] | None, str]:
+    """Compare systems with the first of them, by any score that follows from what adds up.
+
+    Args:
+        tables_of: from the cluster of each utterance `[N]` to what is added up over each of S
+            clusters, `[S, 1 + K, ...]`.
+        scores: of sums `[..., 1 + K, ...]` those of the systems, `[..., 1 + K]`.
+        speakers: `[N]`, resampled; unknown ones count as one each.
+        seed: of the bootstrap.
+
+    Returns:
+        As `paired_differences`.
+    """
     known = known_speakers(speakers)
     reason, usable = judge_clusters(known)
     if not usable:
         return None, reason
-    predicted = np.concatenate([other[None], heads])
 
-    def differences(confusion: Counts) -> Floats:
-        scores = macro_f1(confusion)
-        scores = scores.mean(axis=-1) if heads.ndim == 3 else scores
-        return scores[..., 1:] - scores[..., :1]
+    def differences(summed: Any) -> Floats:  # noqa: ANN401 - counts or sums
+        found = scores(summed)
+        return found[..., 1:] - found[..., :1]
 
-    tables = confusion_by_cluster(gold, predicted, cluster_numbers(known), classes)
+    tables = tables_of(cluster_numbers(known))
     drawn = bootstrap(tables, differences, draws=DRAWS, seed=seed)
-    values = differences(confusion_matrix(gold, predicted, classes))
+    values = differences(tables.sum(axis=0))
     count = len(tables)
     error = np.atleast_1d(standard_error(drawn, count))
     corrected = holm(
@@ -364,91 +391,3 @@ def holm(p: Floats) -> Floats:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, raised)
     return corrected
-
-
-NESTED_DRAWS = 500
-
-
-@dataclass(frozen=True)
-class Optimism(Jsonable):
-    """The score of a winner, and what an honest one would be.
-
-    Attributes:
-        selected: macro-F1 on the data that the winner was chosen by.
-        nested: macro-F1 of winners on data that had no part in their choice.
-        candidates: heads that it was chosen from.
-        unit: what was drawn, `speaker` or `utterance`.
-        units: how many of them there are.
-        reason: why utterances were drawn and not speakers; else "".
-    """
-
-    json_entries = "* value"
-
-    selected: float
-    nested: float
-    candidates: int
-    unit: str
-    units: int
-    reason: str = ""
-
-    @property
-    def value(self) -> float:
-        """What to take off the winner's score."""
-        return self.selected - self.nested
-
-
-def optimism(
-    gold: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    classes: int,
-    speakers: Sequence[str],
-    *,
-    draws: int = NESTED_DRAWS,
-    seed: int = 0,
-) -> Optimism | None:
-    """Estimate the optimism of the best of several heads.
-
-    Args:
-        gold: `[N]` class indices.
-        predicted: `[T, N]` predicted classes of T heads, in the order that decides among equals.
-        classes: number of classes.
-        speakers: `[N]`.
-        draws: resamples.
-        seed: of the draws.
-
-    Returns:
-        None for fewer than two heads, or where there is too little to draw from.
-    """
-    known = known_speakers(speakers)
-    reason, by_speaker = judge_clusters(known)
-    clusters = cluster_numbers(known if by_speaker else [""] * len(known))
-    count = int(clusters.max()) + 1 if len(clusters) else 0
-    if len(predicted) < 2 or count < MIN_CLUSTERS:
-        return None
-    heads = len(predicted)
-    # The cell of each utterance in the confusion matrix of each head, [T, N].
-    cells = (np.arange(heads)[:, None] * classes + gold) * classes + predicted
-
-    def confusion(times: NDArray[Any]) -> Floats:
-        """`[T, C, C]` where unit u counts `times[u]` times."""
-        weights = np.tile(times[clusters], heads)
-        counts = np.bincount(cells.ravel(), weights, minlength=heads * classes * classes)
-        return counts.reshape(heads, classes, classes).astype(np.float64)
-
-    random = np.random.default_rng(seed)
-    left_out = np.zeros((classes, classes))
-    for _ in range(draws):
-        drawn = np.bincount(random.integers(0, count, count), minlength=count)
-        chosen = int(macro_f1(confusion(drawn)).argmax())
-        rest = (drawn == 0)[clusters]
-        own = cells[chosen, rest] - chosen * classes * classes
-        left_out += np.bincount(own, minlength=classes * classes).reshape(classes, classes)
-    whole = macro_f1(confusion(np.ones(count)))
-    return Optimism(
-        selected=float(whole.max()),
-        nested=float(macro_f1(left_out)),
-        candidates=len(predicted),
-        unit="speaker" if by_speaker else "utterance",
-        units=count,
-        reason="" if by_speaker else reason.partition(":")[0],
-    )

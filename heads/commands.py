@@ -75,13 +75,14 @@ def search(
 ) -> None:
     """Search pooling heads on the cached frames with Optuna, into WORK/search."""
     from corpora.manifest import read_manifest
-    from corpora.protocol import allows_refit, defaults
+    from corpora.protocol import allows_refit, defaults, targets
     from heads.search.search import run_search
     from heads.search.test_folds import search_test_folds
 
     manifest = read_manifest(manifest_path or work.manifest)
     protocol, fixed = f"Protocol {manifest.protocol}", defaults(manifest, "search")
     say_defaults(protocol, fixed)
+    config = with_defaults(config, protocol, targets(manifest))
     refit = config.refit and allows_refit(manifest)
     config = replace(config, fixed=fixed, fixed_by=protocol, refit=refit)
     run = search_test_folds if config.test_folds else run_search

@@ -21,6 +21,8 @@ from corpora.base.command_options import (
 from corpora.base.errors import ConfigError
 from heads.axes import INPUT_NORMS
 
+# What can be learnt: the label, the attributes, or both.
+TARGETS = ("emotion", "attributes", "both")
 # Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
 KEPT = 10
 STUDY_NAME = "heads"
@@ -57,6 +59,12 @@ class SearchConfig(Config):
 
     trials: int = setting(100, "Trials in all, resumed ones too.", least=1)
     seed: int = setting(0, "Of the study.", least=0)
+    targets: str = setting(
+        "emotion",
+        "What heads learn: classes, arousal, valence and dominance as far as the manifest has "
+        "them, or both at once.",
+        choices=TARGETS,
+    )
     epochs: int | None = setting(
         None, "Of a full trial.  [default: 9, more on small corpora]", least=1
     )
@@ -196,6 +204,7 @@ class CompareConfig(Config):
         parse=names,
     )
     # The first one is made with every tuning, the others with the best on dev.
+    targets: str = setting("emotion", "What heads learn, as for `search`.", choices=TARGETS)
     seeds: int = setting(5, "Runs of each row.", least=1, most=100)
     # Where heads on real frames do best at some 200 steps (docs/results.md). The published 1e-5 is
     # for heads whose encoders are trained next, over many more steps: here it stays at its start.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,8 @@ class Dataset:
         others: by modality and layer the frames of further cached layers, for heads that read
             another one or weigh several: read only where such a head needs them.
         layers: by modality the number of the layer of `frames`; the highest where none is given.
+        attributes: what is learnt beside the label, or in its place where there are no labels: the
+            lowest and highest value of each.
     """
 
     utterances: tuple[Utterance, ...]
@@ -51,6 +54,7 @@ class Dataset:
     residence: str = ""
     others: Mapping[str, Mapping[int, Frames | MappedFrames]] = field(default_factory=dict)
     layers: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -150,15 +154,34 @@ class Dataset:
         parts[self.layers.get(modality, highest)] = usual.select(rows)
         return Frames.beside([parts[number] for number in sorted(parts)])
 
+    def is_annotated(self, utterance: Utterance) -> bool:
+        """Whether there is something to learn of it: its label, or one of the attributes."""
+        return bool(self.labels and utterance.label) or any(
+            getattr(utterance, name) is not None for name in self.attributes
+        )
+
     def rows(self, split: str) -> Tensor:
-        """`[n]` int64, the labelled utterances of a split."""
-        chosen = [i for i, u in enumerate(self.utterances) if u.split == split and u.label]
+        """`[n]` int64, the annotated utterances of a split: the labelled ones, or rated ones."""
+        chosen = [
+            i for i, u in enumerate(self.utterances) if u.split == split and self.is_annotated(u)
+        ]
         return torch.tensor(chosen, dtype=torch.int64)
 
     def targets(self, rows: Tensor) -> Tensor:
-        """`[n]` int64 class indices."""
+        """`[n]` int64 class indices; −1 where only attributes are learnt of a row."""
         index = {label: position for position, label in enumerate(self.labels)}
-        return torch.tensor([index[self.utterances[i].label] for i in rows.tolist()])
+        if self.attributes:
+            index[""] = -1
+        names = [self.utterances[i].label if self.labels else "" for i in rows.tolist()]
+        return torch.tensor([index[name] for name in names], dtype=torch.int64)
+
+    def ratings(self, rows: Tensor) -> Tensor:
+        """`[n, A]` fp64, what each row was rated; not a number where it was not."""
+        found = [
+            [getattr(self.utterances[i], name) for name in self.attributes] for i in rows.tolist()
+        ]
+        values = [[math.nan if value is None else value for value in own] for own in found]
+        return torch.tensor(values, dtype=torch.float64).reshape(len(rows), len(self.attributes))
 
     def speakers(self, rows: Tensor) -> list[str]:
         """Who speaks in each row, told apart across corpora too; "" where unknown."""

@@ -39,7 +39,7 @@ class Folds:
     """Which fold each row of train and dev is held out in.
 
     Attributes:
-        rows: `[n]` utterance numbers, labelled ones of train and dev.
+        rows: `[n]` utterance numbers, annotated ones of train and dev.
         numbers: `[n]` the fold of each, from 0.
         unit: what makes a fold: `speaker`, `session` or `group of speakers`.
     """
@@ -88,10 +88,10 @@ def make_folds(dataset: Dataset, how: str) -> Folds | None:
 def automatic(dataset: Dataset) -> str:
     """What `auto` stands for: five groups of speakers on small corpora with few to develop on."""
     dev = [dataset.utterances[i] for i in dataset.rows("dev").tolist()]
-    chosen = [u for u in dataset.utterances if u.label and u.split in ("train", "dev")]
-    labelled = sum(bool(u.label) and u.split in SPLITS for u in dataset.utterances)
+    annotated = [u for u in dataset.utterances if u.split in SPLITS and dataset.is_annotated(u)]
+    chosen = [u for u in annotated if u.split in ("train", "dev")]
     few = len({speaker_key(u) for u in dev} - {None}) < FEW_SPEAKERS
-    if not few or labelled >= FEW_UTTERANCES or len(_units(chosen)) < GROUPED:
+    if not few or len(annotated) >= FEW_UTTERANCES or len(_units(chosen)) < GROUPED:
         return "off"
     return str(GROUPED)
 

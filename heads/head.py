@@ -50,7 +50,11 @@ class HeadConfig(Jsonable):
         mlp_width: hidden units of the classifier; 0 for a linear one.
         dropout: probability, on the hidden units (on the pooled vector of a linear classifier).
         layer: by modality the hidden state read, where several are cached and it matters which.
+        attributes: further outputs, behind the logits or without any: the lowest and highest value
+            of each. The output −1 is the lowest, 1 the highest.
     """
+
+    json_optional = "attributes"
 
     labels: tuple[str, ...]
     dims: Mapping[str, int]
@@ -59,9 +63,10 @@ class HeadConfig(Jsonable):
     mlp_width: int = 256
     dropout: float = 0.1
     layer: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2:
+        if len(self.labels) < 2 and (self.labels or not self.attributes):
             raise ConfigError(
                 f"a head needs at least two labels, got {list(self.labels)}. Prepare the corpus "
                 "with more (`prepare CORPUS ROOT`; `--labels` narrows them)."
@@ -80,6 +85,11 @@ class HeadConfig(Jsonable):
                 f"mlp_width must be 0 or more and dropout in [0, 1); "
                 f"got {self.mlp_width} and {self.dropout}"
             )
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head says of an utterance: a logit a label, one an attribute."""
+        return len(self.labels) + len(self.attributes)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -175,7 +185,7 @@ class Head(nn.Module):
             for name in config.modalities
         )
         self.hidden = nn.Linear(pooled, config.mlp_width) if config.mlp_width else None
-        self.output = nn.Linear(config.mlp_width or pooled, len(config.labels))
+        self.output = nn.Linear(config.mlp_width or pooled, config.outputs)
         if config.input_norm in _BY_STATISTICS:
             for name in config.modalities:
                 self.register_buffer(f"{name}_shift", torch.zeros(config.dims[name]))
@@ -287,7 +297,7 @@ def stack_logits(
             depends on its own seed alone, so that company does not change a trial.
 
     Returns:
-        `[K, B, C]`.
+        `[K, B, C]`; with A attributes `[K, B, C + A]`.
     """
     vectors = pooled_vectors(heads, batch)
     if dropout_seeds is None:
@@ -295,6 +305,36 @@ def stack_logits(
     dropout = dropout_of(heads, dropout_seeds)
     words = to_device(step_words(0, len(vectors[0][0])), vectors[0][0].device)
     return classify(heads, vectors, dropout.masks(words))
+
+
+def answers(config: HeadConfig, outputs: Tensor) -> Tensor:
+    """What heads say: class probabilities, then attributes in the units of their scales.
+
+    Attributes beyond the ends of a scale are its ends: nobody could have rated so.
+
+    Args:
+        config: of one of them.
+        outputs: `[..., C + A]`, logits and attributes of `stack_logits`.
+    """
+    classes = len(config.labels)
+    said = torch.softmax(outputs[..., :classes], dim=-1)
+    if not config.attributes:
+        return said
+    middle, half = _scales(config.attributes, outputs)
+    return torch.cat([said, middle + outputs[..., classes:].clamp(-1, 1) * half], dim=-1)
+
+
+def as_outputs(attributes: Mapping[str, tuple[float, float]], ratings: Tensor) -> Tensor:
+    """Ratings `[..., A]` as outputs of a head: −1 and 1 at the ends of their scales."""
+    middle, half = _scales(attributes, ratings)
+    return (ratings - middle) / half
+
+
+def _scales(attributes: Mapping[str, tuple[float, float]], like: Tensor) -> tuple[Tensor, Tensor]:
+    """`[A]` the middle of each scale, and half of its length."""
+    ends = to_device(torch.tensor(list(attributes.values()), dtype=like.dtype), like.device)
+    low, high = ends.reshape(-1, 2).unbind(1)
+    return (low + high) / 2, (high - low) / 2
 
 
 def dropout_of(heads: Sequence[Head], seeds: Sequence[int]) -> Dropout:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -21,9 +22,11 @@ from cache.keys import MODALITIES
 from cache.lookup import FrameCache
 from cache.mapped import MappedFrames
 from cache.recipe import LayersRead, layer_numbers, layers_text
-from corpora.base.errors import ConfigError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.terminal import bytes_text
 from corpora.manifest import Manifest
+from corpora.manifest_fields import SHOWN_PROBLEMS
+from corpora.utterance import ATTRIBUTES, where_of
 from heads.axes import Axis, choices
 from heads.dataset import Dataset
 from heads.pooling.segments import sharing
@@ -63,6 +66,7 @@ def load_dataset(
     device: str = "cpu",
     *,
     others: bool = False,
+    attributes: Mapping[str, tuple[float, float]] | None = None,
 ) -> Dataset:
     """Read the frames of a manifest's utterances, each modality's usual layer.
 
@@ -76,6 +80,7 @@ def load_dataset(
         device: where batches are needed; frames are kept there if they fit.
         others: whether the other cached layers are found too, for heads that read one of them or
             weigh them all; they are read when they are needed.
+        attributes: that are learnt (see `aimed`).
 
     Raises:
         ConfigError: an unknown modality.
@@ -98,11 +103,59 @@ def load_dataset(
         str(residence),
         found.others,
         found.layers,
+        attributes or {},
     )
 
 
+def aimed(manifest: Manifest, targets: str) -> tuple[Manifest, dict[str, tuple[float, float]]]:
+    """The manifest with the labels that are learnt, and the attributes that are, by their scales.
+
+    Args:
+        manifest: the utterances.
+        targets: one of `TARGETS`; attributes are those that a used utterance was rated for.
+
+    Raises:
+        ManifestError: no ratings, on no known scale, or beyond its ends.
+    """
+    if targets == "emotion":
+        return manifest, {}
+    used = [u for u in manifest.utterances if u.split or u.fold]
+    held = [name for name in ATTRIBUTES if any(getattr(u, name) is not None for u in used)]
+    if not held:
+        raise ManifestError(
+            f"--targets {targets} needs ratings, and the manifest's columns "
+            f"{', '.join(ATTRIBUTES)} are absent or empty. Fill them in, and say their scales in "
+            'manifest.json, for example "scales": {"arousal": [1, 7]}.'
+        )
+    scales = {name: manifest.scales.get(name, (0.0, 0.0)) for name in held}
+    unknown = [name for name, (low, high) in scales.items() if not low < high]
+    if unknown:
+        raise ManifestError(
+            f"The scale of {' and '.join(unknown)} is not known: say its lowest and highest value "
+            f'in manifest.json, for example "scales": {{"{unknown[0]}": [1, 7]}}.'
+        )
+    outside = [
+        f"{name} {value:g} of {where_of(u)}"
+        for name, (low, high) in scales.items()
+        for u in used
+        if (value := getattr(u, name)) is not None and not low <= value <= high
+    ]
+    if outside:
+        more = f" and {len(outside) - SHOWN_PROBLEMS} more" * (len(outside) > SHOWN_PROBLEMS)
+        ends = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in scales.items())
+        raise ManifestError(
+            f"Ratings beyond their scale ({ends}): {'; '.join(outside[:SHOWN_PROBLEMS])}{more}. "
+            "Correct them, or the scales in manifest.json."
+        )
+    labels = () if targets == "attributes" else manifest.labels
+    return replace(manifest, labels=labels), scales
+
+
 def read_origin(
-    cache: FrameCache, manifest: Manifest, frames: Mapping[str, Frames | MappedFrames]
+    cache: FrameCache,
+    manifest: Manifest,
+    frames: Mapping[str, Frames | MappedFrames],
+    attributes: Mapping[str, tuple[float, float]] | None = None,
 ) -> Origin:
     """Where the frames of a data set loaded by `load_dataset` come from."""
     extraction = cache.extraction
@@ -118,7 +171,7 @@ def read_origin(
         layers={name: source.usual_layer for name, source in sources.items()},
         streams=streams,
         frames={name: batch.total for name, batch in frames.items()},
-        manifest_sha256=manifest_digest(manifest),
+        manifest_sha256=manifest_digest(manifest, attributes),
     )
 
 

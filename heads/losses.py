@@ -14,6 +14,13 @@ accumulation steps and folds add up exactly when each divides by the weight of t
 Logit adjustment (Menon et al. 2021, eq. 10, τ = 1) trains on logits + log π, with π the shares of
 the classes among the training rows. A head predicts without them: as for equally frequent classes.
 
+Attributes (arousal, valence, dominance) cost 1 − CCC over the batch, the mean of all attributes.
+With x the outputs, y the ratings, and means over the rows that were rated (Lin 1989)
+
+    CCC           2 s_xy / (s_x² + s_y² + (x̄ − ȳ)²)
+
+A head of both costs (1 − w) · its classes' loss + w · its attributes'.
+
 Soft labels: the shares of the raters' votes, smoothed as in EMO-SUPERB.
 
 With K classes and y the shares, y′ = (1 − K s) y + s with s = .05 / (K − 1) (Wu et al. 2024): no
@@ -24,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -205,11 +212,17 @@ class StackedLoss:
         mass: `[K, n, C]`, what each row counts for each class: share · α · weight of the row.
         gamma: `[K, 1, 1]`.
         prior: `[K, 1, C]`, what is added to the logits: log π, or 0.
+        ratings: `[K, n, A]` of each attribute, −1 and 1 at the ends of its scale.
+        rated: `[K, n, A]`, what each row counts for each attribute; 0 where it was not rated.
+        share: `[K]`, w: of the attributes in the loss.
     """
 
     mass: Tensor
     gamma: Tensor
     prior: Tensor
+    ratings: Tensor
+    rated: Tensor
+    share: Tensor
 
     @classmethod
     def of(
@@ -218,6 +231,8 @@ class StackedLoss:
         target: Tensor,
         class_weight: Tensor,
         row_weight: Tensor | None = None,
+        ratings: Tensor | None = None,
+        share: float = 0.0,
     ) -> StackedLoss:
         """The loss of one head.
 
@@ -226,6 +241,8 @@ class StackedLoss:
             target: `[n]` classes, or `[n, C]` shares of votes.
             class_weight: `[C]` from `inverse_frequency`.
             row_weight: `[n]`, a factor on each row; 0 leaves it out.
+            ratings: `[n, A]`, −1 and 1 at the ends of a scale, not a number where a row has none.
+            share: w, of the attributes in the loss.
         """
         shares = target if target.is_floating_point() else F.one_hot(target, len(class_weight))
         mass = shares.to(class_weight)
@@ -236,18 +253,44 @@ class StackedLoss:
         gamma = config.gamma if config.kind == "focal" else 0.0
         none = torch.zeros_like(class_weight)
         prior = log_prior(class_weight) if config.logit_adjustment else none
-        return cls(mass[None], mass.new_full((1, 1, 1), gamma), prior[None, None])
+        ratings = mass.new_zeros(len(mass), 0) if ratings is None else ratings.to(mass)
+        rated = ratings.isfinite().to(mass)
+        if row_weight is not None:
+            rated = rated * row_weight[:, None]
+        return cls(
+            mass[None],
+            mass.new_full((1, 1, 1), gamma),
+            prior[None, None],
+            ratings.nan_to_num()[None],
+            rated[None],
+            mass.new_full((1,), share),
+        )
 
     @classmethod
     def beside(cls, losses: Sequence[StackedLoss], device: torch.device) -> StackedLoss:
         """Several as one, on a device; with one row more, which costs nothing."""
-        parts = zip(*((one.mass, one.gamma, one.prior) for one in losses), strict=True)
-        mass, gamma, prior = (torch.cat(part).to(device) for part in parts)
-        return cls(F.pad(mass, (0, 0, 0, 1)), gamma, prior)
+        names = ["mass", "gamma", "prior"]
+        if losses[0].rated.shape[-1]:
+            names += ["ratings", "rated", "share"]
+        stacked = {
+            name: torch.cat([getattr(one, name) for one in losses]).to(device) for name in names
+        }
+        for name in {"mass", "ratings", "rated"} & set(names):
+            stacked[name] = F.pad(stacked[name], (0, 0, 0, 1))
+        return replace(losses[0], **stacked)
 
     def __call__(self, logits: Tensor, rows: Tensor) -> Tensor:
         """`[K]` losses of logits `[K, B, C]` for these `[B]` of the n rows."""
-        return focal_loss(logits + self.prior, self.mass[:, rows], None, self.gamma)
+        classes = self.mass.shape[-1]
+        if not self.rated.shape[-1]:
+            return focal_loss(logits + self.prior, self.mass[:, rows], None, self.gamma)
+        values = logits[..., classes:]
+        off = ccc_loss(values, self.ratings[:, rows], self.rated[:, rows]).mean(-1)
+        if not classes:
+            return off
+        own = logits[..., :classes] + self.prior
+        wrong = focal_loss(own, self.mass[:, rows], None, self.gamma)
+        return (1 - self.share) * wrong + self.share * off
 
 
 def focal_loss(
@@ -348,6 +391,34 @@ def kl_loss(
     return _weighted_mean(cost, (alpha * y).sum(dim=-1), row_weight, denominator)
 
 
+# Beside ratings from −1 to 1, whose variance is some .1: where neither outputs nor ratings vary and
+# they agree, CCC is 0 / 0. This makes it 0, whose gradient is 0 too.
+CCC_FLOOR = 1e-6
+
+
+def ccc_loss(values: Tensor, ratings: Tensor, weight: Tensor) -> Tensor:
+    """1 − CCC over a batch, of each attribute by itself.
+
+    Computed in fp32 (fp64 for fp64 values). Constant ratings, a single rated row or none of them
+    cost 1 and have the gradient 0.
+
+    Args:
+        values: `[..., B, A]` outputs.
+        ratings: `[..., B, A]`, finite everywhere.
+        weight: `[..., B, A]` of each row; 0 leaves it out.
+
+    Returns:
+        `[..., A]`.
+    """
+    values = values.to(_wide(values))
+    share = weight / weight.sum(-2, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    x, y = ((share * one).sum(-2) for one in (values, ratings))
+    dx, dy = values - x.unsqueeze(-2), ratings - y.unsqueeze(-2)
+    together = (share * dx * dy).sum(-2)
+    apart = (share * (dx.square() + dy.square())).sum(-2) + (x - y).square()
+    return 1 - 2 * together / (apart + CCC_FLOOR)
+
+
 def inverse_frequency(targets: Tensor, classes: int) -> Tensor:
     """Class weights α_c ∝ 1 / n_c over the rows trained on, with a mean of 1 over those rows.
 
@@ -366,7 +437,7 @@ def inverse_frequency(targets: Tensor, classes: int) -> Tensor:
     Raises:
         ConfigError: no rows, or an index outside 0 … C − 1.
     """
-    if targets.numel() == 0:
+    if len(targets) == 0:
         raise ConfigError("Class weights need training rows and there are none.")
     if targets.is_floating_point():
         counts = targets.detach().cpu().double().sum(0)

@@ -14,6 +14,7 @@
 | `test_folds/` | with `--test-folds`: a search's folder for each |
 | `plots/` | with `--plots`: the study as pictures |
 | `reference.json` | scores of the logistic regression (`heads.reference`) |
+| `ridge.json` | with attributes: scores of the ridge regression (`heads.ridge`) |
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from corpora.base.files import (
 )
 from corpora.base.report import csv_text
 from corpora.manifest import Manifest
+from corpora.utterance import format_number
+from heads.attributes import AttributeScores
 from heads.config import KEPT
 from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
@@ -83,14 +86,20 @@ class Origin(Jsonable):
         return super().from_json({**value, "layers": layers})
 
 
-def manifest_digest(manifest: Manifest) -> str:
+def manifest_digest(
+    manifest: Manifest, attributes: Mapping[str, tuple[float, float]] | None = None
+) -> str:
     """SHA-256 (hex) of the rows and labels, wherever the recordings lie.
 
-    Of each utterance: id, name of the recording, bounds, text, label, speaker and split.
+    Of each utterance: id, name of the recording, bounds, text, label, speaker and split; with
+    attributes also their scales and its ratings.
     """
     digest = hashlib.sha256(json.dumps(manifest.labels).encode())
+    if attributes:
+        digest.update(json.dumps(dict(attributes)).encode())
     for u in manifest.utterances:
         row = (u.id, u.audio.name, u.start, u.end, u.text, u.label, u.speaker, u.split)
+        row += tuple(getattr(u, name) for name in attributes or ())
         digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()
 
@@ -148,15 +157,19 @@ def write_predictions(
 ) -> None:
     """Columns id, split, gold and `p_<label>`; by split the rows `[n]` and probabilities `[n, C]`.
 
-    Probabilities have seven digits after the point.
+    Probabilities have seven digits after the point. Of each attribute there are its name, what was
+    said in the units of its scale, and `gold_<name>`; without labels there is no `gold`.
     """
-    columns = ["id", "split", "gold", *(f"p_{label}" for label in dataset.labels)]
+    columns = ["id", "split", *["gold"] * bool(dataset.labels)]
+    columns += [f"p_{label}" for label in dataset.labels]
+    columns += [f"{of}{name}" for of in ("", "gold_") for name in dataset.attributes]
     rows = []
     for split, (numbers, values) in probabilities.items():
         for number, row in zip(numbers.tolist(), values.tolist(), strict=True):
             utterance = dataset.utterances[number]
-            cells = [f"{value:.7f}" for value in row]
-            rows.append([utterance.id, split, utterance.label, *cells])
+            cells = [*[utterance.label] * bool(dataset.labels), *(f"{v:.7f}" for v in row)]
+            rated = [format_number(getattr(utterance, name)) for name in dataset.attributes]
+            rows.append([utterance.id, split, *cells, *rated])
     write_text(path, csv_text(columns, rows))
 
 
@@ -165,7 +178,7 @@ NOTE_FORMAT = "emopool-study"
 STUDY_FILE, STUDY_NOTE = "study.db", "study.json"
 BEST, WEIGHTS = "best.json", "head.safetensors"
 TRIALS, PREDICTIONS, REFERENCE = "trials.csv", "predictions.csv", "reference.json"
-FOLD_PREDICTIONS = "fold_predictions.csv"
+FOLD_PREDICTIONS, RIDGE = "fold_predictions.csv", "ridge.json"
 ENSEMBLE, ENSEMBLE_PREDICTIONS = "ensemble.json", "ensemble_predictions.csv"
 TEST_FOLDS, TEST_FOLD_PREDICTIONS = "test_folds.json", "test_fold_predictions.csv"
 TEST_FOLDS_FOLDER = "test_folds"
@@ -187,19 +200,22 @@ class HeadRecord(Jsonable):
         origin: what it was trained on.
         study_seed: of the search.
         versions: of the packages that decide its numbers.
-        dev_macro_f1: what it was selected on; with folds their pooled macro-F1.
+        dev_macro_f1: what it was selected on; with folds their pooled macro-F1. Of a head with
+            attributes the mean CCC, or the mean of both: its JSON calls that `dev_score`.
         scores: reports by split (dev, test where there is one, and folds where it was selected on
             them); for the best head only.
         selected_on: the rows behind `dev_macro_f1`, in words.
         trained_on: the splits that it learnt from, `train` or `train+dev`.
         layer_weights: by modality the weight of each layer, lowest first, where several are weighed
             (their numbers are the origin's); `save_head` writes them down.
+        attribute_scores: as `scores`, of the attributes.
     """
 
     json_entries = (
         "trial start params head training schedule **origin study_seed versions dev_macro_f1 "
-        "selected_on trained_on layer_weights scores"
+        "selected_on trained_on layer_weights scores attribute_scores"
     )
+    json_optional = "attribute_scores"
 
     trial: int
     start: str
@@ -215,14 +231,20 @@ class HeadRecord(Jsonable):
     selected_on: str = "dev"
     trained_on: str = "train"
     layer_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    attribute_scores: Mapping[str, AttributeScores] = field(default_factory=dict)
 
-    def with_scores(self, scores: Mapping[str, Scores]) -> HeadRecord:
-        """The same with reports by split."""
-        return replace(self, scores=scores)
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        found = super().to_json()
+        if self.head.attributes:
+            found["dev_score"] = found.pop("dev_macro_f1")
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> HeadRecord:
         """The inverse of `to_json`; raises KeyError, TypeError or ConfigError if it is none."""
+        if "dev_score" in value:
+            value = {**value, "dev_macro_f1": value["dev_score"]}
         return super().from_json({"start": value.get("published", ""), **value, "origin": value})
 
 
@@ -301,6 +323,19 @@ def load_head(path: Path | str) -> tuple[Head, HeadRecord]:
             "Restore both, or run `search` again."
         ) from error
     return head, record
+
+
+def refuse_attributes(record: HeadRecord, what: str) -> None:
+    """Refuse a head with attributes where classes alone are read.
+
+    Raises:
+        ConfigError: it has some.
+    """
+    if record.head.attributes:
+        raise ConfigError(
+            f"{what} reads classes alone, and the head of trial {record.trial} has attributes "
+            f"({', '.join(record.head.attributes)}). Search with --targets emotion for it."
+        )
 
 
 def best_numbers(values: Mapping[int, float]) -> list[int]:
@@ -404,6 +439,6 @@ def clear(folder: Path) -> None:
             if path.suffix in (".json", ".safetensors", ".png", ".svg"):
                 path.unlink()
     names = [STUDY_NOTE, BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE]
-    names += [FOLD_PREDICTIONS, ENSEMBLE, ENSEMBLE_PREDICTIONS]
+    names += [FOLD_PREDICTIONS, ENSEMBLE, ENSEMBLE_PREDICTIONS, RIDGE]
     for name in [*names, STUDY_FILE, f"{STUDY_FILE}-wal", f"{STUDY_FILE}-shm"]:
         (folder / name).unlink(missing_ok=True)

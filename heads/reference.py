@@ -29,7 +29,8 @@ from corpora.base.files import read_json, write_json
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
-from heads.metrics import Scores, classification_report
+from heads.gold import Gold
+from heads.metrics import Scores
 from heads.records import Origin
 
 FORMAT, VERSION = "emopool-reference", 3
@@ -101,10 +102,8 @@ def device_notes(device: torch.device) -> tuple[str, ...]:
 
 def write_reference(path: Path, reference: Reference, origin: Origin) -> None:
     """Write a reference as JSON, with the rows and streams it was fitted on."""
-    fitted_on = {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
-    write_json(
-        path, {"format": FORMAT, "version": VERSION, **reference.to_json(), "fitted_on": fitted_on}
-    )
+    fitted = {**reference.to_json(), "fitted_on": fitted_on(origin)}
+    write_json(path, {"format": FORMAT, "version": VERSION, **fitted})
 
 
 def read_reference(path: Path, origin: Origin | None = None) -> Reference | None:
@@ -112,11 +111,14 @@ def read_reference(path: Path, origin: Origin | None = None) -> Reference | None
     if not path.is_file():
         return None
     value = read_json(path, kind=FORMAT, version=VERSION)
-    if origin is not None:
-        wanted = {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
-        if value.get("fitted_on") != wanted:
-            return None
+    if origin is not None and value.get("fitted_on") != fitted_on(origin):
+        return None
     return Reference.from_json(value)
+
+
+def fitted_on(origin: Origin) -> dict[str, Any]:
+    """The rows and streams that a reference is fitted on."""
+    return {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ class _Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judges:
+class Judges:
     """The rows that regressions are chosen by.
 
     Attributes:
@@ -145,7 +147,7 @@ class _Judges:
     parts: Sequence[tuple[Tensor, Tensor]]
 
     @classmethod
-    def of(cls, dataset: Dataset, folds: Folds | None) -> _Judges:
+    def of(cls, dataset: Dataset, folds: Folds | None) -> Judges:
         """The development set, or each fold by those who were not in it."""
         if folds is None:
             dev = dataset.rows("dev")
@@ -157,17 +159,16 @@ class _Judges:
     def path(self, columns: Tensor, strengths: Sequence[float], *, scaled: bool) -> list[_Judged]:
         """What a path of rising strengths says, as far as it is worth following."""
         gold = self.dataset.targets(self.scored).numpy()
-        paths = [
-            _Path(columns[own].numpy(), self.dataset.targets(own).numpy(), scaled=scaled)
-            for own, _ in self.parts
-        ]
+        known = gold >= 0
+        paths = [_path(self.dataset, own, columns, scaled=scaled) for own, _ in self.parts]
         found: list[_Judged] = []
         for strength in strengths:
             predicted = np.empty(len(self.scored), dtype=np.int64)
             for path, (_, at) in zip(paths, self.parts, strict=True):
                 path.fit(strength)
                 predicted[at.numpy()] = path.predict(columns[self.scored[at]].numpy())
-            confusion = confusion_matrix(gold, predicted, len(self.dataset.labels))
+            labels = len(self.dataset.labels)
+            confusion = confusion_matrix(gold[known], predicted[known], labels)
             found.append(_Judged((), scaled, strength, predicted, float(macro_f1(confusion))))
             best = max(range(len(found)), key=lambda k: found[k].score)
             if len(found) - 1 - best >= PATIENCE:
@@ -182,13 +183,13 @@ def best_layers(store: VectorStore, folds: Folds | None = None) -> dict[str, int
         store: the data; a modality whose layers have no numbers is left out.
         folds: what it is chosen on instead of the development set.
     """
-    found = _best_layers(store, _Judges.of(store.dataset, folds))
+    found = _best_layers(store, Judges.of(store.dataset, folds))
     return {name: layer for name, layer in found.items() if layer is not None}
 
 
-def _best_layers(store: VectorStore, judges: _Judges) -> dict[str, int | None]:
+def _best_layers(store: VectorStore, judges: Judges) -> dict[str, int | None]:
     def score(name: str, layer: int | None) -> float:
-        columns = _columns(store, name, layer)
+        columns = mean_and_deviation(store, name, layer)
         return judges.path(columns, [LAYER_STRENGTH], scaled=True)[0].score
 
     found: dict[str, int | None] = {}
@@ -221,9 +222,9 @@ def logistic_reference(
     dataset = store.dataset
     rows = {split: dataset.rows(split) for split in ("train", "dev", "test")}
     every = [name for name in MODALITIES if name in dataset.frames]
-    judges = _Judges.of(dataset, folds)
+    judges = Judges.of(dataset, folds)
     layers = _best_layers(store, judges)
-    vectors = {name: _columns(store, name, layers[name]) for name in every}
+    vectors = {name: mean_and_deviation(store, name, layers[name]) for name in every}
     combinations = [tuple(every), *((name,) for name in every)] if len(every) > 1 else [(*every,)]
     if modalities is not None:
         combinations = [tuple(name for name in every if name in modalities)]
@@ -240,35 +241,42 @@ def logistic_reference(
     columns = torch.cat([vectors[name] for name in best.modalities], dim=1)
     whole = folds is not None and refit
     own = folds.rows if folds is not None and refit else rows["train"]
-    path = _Path(columns[own].numpy(), dataset.targets(own).numpy(), scaled=best.scaled)
+    path = _path(dataset, own, columns, scaled=best.scaled)
     for strength in STRENGTHS[: STRENGTHS.index(best.strength) + 1]:
         path.fit(strength)
     answers = {"dev" if folds is None else "folds": (judges.scored, best.predicted)}
     for split in ("test",) if whole or folds is None else ("dev", "test"):
         if len(rows[split]):
             answers[split] = (rows[split], path.predict(columns[rows[split]].numpy()))
+    one_of_each = np.eye(len(dataset.labels))
+    scores = {
+        split: Gold.of(dataset, numbers).class_scores(one_of_each[said])
+        for split, (numbers, said) in answers.items()
+    }
     return Reference(
         {name: layers[name] for name in best.modalities},
         best.scaled,
         best.strength,
         path.converged,
         "train+dev" if whole else "train",
-        {
-            split: classification_report(
-                dataset.targets(numbers).numpy(), said, dataset.labels, dataset.speakers(numbers)
-            )
-            for split, (numbers, said) in answers.items()
-        },
+        {split: report for split, report in scores.items() if report is not None},
         {split: tuple(said.tolist()) for split, (_, said) in answers.items()},
         len(judged),
     )
 
 
-def _columns(store: VectorStore, modality: str, layer: int | None) -> Tensor:
+def mean_and_deviation(store: VectorStore, modality: str, layer: int | None) -> Tensor:
     """`[n, 2·D]`, mean and deviation of a layer's frames."""
     names = ("mean", "deviation")
     found = [store.vectors(modality, "none", name, layer=layer).cpu() for name in names]
     return torch.cat(found, dim=1)
+
+
+def _path(dataset: Dataset, rows: Tensor, columns: Tensor, *, scaled: bool) -> _Path:
+    """Regressions on those of these rows that have a class."""
+    target = dataset.targets(rows)
+    own = target >= 0
+    return _Path(columns[rows[own]].numpy(), target[own].numpy(), scaled=scaled)
 
 
 class _Path:

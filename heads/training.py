@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cache.encoders.device import to_device
 from corpora.base.codec import Jsonable
@@ -30,6 +31,8 @@ from heads.head import (
     Head,
     Inputs,
     ViewKey,
+    answers,
+    as_outputs,
     classify,
     dropout_of,
     pooled_vectors,
@@ -50,8 +53,6 @@ WARMUP = 0.03
 # On EMO-DB and RAVDESS heads that read every fourth frame (about 30 of an utterance) score as those
 # that read all (docs/results.md), for less than half of the work.
 TRAINED_FRAMES = 48
-# In the first third of a long training, where heads are only told apart coarsely.
-EARLY_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,17 @@ class TrainingConfig(Jsonable):
         scorer_rate: learning rate of what scores frames (attention), relative to `learning_rate`.
         loss: its loss.
         seed: for its first parameters and its dropout.
+        attribute_weight: share of the attributes in the loss of a head that has them.
     """
+
+    json_optional = "attribute_weight"
 
     learning_rate: float
     weight_decay: float = 0.01
     scorer_rate: float = SCORER_RATE
     loss: LossConfig = field(default_factory=LossConfig)
     seed: int = 0
+    attribute_weight: float = 0.0
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingConfig:
@@ -89,7 +94,6 @@ class Schedule(Jsonable):
         clip: largest gradient norm of a head.
         data_seed: for the order of batches.
         frames: of an utterance that a step reads at most (see `Thinning`); None: all.
-        early_frames: the same in the first third of the epochs; None: as later.
     """
 
     epochs: int
@@ -98,17 +102,11 @@ class Schedule(Jsonable):
     clip: float = 1.0
     data_seed: int = 0
     frames: int | None = TRAINED_FRAMES
-    early_frames: int | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schedule:
         """Read one back; heads of earlier versions were trained on all frames."""
         return super().from_json({"frames": None, **value})
-
-    def frames_of(self, epoch: int) -> int | None:
-        """Frames of an utterance that a step of an epoch (from 0) reads at most; None: all."""
-        early = self.early_frames is not None and epoch < round(self.epochs / 3)
-        return self.early_frames if early else self.frames
 
     def factor(self, step: int, steps: int) -> float:
         """The learning rate's factor at a step (from 0) of `steps` in all."""
@@ -155,12 +153,15 @@ class Cohort:
         self.epoch = 0
         self.step = 0
         self.steps_per_epoch = math.ceil(len(rows) / schedule.batch_size)
+        ratings = as_outputs(store.dataset.attributes, store.dataset.ratings(rows))
         self._losses = [
             StackedLoss.of(
                 config.loss,
                 target,
                 inverse_frequency(target[folds != own], len(store.dataset.labels)),
                 (folds != own).float(),
+                ratings,
+                config.attribute_weight,
             )
             for config, target, own in zip(
                 configs, _targets(store, rows, [c.loss for c in configs]), held_out, strict=True
@@ -232,10 +233,11 @@ class Cohort:
         self._padded_step = Recorded(step) if self.store.recorded else step
 
     def _thinning(self, step: int) -> Thinning | None:
-        most = self.schedule.frames_of(step // self.steps_per_epoch)
-        if most is None:
+        if self.schedule.frames is None:
             return None
-        return Thinning(most, self.schedule.data_seed * EPOCH_PRIME + step * STEP_PRIME)
+        return Thinning(
+            self.schedule.frames, self.schedule.data_seed * EPOCH_PRIME + step * STEP_PRIME
+        )
 
     def _run_padded(self, numbers: Tensor, factor: Tensor, *sent: Tensor) -> None:
         """A step whose numbers the device alone looks at."""
@@ -349,12 +351,24 @@ def parameter_groups(head: Head, config: TrainingConfig) -> list[dict[str, Any]]
 
 
 def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> list[Tensor]:
-    """For each loss what is learnt of the rows: `[n]` classes, or `[n, C]` shares of votes."""
-    classes = store.dataset.targets(rows)
+    """For each loss what is learnt of the rows: `[n]` classes, or `[n, C]` shares of votes.
+
+    A row without a class, of which attributes are learnt, has no share of any.
+    """
+    classes, count = store.dataset.targets(rows), len(store.dataset.labels)
+    if not count:
+        return [torch.zeros(len(rows), 0)] * len(losses)
+    known = classes >= 0
+
+    def of_known(shares: Tensor) -> Tensor:
+        return torch.zeros(len(rows), count).masked_scatter(known[:, None], shares)
+
     shares = {
-        smoothing: soft_targets(store.dataset, rows, smoothing)
+        smoothing: of_known(soft_targets(store.dataset, rows[known], smoothing))
         for smoothing in {loss.smoothing for loss in losses if loss.from_votes}
     }
+    if not bool(known.all()):
+        classes = of_known(F.one_hot(classes[known], count).float())
     return [shares[loss.smoothing] if loss.from_votes else classes for loss in losses]
 
 
@@ -419,9 +433,10 @@ def gather(
 def predict(
     heads: Sequence[Head], store: VectorStore, rows: Tensor, batch_size: int = 64
 ) -> Tensor:
-    """Class probabilities `[K, n, C]` of every head for the given utterances, in their order.
+    """What every head says of the given utterances, in their order: see `heads.head.answers`.
 
-    They are on the CPU, wherever the heads are.
+    Class probabilities `[K, n, C]`, with A attributes `[K, n, C + A]`. They are on the CPU,
+    wherever the heads are.
     """
     # Copies of those that are elsewhere: heads that are lent stay where they are.
     heads = [
@@ -430,7 +445,7 @@ def predict(
     ]
     with torch.no_grad():
         parts = [
-            torch.softmax(stack_logits(heads, gather(store, heads, part)), dim=-1)
+            answers(heads[0].config, stack_logits(heads, gather(store, heads, part)))
             for part in rows.split(batch_size)
         ]
     return torch.cat(parts, dim=1).cpu()

@@ -17,7 +17,8 @@ convolutions with ReLU; an LSTM over the chunks; ReLU, a linear output, sigmoid.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -68,9 +69,42 @@ class SpeechDetector(nn.Module):
         places = to_device(places.clamp_(max=len(features) - 1), signal.device)
         padded = features.index_select(0, places.flatten()).view(*places.shape, -1)
         states, _ = self.lstm(padded)
-        logits = self.final_conv(torch.relu(states).transpose(1, 2)).squeeze(1)
-        probabilities = torch.sigmoid(logits)
+        probabilities = self._probabilities(states)
         return [row[:count] for row, count in zip(probabilities, counts.tolist(), strict=True)]
+
+    def stream(self, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Probability of speech in each chunk of one recording that comes in blocks.
+
+        The recurrent layer goes on from block to block, so that blocks change nothing.
+
+        Args:
+            blocks: `[samples]` float32 at 16 kHz each.
+
+        Returns:
+            `[ceil(samples / 512)]`.
+        """
+        found: list[Tensor] = []
+        held, state = torch.zeros(LEAD), None
+        with torch.inference_mode():
+            for block in chain(blocks, [None]):
+                if block is not None:
+                    held = torch.cat([held, torch.as_tensor(block)])
+                elif len(held) > LEAD:  # the last chunk is filled up
+                    held = nn.functional.pad(held, (0, CHUNK))
+                count = (len(held) - LEAD) // CHUNK
+                if count:
+                    chunks = held[: LEAD + count * CHUNK].unfold(0, LEAD + CHUNK, CHUNK)
+                    features = self._features(to_device(chunks, self.device))
+                    states, state = self.lstm(features[None], state)
+                    found.append(self._probabilities(states)[0].cpu())
+                    held = held[count * CHUNK :]
+        probabilities: NDArray[np.float32] = torch.cat([torch.zeros(0), *found]).numpy()
+        return probabilities
+
+    def _probabilities(self, states: Tensor) -> Tensor:
+        """`[B, chunks]` of the recurrent layer's states."""
+        logits = self.final_conv(torch.relu(states).transpose(1, 2)).squeeze(1)
+        return torch.sigmoid(logits)
 
     @property
     def device(self) -> torch.device:

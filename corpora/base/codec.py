@@ -19,15 +19,20 @@ class Jsonable:
             of fields, of properties and of what those have (`config.seeds`), `entry=name` where it
             is called otherwise there, `**name` for all entries of a value, `-name` to leave a field
             out.
+        json_optional: entries that are left out where they are empty, or 0.
     """
 
     json_entries: ClassVar[str] = "*"
+    json_optional: ClassVar[str] = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         found: dict[str, Any] = {}
+        optional = self.json_optional.split()
         for entry, name in _entries(type(self)).items():
             value = plain(attrgetter(name)(self))
+            if entry in optional and not value:
+                continue
             found |= value if entry.startswith("**") else {entry: value}
         return found
 

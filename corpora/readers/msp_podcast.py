@@ -215,6 +215,33 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> int:
     return _write(path, ("FileName", "EmoClass"), lines)
 
 
+# By attribute the challenge's column, in its order.
+RATED = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
+
+
+def write_attribute_submission(path: Path, rows: Iterable[tuple[str, Mapping[str, float]]]) -> int:
+    """Write predicted attributes, from 1 to 7; returns how many.
+
+    Args:
+        path: the CSV.
+        rows: (file name, attributes by name).
+
+    Raises:
+        ManifestError: no row, a file twice, or a value that is not on the scale.
+    """
+    low, high = SCALE
+    lines = []
+    for file, attributes in rows:
+        values = [attributes[name] for name in RATED]
+        if not all(low <= value <= high for value in values):
+            raise ManifestError(
+                f"{file}: a predicted attribute is not from {low:g} to {high:g}, the challenge's "
+                "scale. Train on ratings on that scale."
+            )
+        lines.append((file, *(f"{value:.6f}" for value in values)))
+    return _write(path, ("FileName", *RATED.values()), lines)
+
+
 def _write(path: Path, header: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
     files = [line[0] for line in lines]
     if not lines or len(set(files)) < len(files):

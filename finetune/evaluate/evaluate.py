@@ -30,6 +30,7 @@ from finetune.evaluate.evaluation import (
     write_evaluation,
 )
 from finetune.evaluate.scored import (
+    Narrowed,
     Predictions,
     Scored,
     Source,
@@ -40,12 +41,15 @@ from finetune.evaluate.scored import (
     open_head,
     open_model,
     open_scored,
+    training_rows,
 )
 from finetune.model_card import update_card
 from finetune.model_files import has_model
 from heads.bootstrap import Difference, Interval, confusion_matrix, macro_f1, paired_differences
 from heads.dataset import Dataset
+from heads.losses import vote_shares
 from heads.metrics import Scores, classification_report
+from heads.votes import VoteScores, no_votes, vote_report
 
 
 def compare(
@@ -248,11 +252,15 @@ def _evaluate(
     show_progress: bool = False,
 ) -> Evaluation:
     """Score one head or model, or several as an ensemble."""
-    cache, first = FrameCache(work), scored[0].source
+    cache = FrameCache(work)
     others = [open_scored(cache, name, device=config.device) for name in config.against]
+    scored, others = ([Narrowed.to(one, config.labels) for one in own] for own in (scored, others))
+    first = scored[0].source
     for other in (*scored[1:], *others):
         check_labels_equal(first, other.source)
-    rows = _labelled(manifest, split, first.labels)
+    rows = _labelled(manifest, split, first)
+    if config.votes and not any(vote_shares(u, first.labels) for u in rows.utterances):
+        raise ConfigError(no_votes(first.labels))
 
     def note(one: Scored) -> str:
         return one.source.note(cache, work.manifest, manifest, split, rows.utterances)
@@ -304,6 +312,9 @@ def _evaluate(
         layer_weights=source.layer_weights,
         members=of_members([one.source for one in scored], each, said) if len(scored) > 1 else {},
         against=against,
+        only_labels=first.labels if first.narrowed else (),
+        left_out=sum(bool(u.label) for u in manifest.in_split(split)) - len(rows.utterances),
+        votes=_votes(work, manifest, split, first, dataset, said) if config.votes else None,
     )
     described = _with_pictures(described) if config.plots else described
     written = write_evaluation(described, manifest, dataset, said.probabilities)
@@ -312,10 +323,34 @@ def _evaluate(
     return written
 
 
-def _labelled(manifest: Manifest, split: str, labels: Sequence[str]) -> Manifest:
+def _votes(
+    work: Work,
+    manifest: Manifest,
+    split: str,
+    source: Source,
+    dataset: Dataset,
+    said: Predictions,
+) -> VoteScores:
+    """What was said, scored as votes."""
+    unlabelled = [u for u in manifest.in_split(split) if not u.label]
+    return vote_report(
+        dataset.utterances,
+        said.probabilities.numpy(),
+        source.labels,
+        training_rows(work.manifest, manifest, source),
+        dataset.speakers(torch.arange(len(dataset))),
+        unlabelled=sum(vote_shares(u, source.labels) is not None for u in unlabelled),
+    )
+
+
+def _labelled(manifest: Manifest, split: str, source: Source) -> Manifest:
     """The labelled utterances of a split, once their labels are known to be the model's."""
     require_splits(manifest, (split,))
-    rows = tuple(u for u in manifest.in_split(split) if u.label)
+    rows, labels = source.labelled(manifest.in_split(split)), source.labels
+    if not rows:
+        raise ManifestError(
+            f"{split_name(split)} has no utterance with one of the labels {', '.join(labels)}."
+        )
     unknown = sorted({u.label for u in rows} - set(labels))
     if unknown:
         meant = {name: likely(name, labels) for name in unknown}
@@ -333,6 +368,8 @@ def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source
     """Where the scores go: what is not the work folder's own has its name in it."""
     first = sources[0]
     other = "" if first.corpus in ("", manifest.corpus) else manifest.corpus or "other"
+    if first.narrowed:
+        other = "-".join(filter(None, (other, "+".join(first.labels))))
     if len(sources) > 1:
         return evaluation_folder(work.evaluation, ENSEMBLE, split, other)
     path = first.path

@@ -2,7 +2,8 @@
 
 `WORK/evaluation/<head, model or ensemble>-<split>/` holds `report.json` (the scores, and what was
 scored on what), `predictions.csv` (id, split, gold and a probability for each label, as they come,
-without temperature) and, where they were asked for, pictures. The temperature that was fitted
+without temperature) and, where they were asked for, pictures and the scores as votes (`votes.csv`,
+`votes-by-entropy.csv`). The temperature that was fitted
 stands in `report.json` alone: it belongs to one development set, while a model goes to others.
 
 An evaluation as pictures: the confusion matrix, and how sure against how right.
@@ -25,8 +26,8 @@ from torch import Tensor
 from cache.recipe import LayersRead, layers_text
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
-from corpora.base.files import read_json, write_json
-from corpora.base.report import Figure, Part, Report, Table, require_matplotlib
+from corpora.base.files import read_json, write_json, write_text
+from corpora.base.report import Figure, Part, Report, Table, csv_text, require_matplotlib
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
 from finetune.evaluate.calibration import Calibration, Reliability, calibration_table
@@ -34,6 +35,7 @@ from heads.bootstrap import Difference
 from heads.dataset import Dataset
 from heads.metrics import Scores, scores_parts, scores_table
 from heads.records import LayerWeights, layer_weights_text, manifest_digest, write_predictions
+from heads.votes import VOTE_TABLES, VoteScores, votes_tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,12 +126,15 @@ class Evaluation(Jsonable):
         pictures: names of files in the folder.
         sha256: of the source's JSON file, which says which model it was.
         layer_weights: by modality the weight of each layer, where several are weighed.
+        only_labels: the labels asked for, over which probabilities are renormalised; empty for all.
+        left_out: utterances of other labels, where only some are asked for.
+        votes: the scores as votes; None where they were not asked for.
     """
 
     json_entries = (
         "note subject source sha256 split corpus synthetic encoders layers layer_weights protocol "
-        "shared_speakers report members by_corpus by_sex calibration calibration_reason against "
-        "skipped files"
+        "shared_speakers only_labels left_out report votes members by_corpus by_sex calibration "
+        "calibration_reason against skipped files"
     )
 
     subject: str
@@ -154,11 +159,20 @@ class Evaluation(Jsonable):
     pictures: tuple[str, ...] = ()
     sha256: str = ""
     layer_weights: LayerWeights = field(default_factory=dict)
+    only_labels: tuple[str, ...] = ()
+    left_out: int = 0
+    votes: VoteScores | None = None
+
+    @property
+    def vote_tables(self) -> Sequence[Table]:
+        """The scores as votes; none where they were not asked for."""
+        return () if self.votes is None else votes_tables(self.votes, self.subject)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What was written."""
-        return tuple(self.folder / name for name in (REPORT, PREDICTIONS, *self.pictures))
+        tables = [f"{table.name}.csv" for table in self.vote_tables]
+        return tuple(self.folder / name for name in (REPORT, PREDICTIONS, *tables, *self.pictures))
 
     def to_text(self) -> str:
         """For a terminal."""
@@ -174,11 +188,17 @@ class Evaluation(Jsonable):
             f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
             f"{split_name(self.split).removeprefix('the ')}",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
+            *[
+                f"Only {', '.join(self.only_labels)}: probabilities are renormalised over these "
+                f"labels, and {self.left_out:,} utterances of others are left out."
+            ]
+            * bool(self.only_labels),
             *[self.protocol] * bool(self.protocol),
             *[f"Layer weights: {weights}."] * bool(weights),
             *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             "",
             *scores_parts(self.report),
+            *self.vote_tables,
             *(scores_table(name, own) for name, own in groups.items() if own),
             *([] if self.calibration is None else [calibration_table(self.calibration)]),
             *[f"No calibration: {self.calibration_reason}."] * bool(self.calibration_reason),
@@ -203,6 +223,11 @@ def write_evaluation(
         dataset,
         {name: (own, probabilities[own]) for name, own in rows.items()},
     )
+    for name in VOTE_TABLES:  # an earlier evaluation's would be taken for this one's
+        (evaluation.folder / f"{name}.csv").unlink(missing_ok=True)
+    for table in evaluation.vote_tables:
+        text = csv_text(table.columns, table.rows)
+        write_text(evaluation.folder / f"{table.name}.csv", text)
     described = {**evaluation.to_json(), "manifest_sha256": manifest_digest(manifest)}
     write_json(evaluation.folder / REPORT, {"format": FORMAT, "version": VERSION, **described})
     return evaluation

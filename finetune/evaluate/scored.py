@@ -8,7 +8,7 @@ from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from cache.lookup import FrameCache
 from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.base.files import file_sha256
+from corpora.label_map import chosen_labels
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import Utterance
 from finetune.assembly import check_streams, seen_note
@@ -30,9 +31,18 @@ from finetune.launch import predict_logits
 from finetune.model import EmotionModel
 from finetune.model_directory import resolve_model
 from finetune.model_files import CONFIG
+from finetune.predict.answering import renormalised
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head
-from heads.records import BEST, HeadRecord, LayerWeights, layer_weights, load_head, manifest_digest
+from heads.records import (
+    BEST,
+    HeadRecord,
+    LayerWeights,
+    layer_weights,
+    load_head,
+    manifest_digest,
+    refuse_attributes,
+)
 from heads.speakers import SPEAKER, declared
 from heads.training import predict
 
@@ -56,6 +66,7 @@ class Source:
         sha256: of its JSON file, which has the digests of all others.
         layer_weights: by modality the weight of each layer, where several are weighed.
         trained_on: the splits that its head learnt from, `train` or `train+dev`.
+        narrowed: the labels are some of those that it tells apart (`--labels`).
     """
 
     kind: str
@@ -69,6 +80,12 @@ class Source:
     sha256: str
     layer_weights: LayerWeights = field(default_factory=dict)
     trained_on: str = "train"
+    narrowed: bool = False
+
+    def labelled(self, utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
+        """The labelled ones, where it is narrowed those of its labels."""
+        kept = (u for u in utterances if u.label)
+        return tuple(u for u in kept if not self.narrowed or u.label in self.labels)
 
     @property
     def knows_dev(self) -> bool:
@@ -189,6 +206,32 @@ class ScoredModel:
         return Predictions(tuple(examples.utterances[row] for row in kept), probabilities, skipped)
 
 
+@dataclass(frozen=True, eq=False)
+class Narrowed:
+    """Something that is scored on some of its labels alone, with probabilities that sum to 1."""
+
+    whole: Scored
+    source: Source
+
+    @classmethod
+    def to(cls, whole: Scored, asked: Sequence[str]) -> Scored:
+        """What is scored, narrowed to these labels; as it is where none are asked for.
+
+        Raises:
+            ConfigError: it does not know one of them, or there are fewer than two.
+        """
+        if not asked:
+            return whole
+        labels = chosen_labels(whole.source.labels, asked, f"the {whole.source.kind}")
+        return cls(whole, replace(whole.source, labels=labels, narrowed=True))
+
+    def score(self, rows: Manifest, *, title: str = "") -> Predictions:
+        """See `Scored.score`."""
+        said = self.whole.score(rows, title=title)
+        own = renormalised(said.probabilities, self.whole.source.labels, self.source.labels)
+        return replace(said, probabilities=own.float())
+
+
 def open_scored(cache: FrameCache, source: str | Path, *, device: str = "cpu") -> Scored:
     """Open a head or a model.
 
@@ -211,6 +254,7 @@ def open_scored(cache: FrameCache, source: str | Path, *, device: str = "cpu") -
 def open_head(cache: FrameCache, path: Path) -> ScoredHead:
     """Open a head, or the best of a search's folder (see `open_scored`)."""
     head, record = load_head(path)
+    refuse_attributes(record, "This command")
     file = path / BEST if path.is_dir() else path
     origin = record.origin
     source = Source(
@@ -333,7 +377,7 @@ def calibrate_on_dev(
     if same:
         dev = said
     else:
-        utterances = tuple(u for u in own.in_split("dev") if u.label)
+        utterances = scored[0].source.labelled(own.in_split("dev"))
         if not utterances or {u.label for u in utterances} - set(labels):
             return None, "the manifest has no development set with these labels to fit it on"
         rows = replace(own, utterances=utterances)
@@ -348,6 +392,20 @@ def calibrate_on_dev(
         calibrate(said.probabilities, gold, dev.probabilities, dev_gold, where, same_rows=same),
         "",
     )
+
+
+def training_rows(home: Path, manifest: Manifest, source: Source) -> tuple[Utterance, ...]:
+    """The labelled utterances that something was trained on, as far as a manifest at hand has them.
+
+    Args:
+        home: the manifest of the work folder.
+        manifest: whose utterances are scored; its own training rows count where those trained on
+            are not at hand.
+        source: what was trained.
+    """
+    own = _development_manifest(home, manifest, source)
+    rows = (u for split in source.trained_on.split("+") for u in own.in_split(split))
+    return tuple(u for u in rows if u.label in source.labels)
 
 
 def _development_manifest(home: Path, manifest: Manifest, source: Source) -> Manifest:

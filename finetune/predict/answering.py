@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,9 +28,12 @@ from cache.frames import Frames
 from corpora.base.codec import Jsonable
 from corpora.base.errors import AudioError, ConfigError
 from corpora.base.terminal import aligned
+from corpora.label_map import chosen_labels
 from corpora.utterance import Utterance, plain_name, where_of
 from finetune.config import PredictConfig
-from heads.head import Head
+from finetune.evaluate.calibration import SMALLEST
+from heads.head import Head, as_inputs, classify, pooled_vectors
+from heads.head import answers as answers_of
 
 
 class Model(Protocol):
@@ -127,14 +130,23 @@ class Prediction(Jsonable):
     Attributes:
         id: the utterance's id in a manifest, else the recording's name as it was given.
         audio: the recording; "" for a model that reads text alone.
-        label: the most probable one.
+        label: the most probable one; "" for a model of attributes alone.
         probabilities: of every label, in the model's order; they sum to 1 and are not calibrated.
         text: what the model read; "" for none.
         text_source: where that is from: `given`, a Whisper's name, `none`, or "" for a model that
             does not read.
         top_frames: the frames attended most, the first the most; empty for a head without
             attention and for an ensemble.
+        other_labels: where only some labels were asked for, the probability that all others had
+            together before those asked for were renormalised; else None.
+        embedding: the vector that the classifier reads, by modality (`model2.audio` and so on in an
+            ensemble), where it was asked for; not in the JSON.
+        attributes: arousal and the like, as far as the model knows them, in the units of their
+            scales.
     """
+
+    json_entries = "* -embedding"
+    json_optional = "attributes"
 
     id: str
     audio: str
@@ -143,6 +155,11 @@ class Prediction(Jsonable):
     text: str
     text_source: str
     top_frames: tuple[AttendedFrame, ...] = ()
+    other_labels: float | None = None
+    embedding: Mapping[str, NDArray[np.float32]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    attributes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def probability(self) -> float:
@@ -171,12 +188,19 @@ Answer = Prediction | Unusable
 def table(predictions: Sequence[Prediction]) -> list[str]:
     """Predictions for a terminal, at least one."""
     attends = any(one.top_frames for one in predictions)
-    rows = [("recording", "label", "p", "then", *["attended most (s)"] * attends)]
+    labelled, narrowed = bool(predictions[0].label), predictions[0].other_labels is not None
+    columns = ["recording", *["label", "p", "then"] * labelled, *["other labels"] * narrowed]
+    columns += [*predictions[0].attributes, *["attended most (s)"] * attends]
+    rows = [tuple(columns)]
     for one in predictions:
-        ordered = sorted(one.probabilities.items(), key=lambda item: -item[1])
-        then = ", ".join(f"{label} {p:.2f}" for label, p in ordered[1 : 1 + RUNNERS_UP])
-        row = (_shortened(one.id), one.label, f"{one.probability:.2f}", then)
-        rows.append(row + (_times(one.top_frames),) * attends)
+        row = [_shortened(one.id)]
+        if labelled:
+            ordered = sorted(one.probabilities.items(), key=lambda item: -item[1])
+            then = ", ".join(f"{label} {p:.2f}" for label, p in ordered[1 : 1 + RUNNERS_UP])
+            row += [one.label, f"{one.probability:.2f}", then]
+        row += [] if one.other_labels is None else [f"{one.other_labels:.2f}"]
+        row += [f"{value:.2f}" for value in one.attributes.values()]
+        rows.append((*row, *[_times(one.top_frames)] * attends))
     return aligned(rows)
 
 
@@ -186,6 +210,20 @@ def _times(frames: Sequence[AttendedFrame]) -> str:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
+
+
+def renormalised(probabilities: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Probabilities of some labels alone, `[..., K]` float64 with sum 1, from all, `[..., C]`.
+
+    Args:
+        probabilities: of the labels known, in their order.
+        known: all.
+        labels: those kept, in the order of the result.
+    """
+    kept = probabilities[..., [list(known).index(label) for label in labels]]
+    # Labels that are all 0 in float32 are equally probable, as far as is known.
+    kept = kept.double().clamp_min(SMALLEST)
+    return kept / kept.sum(dim=-1, keepdim=True)
 
 
 # Recordings that are planned together: enough for batches of like length, and a second's work.
@@ -231,7 +269,10 @@ def predict(
     top_frames: int = PredictConfig.top_frames,
     hears: Hears | None = None,
     max_seconds: float = PredictConfig.max_seconds,
+    labels: Sequence[str] = (),
+    embeddings: bool = False,
     frame_budget: int = FRAME_BUDGET,
+    load: Callable[[Utterance], Waveform] | None = None,
 ) -> Iterator[Answer]:
     """Yield an answer for each utterance, in their order.
 
@@ -241,13 +282,26 @@ def predict(
         top_frames: how many of the frames attended most are named.
         hears: fills in missing texts.
         max_seconds: longer recordings are refused.
+        labels: only these: each model's probabilities are renormalised over them; none: all.
+        embeddings: whether answers hold what the classifier reads.
         frame_budget: largest number of frames of a batch, padding included.
+        load: gives the sound of an utterance with bounds, of a length that the models take; by
+            default its recording is decoded.
 
     Raises:
-        ConfigError: the models' labels differ, or a number is out of range.
+        ConfigError: the models' labels differ, one does not know those asked for, or a number is
+            out of range.
     """
-    if not models or any(set(one.labels) != set(models[0].labels) for one in models):
-        raise ConfigError("an ensemble needs models of the same labels; these differ, or are none.")
+    asked = [
+        chosen_labels(one.labels, labels, "the model") if labels else one.labels for one in models
+    ]
+    if not models or any(
+        set(own) != set(asked[0]) or one.head.config.attributes != models[0].head.config.attributes
+        for one, own in zip(models, asked, strict=True)
+    ):
+        raise ConfigError(
+            "an ensemble needs models of the same labels and attributes; these differ, or are none."
+        )
     if top_frames < 0 or max_seconds <= 0:
         raise ConfigError(
             f"top frames {top_frames}, longest recording {max_seconds:g} s: expected 0 or more, "
@@ -258,7 +312,7 @@ def predict(
     budgets = [
         batch_budget(frame_budget, audio=one.audio_encoder, text=one.text_encoder) for one in models
     ]
-    run = _Run(models, top_frames, hears, max_seconds, budgets)
+    run = _Run(models, asked[0], embeddings, top_frames, hears, max_seconds, budgets, load)
     for first in range(0, len(utterances), AT_ONCE):
         yield from run(utterances[first : first + AT_ONCE])
 
@@ -268,10 +322,13 @@ class _Run:
     """What stays the same from one lot of recordings to the next."""
 
     models: Sequence[Model]
+    labels: Sequence[str]
+    embeddings: bool
     top_frames: int
     hears: Hears | None
     max_seconds: float
     budgets: Sequence[Budget]
+    load: Callable[[Utterance], Waveform] | None = None
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Answer]:
         answers: dict[int, Answer] = {}
@@ -287,6 +344,11 @@ class _Run:
             for _, batch in stream:
                 answers |= self._answer(batch)
         return [answers[place] for place in sorted(answers)]
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether a model tells more labels apart than are asked for."""
+        return any(len(self.labels) < len(one.labels) for one in self.models)
 
     @property
     def _listens(self) -> bool:
@@ -311,6 +373,8 @@ class _Run:
             if utterance.text:
                 return 0.0
             return f"{_where(utterance)}: this model reads text alone, and none is given."
+        if self.load is not None and utterance.end is not None:
+            return utterance.end - (utterance.start or 0.0)
         if not utterance.audio.is_file():
             return f"{_where(utterance)}: no such file."
         try:
@@ -323,12 +387,14 @@ class _Run:
         if seconds > self._encoded_at_once:
             return (
                 f"{_where(utterance)}: {seconds:.1f} s, more than the {self._encoded_at_once:g} s "
-                "that the model's encoder takes at once. Cut it into utterances."
+                "that the model's encoder takes at once. Cut it into utterances, or give --every "
+                "or --segments vad."
             )
         if seconds > self.max_seconds:
             return (
                 f"{_where(utterance)}: {seconds:.0f} s, more than {self.max_seconds:g} s. Models "
-                "hear utterances: cut it into such, or give --max-seconds."
+                "hear utterances: cut it into such, or give --every, --segments vad or "
+                "--max-seconds."
             )
         return seconds
 
@@ -353,6 +419,8 @@ class _Run:
         one = job.utterance
         if not self._listens:
             return job, np.zeros(0, dtype=np.float32)
+        if self.load is not None:
+            return job, self.load(one)
         grids = [model.audio_encoder.grid for model in self.models if model.audio_encoder]
         minimum = max((grid.minimum_samples for grid in grids), default=1)
         return job, load_audio(
@@ -369,26 +437,44 @@ class _Run:
             return answers
         waveforms = [waveform for _, waveform in batch]
         texts = [job.utterance.text for job, _ in batch]
-        labels = self.models[0].labels
-        total = torch.zeros(len(batch), len(labels), dtype=torch.float64)
+        labels, attributes = self.labels, list(self.models[0].head.config.attributes)
+        total = torch.zeros(len(batch), len(labels) + len(attributes), dtype=torch.float64)
+        others = torch.zeros(len(batch), dtype=torch.float64)
+        read: dict[str, Tensor] = {}
         top: list[tuple[AttendedFrame, ...]] = [()] * len(batch)
-        for model in self.models:
+        for number, model in enumerate(self.models, start=1):
             frames = model.encode(waveforms if model.audio_encoder else None, texts)
-            probabilities = torch.softmax(model.head(frames).double().cpu(), dim=1)
-            total += probabilities[:, [model.labels.index(label) for label in labels]]
+            [vectors] = pooled_vectors([model.head], as_inputs(frames))
+            [logits] = classify([model.head], [vectors])
+            said = answers_of(model.head.config, logits.double().cpu())
+            classes = len(model.labels)
+            probabilities = said[:, :classes]
+            kept = probabilities[:, [model.labels.index(label) for label in labels]]
+            narrowed = len(labels) < classes
+            others += (1 - kept.sum(dim=1)).clamp_min(0) if narrowed else 0
+            kept = renormalised(probabilities, model.labels, labels) if narrowed else kept
+            order = [classes + list(model.head.config.attributes).index(a) for a in attributes]
+            total += torch.cat([kept, said[:, order]], dim=1)
+            if self.embeddings:
+                prefix = f"model{number}." * (len(self.models) > 1)
+                for name, vector in zip(model.head.config.modalities, vectors, strict=True):
+                    read[prefix + name] = vector.float().cpu()
             if len(self.models) == 1 and self.top_frames:
                 top = most_attended(model, frames, self.top_frames)
         for row, (job, _) in enumerate(batch):
             values = (total[row] / len(self.models)).tolist()
-            chosen = dict(zip(labels, values, strict=True))
+            chosen = dict(zip(labels, values[: len(labels)], strict=True))
             answers[job.place] = Prediction(
                 id=job.utterance.id,
                 audio=str(job.utterance.audio) if self._listens else "",
-                label=max(chosen, key=lambda label: chosen[label]),
+                label=max(chosen, key=lambda label: chosen[label], default=""),
                 probabilities=chosen,
                 text=job.utterance.text if sources[row] else "",
                 text_source=sources[row],
                 top_frames=moved(top[row], job.utterance.start or 0.0),
+                other_labels=float(others[row]) / len(self.models) if self.narrowed else None,
+                embedding={name: own[row].numpy().copy() for name, own in read.items()},
+                attributes=dict(zip(attributes, values[len(labels) :], strict=True)),
             )
         return answers
 

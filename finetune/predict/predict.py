@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,34 @@ from cache.lookup import FrameCache
 from cache.transcribe.listening import Listener, pieces_at_once
 from cache.transcribe.model_files import find_whisper
 from cache.transcribe.whisper import PIECE_SECONDS, load_whisper
-from corpora.base.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.errors import AudioError, ConfigError, ManifestError, MissingStepError
 from corpora.base.work import Work
+from corpora.label_map import chosen_labels
 from corpora.manifest import Manifest
-from corpora.readers.msp_podcast import BLIND, LETTERS, write_submission
+from corpora.readers.msp_podcast import (
+    BLIND,
+    LETTERS,
+    write_attribute_submission,
+    write_submission,
+)
 from corpora.readers.tree import SUFFIXES, not_read, recordings_below
-from corpora.utterance import SPLITS, Utterance, split_name
+from corpora.utterance import ATTRIBUTES, SPLITS, Utterance, split_name
 from finetune.assembly import build_model, check_streams
 from finetune.config import PredictConfig
 from finetune.evaluate.evaluation import caveats
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
 from finetune.predict.answering import Answer, Prediction, Unusable, predict
+from finetune.predict.embeddings import write_embeddings
+from finetune.predict.over_time import (
+    VAD,
+    WINDOW_SECONDS,
+    choose_stretches,
+    longest_stretch,
+    over_time,
+)
+from finetune.predict.timeline import Timeline, check_out
+from finetune.utterance_seconds import seconds_trained_on
 from heads.records import BEST, load_head
 
 LIST = "-"
@@ -180,27 +196,12 @@ def run_predict(
 
     Raises:
         MissingStepError: there is no model and no searched head.
-        ConfigError: a model cannot be used, or those of an ensemble have different labels.
+        ConfigError: a model cannot be used or does not know a label that is asked for, or those of
+            an ensemble have different labels.
         ManifestError: the answers are for a challenge whose classes the model does not know.
         EmopoolError: something could not be downloaded.
     """
-    device = choose_device(config.device)
-    models = [open_predictor(work, name, device, tell) for name in _names(work, config)]
-    if config.submission is not None:
-        challenge_labels(models[0].labels)
-    encoders = {
-        f"{kind} {number}": str(name)
-        for number, model in enumerate(models)
-        for kind, name in model.provenance.get("encoders", {}).items()
-    }
-    synthetic = any(bool(model.provenance.get("synthetic")) for model in models)
-    for line in caveats(encoders, synthetic=synthetic):
-        tell(line)
-    hears = None
-    if config.transcriber and any(model.text_encoder for model in models):
-        hears = Transcriber(config.transcriber, language=config.language, device=device, tell=tell)
-    elif config.transcriber:
-        tell("This model does not read: nothing is transcribed.")
+    models, hears = _opened(work, config, tell)
     missing = sum(not utterance.text for utterance in utterances)
     reads = any(model.text_encoder for model in models)
     if missing and reads and hears is None and any(model.audio_encoder for model in models):
@@ -215,7 +216,115 @@ def run_predict(
         top_frames=config.top_frames,
         hears=hears,
         max_seconds=config.max_seconds,
+        labels=config.labels,
+        embeddings=config.embeddings is not None,
     )
+
+
+def _opened(
+    work: Work, config: PredictConfig, tell: Tell
+) -> tuple[list[EmotionModel], Transcriber | None]:
+    """The models asked for, and what fills in texts; says what has to be known of them."""
+    device = choose_device(config.device)
+    models = [open_predictor(work, name, device, tell) for name in _names(work, config)]
+    known = models[0].labels
+    labels = chosen_labels(known, config.labels, "the model") if config.labels else known
+    if config.submission is not None:
+        known_attributes = models[0].head.config.attributes
+        if challenge_task(labels, known_attributes, config.task) == 1:
+            challenge_labels(labels)
+    encoders = {
+        f"{kind} {number}": str(name)
+        for number, model in enumerate(models)
+        for kind, name in model.provenance.get("encoders", {}).items()
+    }
+    synthetic = any(bool(model.provenance.get("synthetic")) for model in models)
+    for line in caveats(encoders, synthetic=synthetic):
+        tell(line)
+    if config.labels:
+        tell(f"Only {', '.join(labels)}: probabilities are renormalised over these labels.")
+    hears = None
+    if config.transcriber and any(model.text_encoder for model in models):
+        hears = Transcriber(config.transcriber, language=config.language, device=device, tell=tell)
+    elif config.transcriber:
+        tell("This model does not read: nothing is transcribed.")
+    return models, hears
+
+
+def run_over_time(
+    work: Work,
+    utterances: Sequence[Utterance],
+    config: PredictConfig,
+    tell: Tell,
+    progress: Callable[[float], object] = lambda _: None,
+) -> Iterator[Timeline | Unusable]:
+    """Load what is asked for, say what has to be known, and yield each recording over time.
+
+    Args:
+        work: the work folder.
+        utterances: whole recordings.
+        config: what is asked, with `every` or `segments`.
+        tell: for lines beside the answers.
+        progress: see `over_time`.
+
+    Raises:
+        MissingStepError: see `run_predict`.
+        ConfigError: likewise; no model listens, a window is longer than they take, or the file of
+            segments cannot be read.
+        MissingExtraError: the voice activity detector or matplotlib is not installed.
+    """
+    check_out(config.outs)
+    models, hears = _opened(work, config, tell)
+    if not models[0].labels:
+        raise ConfigError(
+            "over time models say classes, and this one knows "
+            f"{' and '.join(models[0].head.config.attributes)} alone."
+        )
+    if not all(model.audio_encoder for model in models):
+        raise ConfigError("over time a model has to listen, and this one reads text alone.")
+    lengths = seconds_trained_on(work, models)
+    longest = longest_stretch(models, config.max_seconds)
+    window = config.window or (lengths.median if lengths else WINDOW_SECONDS)
+    if config.every is not None:
+        if window > longest:
+            raise ConfigError(
+                f"a window of {window:g} s is longer than the {longest:g} s that are heard at "
+                "once. Give a shorter --window, or see --max-seconds."
+            )
+        whence = "" if config.window else " (the median utterance trained on)"
+        if not (config.window or lengths):
+            whence = " (how long the utterances trained on were is not known)"
+        tell(f"A window of {window:g} s{whence} every {config.every:g} s, each heard by itself.")
+    if lengths is None:
+        tell("Whether segments are shorter than what was trained on is unknown: length says so.")
+    else:
+        tell(
+            f"Of the utterances trained on 98 % are {lengths.shortest:g} to {lengths.longest:g} s "
+            "long; segments beyond that are marked short or long: trust them less."
+        )
+    pick = choose_stretches(config, window, longest)
+    if hears is None and any(model.text_encoder for model in models):
+        tell(
+            "Note: this model also reads what is said. Segments without a text of their own (a "
+            "column `text` of the file of --segments, or --transcribe) are judged by sound and an "
+            "empty text, which lowers the scores."
+        )
+    detector = load_detector(models[0].device) if config.segments == VAD else None
+    for utterance in utterances:
+        try:
+            yield over_time(
+                models,
+                utterance,
+                pick,
+                detector=detector,
+                lengths=lengths,
+                hears=hears,
+                max_seconds=config.max_seconds,
+                labels=config.labels,
+                progress=progress,
+            )
+        except AudioError as error:
+            yield Unusable(utterance.id, str(utterance.audio), str(error))
 
 
 def open_predictor(
@@ -236,26 +345,54 @@ def open_predictor(
         check_streams(cache, record)
         model, _ = build_model(cache, path, device, usual_dtype(device))
         model.provenance["synthetic"] = record.origin.synthetic
+        model.provenance["trained_on"] = record.trained_on
         tell(f"The head of trial {record.trial} on its encoders, as they were: not fine-tuned.")
         return model
     return EmotionModel.from_pretrained(name, device=device)
 
 
-def submit(path: Path, answers: Iterable[Answer]) -> int:
+def submit(path: Path, answers: Iterable[Answer], task: int | None = None) -> int:
     """Write predictions as MSP-Podcast's challenges take them; returns how many.
 
     Of each recording the most probable of the challenge's classes: a model may know others, which
-    are trained on but never asked for.
+    are trained on but never asked for. Or, for task 2, its attributes.
 
     Raises:
-        ManifestError: nothing was predicted, a file twice, or the model does not know the classes.
+        ManifestError: nothing was predicted, a file twice, or the model does not know the classes
+            or attributes.
     """
-    rows = []
+    classes: list[tuple[str, str]] = []
+    ratings: list[tuple[str, dict[str, float]]] = []
     for one in answers:
         if isinstance(one, Prediction):
-            known = challenge_labels(list(one.probabilities))
-            rows.append((Path(one.audio).name, max(known, key=one.probabilities.__getitem__)))
-    return write_submission(path, rows)
+            name = Path(one.audio).name
+            if challenge_task(list(one.probabilities), one.attributes, task) == 2:
+                ratings.append((name, dict(one.attributes)))
+            else:
+                known = challenge_labels(list(one.probabilities))
+                classes.append((name, max(known, key=one.probabilities.__getitem__)))
+    return write_attribute_submission(path, ratings) if ratings else write_submission(path, classes)
+
+
+def challenge_task(labels: Sequence[str], attributes: Collection[str], asked: int | None) -> int:
+    """Which task of the challenges a model answers: 1, classes, or 2, attributes.
+
+    Args:
+        labels: that the model knows.
+        attributes: likewise.
+        asked: None where nobody said: classes, where it knows any.
+
+    Raises:
+        ManifestError: the model does not know the attributes.
+    """
+    task = asked or (1 if labels else 2)
+    missing = [name for name in ATTRIBUTES if name not in attributes]
+    if task == 2 and missing:
+        raise ManifestError(
+            f"task 2 of the challenge asks for {', '.join(ATTRIBUTES)}, and the model does not "
+            f"know {', '.join(missing)}. Search with --targets attributes."
+        )
+    return task
 
 
 def challenge_labels(labels: Sequence[str]) -> list[str]:
@@ -273,24 +410,32 @@ def challenge_labels(labels: Sequence[str]) -> list[str]:
     return known
 
 
-def conclude(answers: Sequence[Answer], submission: Path | None) -> list[str]:
-    """Write the challenge's file, where one was asked for, and say what was answered.
+def conclude(answers: Sequence[Answer], config: PredictConfig) -> list[str]:
+    """Write the challenge's file and the embeddings where they were asked for; say what was found.
 
     Args:
         answers: of one run.
-        submission: see `submit`.
+        config: what was asked.
 
     Returns:
         Lines for a person.
     """
-    labels = Counter(one.label for one in answers if isinstance(one, Prediction))
+    submission, embeddings = config.submission, config.embeddings
+    predictions = [one for one in answers if isinstance(one, Prediction)]
+    labels = Counter(one.label for one in predictions if one.label)
     failed = [one for one in answers if isinstance(one, Unusable)]
     lines = []
     if labels.total() > 1:
         counts = ", ".join(f"{label} {count:,}" for label, count in labels.most_common())
         lines.append(f"{labels.total():,} recordings: {counts}.")
     if submission is not None:
-        lines.append(f"Wrote {submission}: {submit(submission, answers):,} recordings.")
+        written = submit(submission, answers, config.task)
+        lines.append(f"Wrote {submission}: {written:,} recordings.")
+    if embeddings is not None and predictions:
+        count, size = write_embeddings(embeddings, predictions)
+        lines.append(f"Wrote {embeddings}: {count:,} embeddings of {size:,} numbers.")
+    elif embeddings is not None:
+        lines.append(f"{embeddings} was not written: there is no recording to put into it.")
     if failed:
         lines.append(f"{len(failed):,} of {len(answers):,} recordings could not be used:")
         lines += [f"  {one.error}" for one in failed[:SHOWN_FAILURES]]

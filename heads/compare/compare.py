@@ -23,7 +23,7 @@ from heads.compare.lines import (
     reference_line,
     save_heads,
 )
-from heads.compare.outcomes import Classes, Scorer
+from heads.compare.outcomes import Said, Scorer
 from heads.compare.passes import (
     KeptRuns,
     RowGroup,
@@ -37,7 +37,7 @@ from heads.compare.rows import Division, Plan, comparison_plan, refuse_torn_spea
 from heads.config import CompareConfig, Tuning
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import refuse_shared_recordings
-from heads.load import choose_precision, load_dataset, read_origin, suitable_threads
+from heads.load import aimed, choose_precision, load_dataset, read_origin, suitable_threads
 from heads.records import Origin
 from heads.reference import device_notes
 from heads.runs import learns_weights
@@ -115,10 +115,11 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
             folded=division.folded,
             config=config,
             epochs=epochs,
-            sizes={s: (len(scorer.gold[s]), scorer.speakers(s)) for s in division.splits},
+            sizes={s: (len(division.scored(s)), scorer.speakers(s)) for s in division.splits},
             reasons={split: scorer.reason(split) for split in division.splits},
             heads=heads,
             notes=(*comparison.notes, *found),
+            attributes=comparison.dataset.attributes,
         )
         return write_report(report, plot=config.plot)
 
@@ -136,7 +137,8 @@ def _check(dataset: Dataset, division: Division) -> list[str]:
         )
     if not division.left_out:
         return []
-    return [f"Left out, in no fold of the manifest: {division.left_out:,} labelled utterances."]
+    what = "annotated" if dataset.attributes else "labelled"
+    return [f"Left out, in no fold of the manifest: {division.left_out:,} {what} utterances."]
 
 
 def _identity(comparison: Comparison, division: Division, epochs: int) -> dict[str, Any]:
@@ -152,6 +154,7 @@ def _identity(comparison: Comparison, division: Division, epochs: int) -> dict[s
         "batch_size": config.batch_size,
         "dropout_masks": MASKS,
         **shared,
+        **({"attributes": dict(learnt)} if (learnt := comparison.dataset.attributes) else {}),
         **comparison.identity,
     }
 
@@ -203,15 +206,15 @@ def _once(load: Callable[[], VectorStore]) -> Callable[[], VectorStore]:
     return loaded
 
 
-def _said(comparison: Comparison, scorer: Scorer) -> dict[str, tuple[Line, Mapping[str, Classes]]]:
+def _said(comparison: Comparison, scorer: Scorer) -> dict[str, tuple[Line, Mapping[str, Said]]]:
     config, kept = comparison.config, comparison.kept
-    said: dict[str, tuple[Line, Mapping[str, Classes]]] = {
+    said: dict[str, tuple[Line, Mapping[str, Said]]] = {
         key: chosen_line(row, kept, scorer, config) for key, row in comparison.plan.rows.items()
     }
     for key in comparison.plan.references:
         answered = kept_reference(kept, key)
         assert answered is not None  # fitted by now
-        said[key] = reference_line(key, answered)
+        said[key] = reference_line(key, answered, len(scorer.labels))
     return said
 
 
@@ -244,9 +247,11 @@ def run_compare(
         MissingExtraError: a picture was asked for and matplotlib is missing.
     """
     cache = FrameCache(work)
-    refuse_leakage(cache, manifest)
     config = config or CompareConfig()
-    dataset = load_dataset(cache, manifest, device=choose_device(config.device))
+    manifest, attributes = aimed(manifest, config.targets)
+    refuse_leakage(cache, manifest, attributes)
+    device = choose_device(config.device)
+    dataset = load_dataset(cache, manifest, device=device, attributes=attributes)
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -255,7 +260,7 @@ def run_compare(
     return compare_heads(
         dataset,
         work.compare,
-        read_origin(cache, manifest, dataset.frames),
+        read_origin(cache, manifest, dataset.frames, attributes),
         config,
         fresh=fresh,
         notes=notes,
@@ -314,11 +319,16 @@ def compare_heads(
     return carry_out(comparison, fresh=fresh, show_progress=show_progress)
 
 
-def refuse_leakage(cache: FrameCache, manifest: Manifest) -> None:
+def refuse_leakage(
+    cache: FrameCache,
+    manifest: Manifest,
+    attributes: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
     """Refuse a recording in two splits or folds, and a speaker in two folds unless declared."""
     keys = cache.keys(manifest.utterances)
     refuse_shared_recordings(manifest.utterances, keys)
     folded = [replace(u, split=u.fold) for u in manifest.utterances]
     refuse_shared_recordings(folded, keys)
     if not manifest.shared_speakers:
-        refuse_torn_speakers(Dataset(manifest.utterances, manifest.labels, {}))
+        learnt = attributes or {}
+        refuse_torn_speakers(Dataset(manifest.utterances, manifest.labels, {}, attributes=learnt))

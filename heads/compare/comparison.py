@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora.base.codec import Jsonable
 from heads.compare.lines import Line, RowTable
 from heads.compare.rows import CAVEAT, SOURCE
 from heads.config import CompareConfig
+from heads.gold import objective_key, objective_name
 from heads.metrics import Scores
 from heads.records import Origin
 
@@ -56,13 +57,16 @@ class CompareReport(Jsonable):
         notes: what the user should know.
         files: what was written.
         finetuned: rows that were taken on.
+        attributes: those that were learnt, with the ends of their scales.
     """
+
+    json_optional = "attributes"
 
     json_entries = (
         "name division folded epochs seeds=config.seeds batch_size=config.batch_size "
         "scorer_rates=config.scorer_rates input_norms=config.input_norms folder "
         "learning_rates=config.learning_rates origin sizes=sizes_by_name reasons published tables "
-        "heads finetuned notes files"
+        "heads finetuned notes files attributes"
     )
 
     folder: Path
@@ -79,6 +83,17 @@ class CompareReport(Jsonable):
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     finetuned: tuple[Finetuned, ...] = ()
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> str:
+        """The score that rows are chosen and compared by."""
+        return objective_key(self.origin.labels, self.attributes)
+
+    @property
+    def objective_name(self) -> str:
+        """The same in words."""
+        return objective_name(self.origin.labels, self.attributes)
 
     @property
     def sizes_by_name(self) -> dict[str, dict[str, int]]:
@@ -122,6 +137,11 @@ class CompareReport(Jsonable):
             f"dev: learning rate {rates}; relative rate of scorers, where there are any, "
             f"{scorers}; input normalisation {', '.join(config.input_norms)}.",
         ]
+        if self.attributes:
+            ends = ", ".join(
+                f"{n} {low:g} to {high:g}" for n, (low, high) in self.attributes.items()
+            )
+            lines.append(f"Attributes on their scales: {ends}; MAE is in these units.")
         if "tiny" in origin.encoders.values():
             lines.append(
                 "Tiny encoders show that the pipeline works; they say nothing about speech."

@@ -61,6 +61,10 @@ def run_layers(
             f"The sweep over layers reads means and deviations, and "
             f"{' or '.join(sorted(other))} needs frames. Use --input-norms none,standardise."
         )
+    if config.targets != "emotion":
+        raise ConfigError(
+            f"The sweep over layers reads classes alone. Leave out --targets {config.targets}."
+        )
     device = choose_device(config.device)
     cache = FrameCache(work)
     refuse_leakage(cache, manifest)

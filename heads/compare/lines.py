@@ -17,7 +17,7 @@ import torch
 
 from corpora.base.codec import Jsonable
 from heads.bootstrap import Difference
-from heads.compare.outcomes import Classes, Outcome, Scorer, choose_tuning, classes_of
+from heads.compare.outcomes import Outcome, Said, Scorer, choose_tuning, finite
 from heads.compare.passes import (
     HEAD,
     HEAD_WEIGHTS,
@@ -94,7 +94,7 @@ class Line(Jsonable):
             reference.
         at_edge: in every part the rate is the lowest or highest of several: a better one may lie
             beyond.
-        selection: for each tuning macro-F1 of the first seed on dev, all parts together.
+        selection: for each tuning the objective of the first seed on dev, all parts together.
         outcomes: by split; on dev the score is one of selection.
         published: figures of the same configuration, from another corpus and protocol.
         params: values of the search's axes; empty of the reference.
@@ -151,8 +151,8 @@ class RowTable(Jsonable):
     best_head: str
 
 
-# By key: the line without its outcome, and by split the classes [R, n] said.
-Said = Mapping[str, tuple[Line, Mapping[str, Classes]]]
+# By key: the line without its outcome, and by split what its runs said.
+Answers = Mapping[str, tuple[Line, Mapping[str, Said]]]
 
 
 def chosen_tuning(
@@ -171,7 +171,7 @@ def chosen_tuning(
 
 def chosen_line(
     row: Row, kept: KeptRuns, scorer: Scorer, config: CompareConfig
-) -> tuple[Line, dict[str, Classes]]:
+) -> tuple[Line, dict[str, Said]]:
     """A row with the tuning that is best on dev in each part, and what all seeds of it say."""
     parts = range(len(scorer.division.parts))
     chosen = tuple(chosen_tuning(row, kept, scorer, config, part) for part in parts)
@@ -179,9 +179,9 @@ def chosen_line(
         [kept.answers(RunKey(row.key, tuning, seed, part)) for seed in range(config.seeds)]
         for part, tuning in enumerate(chosen)
     ]
-    classes = {
+    answers = {
         split: np.concatenate(
-            [classes_of(torch.stack([seed[split] for seed in own])) for own in said], axis=1
+            [finite(torch.stack([seed[split] for seed in own])) for own in said], axis=1
         )
         for split in scorer.division.splits
     }
@@ -199,28 +199,26 @@ def chosen_line(
         {},
         params=row.params,
     )
-    return line, classes
+    return line, answers
 
 
-def reference_line(key: str, answered: Answered) -> tuple[Line, dict[str, Classes]]:
-    """The logistic regression, one run of which there is."""
-    classes = {
-        split: np.array(own, dtype=np.int64)[None] for split, own in answered.predicted.items()
-    }
-    return Line(key, key, (), False, {}, {}, strengths=answered.strengths), classes
+def reference_line(key: str, answered: Answered, labels: int) -> tuple[Line, dict[str, Said]]:
+    """The regressions, one run of which there is, on so many labels."""
+    said = {split: answered.said(split, labels)[None] for split in answered.splits}
+    return Line(key, key, (), False, {}, {}, strengths=answered.strengths), said
 
 
-def make_tables(plan: Plan, said: Said, scorer: Scorer) -> tuple[RowTable, ...]:
+def make_tables(plan: Plan, said: Answers, scorer: Scorer) -> tuple[RowTable, ...]:
     """Every table, its lines scored and compared."""
     return tuple(_table(table, said, scorer) for table in plan.tables)
 
 
-def _table(plan: TablePlan, said: Said, scorer: Scorer) -> RowTable:
+def _table(plan: TablePlan, said: Answers, scorer: Scorer) -> RowTable:
     lines = {entry.title: _scored(entry, *said[entry.key], scorer=scorer) for entry in plan.entries}
     keys = {entry.title: entry.key for entry in plan.entries}
 
     def on_dev(title: str) -> float:
-        return lines[title].outcomes["dev"].scores["macro_f1"].mean
+        return lines[title].outcomes["dev"].scores[scorer.objective].mean
 
     heads = [title for title, line in lines.items() if not line.is_reference]
     best = max(lines, key=on_dev)
@@ -251,27 +249,25 @@ def _compared(
     other: str,
     split: str,
     keys: Mapping[str, str],
-    said: Said,
+    said: Answers,
     scorer: Scorer,
 ) -> dict[str, Difference]:
     """By title the difference from another line, where a bootstrap can say."""
     runs = {title: said[keys[title]][1][split] for title in (*titles, other)}
     most = max(len(own) for own in runs.values())
     # One run of the reference counts in each comparison like every run of it.
-    same = {t: np.broadcast_to(own, (most, own.shape[1])) for t, own in runs.items()}
+    same = {t: np.broadcast_to(own, (most, *own.shape[1:])) for t, own in runs.items()}
     if not titles:
         return {}
     found, _ = scorer.differences(split, [same[title] for title in titles], same[other])
     return dict(zip(titles, found, strict=True)) if found else {}
 
 
-def _scored(
-    entry: TableEntry, line: Line, classes: Mapping[str, Classes], *, scorer: Scorer
-) -> Line:
+def _scored(entry: TableEntry, line: Line, said: Mapping[str, Said], *, scorer: Scorer) -> Line:
     return replace(
         line,
         title=entry.title,
         published=entry.published,
         layer=entry.layer,
-        outcomes={split: Outcome(scorer.scores(split, own)) for split, own in classes.items()},
+        outcomes={split: Outcome(scorer.scores(split, own)) for split, own in said.items()},
     )

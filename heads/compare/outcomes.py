@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,27 +17,23 @@ from torch import Tensor
 
 from corpora.base.codec import Jsonable
 from heads.bootstrap import (
-    Counts,
     Difference,
     Floats,
     Interval,
     bootstrap,
     cluster_numbers,
-    confusion_by_cluster,
-    confusion_matrix,
     judge_clusters,
     known_speakers,
-    paired_differences,
     t_interval,
 )
 from heads.compare.rows import Division
 from heads.config import Tuning
 from heads.dataset import Dataset
-from heads.metrics import SCORES
-from heads.search.rounds import selection_scores
+from heads.gold import Gold, objective_key, selection_scores
 
 CONFIDENCE = 0.95
-Classes = NDArray[np.int64]
+#: What runs say of n utterances, `[R, n, C + A]` (see `Gold`).
+Said = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,10 @@ class Outcome(Jsonable):
     """A row on one split.
 
     Attributes:
-        scores: macro_f1, uar and accuracy.
-        difference: of macro-F1 to the table's best row; None for that row, and where a bootstrap
-            says nothing.
-        to_reference: of macro-F1 to the table's regression on the same modalities, likewise.
+        scores: macro_f1, uar and the like, and those of attributes: see `Gold.scores`.
+        difference: of the objective to the table's best row; None for that row, and where a
+            bootstrap says nothing.
+        to_reference: of the objective to the table's regression on the same modalities, likewise.
     """
 
     json_entries = "**scores difference to_reference under_trained"
@@ -82,100 +79,101 @@ class Outcome(Jsonable):
 
 
 class Scorer:
-    """Scores classes on the splits of a division.
+    """Scores what is said on the splits of a division.
 
     Args:
-        dataset: labels and speakers.
+        dataset: labels, ratings and speakers.
         division: what is scored.
     """
 
     def __init__(self, dataset: Dataset, division: Division) -> None:
-        self.labels = dataset.labels
+        self._dataset = dataset
+        self.labels, self.attributes = dataset.labels, dataset.attributes
         self.division = division
-        rows = {split: division.scored(split) for split in division.splits}
-        self.gold = {split: dataset.targets(own).numpy() for split, own in rows.items()}
-        self._speakers = {split: dataset.speakers(own) for split, own in rows.items()}
+        self.gold = {split: Gold.of(dataset, division.scored(split)) for split in division.splits}
+
+    @property
+    def objective(self) -> str:
+        """The score that rows are chosen and compared by."""
+        return objective_key(self.labels, self.attributes)
 
     def reason(self, split: str) -> str:
         """Why there are no intervals on a split, or what makes them too narrow; "" otherwise."""
-        return judge_clusters(known_speakers(self._speakers[split]))[0]
+        return judge_clusters(known_speakers(self.gold[split].speakers))[0]
 
     def speakers(self, split: str) -> int:
         """Known speakers of a split."""
-        return len(set(known_speakers(self._speakers[split])) - {""})
+        return len(set(known_speakers(self.gold[split].speakers)) - {""})
 
     def selection(self, split: str, probabilities: Tensor, part: int | None = None) -> list[float]:
-        """Macro-F1 of runs `[R, n, C]`, of one part or all; 0 for one whose numbers overflowed."""
-        own = slice(None) if part is None else self.places(split)[part]
-        return selection_scores(probabilities, torch.from_numpy(self.gold[split][own]))
+        """The objective of runs `[R, n, C + A]`, of one part or all; 0 where numbers overflowed."""
+        parts = self.division.parts
+        rows = self.division.scored(split) if part is None else parts[part].rows[split]
+        return selection_scores(probabilities, Gold.of(self._dataset, rows))
 
     def places(self, split: str) -> list[slice]:
         """Where each part's rows stand among those of a split."""
         ends = np.cumsum([len(part.rows[split]) for part in self.division.parts]).tolist()
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    def scores(self, split: str, predicted: Classes) -> dict[str, Score]:
-        """Scores of runs `[R, n]`, with intervals where a bootstrap says something."""
-        gold, classes = self.gold[split], len(self.labels)
-        confusion = confusion_matrix(gold, predicted, classes)
-        known = known_speakers(self._speakers[split])
+    def scores(self, split: str, said: Said) -> dict[str, Score]:
+        """Scores of runs `[R, n, C + A]`, with intervals where a bootstrap says something."""
+        gold = self.gold[split]
+        known = known_speakers(gold.speakers)
+        clusters = cluster_numbers(known)
+        tables = gold.tables(said, clusters)
         drawn: Floats | None = None
-        count = 0
         if judge_clusters(known)[1]:
 
-            def means(tables: Counts) -> Floats:
-                found = [score(tables).mean(axis=-1) for score in SCORES.values()]
+            def means(summed: Floats) -> Floats:
+                found = [values.mean(axis=-1) for values in gold.scores(summed).values()]
                 return np.stack(found, axis=-1)
 
-            tables = confusion_by_cluster(gold, predicted, cluster_numbers(known), classes)
-            drawn, count = bootstrap(tables, means), len(tables)
-        by_fold = self._by_fold(split, predicted)
+            drawn = bootstrap(tables, means)
+        by_fold = self._by_fold(split, said)
         scores = {}
-        for column, (name, score) in enumerate(SCORES.items()):
-            values = np.atleast_1d(score(confusion))
+        for column, (name, values) in enumerate(gold.scores(tables.sum(axis=0)).items()):
+            interval, mean = None, float(values.mean())
+            if not np.isfinite(mean):
+                continue  # an attribute that nobody here was rated for
+            if drawn is not None:
+                bounds = gold.bounds(name)
+                own = drawn[:, column]
+                interval = t_interval(mean, own, len(tables), CONFIDENCE, bounds=bounds)
             scores[name] = Score(
-                float(values.mean()),
+                mean,
                 float(values.std(ddof=1)) if len(values) > 1 else None,
-                None
-                if drawn is None
-                else t_interval(
-                    float(values.mean()), drawn[:, column], count, CONFIDENCE, bounds=(0, 1)
-                ),
+                interval,
                 tuple(values.tolist()),
                 by_fold.get(name),
             )
         return scores
 
     def differences(
-        self, split: str, rows: Sequence[Classes], best: Classes
+        self, split: str, rows: Sequence[Said], best: Said
     ) -> tuple[list[Difference] | None, str]:
-        """Macro-F1 of each row `[R, n]` less that of the best, Holm-corrected; or why not."""
-        return paired_differences(
-            self.gold[split],
-            np.stack(rows),
-            best,
-            len(self.labels),
-            self._speakers[split],
-        )
+        """Score of each row `[R, n, C + A]` less that of the best, Holm-corrected; or why not."""
+        return self.gold[split].differences(rows, best)
 
-    def _by_fold(self, split: str, predicted: Classes) -> dict[str, tuple[float, float]]:
+    def _by_fold(self, split: str, said: Said) -> dict[str, tuple[float, float]]:
         """Mean and deviation over folds (each fold's score a mean over seeds); {} without folds."""
         if not self.division.folded or split != "test":
             return {}
-        tables = [
-            confusion_matrix(self.gold[split][own], predicted[:, own], len(self.labels))
-            for own in self.places(split)
-        ]
-        found = {}
-        for name, score in SCORES.items():
-            values = np.array([score(table).mean() for table in tables])
-            found[name] = (float(values.mean()), float(values.std(ddof=1)))
-        return found
+        found: dict[str, list[float]] = {}
+        for part, own in zip(self.division.parts, self.places(split), strict=True):
+            gold = Gold.of(self._dataset, part.rows[split])
+            one = np.zeros(len(gold.classes), dtype=np.int64)
+            for name, values in gold.scores(gold.tables(said[:, own], one)[0]).items():
+                found.setdefault(name, []).append(float(values.mean()))
+        return {
+            name: (float(np.mean(values)), float(np.std(values, ddof=1)))
+            for name, values in found.items()
+        }
 
 
-def classes_of(probabilities: Tensor) -> Classes:
-    """`[..., n]` of `[..., n, C]`; what overflowed counts as 0."""
-    found: Classes = torch.nan_to_num(probabilities).argmax(-1).numpy()
+def finite(said: Tensor) -> Said:
+    """What runs said, `[..., n, C + A]`; what overflowed counts as 0."""
+    found: Said = torch.nan_to_num(said).numpy()
     return found
 
 
@@ -183,6 +181,6 @@ def choose_tuning(selection: Mapping[Tuning, float]) -> Tuning:
     """The best on dev; of equals the first, with the lowest rate.
 
     Args:
-        selection: for each tuning macro-F1 on dev.
+        selection: for each tuning the objective on dev.
     """
     return min(selection, key=lambda tuning: (-selection[tuning], tuning))

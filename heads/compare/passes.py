@@ -15,11 +15,13 @@ with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from corpora.base.codec import Jsonable
@@ -30,8 +32,9 @@ from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.records import load_tensors, save_tensors
 from heads.reference import logistic_reference
+from heads.ridge import ridge_reference
 from heads.runs import Run, Runs, bounded_groups, seed_from
-from heads.search.space import LOSSES
+from heads.search.space import LOSSES, attribute_weight
 from heads.search.storage import refuse_differences
 from heads.training import Schedule, TrainingConfig, predict
 
@@ -139,17 +142,37 @@ class KeptRuns:
 
 @dataclass(frozen=True)
 class Answered(Jsonable):
-    """What the logistic regression said.
+    """What the logistic regression said; of attributes, what ridge regression said.
 
     Attributes:
         strengths: C of each part, chosen by macro-F1 on its development set.
         converged: whether the solver came to its end in every part.
         predicted: by split the classes, in the order of `Division.scored`.
+        penalties: λ of each part, chosen by the mean CCC.
+        rated: by split the attributes of each utterance.
     """
+
+    json_optional = "penalties rated"
 
     strengths: tuple[float, ...]
     converged: bool
     predicted: Mapping[str, tuple[int, ...]]
+    penalties: tuple[float, ...] = ()
+    rated: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that are scored."""
+        return tuple({**self.predicted, **self.rated})
+
+    def said(self, split: str, labels: int) -> NDArray[np.float64]:
+        """`[n, C + A]`, as a head says it."""
+        parts = []
+        if split in self.predicted:
+            parts.append(np.eye(labels)[list(self.predicted[split])])
+        if split in self.rated:
+            parts.append(np.array(self.rated[split]))
+        return np.concatenate(parts, axis=1)
 
 
 def fit_reference(
@@ -168,18 +191,26 @@ def fit_reference(
         modalities: which of its modalities.
         division: the parts.
     """
-    found = [
-        logistic_reference(
-            VectorStore(as_splits(_with_moments(store, modalities), part)), modalities=modalities
-        )
-        for part in division.parts
-    ]
+    dataset = _with_moments(store, modalities)
+    stores = [VectorStore(as_splits(dataset, part)) for part in division.parts]
+    found, rated = [], []
+    if dataset.labels:
+        found = [logistic_reference(own, modalities=modalities) for own in stores]
+    if dataset.attributes:
+        rated = [ridge_reference(own, modalities=modalities) for own in stores]
     answered = Answered(
         tuple(reference.strength for reference in found),
         all(reference.converged for reference in found),
         {
             split: tuple(c for reference in found for c in reference.predicted[split])
             for split in division.splits
+            if found
+        },
+        tuple(ridge.strength for ridge in rated),
+        {
+            split: tuple(row for ridge in rated for row in ridge.predicted[split])
+            for split in division.splits
+            if rated
         },
     )
     kept.save_note(key, answered.to_json())
@@ -236,6 +267,7 @@ def training_config(row: Row, tuning: Tuning, seed: int, part: int) -> TrainingC
         weight_decay=row.params["weight_decay"],
         loss=LOSSES[row.params["loss"]],
         seed=seed_from(seed, _COMPARE_DOMAIN, part),
+        attribute_weight=attribute_weight(row.head),
     )
 
 

@@ -110,7 +110,7 @@ class Division:
     Attributes:
         parts: each trained on by itself.
         folded: they are the folds of a protocol.
-        left_out: labelled utterances with a split but no fold, where there are folds.
+        left_out: annotated utterances with a split but no fold, where there are folds.
     """
 
     parts: tuple[Part, ...]
@@ -128,7 +128,7 @@ class Division:
         Raises:
             ManifestError: fewer than three folds, or more than 50.
         """
-        own = [u.fold if u.label else "" for u in dataset.utterances]
+        own = [u.fold if dataset.is_annotated(u) else "" for u in dataset.utterances]
         if not folds or not any(own):
             return cls((_part("", dataset),), False)
         names = divide(dataset.utterances, own).folds
@@ -142,7 +142,7 @@ class Division:
             divided = divide(dataset.utterances, own, name)
             parts.append(_part(name, replace(dataset, utterances=divided.utterances)))
         lost = sum(
-            bool(u.label and u.split and not fold)
+            bool(dataset.is_annotated(u) and u.split and not fold)
             for u, fold in zip(dataset.utterances, own, strict=True)
         )
         return cls(tuple(parts), True, lost)
@@ -191,7 +191,7 @@ def refuse_torn_speakers(dataset: Dataset) -> None:
     first: dict[tuple[str, str], str] = {}
     for utterance in dataset.utterances:
         key = speaker_key(utterance)
-        if key is None or not (utterance.label and utterance.fold):
+        if key is None or not (dataset.is_annotated(utterance) and utterance.fold):
             continue
         fold = first.setdefault(key, utterance.fold)
         if fold != utterance.fold:
@@ -265,7 +265,7 @@ class Plan:
 
     Attributes:
         rows: by key, each once, whatever number of tables it stands in.
-        references: modalities of each logistic regression, by its key.
+        references: modalities of each regression, by its key.
         tables: in the order of the report.
         notes: what was left out, and why.
     """
@@ -290,12 +290,17 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     modalities = space.axes["modalities"]
     assert isinstance(modalities, Choice)
     rest = shared_values(config)
-    if rest["loss"] not in choices(space.axes["loss"]):
+    if "attribute_weight" in space.axes:
+        rest["attribute_weight"] = 0.5
+    if space.labels and rest["loss"] not in choices(space.axes["loss"]):
         raise ConfigError(
             f"The loss {rest['loss']} needs what this manifest has not (raters' votes). Known: "
             f"{', '.join(choices(space.axes['loss']))}."
         )
     chosen = _chosen_poolings(config.poolings)
+    regression = "logistic regression" if space.labels else "ridge regression"
+    if space.labels and space.attributes:
+        regression = "regressions"
     rows: dict[str, Row] = {}
     references: dict[str, tuple[str, ...]] = {}
     tables = []
@@ -317,18 +322,18 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
             for name, params in named.items()
             if name in chosen
         ]
-        found.append(reference("logistic regression", together))
+        found.append(reference(regression, together))
         tables.append(TablePlan("poolings", f"{TITLES['poolings']} ({together})", tuple(found)))
     if "modalities" in config.tables and len(modalities.values) > 1:
         found = []
         for combination in (*modalities.values[1:], together):
             own = {"modalities": combination, "pooling": "average"}
             found.append(entry(combination, own, MODALITIES.get(combination)))
-            found.append(reference(f"logistic regression, {combination}", combination))
+            found.append(reference(f"{regression}, {combination}", combination))
         tables.append(TablePlan("modalities", TITLES["modalities"], tuple(found)))
     if "grid" in config.tables:
         found = [entry(*line) for line in _grid_lines(space, together)]
-        found.append(reference("logistic regression", together))
+        found.append(reference(regression, together))
         tables.append(TablePlan("grid", f"{TITLES['grid']} ({together})", tuple(found)))
     if not rows:
         raise ConfigError(

@@ -11,7 +11,7 @@ from heads.compare.comparison import CompareReport, Finetuned
 from heads.compare.lines import Line, RowTable
 from heads.compare.outcomes import Outcome, Score
 from heads.compare.rows import CAVEAT, SOURCE
-from heads.metrics import HEADLINE, score_cells
+from heads.metrics import score_cells
 from heads.search.report import shape_text
 from heads.search.space import searched_class
 
@@ -36,11 +36,16 @@ def shown_table(report: CompareReport, table: RowTable) -> Table:
     published = any(line.published for line in table.lines)
     name = "layer" if report.name == "layers" else "row"
     shaped = any("queries" in line.params for line in table.lines)
-    columns = [name, *["Q/H/n/p"] * shaped, "rate × scorers, norm", "dev macro-F1 (chosen by it)"]
+    chosen_by = f"dev {report.objective_name} (chosen by it)"
+    columns = [name, *["Q/H/n/p"] * shaped, "rate × scorers, norm", chosen_by]
+    headlines = _headlines(report)
+    by_fold = {
+        name: title for name, title in headlines.items() if report.folded and name != "macro_f1"
+    }
     if scored:
         of = "folds" if report.folded else "test"
-        columns += [f"{of} macro-F1", f"{of} UA", f"{of} WA"]
-        columns += ["UA, folds", "WA, folds"] * report.folded
+        columns += [f"{of} {title}" for title in headlines.values()]
+        columns += [f"{title}, folds" for title in by_fold.values()]
     compared = any(line.outcomes[where].difference for line in table.lines)
     columns += [f"to {table.best}" + " on dev" * (not scored)] * compared
     marked = any(line.outcomes[where].under_trained for line in table.lines)
@@ -49,20 +54,27 @@ def shown_table(report: CompareReport, table: RowTable) -> Table:
     rows = []
     for line in table.lines:
         row = [line.title, *[shape_text(line.params)] * shaped, _tuning(line)]
-        row.append(_score(line.outcomes["dev"], "macro_f1"))
+        row.append(_score(line.outcomes["dev"], report.objective))
         if scored:
-            row += [_score(line.outcomes["test"], score) for score in HEADLINE]
-            row += [
-                _over_folds(line.outcomes["test"].scores[score])
-                for score in ("uar", "accuracy")
-                if report.folded
-            ]
+            row += [_score(line.outcomes["test"], score) for score in headlines]
+            scores = line.outcomes["test"].scores
+            row += [_over_folds(scores[one]) if one in scores else "-" for one in by_fold]
         difference = None if line.title == table.best else line.outcomes[where].difference
         row += [difference.short if difference else "-"] * compared
         row += ["under-trained, not worse" * line.outcomes[where].under_trained or "-"] * marked
         row += [str(line.published or "-")] * published
         rows.append(row)
     return Table("", columns, rows, table.title)
+
+
+def _headlines(report: CompareReport) -> dict[str, str]:
+    """The scores that a table has, by name, and what they are called there."""
+    found = {"macro_f1": "macro-F1", "uar": "UA", "accuracy": "WA"} if report.origin.labels else {}
+    if report.attributes:
+        found["mean_ccc"] = "mean CCC"
+        found |= {f"ccc_{name}": f"CCC {name}" for name in report.attributes}
+        found |= {f"mae_{name}": f"MAE {name}" for name in report.attributes}
+    return found
 
 
 def notes_of(report: CompareReport) -> list[str]:
@@ -88,9 +100,9 @@ def notes_of(report: CompareReport) -> list[str]:
             lines.append(f"{split}: {reason if split in bounded else f'no intervals: {reason}'}.")
     if any(line.outcomes[s].difference for s in report.sizes for line in _lines(report)):
         lines.append(
-            "`to …`: macro-F1 less that of the table's best row on dev; p by a paired bootstrap "
-            "over speakers, Holm-corrected within the table. Above .05, do not take rows for "
-            "different."
+            f"`to …`: {report.objective_name} less that of the table's best row on dev; p by a "
+            "paired bootstrap over speakers, Holm-corrected within the table. Above .05, do not "
+            "take rows for different."
         )
     lines.append(
         "The dev score is what a row's tuning was chosen by: it is no result."
@@ -102,7 +114,13 @@ def notes_of(report: CompareReport) -> list[str]:
             f"Rates at an end of those tried: {', '.join(dict.fromkeys(edges))}. A better one may "
             "lie beyond: --learning-rates."
         )
-    if any(line.is_reference for line in _lines(report)):
+    references = any(line.is_reference for line in _lines(report))
+    if references and report.attributes:
+        lines.append(
+            "Ridge regression: of attributes on scaled mean and deviation of the frames, λ chosen "
+            "on dev by the mean CCC."
+        )
+    if references and report.origin.labels:
         lines.append(
             "Logistic regression: scikit-learn, on mean and deviation of the frames, scaling and C "
             "chosen on dev."
@@ -127,10 +145,10 @@ def _below_reference(report: CompareReport) -> list[str]:
         references = [line for line in table.lines if line.is_reference]
         if len(references) != 1:  # of modalities: each row has a regression of its own
             continue
-        reached = references[0].outcomes[where].scores["macro_f1"].mean
+        reached = references[0].outcomes[where].scores[report.objective].mean
         for line in table.lines:
             outcome = line.outcomes[where]
-            behind = reached - outcome.scores["macro_f1"].mean
+            behind = reached - outcome.scores[report.objective].mean
             if line.is_reference or behind <= WORTH_A_REASON:
                 continue
             if not searched_class(line.params["pooling"]).deviations:
@@ -189,7 +207,7 @@ def _record(
         "is_selection_score": split == "dev",
         "utterances": report.sizes[split][0],
         "speakers": report.sizes[split][1],
-        "seeds": len(outcome.scores["macro_f1"].seeds),
+        "seeds": len(outcome.scores[report.objective].seeds),
     }
     for name, score in outcome.scores.items():
         low, high = score.interval or (None, None)
@@ -215,7 +233,7 @@ def _lines(report: CompareReport) -> list[Line]:
 
 
 def _has_intervals(report: CompareReport, split: str) -> bool:
-    return any(line.outcomes[split].scores["macro_f1"].interval for line in _lines(report))
+    return any(line.outcomes[split].scores[report.objective].interval for line in _lines(report))
 
 
 def _tuning(line: Line) -> str:
@@ -238,11 +256,13 @@ def _values(line: Line, name: str) -> str:
 
 
 def _score(outcome: Outcome, name: str) -> str:
-    score = outcome.scores[name]
+    score = outcome.scores.get(name)
+    if score is None:
+        return "-"
     text = f"{score.mean:.3f}"
     if score.deviation is not None:
         text += f" ± {score.deviation:.3f}"
-    if score.interval is not None and name == "macro_f1":
+    if score.interval is not None and name not in ("uar", "accuracy"):
         text += f" [{score.interval.low:.3f}, {score.interval.high:.3f}]"
     return text
 
@@ -272,7 +292,7 @@ def comparison_figure(report: CompareReport) -> Figure:
             (_draw_curve if sweep else _draw_rows)(axes, report, table)
 
     size = (WIDTH, sum(heights))
-    return Figure(PICTURES[report.name], draw, "macro-F1 with intervals", size)
+    return Figure(PICTURES[report.name], draw, f"{report.objective_name} with intervals", size)
 
 
 def _draw_rows(axes: Axes, report: CompareReport, table: RowTable) -> None:
@@ -284,7 +304,7 @@ def _draw_rows(axes: Axes, report: CompareReport, table: RowTable) -> None:
         if split not in scored:
             continue
         for row, line in enumerate(table.lines):
-            score = line.outcomes[split].scores["macro_f1"]
+            score = line.outcomes[split].scores[report.objective]
             low, high, kind = _reach(score)
             bars.add((split, kind))
             own = BEST if line.title == table.best and split == "test" else colour
@@ -297,7 +317,7 @@ def _draw_rows(axes: Axes, report: CompareReport, table: RowTable) -> None:
     axes.invert_yaxis()
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.set(xlabel="macro-F1, mean over seeds")
+    axes.set(xlabel=f"{report.objective_name}, mean over seeds")
     axes.set_title(table.title, fontsize="medium")
     axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 

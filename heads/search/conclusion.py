@@ -12,19 +12,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from corpora.base.files import write_text
 from corpora.base.report import csv_text
-from heads.bootstrap import Difference, Optimism, optimism, paired_differences
+from heads.attributes import AttributeScores
+from heads.bootstrap import Difference
 from heads.config import KEPT
+from heads.gold import Gold
 from heads.head import Head
-from heads.metrics import Scores, classification_report
+from heads.metrics import Scores
+from heads.optimism import Optimism
 from heads.records import (
     BEST,
     ENSEMBLE,
@@ -33,6 +35,7 @@ from heads.records import (
     PLOTS_FOLDER,
     PREDICTIONS,
     REFERENCE,
+    RIDGE,
     SELECTION_FOLDER,
     STUDY_FILE,
     TRIALS,
@@ -52,8 +55,10 @@ from heads.reference import (
     read_reference,
     write_reference,
 )
-from heads.search.report import Ensemble, SearchReport, TrialLine, average, write_ensemble
+from heads.ridge import Ridge, read_ridge, ridge_reference, write_ridge
+from heads.search.report import SearchReport, TrialLine
 from heads.search.rounds import SearchContext, train_missing
+from heads.search.score_tables import Ensemble, References, average, write_ensemble
 from heads.search.space import trial_configs
 from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
 from heads.training import predict
@@ -112,13 +117,8 @@ def choose(setting: SearchContext, ranked: Sequence[FrozenTrial]) -> Choice:
     others = [trial for trial in ranked[1:] if trial.number in said]
     if best.number not in said or not others:
         return Choice(best, best)
-    dataset = setting.store.dataset
-    found, reason = paired_differences(
-        setting.gold.numpy(),
-        torch.stack([said[trial.number].argmax(-1) for trial in others]).numpy(),
-        said[best.number].argmax(-1).numpy(),
-        len(dataset.labels),
-        dataset.speakers(setting.selection.scored),
+    found, reason = setting.gold.differences(
+        [said[trial.number].numpy() for trial in others], said[best.number].numpy()
     )
     if found is None:
         return Choice(best, best, reason=reason)
@@ -136,7 +136,7 @@ def choose(setting: SearchContext, ranked: Sequence[FrozenTrial]) -> Choice:
 
 
 def answers(setting: SearchContext, trials: Sequence[FrozenTrial]) -> Mapping[int, Tensor]:
-    """By trial, its probabilities for the rows that trials are compared by, where they are here."""
+    """By trial, what it said of the rows that trials are compared by, where that is here."""
     found = {
         trial.number: load_probabilities(selection_file(setting.folder, trial.number))
         for trial in trials
@@ -155,14 +155,14 @@ SHOWN_AXES = ("pooling", "input_norm", "mlp_width", "loss", "audio_layer", "text
 FEWEST_DRAWS = 20
 
 
-def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
+def write_trials(path: Path, trials: Sequence[FrozenTrial], score: str = "dev_macro_f1") -> None:
     """One row a trial: number, state, value (of a halved one the last), epochs, seed, all axes.
 
-    `dev_macro_f1` is the score of selection: with folds, their pooled macro-F1. `seconds` is its
-    share of the time that its cohort was trained for.
+    `dev_macro_f1` is the score of selection: with folds, their pooled macro-F1; with attributes it
+    is called `dev_score`. `seconds` is its share of the time that its cohort was trained for.
     """
     axes = list(dict.fromkeys(axis for trial in trials for axis in trial.params))
-    columns = ["number", "start", "state", "dev_macro_f1", "epochs", "seconds", "seed", *axes]
+    columns = ["number", "start", "state", score, "epochs", "seconds", "seed", *axes]
     rows = []
     for trial in trials:
         rows.append(
@@ -170,7 +170,7 @@ def write_trials(path: Path, trials: Sequence[FrozenTrial]) -> None:
                 "number": trial.number,
                 "start": trial.user_attrs.get(START, ""),
                 "state": trial.state.name.lower(),
-                "dev_macro_f1": trial.value,
+                score: trial.value,
                 "epochs": trial.last_step,
                 "seconds": trial.user_attrs.get(SECONDS),
                 "seed": trial.user_attrs.get(SEED, ""),
@@ -194,7 +194,13 @@ def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
     return [f"Drawn in {len(sampled)} sampled trials: {'; '.join(parts)}."] if parts else []
 
 
-# By split, the rows and what was said about them, [n] and [n, C].
+def trials_file(setting: SearchContext, trials: Sequence[FrozenTrial]) -> None:
+    """Write the table of all trials."""
+    score = "dev_score" if setting.space.attributes else "dev_macro_f1"
+    write_trials(setting.folder / TRIALS, trials, score)
+
+
+# By split, the rows and what was said about them, [n] and [n, C + A].
 Answers = Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -229,12 +235,14 @@ def conclude(
     said = answers(setting, trials)
     head, record = load_head(trial_file(folder, choice.trial.number))
     found = _answers(setting, choice.trial.number, said)
-    record = record.with_scores(_scores(setting, found))
-    write_trials(folder / TRIALS, trials)
-    names = [BEST, WEIGHTS, TRIALS, PREDICTIONS, REFERENCE, TRIALS_FOLDER, SELECTION_FOLDER]
+    scores, attribute_scores = _scores(setting, found)
+    record = replace(record, scores=scores, attribute_scores=attribute_scores)
+    trials_file(setting, trials)
+    reference = _references(setting)
+    names = [BEST, WEIGHTS, TRIALS, PREDICTIONS, *reference.files]
+    names += [TRIALS_FOLDER, SELECTION_FOLDER]
     names += [] if study.shared else [STUDY_FILE]
     names += _write_answers(setting, found, PREDICTIONS)
-    reference = _reference(setting)
     team = None
     if ensemble:
         team, averaged = _ensemble(setting, members, said)
@@ -245,7 +253,7 @@ def conclude(
     if plots:
         from heads.search.plots import write_plots
 
-        names += write_plots(folder / PLOTS_FOLDER, trials)
+        names += write_plots(folder / PLOTS_FOLDER, trials, setting.objective)
     differences, reason = _against_best(setting, [t.number for t in ranked[:KEPT]], said)
     other_notes = [*device_notes(store.device)]
     if study.shared and missing:
@@ -269,7 +277,8 @@ def conclude(
         epochs=record.schedule.epochs,
         best=record,
         top=tuple(_line(trial, differences.get(trial.number)) for trial in ranked[:KEPT]),
-        reference=reference,
+        logistic=reference.classes,
+        ridge=reference.attributes,
         notes=(*notes, *other_notes, *drawn_shares(trials), *([sentence] if sentence else [])),
         files=tuple(folder / name for name in dict.fromkeys(names)),
         selected_on=setting.selection.name,
@@ -278,6 +287,7 @@ def conclude(
         optimism=_optimism(setting, choice.trial.number, said),
         fold_scores=_fold_scores(setting, found),
         ensemble=team,
+        objective=setting.objective if setting.space.attributes else "",
     )
 
 
@@ -307,14 +317,18 @@ def _answers(setting: SearchContext, number: int, said: Mapping[int, Tensor]) ->
     return answers
 
 
-def _scores(setting: SearchContext, answers: Answers) -> dict[str, Scores]:
-    dataset = setting.store.dataset
-    return {
-        split: classification_report(
-            dataset.targets(rows).numpy(), said.numpy(), dataset.labels, dataset.speakers(rows)
-        )
-        for split, (rows, said) in answers.items()
-    }
+def _scores(
+    setting: SearchContext, answers: Answers
+) -> tuple[dict[str, Scores], dict[str, AttributeScores]]:
+    """Reports by split on classes, and on attributes, as far as there are."""
+    classes, attributes = {}, {}
+    for split, (rows, said) in answers.items():
+        gold = Gold.of(setting.store.dataset, rows)
+        if (own := gold.class_scores(said.numpy())) is not None:
+            classes[split] = own
+        if (rated := gold.attribute_scores(said.numpy())) is not None:
+            attributes[split] = rated
+    return classes, attributes
 
 
 def _split(answers: Answers) -> Answers:
@@ -343,12 +357,7 @@ def _ensemble(
         for split, (rows, _) in each[0].items()
         if all(split in answers for answers in each)
     }
-    return Ensemble(tuple(numbers), _scores(setting, averaged)), averaged
-
-
-def _classes(setting: SearchContext, said: Mapping[int, Tensor], numbers: Sequence[int]) -> Tensor:
-    """`[T, m]` predicted classes of trials on the rows that they are compared by."""
-    return torch.stack([said[number].argmax(-1) for number in numbers])
+    return Ensemble(tuple(numbers), *_scores(setting, averaged)), averaged
 
 
 def _against_best(
@@ -358,31 +367,20 @@ def _against_best(
     others = [number for number in top[1:] if number in said]
     if top[0] not in said or not others:
         return {}, ""
-    dataset, scored = setting.store.dataset, setting.selection.scored
-    found, reason = paired_differences(
-        setting.gold.numpy(),
-        _classes(setting, said, others).numpy(),
-        said[top[0]].argmax(-1).numpy(),
-        len(dataset.labels),
-        dataset.speakers(scored),
+    found, reason = setting.gold.differences(
+        [said[number].numpy() for number in others], said[top[0]].numpy()
     )
     return dict(zip(others, found, strict=True)) if found else {}, "" if found else reason
 
 
 def _ahead_of_reference(
-    setting: SearchContext, answers: Answers, reference: Reference
+    setting: SearchContext, answers: Answers, references: References
 ) -> dict[str, Difference]:
     """By split, how far the best head is ahead of the reference, where a bootstrap can say."""
-    dataset = setting.store.dataset
     ahead = {}
     for split, (rows, said) in answers.items():
-        found, _ = paired_differences(
-            dataset.targets(rows).numpy(),
-            said.argmax(-1)[None].numpy(),
-            torch.tensor(reference.predicted[split]).numpy(),
-            len(dataset.labels),
-            dataset.speakers(rows),
-        )
+        gold = Gold.of(setting.store.dataset, rows)
+        found, _ = gold.differences([said.numpy()], references.said(split, len(gold.labels)))
         if found:
             ahead[split] = found[0]
     return ahead
@@ -392,17 +390,14 @@ def _optimism(setting: SearchContext, chosen: int, said: Mapping[int, Tensor]) -
     """Of the best of all trials that were compared, halved ones included."""
     if chosen not in said:
         return None
-    dataset, scored = setting.store.dataset, setting.selection.scored
-    return optimism(
-        setting.gold.numpy(),
-        _classes(setting, said, sorted(said)).numpy(),
-        len(dataset.labels),
-        dataset.speakers(scored),
-    )
+    return setting.gold.optimism([said[number].numpy() for number in sorted(said)])
 
 
 def _fold_scores(setting: SearchContext, answers: Answers) -> tuple[Scores, ...]:
-    """The best trial on each fold by itself, as the field reports it; empty without folds."""
+    """The classes of the best trial on each fold by itself, as the field reports it.
+
+    Empty without folds.
+    """
     folds = setting.selection.folds
     if folds is None or "folds" not in answers:
         return ()
@@ -411,7 +406,7 @@ def _fold_scores(setting: SearchContext, answers: Answers) -> tuple[Scores, ...]
         str(fold): (rows[folds.numbers == fold], said[folds.numbers == fold])
         for fold in range(folds.count)
     }
-    return tuple(_scores(setting, parts).values())
+    return tuple(_scores(setting, parts)[0].values())
 
 
 def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
@@ -424,12 +419,26 @@ def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
     )
 
 
-def _reference(setting: SearchContext) -> Reference:
-    """The logistic regression beside the best head; fitted once for a study."""
-    path = setting.folder / REFERENCE
-    kept, selection = read_reference(path, setting.origin), setting.selection
+def _references(setting: SearchContext) -> References:
+    """The regressions beside the best head; fitted once for a study."""
+    space, selection = setting.space, setting.selection
     wanted = ("dev" if selection.folds is None else "folds", selection.trained_on)
-    if kept is None or kept.trained_on != wanted[1] or wanted[0] not in kept.scores:
-        kept = logistic_reference(setting.store, selection.folds, refit=selection.refit)
-        write_reference(path, kept, setting.origin)
-    return kept
+
+    def fits(kept: Reference | Ridge | None) -> bool:
+        return kept is not None and kept.trained_on == wanted[1] and wanted[0] in kept.scores
+
+    classes: Reference | None = None
+    if space.labels:
+        path = setting.folder / REFERENCE
+        classes = read_reference(path, setting.origin)
+        if classes is None or not fits(classes):
+            classes = logistic_reference(setting.store, selection.folds, refit=selection.refit)
+            write_reference(path, classes, setting.origin)
+    attributes: Ridge | None = None
+    if space.attributes:
+        path = setting.folder / RIDGE
+        attributes = read_ridge(path, setting.origin)
+        if attributes is None or not fits(attributes):
+            attributes = ridge_reference(setting.store, selection.folds, refit=selection.refit)
+            write_ridge(path, attributes, setting.origin)
+    return References(classes, attributes)

@@ -27,20 +27,23 @@ FEWEST_FOR_IMPORTANCE = 8
 NOTE_WIDTH = 90  # letters that fit below the axes
 
 
-def write_plots(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
+def write_plots(
+    folder: Path, trials: Sequence[FrozenTrial], objective: str = "macro-F1"
+) -> list[str]:
     """Draw the study as PNG and SVG.
 
     Args:
         folder: where to.
         trials: of the study, at least one completed.
+        objective: what the score of selection is called.
 
     Returns:
         The names of the files, with the folder's name.
     """
     names = []
     for name, draw in (
-        ("history", _draw_history),
-        ("poolings", _draw_poolings),
+        ("history", partial(_draw_history, objective=objective)),
+        ("poolings", partial(_draw_poolings, objective=objective)),
         ("importance", _draw_importance),
     ):
         figure = Figure(name, partial(_on_axes, draw, trials))
@@ -56,7 +59,7 @@ def _on_axes(
     draw(canvas.add_subplot(), trials)
 
 
-def _draw_history(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], objective: str) -> None:
     """Every trial's score, and the best so far."""
     complete = _completed(trials)
     halved = [trial for trial in trials if trial.state == TrialState.PRUNED]
@@ -74,11 +77,11 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
         line.append(best)
     numbers = [trial.number for trial in complete]
     axes.step(numbers, line, where="post", color="tab:red", label="best so far")
-    axes.set(xlabel="trial", ylabel="macro-F1 (selection)", title="Optimisation history")
+    axes.set(xlabel="trial", ylabel=f"{objective} (selection)", title="Optimisation history")
     axes.legend(fontsize="small")
 
 
-def _draw_poolings(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+def _draw_poolings(axes: Axes, trials: Sequence[FrozenTrial], objective: str) -> None:
     """Completed trials by pooling kind, the best kind on top; a bar at the median."""
     kinds: dict[str, list[float]] = {}
     for trial in _completed(trials):
@@ -92,7 +95,7 @@ def _draw_poolings(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
     labels = [f"{kind} ({len(kinds[kind])})" for kind in ordered]
     axes.set_yticks(range(len(ordered)), labels)
     axes.set(
-        xlabel="macro-F1 (selection); bar: median",
+        xlabel=f"{objective} (selection); bar: median",
         title="Completed trials by pooling kind (number)",
     )
 

@@ -2,189 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from cache.recipe import layers_text
 from corpora.base.codec import Jsonable
-from corpora.base.files import write_json
 from corpora.base.report import Part, Report, Table
 from corpora.base.work import command_line
-from heads.bootstrap import Difference, Optimism
+from heads.bootstrap import Difference
 from heads.load import WEIGHTED
-from heads.metrics import Scores, scores_table
+from heads.metrics import Scores
+from heads.optimism import Optimism
 from heads.records import HeadRecord, layer_weights_text
 from heads.reference import Reference
+from heads.ridge import Ridge
+from heads.search.score_tables import (
+    Ensemble,
+    attribute_table,
+    score_table,
+    selection_score,
+    verdict,
+    worth,
+)
 from heads.search.space import PUBLISHED
-
-FORMAT, VERSION = "emopool-ensemble", 1
-
-
-@dataclass(frozen=True)
-class Ensemble(Jsonable):
-    """An ensemble of trials.
-
-    Attributes:
-        trials: their numbers, the best first.
-        scores: reports by split, as in `HeadRecord`.
-    """
-
-    trials: tuple[int, ...]
-    scores: Mapping[str, Scores]
-
-
-def write_ensemble(path: Path, ensemble: Ensemble) -> None:
-    """Write an ensemble's members and scores as JSON."""
-    write_json(path, {"format": FORMAT, "version": VERSION, **ensemble.to_json()})
-
-
-def average(probabilities: Sequence[Tensor]) -> Tensor:
-    """The mean of several heads' probabilities `[n, C]`."""
-    return torch.stack(list(probabilities)).mean(0)
-
-
-def score_table(
-    scores: Mapping[str, Scores],
-    team: Ensemble | None,
-    reference: Reference,
-    *,
-    fold_scores: Sequence[Scores] = (),
-    ahead: Mapping[str, Difference],
-    optimism: Optimism | None = None,
-    trained_on: str = "train",
-) -> Table:
-    """Best head, ensemble and reference on every split, and how to read them.
-
-    Args:
-        scores: of the best head, by split.
-        team: the ensemble, where it was asked for.
-        reference: the logistic regression.
-        fold_scores: of the best trial, on each fold by itself.
-        ahead: by split, how far the best head is ahead of the reference.
-        optimism: how much of the winner's score is the luck of being chosen.
-        trained_on: the splits that the best head learnt from.
-    """
-    folded = "folds" in scores
-    titles = {
-        "folds": "folds of train and dev (selected on them)",
-        "dev": "dev (part of the folds)" if folded else "dev (selected on it)",
-        "test": "test",
-    }
-    rows = {
-        f"{name}, {titles[split]}": own[split]
-        for name, own in (
-            ("best head", scores),
-            (f"ensemble of {len(team.trials) if team else 0}", team.scores if team else {}),
-            ("reference", reference.scores),
-        )
-        for split in titles
-        if split in own
-    }
-    weighted = "; ".join(f"{name} {report.weighted_f1:.3f}" for name, report in rows.items())
-    notes = [
-        f"Weighted F1: {weighted}.",
-        *(
-            f"On {split}: {note[0].lower()}{note[1:]}"
-            for split, own in scores.items()
-            for note in own.interval_notes
-        ),
-        *fold_note(fold_scores),
-        *([_ensemble_note(team.trials)] if team else []),
-        reference.to_text(),
-        *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
-        *_worth(optimism, trained_on, folded=folded, tested="test" in scores),
-    ]
-    return scores_table("", rows, right=(4,), notes=notes)
-
-
-def verdict(difference: Difference | None, lead: float, where: str) -> list[str]:
-    """What comes first where the reference is better than the head; nothing where it is not.
-
-    Args:
-        difference: head minus reference, where a bootstrap can say.
-        lead: the same as a number.
-        where: the rows.
-    """
-    if lead >= 0:
-        return []
-    by = f"{lead:+.3f}, too few speakers for an interval" if difference is None else str(difference)
-    clear = difference is not None and difference.interval.high < 0
-    return [
-        f"The reference, a logistic regression, is {'better' if clear else 'ahead'} on {where}: "
-        f"head minus reference {by}. "
-        + (
-            "Use the reference, or search on: more --trials, or another layer (extract "
-            "--audio-layers auto:3)."
-            if clear
-            else "Do not claim a gain for the head: they cannot be told apart here."
-        ),
-        "",
-    ]
-
-
-def fold_note(reports: Sequence[Scores]) -> list[str]:
-    """Mean and deviation over folds of each score, as the field reports cross-validation."""
-    if not reports:
-        return []
-    cells = []
-    for title, name in (
-        ("macro-F1", "macro_f1"),
-        ("UA", "uar"),
-        ("WA", "accuracy"),
-        ("weighted F1", "weighted_f1"),
-    ):
-        values = np.array([getattr(report, name) for report in reports])
-        cells.append(f"{title} {values.mean():.3f} ± {values.std(ddof=1):.3f}")
-    return [f"Mean and standard deviation over {len(reports)} folds: {', '.join(cells)}."]
-
-
-def _ensemble_note(trials: Sequence[int]) -> str:
-    members = ", ".join(str(number) for number in trials)
-    return f"Ensemble: the mean of the probabilities of trials {members}."
-
-
-def _worth(optimism: Optimism | None, trained_on: str, *, folded: bool, tested: bool) -> list[str]:
-    """What the score of selection is worth, and which score is a result."""
-    where = "folds" if folded else "dev"
-    text = []
-    if folded:
-        text.append(
-            "The winner was chosen by its score on the folds, each said by a head trained without "
-            f"it. The head that is kept was then trained on {trained_on}, for as many epochs."
-        )
-    if optimism is not None:
-        text += optimism_lines(optimism, where)
-    if tested:
-        text.append(
-            f"The test set had no part in the choice. The {where} score is what the winner was "
-            "picked by, so it flatters it."
-        )
-    else:
-        text.append(
-            f"There is no test split: a {where} score that a head was selected on is not a result."
-        )
-    return text
-
-
-def optimism_lines(optimism: Optimism, where: str) -> list[str]:
-    """How much of the selection score is luck."""
-    few = f" (not by speaker: {optimism.reason})" if optimism.reason else ""
-    luck = (
-        f"so about {optimism.value:.3f} of it is the luck of being chosen"
-        if optimism.value > 0
-        else "so no luck of being chosen shows in it"
-    )
-    return [
-        f"Best of {optimism.candidates} trials on {where}: macro-F1 "
-        f"{optimism.selected:.3f}; nested estimate {optimism.nested:.3f}; {luck}.",
-        f"(Nested: chosen on resampled {optimism.unit}s, scored on those left out{few}.)",
-    ]
 
 
 @dataclass(frozen=True)
@@ -195,7 +37,8 @@ class TrialLine:
         number: in the study.
         start: name of the starting configuration it is; "" for a sampled one.
         params: the values of the search's axes.
-        dev_macro_f1: what it was selected on; with folds their pooled macro-F1.
+        dev_macro_f1: what it was selected on; with folds their pooled macro-F1. With attributes the
+            report's `objective` says what it is.
         difference: from the best trial, where a bootstrap can say; None for the best one.
     """
 
@@ -218,7 +61,7 @@ class SearchReport(Jsonable):
         epochs: of a completed trial.
         best: the best head, with its reports on dev and, where there is one, test.
         top: the best trials, at most ten.
-        reference: logistic regression on the same frames and rows.
+        logistic: regression on the same frames and rows, where there are labels.
         notes: what the user should know about the data or the study.
         files: what was written.
         selected_on: `dev`, or `folds` of train and dev.
@@ -228,7 +71,15 @@ class SearchReport(Jsonable):
             enough to say.
         fold_scores: with folds, the best trial's report on each by itself.
         ensemble: the average of the best, where it was asked for.
+        ridge: ridge regression on the same frames and rows, where there are attributes.
+        objective: what the score of selection is called; "" is macro-F1.
     """
+
+    json_entries = (
+        "folder completed halved added epochs best top reference=logistic notes files selected_on "
+        "not_compared ahead optimism fold_scores ensemble ridge objective"
+    )
+    json_optional = "ridge objective"
 
     folder: Path
     completed: int
@@ -237,7 +88,7 @@ class SearchReport(Jsonable):
     epochs: int
     best: HeadRecord
     top: tuple[TrialLine, ...]
-    reference: Reference
+    logistic: Reference | None
     notes: tuple[str, ...]
     files: tuple[Path, ...]
     selected_on: str = "dev"
@@ -246,6 +97,14 @@ class SearchReport(Jsonable):
     optimism: Optimism | None = None
     fold_scores: tuple[Scores, ...] = ()
     ensemble: Ensemble | None = None
+    ridge: Ridge | None = None
+    objective: str = ""
+
+    @property
+    def reference(self) -> Reference:
+        """The logistic regression of a search for classes."""
+        assert self.logistic is not None, "a search for attributes has ridge regression alone"
+        return self.logistic
 
     def to_text(self, manifest: Path | None = None) -> str:
         """For a terminal; the next command gets a manifest named in place of the folder's own."""
@@ -261,19 +120,19 @@ class SearchReport(Jsonable):
         work = self.folder.parent
         added = f"{self.added} of them now" if self.added else "nothing was left to do"
         # On test where there is one, and else on what the head was chosen by.
-        where = "test" if "test" in best.scores else self.selected_on
-        lead = best.scores[where].macro_f1 - self.reference.scores[where].macro_f1
-        scored = score_table(
-            best.scores,
-            self.ensemble,
-            self.reference,
-            fold_scores=self.fold_scores,
-            ahead=self.ahead,
-            optimism=self.optimism,
-            trained_on=best.trained_on,
+        splits = {*best.scores, *best.attribute_scores}
+        where = "test" if "test" in splits else self.selected_on
+        lead = selection_score(best.scores, best.attribute_scores, where) - selection_score(
+            self.logistic.scores if self.logistic else {},
+            self.ridge.scores if self.ridge else {},
+            where,
         )
+        beaten = "The reference, a logistic regression, is"
+        if self.ridge is not None:
+            own = "The references, a logistic and a ridge regression, are"
+            beaten = own if self.logistic else "The reference, a ridge regression, is"
         parts: tuple[Part, ...] = (
-            *verdict(self.ahead.get(where), lead, where),
+            *verdict(self.ahead.get(where), lead, where, beaten),
             f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
             f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
             *[f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev"),
@@ -281,10 +140,49 @@ class SearchReport(Jsonable):
             self._trial_table(),
             f"Best: trial {best.trial}{_named(best.start)}. Encoders: {encoders}.",
             *[f"Layer weights: {weights}."] * bool(weights),
-            scored,
+            *self._score_tables(),
         )
-        steps = (command_line(step, work, manifest) for step in ("finetune --best", "evaluate"))
-        return Report("", parts, self.files, tuple(steps)).to_text()
+        steps = () if best.head.attributes else ("finetune --best", "evaluate")
+        following = tuple(command_line(step, work, manifest) for step in steps)
+        return Report("", parts, self.files, following).to_text()
+
+    def _score_tables(self) -> list[Table]:
+        """Classes, attributes, or both: what follows from all scores stands under the last one."""
+        best, both = self.best, self.logistic is not None and self.ridge is not None
+        tables = []
+        if self.logistic is not None:
+            alone = {} if both else self.ahead
+            tables.append(
+                score_table(
+                    best.scores,
+                    self.ensemble,
+                    self.logistic,
+                    fold_scores=self.fold_scores,
+                    ahead=alone,
+                    optimism=self.optimism,
+                    trained_on=best.trained_on,
+                    last=not both,
+                )
+            )
+        if self.ridge is not None:
+            splits = best.attribute_scores
+            head = selection_score(best.scores, splits, self.selected_on)
+            notes = [
+                *[f"Selected by the {self.objective}: {head:.3f}."] * both,
+                *(
+                    f"Best head minus reference{'s' * both}, {self.objective} on {split}: {by}."
+                    for split, by in self.ahead.items()
+                ),
+                *worth(
+                    self.optimism,
+                    best.trained_on,
+                    folded="folds" in splits,
+                    tested="test" in splits,
+                    objective=self.objective,
+                ),
+            ]
+            tables.append(attribute_table(splits, self.ensemble, self.ridge, notes=notes))
+        return tables
 
     def _trial_table(self) -> Table:
         """The best trials; scores they were selected by are called so."""
@@ -303,7 +201,10 @@ class SearchReport(Jsonable):
             for line in self.top
         ]
         columns = ("trial", "pooling", "Q/H/n/p", "modalities", "norm", "rate")
-        score = (f"{self.selected_on} macro-F1", *["to the best"] * bool(count))
+        score = (
+            f"{self.selected_on} {self.objective or 'macro-F1'}",
+            *["to the best"] * bool(count),
+        )
         notes = [f"Trials are not tested against each other: {self.not_compared}."]
         if count:
             notes = [

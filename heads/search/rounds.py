@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ import torch
 from optuna.trial import FrozenTrial, Trial
 from torch import Tensor
 
-from heads.bootstrap import confusion_matrix, macro_f1
 from heads.config import KEPT
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
+from heads.gold import Gold, objective_name, selection_scores
 from heads.head import Head, HeadConfig
 from heads.pooling.segments import dealt
 from heads.records import (
@@ -190,7 +191,7 @@ class Candidates(Runs):
         )
 
     def trial_probabilities(self) -> Tensor:
-        """`[trials, m, C]` for the scored rows, in their order."""
+        """`[trials, m, C]` (with attributes C + A) for the scored rows, in their order."""
         return self.predict(self._predict)
 
     def keep_trials(self, trials: Sequence[int]) -> None:
@@ -202,8 +203,8 @@ class Candidates(Runs):
         scored, folds = self._selection.scored, self._selection.folds
         if folds is None:
             return predict(heads, self._store, scored)
-        labels = len(self._store.dataset.labels)
-        found = torch.empty(len(heads) // folds.count, len(scored), labels)
+        outputs = heads[0].config.outputs
+        found = torch.empty(len(heads) // folds.count, len(scored), outputs)
         for fold in range(folds.count):
             own = folds.numbers == fold
             found[:, own] = predict(heads[fold :: folds.count], self._store, scored[own])
@@ -214,22 +215,6 @@ def _held_out(run: Run, fold: int) -> Run:
     """A trial's run that does not learn from a fold."""
     seed = seed_from(run.training.seed, _FOLD_DOMAIN, fold)
     return Run(run.head, replace(run.training, seed=seed), fold)
-
-
-def selection_scores(probabilities: Tensor, gold: Tensor) -> list[float]:
-    """Macro-F1 over all scored rows of each trial; 0 for one whose numbers overflowed.
-
-    Args:
-        probabilities: `[trials, m, C]`.
-        gold: `[m]` class indices.
-    """
-    predicted = probabilities.argmax(-1).numpy()
-    confusion = confusion_matrix(gold.numpy(), predicted, probabilities.shape[-1])
-    finite = torch.isfinite(probabilities).flatten(1).all(1)
-    return [
-        float(score) if fine else 0.0
-        for score, fine in zip(macro_f1(confusion), finite.tolist(), strict=True)
-    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,10 +241,15 @@ class SearchContext:
     seed: int
     workers: int = 1
 
+    @cached_property
+    def gold(self) -> Gold:
+        """The truth about the rows that trials are compared by."""
+        return Gold.of(self.store.dataset, self.selection.scored)
+
     @property
-    def gold(self) -> Tensor:
-        """`[m]` classes of the rows that trials are compared by."""
-        return self.store.dataset.targets(self.selection.scored)
+    def objective(self) -> str:
+        """What the score of selection is called."""
+        return objective_name(self.space.labels, self.space.attributes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +309,8 @@ def run_cohort(setting: SearchContext, study: HeadStudy, count: int, total: int,
         for member, score in zip(members, scores, strict=True):
             study.report(member.trial, score, rung)
         bar.set_postfix_str(
-            f"{study.finished} trials, best macro-F1 {max(before, *scores):.3f} (epoch {rung})"
+            f"{study.finished} trials, best {setting.objective} {max(before, *scores):.3f} "
+            f"(epoch {rung})"
         )
         stay = list(range(len(members)))
         if rung < setting.schedule.epochs:

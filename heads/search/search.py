@@ -26,6 +26,7 @@ from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import make_folds, refuse_shared_recordings, sentences_note
 from heads.load import (
     OTHERS,
+    aimed,
     choose_precision,
     load_dataset,
     other_layers,
@@ -35,20 +36,18 @@ from heads.load import (
     weighing_notes,
 )
 from heads.losses import count_without_votes
-from heads.records import BEST, TRIALS, Origin, claim_folder, clear
-from heads.search.conclusion import conclude, keep_chosen, write_trials
+from heads.records import BEST, Origin, claim_folder, clear
+from heads.search.conclusion import conclude, keep_chosen, trials_file
 from heads.search.report import SearchReport
 from heads.search.rounds import SearchContext, Selection, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy
 from heads.step import MASKS
-from heads.training import EARLY_FRAMES, Schedule
+from heads.training import Schedule
 
 # How long to wait for another process that is writing its results.
 CONCLUDING_SECONDS = 600.0
-# Steps of an epoch from which on heads read fewer frames at first: 6,400 utterances.
-MANY_STEPS = 100
 
 
 def run_search(
@@ -79,9 +78,12 @@ def run_search(
     """
     config = config or SearchConfig()
     cache = FrameCache(work)
+    manifest, attributes = aimed(manifest, config.targets)
     refuse_shared_recordings(manifest.utterances, cache.keys(manifest.utterances))
     device = choose_device(config.device)
-    dataset = load_dataset(cache, manifest, config.modalities, device, others=True)
+    dataset = load_dataset(
+        cache, manifest, config.modalities, device, others=True, attributes=attributes
+    )
     missing = len(manifest.utterances) - len(dataset)
     notes = [dataset.residence]
     notes += [f"Left out, without frames: {missing} (see {work.failures})."] if missing else []
@@ -92,7 +94,7 @@ def run_search(
     return search_heads(
         dataset,
         work.search,
-        read_origin(cache, manifest, dataset.frames),
+        read_origin(cache, manifest, dataset.frames, attributes),
         config,
         fresh=fresh,
         notes=notes,
@@ -139,11 +141,7 @@ def search_heads(
     setting = SearchContext(
         VectorStore(dataset, precision, device, config.cuda_graphs),
         space,
-        Schedule(
-            *(epochs, config.batch_size),
-            data_seed=config.seed,
-            early_frames=EARLY_FRAMES if steps >= MANY_STEPS else None,
-        ),
+        Schedule(epochs, config.batch_size, data_seed=config.seed),
         selection,
         origin,
         folder,
@@ -187,6 +185,9 @@ def search_heads(
 
 def check_rows(dataset: Dataset) -> list[str]:
     """Refuse data that cannot be searched on; return what is worth a note."""
+    notes = _check_attributes(dataset) if dataset.attributes else []
+    if not dataset.labels:
+        return [*notes, *_sentences(dataset)]
     require_splits(Manifest(dataset.utterances, dataset.labels, corpus=""), ("train", "dev"))
     if len(dataset.labels) < 2:
         raise ManifestError(
@@ -209,36 +210,69 @@ def check_rows(dataset: Dataset) -> list[str]:
             f"All utterances of train have one label, {', '.join(known)}: there is nothing to "
             "learn from them. Split the corpus anew (`prepare split`), or fill in its labels."
         )
-    notes = []
     for split, what in (("train", "cannot be learnt"), ("dev", "does not count in the choice")):
         lacking = [label for label in dataset.labels if label not in held[split]]
         if lacking:
             notes.append(f"No utterance in {split} has the label {', '.join(lacking)}: it {what}.")
+    return [*notes, *_sentences(dataset)]
+
+
+def _sentences(dataset: Dataset) -> list[str]:
     sentences = sentences_note(dataset.utterances) if "text" in dataset.frames else ""
-    return [*notes, *([sentences] if sentences else [])]
+    return [sentences] if sentences else []
+
+
+def _check_attributes(dataset: Dataset) -> list[str]:
+    """Refuse ratings that nothing can be learnt of; return their scales and how many lack them."""
+    notes = []
+    for split in ("train", "dev", "test"):
+        ratings = dataset.ratings(dataset.rows(split))
+        for name, values in zip(dataset.attributes, ratings.unbind(1), strict=True):
+            known = values[values.isfinite()]
+            if split != "test" and not len(known):
+                raise ManifestError(
+                    f"No utterance in {split} was rated for {name}, so no head can be "
+                    f"{'trained' if split == 'train' else 'chosen'} by it. Split the corpus anew "
+                    "(`prepare split`), or leave the column empty everywhere."
+                )
+            if split == "train" and bool((known == known[0]).all()):
+                raise ManifestError(
+                    f"All ratings of {name} in train are {float(known[0]):g}: there is nothing to "
+                    "learn from them. Fill them in, or leave the column empty everywhere."
+                )
+            if len(known) < len(values):
+                notes.append(
+                    f"{len(values) - len(known):,} of {len(values):,} utterances in {split} have "
+                    f"no rating of {name}: they have no part in it, and one in all else."
+                )
+    ends = [f"{name} {low:g} to {high:g}" for name, (low, high) in dataset.attributes.items()]
+    return [f"Scales: {', '.join(ends)}.", *notes]
 
 
 def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[str]:
     """How many rows have no votes, where heads learn from votes."""
-    without = count_without_votes(dataset, selection.trained)
-    if not space.votes or not without:
+    if not space.votes:
+        return []
+    labelled = selection.trained[dataset.targets(selection.trained) >= 0]
+    without = count_without_votes(dataset, labelled)
+    if not without:
         return []
     return [
-        f"{without:,} of {len(selection.trained):,} utterances trained on have no votes for the "
+        f"{without:,} of {len(labelled):,} utterances trained on have no votes for the "
         "labels: where heads learn from votes, their label counts as all of them."
     ]
 
 
 def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> dict[str, Any]:
     """All that makes the values of two trials comparable."""
-    origin, folds = setting.origin, setting.selection.folds
+    origin, folds, space = setting.origin, setting.selection.folds, setting.space
     return {
         "labels": origin.labels,
         "streams": origin.streams,
-        "dims": setting.space.dims,
+        "dims": space.dims,
         "frames": origin.frames,
         "manifest_sha256": origin.manifest_sha256,
-        "tied": setting.space.tied,
+        "tied": space.tied,
         "epochs": setting.schedule.epochs,
         "batch_size": setting.schedule.batch_size,
         "seed": setting.seed,
@@ -246,10 +280,10 @@ def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> d
         "precision": precision,
         "folds": "off" if folds is None else str(folds),
         "frames_a_step": setting.schedule.frames,
-        **({"early_frames": early} if (early := setting.schedule.early_frames) else {}),
         "dropout_masks": MASKS,
-        **({OTHERS: other_layers(setting.store.dataset)} if setting.space.layers else {}),
-        **{f"axis {name}": values for name, values in setting.space.to_json().items()},
+        **({"attributes": dict(space.attributes)} if space.attributes else {}),
+        **({OTHERS: other_layers(setting.store.dataset)} if space.layers else {}),
+        **{f"axis {name}": values for name, values in space.to_json().items()},
     }
 
 
@@ -277,7 +311,7 @@ def _run_cohorts(setting: SearchContext, study: HeadStudy, config: SearchConfig,
                 count = size(most - study.finished, study.queued_probes)
                 taken = run_cohort(setting, study, count, most, bar)
             finally:  # also when it was interrupted
-                write_trials(setting.folder / TRIALS, study.trials)
+                trials_file(setting, study.trials)
             added += taken
             if taken and study.ranked and not study.shared:
                 keep_chosen(setting, study)

@@ -55,6 +55,10 @@ OTHER_AXES: dict[str, Axis] = {
     "loss": Choice(tuple(LOSSES)),
 }
 
+# Of heads that learn classes and attributes: the share of the attributes in the loss. Starts have
+# the middle.
+ATTRIBUTE_WEIGHT = Range(0.1, 0.9, least=0.0, most=1.0)
+
 # Leygue et al., Interspeech 2025, Table 2, and Hyeon et al. 2024 (the last two). Keys are axes.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "average": {"pooling": "average"},
@@ -159,6 +163,7 @@ class Space:
         usual: by modality the layer that published heads read, where there are several.
         weighable: pooling kinds that may weigh them (see `heads.load`).
         narrowed: axes that are narrower than the data would allow.
+        attributes: those that are learnt, with the ends of their scales.
     """
 
     labels: tuple[str, ...]
@@ -170,6 +175,7 @@ class Space:
     usual: Mapping[str, int] = field(default_factory=dict)
     weighable: tuple[str, ...] = ()
     narrowed: Mapping[str, Axis] = field(default_factory=dict)
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset, *, tied: bool = True) -> Space:
@@ -189,6 +195,7 @@ class Space:
             layers,
             {name: dataset.layers[name] for name in layers},
             weighable_kinds(dataset),
+            attributes=dataset.attributes,
         )
 
     @property
@@ -213,7 +220,12 @@ class Space:
             layer_axis(name): Choice(self.layers[name]) for name in present if name in self.layers
         }
         losses = tuple(name for name, loss in LOSSES.items() if self.votes or not loss.from_votes)
-        return {**axes, **OTHER_AXES, "loss": Choice(losses)}
+        axes |= {**OTHER_AXES, "loss": Choice(losses)}
+        if not self.labels:
+            del axes["loss"]  # of classes
+        elif self.attributes:
+            axes["attribute_weight"] = ATTRIBUTE_WEIGHT
+        return axes
 
     def prefix(self, modality: str) -> str:
         """What the names of a modality's pooling axes begin with."""
@@ -311,15 +323,26 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
         mlp_width=space.draw(trial, "mlp_width"),
         dropout=space.draw(trial, "dropout"),
         layer=layer,
+        attributes=space.attributes,
     )
     training = TrainingConfig(
         learning_rate=space.draw(trial, "learning_rate"),
         scorer_rate=_scorer_rate(trial, space, descriptions),
         weight_decay=space.draw(trial, "weight_decay"),
-        loss=LOSSES[space.draw(trial, "loss")],
+        loss=LOSSES[space.draw(trial, "loss")] if space.labels else LossConfig(),
         seed=seed,
+        attribute_weight=(
+            float(space.draw(trial, "attribute_weight"))
+            if "attribute_weight" in space.axes
+            else attribute_weight(head)
+        ),
     )
     return head, training
+
+
+def attribute_weight(head: HeadConfig) -> float:
+    """The share of attributes in the loss, where it is no axis: the half of classes and both."""
+    return (0.5 if head.labels else 1.0) if head.attributes else 0.0
 
 
 def _scorer_rate(
@@ -378,8 +401,9 @@ def start_params(
             notes.append(reason)
             continue
         pooling = {axis: value for axis, value in start.items() if axis in pooling_axes()}
-        rest = {**PUBLISHED_REST, **{a: v for a, v in start.items() if a not in pooling}}
-        near = {axis: nearest(axes[axis], value) for axis, value in rest.items()}
+        rest = {**PUBLISHED_REST, "attribute_weight": 0.5}
+        rest |= {a: v for a, v in start.items() if a not in pooling}
+        near = {a: nearest(axes[a], value) for a, value in rest.items() if a in axes}
         if "mlp_width" in start and near["mlp_width"] != start["mlp_width"]:
             outside.append(name)
             continue

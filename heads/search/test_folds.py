@@ -39,7 +39,8 @@ from heads.records import (
     write_predictions,
 )
 from heads.reference import best_layers
-from heads.search.report import SearchReport, fold_note, trial_title, verdict
+from heads.search.report import SearchReport, trial_title
+from heads.search.score_tables import fold_note, verdict
 from heads.search.search import search_heads
 from heads.training import predict
 
@@ -157,13 +158,17 @@ def search_test_folds(
         show_progress: whether to draw progress bars.
 
     Raises:
-        ConfigError: another word, or a study in a database.
+        ConfigError: another word, a study in a database, or other targets than classes.
         ManifestError: the utterances do not say which speaker, session or fold they are of, or
             there are fewer than three.
     """
     if config.shared:
         raise ConfigError(
             "--test-folds makes a study for each fold, and --storage names one. Leave one out."
+        )
+    if config.targets != "emotion":
+        raise ConfigError(
+            f"--test-folds scores classes alone. Leave it out, or --targets {config.targets}."
         )
     cache = FrameCache(work)
     dataset = load_dataset(
@@ -265,7 +270,7 @@ def _folder_name(number: int, name: str) -> str:
 
 
 def _fold(name: str, report: SearchReport) -> TestFold:
-    best = report.best
+    best, reference = report.best, report.reference
     layers = ", ".join(
         f"{modality} {layers_text(best.origin.layers[modality])}"
         for modality in best.head.modalities
@@ -275,9 +280,9 @@ def _fold(name: str, report: SearchReport) -> TestFold:
         name,
         trial_title(best.start, best.params),
         layers,
-        report.reference.to_text(),
+        reference.to_text(),
         best.scores["test"],
-        report.reference.scores["test"],
+        reference.scores["test"],
     )
 
 

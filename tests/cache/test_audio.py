@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from cache.audio import audio_seconds, decoder_fields, load_audio
+from cache.audio import BLOCK_SECONDS, audio_seconds, decoder_fields, load_audio, stream_audio
 from corpora.base.errors import AudioError
 from corpora.sound_file import unopenable
 
@@ -229,3 +229,32 @@ def test_a_missing_byte_of_padding_is_no_damage(tmp_path: Path) -> None:
 def test_whole_mp3_files_are_not_called_cut(tmp_path: Path, rate: int, seconds: float) -> None:
     path = write(tmp_path / "a.mp3", tone(seconds, rate), rate)
     assert abs(load_audio(path).size - round(seconds * 16000)) <= 1
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_blocks_of_a_stream_are_the_recording(tmp_path: Path, suffix: str, rate: int) -> None:
+    both = np.stack([tone(2.5 * BLOCK_SECONDS, rate), tone(2.5 * BLOCK_SECONDS, rate, 700)], 1)
+    path = write(tmp_path / f"a.{suffix}", 0.2 * both, rate)
+    blocks = list(stream_audio(path))
+    assert max(map(len, blocks)) <= 1.02 * BLOCK_SECONDS * 16000
+    # The resampler goes through block borders as if there were none.
+    np.testing.assert_allclose(np.concatenate(blocks), load_audio(path), atol=1e-6)
+
+
+def test_a_stream_refuses_what_the_whole_file_is_refused_for(tmp_path: Path) -> None:
+    left = tone(1.2 * BLOCK_SECONDS, 16000)
+    path = write(tmp_path / "a.wav", 0.1 * np.stack([left, -left], 1), 16000)
+    with pytest.raises(AudioError, match=r"a\.wav: its 2 channels cancel each other"):
+        list(stream_audio(path))
+    left[-5] = np.nan
+    path = write(tmp_path / "b.wav", 0.1 * left, 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"1 of .* samples are not finite"):
+        list(stream_audio(path))
+
+
+def test_channels_that_cancel_for_a_while_alone_are_taken(tmp_path: Path) -> None:
+    left = tone(2 * BLOCK_SECONDS, 16000)
+    right = np.where(np.arange(len(left)) < BLOCK_SECONDS * 16000, -left, left)
+    path = write(tmp_path / "a.wav", 0.1 * np.stack([left, right], 1), 16000)
+    np.testing.assert_allclose(np.concatenate(list(stream_audio(path))), load_audio(path))

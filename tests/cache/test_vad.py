@@ -139,3 +139,13 @@ def test_a_gpu_gives_the_probabilities_of_the_cpu(detector: SpeechDetector) -> N
     on_gpu = speech(WAVEFORMS, GRID, load_detector("cuda"))
     for ours, theirs in zip(on_gpu, speech(WAVEFORMS, GRID, detector), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [[30_000], [1, 511, 512, 513, 7, 20_000, 8_456], [100] * 300])
+def test_blocks_change_nothing(detector: SpeechDetector, sizes: list[int]) -> None:
+    waveform = speechlike(sum(sizes), 3)
+    blocks = np.split(waveform, np.cumsum(sizes)[:-1])
+    with torch.inference_mode():
+        [whole] = detector([torch.from_numpy(waveform)])
+    np.testing.assert_allclose(detector.stream(blocks), whole.numpy(), atol=1e-5)
+    assert len(detector.stream([])) == 0

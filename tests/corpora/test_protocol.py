@@ -26,6 +26,7 @@ from corpora.protocol import (
     find_protocol,
     protocol_sentence,
     protocols_text,
+    targets,
 )
 from corpora.readers.options import complete
 from corpora.readers.registry import find_corpus
@@ -235,6 +236,9 @@ def test_defaults_come_from_the_manifests_protocol() -> None:
     assert allows_refit(replace(manifest, protocol="emodb-loso"))
     assert allows_refit(replace(manifest, protocol=""))
     assert defaults(manifest, "evaluate") == {}
+    assert targets(manifest) == {}
+    second = replace(manifest, protocol="msp-challenge-task2")
+    assert targets(second) == {"targets": "attributes"}
     assert defaults(replace(manifest, protocol=""), "search") == {}
     assert defaults(replace(manifest, protocol="tomorrow's"), "search") == {}
 

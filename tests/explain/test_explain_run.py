@@ -9,10 +9,13 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 
+from cache.audio import load_audio
 from cache.mapped import MappedFrames
 from cli import main
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
@@ -179,3 +182,37 @@ def test_the_command_refuses_a_recording_and_an_utterance_at_once(explained: Exp
     result = CliRunner().invoke(main, ["explain", audio, "--utterance", "u000"])
     assert result.exit_code == 2
     assert "exclude one another" in result.output
+
+
+def test_long_recordings_are_shown_over_time(
+    explained: Explained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [u for u in explained.manifest.utterances if u.label != "neutral"][:8]
+    sound = np.concatenate([load_audio(u.audio) for u in rows])
+    path = tmp_path / "long.wav"
+    soundfile.write(path, sound, 16_000)
+    made = explain_recordings(explained.work, [path], ExplainConfig())
+    seconds = len(sound) / 16_000
+    [section] = [one for one in made.sections if one.title == "Over time"]
+    [table] = section.tables
+    assert table.rows[-1][2] == pytest.approx(seconds)
+    assert {row[4] for row in table.rows} <= {"usual", "short", "long"}
+    assert "each heard by itself" in made.to_text()
+    folder = explained.work.explain / "items"
+    assert (folder / "figures" / "over-time-long.png").is_file()
+    assert (folder / "tables" / "over-time.csv").is_file()
+    assert [u.id for u in made.subject.utterances] == ["long"]
+    # One that the encoder does not take at once is explained by its most telling windows.
+    monkeypatch.setattr("explain.explain.WHOLE_SECONDS", 2.0)
+    made = explain_recordings(explained.work, [path], PLAIN)
+    parts = made.subject.utterances
+    assert all(0 <= u.start < u.end <= seconds for u in parts if u.start is not None and u.end)
+    [section] = [one for one in made.sections if one.title == "Over time"]
+    assert {item["predicted"] for item in made.summary["items"]} == set(section.data["long"])
+    assert "longer than the 2 s that are heard at once" in made.to_text()
+
+
+def test_short_recordings_have_no_curve(explained: Explained) -> None:
+    audio = explained.manifest.utterances[0].audio
+    made = explain_recordings(explained.work, [audio], PLAIN)
+    assert not [one for one in made.sections if one.title == "Over time"]

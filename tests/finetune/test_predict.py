@@ -21,7 +21,7 @@ from corpora.manifest import Manifest, Utterance, write_manifest
 from finetune.assembly import assemble
 from finetune.evaluate.evaluate import evaluate_model
 from finetune.model import EmotionModel
-from finetune.predict.answering import Prediction, Unusable, predict
+from finetune.predict.answering import Prediction, Unusable, predict, table
 from heads.head import Head
 from heads.pooling.attentive import AttentivePooling
 from tests.cache.whispers import save_whisper
@@ -241,6 +241,25 @@ def test_an_unusable_recording_ends_in_status_1_with_the_others_answered(
     assert first == {"id": "gone.wav", "audio": "gone.wav", "error": "gone.wav: no such file."}
     assert second["label"] in LABELS
     assert "1 of 2 recordings could not be used" in result.stderr
+
+
+@pytest.mark.parametrize("labels", [(), LABELS])
+def test_attributes_are_said_in_the_units_of_their_scales(
+    labels: tuple[str, ...], encoders: Path, files: list[str]
+) -> None:
+    config = make_head({"kind": "average"}, ("audio",)).config
+    head = Head(replace(config, labels=labels, attributes={"arousal": (1, 7), "valence": (-1, 1)}))
+    model = assemble(head, {"audio": encoders / "tiny-audio"}, {"audio": 2})
+    rows = [Utterance(file, Path(file), "") for file in files]
+    found = [one for one in predict([model], rows) if isinstance(one, Prediction)]
+    with torch.no_grad():
+        outputs = model([load_audio(file) for file in files], None)[:, len(labels) :]
+    expected = outputs.clamp(-1, 1).double().numpy() * [3, 1] + [4, 0]
+    said = [list(one.attributes.values()) for one in found]
+    np.testing.assert_allclose(said, expected, atol=1e-5)
+    assert {one.label for one in found} <= ({*labels} or {""})
+    assert "arousal" in table(found)[0]
+    assert ("label" in table(found)[0]) == bool(labels)
 
 
 def test_the_command_writes_a_submission(

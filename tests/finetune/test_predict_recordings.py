@@ -61,3 +61,17 @@ def test_a_submission_has_the_challenges_letters_and_none_of_other_classes(tmp_p
     assert (tmp_path / "out.csv").read_text() == "FileName,EmoClass\nt_1.wav,A\nt_2.wav,N\n"
     with pytest.raises(ManifestError, match="the challenge asks for"):
         submit(tmp_path / "out.csv", [answer("a.wav", calm=0.5, bored=0.5)])
+
+
+def test_the_second_task_is_that_of_attributes(tmp_path: Path) -> None:
+    rated = {"arousal": 2.0, "valence": 3.5, "dominance": 6.0}
+    alone = Prediction("t_1.wav", "audio/t_1.wav", "", {}, "", "none", attributes=rated)
+    both = replace(alone, label="angry", probabilities={"angry": 0.9, "neutral": 0.1})
+    out = tmp_path / "out.csv"
+    assert submit(out, [alone]) == submit(out, [both], 2) == 1
+    written = "FileName,EmoAct,EmoVal,EmoDom\nt_1.wav,2.000000,3.500000,6.000000\n"
+    assert out.read_text() == written
+    submit(out, [both])
+    assert out.read_text() == "FileName,EmoClass\nt_1.wav,A\n"
+    with pytest.raises(ManifestError, match="does not know dominance"):
+        submit(out, [replace(alone, attributes={"arousal": 2.0, "valence": 3.5})])

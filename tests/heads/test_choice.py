@@ -15,10 +15,11 @@ from torch import Tensor
 
 from heads.bootstrap import paired_differences
 from heads.dataset import Dataset, VectorStore
+from heads.gold import selection_scores
 from heads.head import Head
 from heads.records import save_probabilities, selection_file
 from heads.search.conclusion import ALLOWED_ERRORS, choose, head_size
-from heads.search.rounds import SearchContext, Selection, selection_scores
+from heads.search.rounds import SearchContext, Selection
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.study import SEED
 from heads.training import Schedule
@@ -57,7 +58,7 @@ def setting(tmp_path: Path, request: pytest.FixtureRequest) -> SearchContext:
 
 def said_with(setting: SearchContext, wrong: Sequence[int]) -> Tensor:
     """Probabilities of a head that is right but for these utterances."""
-    classes = setting.gold.clone()
+    classes = torch.from_numpy(setting.gold.classes.copy())
     classes[list(wrong)] = (classes[list(wrong)] + 1) % 3
     return torch.nn.functional.one_hot(classes, 3).float()
 
@@ -140,7 +141,7 @@ def test_the_border_is_a_part_of_the_standard_error_of_the_paired_difference(
         ranked = trials(setting, [(LARGE, wrong[0]), (SMALL, wrong[1])])
         best, other = (said_with(setting, own).argmax(-1).numpy() for own in wrong)
         speakers = setting.store.dataset.speakers(setting.selection.scored)
-        found, _ = paired_differences(setting.gold.numpy(), other[None], best, 3, speakers)
+        found, _ = paired_differences(setting.gold.classes, other[None], best, 3, speakers)
         assert found is not None
         within = -found[0].value <= ALLOWED_ERRORS * found[0].error
         assert (choose(setting, ranked).trial.number == 1) == within

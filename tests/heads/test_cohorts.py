@@ -17,8 +17,9 @@ import heads.search.search
 import heads.training
 from heads.dataset import VectorStore
 from heads.folds import make_folds
+from heads.gold import Gold, selection_scores
 from heads.records import load_head, load_probabilities, selection_file
-from heads.search.rounds import Candidates, SearchContext, Selection, selection_scores
+from heads.search.rounds import Candidates, SearchContext, Selection
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.study import SECONDS, HeadStudy
 from heads.training import predict
@@ -159,7 +160,7 @@ def test_a_stopped_search_leaves_its_table_and_the_best_head_so_far(
     dataset = small_dataset()
     rows = dataset.rows("dev")
     said = predict([head], VectorStore(dataset), rows)
-    (score,) = selection_scores(said, dataset.targets(rows))
+    (score,) = selection_scores(said, Gold.of(dataset, rows))
     assert score == pytest.approx(record.dev_macro_f1)
     report = small_search(folder, TRIALS)
     assert report.added == TRIALS - len(done) - len(halved)
@@ -195,7 +196,7 @@ def test_what_halved_trials_said_is_kept_too(how: str, tmp_path: Path) -> None:
     small_search(folder, TWO_COHORTS, folds=how, epochs=3)
     dataset = small_dataset()
     selection = Selection.of(dataset, make_folds(dataset, how))
-    gold = dataset.targets(selection.scored)
+    gold = Gold.of(dataset, selection.scored)
     trials = finished(stored_trials(folder))
     assert TrialState.PRUNED in {trial.state for trial in trials}
     for trial in trials:
@@ -227,6 +228,7 @@ def test_a_study_that_goes_on_with_or_without_refitting_trains_its_head_so(
     options: dict[str, Any] = {"folds": "2", "epochs": 1}
     small_search(tmp_path / "search", 3, refit=not refit, **options)
     report = small_search(tmp_path / "search", 3, refit=refit, **options)
+    assert report.reference is not None
     assert report.best.trained_on == report.reference.trained_on
     assert report.best.trained_on == ("train+dev" if refit else "train")
     assert ("dev" in report.best.scores) != refit

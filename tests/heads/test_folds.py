@@ -15,10 +15,11 @@ from heads.bootstrap import confusion_matrix, macro_f1
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, automatic, make_folds
+from heads.gold import Gold, selection_scores
 from heads.head import HeadConfig
 from heads.losses import LossConfig
 from heads.records import load_head
-from heads.search.rounds import Candidates, Selection, selection_scores
+from heads.search.rounds import Candidates, Selection
 from heads.search.search import search_heads
 from heads.search.space import PROBES
 from heads.training import Cohort, Schedule, TrainingConfig
@@ -209,7 +210,7 @@ def test_the_score_is_macro_f1_over_all_rows_together() -> None:
     expected = [
         float(macro_f1(confusion_matrix(gold.numpy(), own.argmax(-1).numpy(), 3))) for own in said
     ]
-    assert selection_scores(said, gold) == expected
+    assert selection_scores(said, Gold.of(dataset, folds.rows)) == expected
 
 
 @pytest.mark.parametrize("refit", [True, False])
@@ -223,6 +224,7 @@ def test_a_search_on_folds_selects_by_them_and_trains_the_best_on_both(
     assert best.selected_on == "3 folds of train and dev, each one group of speakers"
     # A head that learnt from dev has no score there.
     splits = {"folds", "test"} if refit else {"folds", "dev", "test"}
+    assert report.reference is not None
     assert set(best.scores) == set(report.reference.scores) == splits
     assert best.trained_on == report.reference.trained_on == ("train+dev" if refit else "train")
     assert best.scores["folds"].n == 48

@@ -153,7 +153,10 @@ def test_a_search_fits_it_once_and_again_for_other_rows(
 def test_one_that_was_chosen_or_trained_otherwise_is_not_taken(tmp_path: Path) -> None:
     folder = tmp_path / "search"
     options: dict[str, Any] = {"epochs": 1, "folds": "2"}
-    assert small_search(folder, 2, **options).reference.trained_on == "train+dev"
+    whole = small_search(folder, 2, **options).reference
+    assert whole is not None
+    assert whole.trained_on == "train+dev"
     report = small_search(folder, 2, **options, refit=False)
+    assert report.reference is not None
     assert report.reference.trained_on == "train"
     assert set(report.reference.scores) == {"folds", "dev", "test"}

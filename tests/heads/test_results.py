@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.base.files import write_json
 from heads.dataset import VectorStore
+from heads.gold import Gold, selection_scores
 from heads.head import Head
 from heads.metrics import Scores, classification_report
 from heads.records import (
@@ -27,7 +28,6 @@ from heads.records import (
 )
 from heads.reference import Reference
 from heads.search.report import SearchReport
-from heads.search.rounds import selection_scores
 from heads.training import predict
 from tests.heads.searches import (
     TRIALS,
@@ -62,7 +62,7 @@ def test_kept_weights_give_the_score_that_was_recorded(done: SearchReport) -> No
         head, record = load_head(trial_file(done.folder, line.number))
         assert record.trial == line.number
         rows = store.dataset.rows("dev")
-        (score,) = selection_scores(predict([head], store, rows), store.dataset.targets(rows))
+        (score,) = selection_scores(predict([head], store, rows), Gold.of(store.dataset, rows))
         assert score == pytest.approx(line.dev_macro_f1)
         assert record.dev_macro_f1 == line.dev_macro_f1
 
@@ -146,6 +146,7 @@ def test_reports_survive_json(done: SearchReport) -> None:
 
 def test_records_survive_json(done: SearchReport) -> None:
     assert HeadRecord.from_json(json.loads(json.dumps(done.best.to_json()))) == done.best
+    assert done.reference is not None
     assert Reference.from_json(json.loads(json.dumps(done.reference.to_json()))) == done.reference
 
 

@@ -19,10 +19,11 @@ from corpora.base.work import exclusive_lock
 from finetune.starting_head import _read_study
 from heads.dataset import Dataset, VectorStore
 from heads.folds import make_folds
+from heads.gold import Gold, selection_scores
 from heads.head import Head
 from heads.records import load_head, trial_file
 from heads.search.report import SearchReport
-from heads.search.rounds import Candidates, Selection, selection_scores
+from heads.search.rounds import Candidates, Selection
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.storage import close
 from heads.search.study import SECONDS, HeadStudy
@@ -77,6 +78,8 @@ def test_labels_of_the_test_set_change_no_trial(
     report = small_search(tmp_path / "search", TRIALS, dataset=dataset)
     assert essence(stored_trials(tmp_path / "search")) == essence(done[1])
     assert report.best.trial == done[0].best.trial
+    assert report.reference is not None
+    assert done[0].reference is not None
     assert report.reference.strength == done[0].reference.strength
     assert report.best.scores["test"] != done[0].best.scores["test"]
 
@@ -440,6 +443,7 @@ def test_without_a_test_split_the_dev_score_is_not_called_a_result(tmp_path: Pat
         tmp_path / "search", 1, dataset=replace(dataset, utterances=utterances, frames=frames)
     )
     assert set(report.best.scores) == {"dev"}
+    assert report.reference is not None
     assert set(report.reference.scores) == {"dev"}
     assert "is not a result" in report.to_text()
 
@@ -453,7 +457,7 @@ def test_a_head_whose_numbers_overflowed_scores_nothing() -> None:
         heads_[0].output.bias.fill_(float("nan"))
     rows = dataset.rows("dev")
     said = predict(heads_, VectorStore(dataset), rows)
-    scores = selection_scores(said, dataset.targets(rows))
+    scores = selection_scores(said, Gold.of(dataset, rows))
     assert scores[0] == 0.0
     assert scores[1] > 0.0
 

@@ -165,22 +165,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Thinning | None]:
     return seen
 
 
-def test_the_first_third_of_a_long_training_reads_fewer_frames(
-    recorded: list[Thinning | None],
-) -> None:
-    store = VectorStore(make_dataset())
-    rows = store.dataset.rows("train")
-    schedule = Schedule(9, 25, frames=7, early_frames=3)
-    cohort = Cohort([Head(make_configs()[0])], [TrainingConfig(1e-3)], store, rows, schedule)
-    for _ in range(9):
-        cohort.run_epoch()
-    # Two steps an epoch; the rungs are after epochs 1, 3 and 9.
-    assert [one.most for one in recorded if one] == [3] * 6 + [7] * 12
-    assert Schedule(9).frames_of(0) == Schedule(9).frames_of(8) == TRAINED_FRAMES
-    assert Schedule(1, early_frames=3, frames=None).frames_of(0) is None
-    assert Schedule.from_json({"epochs": 9}).early_frames is None
-
-
 def test_each_step_draws_anew_from_the_data_seed_and_predictions_read_all(
     recorded: list[Thinning | None],
 ) -> None:

@@ -1,0 +1,301 @@
+"""Emotion over time: what is said about the stretches of a recording, written and drawn.
+
+| file | holds |
+|---|---|
+| `.csv` | a row a stretch: recording, start, end, from, to, name, label, probability, length, |
+| | `p_<label>` of every label |
+| `.jsonl` | the same, one JSON object a line |
+| `.TextGrid` | of one recording the tiers emotion, probability, length, and name if there is any |
+| `.rttm` | a SPEAKER line a stretch, the emotion where the speaker's name stands |
+| `.png`, `.svg` | of one recording the probabilities as curves |
+
+RTTM knows no emotion. As in the scoring of emotion diarisation by diarisation tools (Wu, Zhang and
+Woodland 2023, TEER) its label takes the field of the speaker's name, its probability that of the
+confidence, and `short` or `long` that of the subtype, which scorers do not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corpora.base.codec import Jsonable
+from corpora.base.errors import ConfigError
+from corpora.base.files import write_bytes, write_text
+from corpora.base.report import Figure, csv_text, render, require_matplotlib
+from corpora.base.terminal import aligned
+from corpora.stretches import rttm_line
+from corpora.textgrid import Interval, fill_gaps, format_textgrid
+from finetune.utterance_seconds import LONG, SHORT, UNKNOWN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+PICTURES = (".png", ".svg")
+# Lines of a terminal's table; the files hold all of them.
+MOST_LINES = 40
+
+
+@dataclass(frozen=True)
+class Moment(Jsonable):
+    """What is said about one stretch.
+
+    Attributes:
+        recording: its id, or its name as it was given.
+        start: of what was heard, seconds.
+        end: the same.
+        since: of what it stands for: of overlapping windows the moments nearest to its middle.
+        until: the same.
+        name: what the source of the stretch calls it; "" for nothing.
+        label: the most probable one.
+        probability: of the label.
+        length: against the utterances trained on: `usual`, `short`, `long`, or `unknown`.
+        probabilities: of every label.
+        text: what the model read; "" for none.
+        text_source: see `finetune.predict.answering.Prediction`.
+    """
+
+    json_entries = (
+        "recording start end from=since to=until name label probability length probabilities text "
+        "text_source"
+    )
+
+    recording: str
+    start: float
+    end: float
+    since: float
+    until: float
+    name: str
+    label: str
+    probability: float
+    length: str
+    probabilities: Mapping[str, float]
+    text: str = ""
+    text_source: str = ""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One recording over time.
+
+    Attributes:
+        id: the recording's id, or its name as it was given.
+        audio: its file.
+        seconds: its length.
+        moments: by their starts, at least one.
+    """
+
+    id: str
+    audio: Path
+    seconds: float
+    moments: tuple[Moment, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the model's order."""
+        return tuple(self.moments[0].probabilities)
+
+    def shares(self) -> dict[str, float]:
+        """By label, the largest first, its share of the time that anything is said about."""
+        spans: dict[str, float] = {}
+        for one in self.moments:
+            spans[one.label] = spans.get(one.label, 0.0) + one.until - one.since
+        total = sum(spans.values())
+        ordered = sorted(spans.items(), key=lambda item: -item[1])
+        return {label: span / total for label, span in ordered}
+
+
+def timeline_lines(timeline: Timeline) -> list[str]:
+    """For a terminal: what prevails, and runs of one label."""
+    shares = ", ".join(f"{label} {share:.0%}" for label, share in timeline.shares().items())
+    count = len(timeline.moments)
+    many = "" if count == 1 else "s"
+    lines = [f"{timeline.id}: {clock(timeline.seconds)}, {count:,} segment{many}. {shares}."]
+    rows = [("from", "to", "label", "p", "")]
+    runs = [list(run) for _, run in groupby(timeline.moments, lambda one: (one.label, one.name))]
+    for run in runs[:MOST_LINES]:
+        mean = sum(one.probability for one in run) / len(run)
+        odd = [one.length for one in run if one.length in (SHORT, LONG)]
+        said = f"{', '.join(sorted(set(odd)))}: {len(odd)} of {len(run)}" if odd else ""
+        label = f"{run[0].label} ({run[0].name})" if run[0].name else run[0].label
+        rows.append((clock(run[0].since), clock(run[-1].until), label, f"{mean:.2f}", said))
+    lines += aligned(rows, (0, 1))
+    if len(runs) > MOST_LINES:
+        lines.append(f"and {len(runs) - MOST_LINES:,} more runs of one label (--out has them all)")
+    return lines
+
+
+def clock(seconds: float) -> str:
+    """Such as 1:02:03.40, without what is zero in front."""
+    minutes, rest = divmod(round(seconds * 100), 6000)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest / 100:05.2f}"
+    return f"{minutes}:{rest / 100:05.2f}"
+
+
+def _csv(timelines: Sequence[Timeline]) -> str:
+    labels = timelines[0].labels
+    columns = ["recording", "start", "end", "from", "to", "name", "label", "probability", "length"]
+    rows = []
+    for one in (moment for timeline in timelines for moment in timeline.moments):
+        cells: dict[str, Any] = {**one.to_json(), "probability": f"{one.probability:.7f}"}
+        cells |= {name: f"{cells[name]:.3f}" for name in ("start", "end", "from", "to")}
+        rows.append(cells | {f"p_{name}": f"{p:.7f}" for name, p in one.probabilities.items()})
+    return csv_text([*columns, *(f"p_{label}" for label in labels)], rows)
+
+
+def _json_lines(timelines: Sequence[Timeline]) -> str:
+    moments = [moment for timeline in timelines for moment in timeline.moments]
+    return "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in moments)
+
+
+def _rttm(timelines: Sequence[Timeline]) -> str:
+    lines = [
+        rttm_line(
+            timeline.audio,
+            one.since,
+            one.until,
+            one.label,
+            one.probability,
+            one.length if one.length in (SHORT, LONG) else "",
+        )
+        for timeline in timelines
+        for one in timeline.moments
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _textgrid(timeline: Timeline) -> str:
+    moments = timeline.moments
+    if any(left.until > right.since + 1e-9 for left, right in pairwise(moments)):
+        raise ConfigError(
+            f"{timeline.id}: segments overlap, which a tier of a TextGrid cannot. Take .csv, "
+            ".jsonl or .rttm for --out."
+        )
+    said: dict[str, Callable[[Moment], str]] = {
+        "emotion": lambda one: one.label,
+        "probability": lambda one: f"{one.probability:.3f}",
+        "length": lambda one: one.length,
+    }
+    if any(one.name for one in moments):
+        said["name"] = lambda one: one.name
+    tiers = {
+        tier: fill_gaps(
+            [Interval(one.since, one.until, words(one)) for one in moments], timeline.seconds, ""
+        )
+        for tier, words in said.items()
+    }
+    return format_textgrid(tiers, timeline.seconds)
+
+
+_TOGETHER: Mapping[str, Callable[[Sequence[Timeline]], str]] = {
+    ".csv": _csv,
+    ".jsonl": _json_lines,
+    ".rttm": _rttm,
+}
+_ALONE = (".textgrid", *PICTURES)
+SUFFIXES = (*_TOGETHER, ".TextGrid", *PICTURES)
+
+
+def check_out(paths: Sequence[str | Path]) -> None:
+    """Refuse names that do not say what to write, and pictures that cannot be drawn.
+
+    Raises:
+        ConfigError: a suffix is none of those above.
+        MissingExtraError: matplotlib is not installed.
+    """
+    for path in map(Path, paths):
+        if path.suffix.lower() not in (*_TOGETHER, *_ALONE):
+            raise ConfigError(
+                f"--out {path}: its suffix says what is written. Expected {', '.join(SUFFIXES)}."
+            )
+        if path.suffix.lower() in PICTURES:
+            require_matplotlib("predict without a picture among its --out")
+
+
+def write_timelines(paths: Sequence[str | Path], timelines: Sequence[Timeline]) -> list[Path]:
+    """Write each file in the format of its suffix; returns what was written.
+
+    A TextGrid and a picture hold one recording: of several, each gets a file of its own, whose name
+    ends in the recording's.
+
+    Raises:
+        ConfigError: segments overlap and are to be a TextGrid, or two recordings share a name.
+        MissingExtraError: a picture is to be drawn, and matplotlib is not installed.
+    """
+    written = []
+    for path in map(Path, paths):
+        suffix = path.suffix.lower()
+        if suffix in _TOGETHER:
+            write_text(path, _TOGETHER[suffix](timelines))
+            written.append(path)
+            continue
+        names = [one.audio.stem for one in timelines]
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        if twice:
+            raise ConfigError(
+                f"--out {path}: several recordings are called {twice[0]}, and each needs a file of "
+                "its own. Take .csv, .jsonl or .rttm, or one recording at a time."
+            )
+        for name, one in zip(names, timelines, strict=True):
+            own = path if len(timelines) == 1 else path.with_stem(f"{path.stem}-{name}")
+            if suffix in PICTURES:
+                write_bytes(own, render(timeline_figure(one), (suffix,))[suffix])
+            else:
+                write_text(own, _textgrid(one))
+            written.append(own)
+    return written
+
+
+def timeline_figure(timeline: Timeline, name: str = "over-time") -> Figure:
+    """Probabilities over time, and under them the most probable label; odd lengths are hatched."""
+    title = f"{timeline.id}: emotion over time"
+    return Figure(name, partial(_draw, timeline, title), title, (10.0, 3.6))
+
+
+def _draw(timeline: Timeline, title: str, canvas: Canvas) -> None:
+    from matplotlib import colormaps
+
+    palette = colormaps["tab10" if len(timeline.labels) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    colours = {
+        label: palette[number % len(palette)] for number, label in enumerate(timeline.labels)
+    }
+    upper, strip = canvas.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+    unit, scale = ("min", 60.0) if timeline.seconds > 300 else ("s", 1.0)
+    for label, colour in colours.items():
+        times: list[float] = []
+        values: list[float] = []
+        for one in timeline.moments:
+            if times and one.since / scale > times[-1] + 1e-9:  # nothing is said in between
+                times.append(times[-1])
+                values.append(float("nan"))
+            times += [one.since / scale, one.until / scale]
+            values += [one.probabilities[label]] * 2
+        upper.plot(times, values, color=colour, lw=1.0, label=label.replace("$", r"\$"))
+    for one in timeline.moments:
+        odd = one.length in (SHORT, LONG)
+        strip.axvspan(
+            one.since / scale,
+            one.until / scale,
+            facecolor=colours[one.label],
+            hatch="////" if odd else None,
+            edgecolor="white" if odd else "none",
+            linewidth=0,
+        )
+    upper.set(ylabel="probability", ylim=(0, 1), xlim=(0, timeline.seconds / scale))
+    upper.set_title(title.replace("$", r"\$"), fontsize=10)
+    upper.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    marks = {one.length for one in timeline.moments}
+    said = (
+        "" if marks.isdisjoint((SHORT, LONG)) else "  (hatched: shorter or longer than trained on)"
+    )
+    if UNKNOWN in marks:
+        said = "  (lengths trained on: unknown)"
+    strip.set(yticks=[], xlabel=f"{unit}{said}", ylabel="label")
