@@ -252,14 +252,14 @@ def padded_moments(
     """
     own, rows = layout(tuple(lengths), scores.device), len(lengths)
     slices, queries, _ = scores.shape
-    placed, frames = scores, _cut(centred.to(scores.dtype), slices)
+    placed, frames = scores.transpose(1, 2), _cut(centred.to(scores.dtype), slices)
     if own.slot is not None:
         # A slot that no frame takes has no weight.
-        placed = scores.new_full((slices, queries, rows * own.longest), float("-inf"))
-        placed = placed.index_copy(2, own.slot, scores)
+        empty = scores.new_full((slices, rows * own.longest, queries), float("-inf"))
+        placed = empty.index_copy(1, own.slot, placed)
         room = frames.new_zeros(slices, rows * own.longest, frames.shape[2])
         frames = room.index_copy(1, own.slot, frames)
-    weight = torch.softmax(placed.unflatten(2, (rows, -1)), dim=3).transpose(1, 2).flatten(0, 1)
+    weight = torch.softmax(placed.unflatten(1, (rows, -1)), dim=2).transpose(2, 3).flatten(0, 1)
     parts = frames.unflatten(1, (rows, -1)).flatten(0, 1)
     mean, raw = (
         torch.bmm(weight, values).unflatten(0, (slices, rows)).permute(1, 2, 0, 3)

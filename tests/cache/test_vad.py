@@ -146,6 +146,6 @@ def test_blocks_change_nothing(detector: SpeechDetector, sizes: list[int]) -> No
     waveform = speechlike(sum(sizes), 3)
     blocks = np.split(waveform, np.cumsum(sizes)[:-1])
     with torch.inference_mode():
-        [whole] = detector([torch.from_numpy(waveform)])
+        [whole] = detector(Signal.of([waveform], "cpu"))
     np.testing.assert_allclose(detector.stream(blocks), whole.numpy(), atol=1e-5)
     assert len(detector.stream([])) == 0
