@@ -81,10 +81,7 @@ class Reference(Jsonable):
 
     def to_text(self) -> str:
         """What was chosen, in a sentence."""
-        read = " + ".join(
-            name if layer is None else f"{name} layer {layer}"
-            for name, layer in self.layers.items()
-        )
+        read = layers_read(self.layers)
         where = "the folds" if "folds" in self.scores else "dev"
         return (
             f"Reference: scikit-learn logistic regression on mean and deviation of the frames "
@@ -92,6 +89,11 @@ class Reference(Jsonable):
             f"best of {self.candidates} on {where}, trained on {self.trained_on}"
             f"{'' if self.converged else '; it stopped before it converged'}."
         )
+
+
+def layers_read(layers: Mapping[str, int | None]) -> str:
+    """Modalities and their layers as a sentence names them, such as `audio layer 2 + text`."""
+    return " + ".join(n if own is None else f"{n} layer {own}" for n, own in layers.items())
 
 
 def device_notes(device: torch.device) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
 from heads.gold import Gold
 from heads.records import Origin
-from heads.reference import Judges, fitted_on, mean_and_deviation
+from heads.reference import Judges, fitted_on, layers_read, mean_and_deviation
 
 FORMAT, VERSION = "emopool-ridge", 1
 # Of the penalty for each row that is fitted, on columns of deviation 1; the strongest first.
@@ -56,10 +56,7 @@ class Ridge(Jsonable):
 
     def to_text(self) -> str:
         """What was chosen, in a sentence."""
-        read = " + ".join(
-            name if layer is None else f"{name} layer {layer}"
-            for name, layer in self.layers.items()
-        )
+        read = layers_read(self.layers)
         where = "the folds" if "folds" in self.scores else "dev"
         return (
             f"Reference for attributes: ridge regression on scaled mean and deviation of the "

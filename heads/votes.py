@@ -35,6 +35,7 @@ from corpora.base.errors import ConfigError
 from corpora.base.report import Cell, Table
 from corpora.utterance import Utterance
 from heads.bootstrap import (
+    Floats,
     Interval,
     bootstrap,
     cluster_numbers,
@@ -44,7 +45,6 @@ from heads.bootstrap import (
 )
 from heads.losses import utterance_shares, vote_shares
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 #: The tables, by the names of their files.
