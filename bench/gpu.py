@@ -49,7 +49,7 @@ PARTS: dict[str, tuple[tuple[Part, ...], float]] = {
     "heads": ((device, training_step, equal_steps), 90.0),
     "extraction": ((equal_batch, extraction), 200.0),
     "finetune": ((finetune,), 100.0),
-    "commands": ((commands,), 150.0),
+    "commands": ((commands,), 200.0),
     "search": ((search,), float("inf")),
 }
 

@@ -23,7 +23,7 @@ from bench.recordings import make_manifest
 from bench.table import seconds
 from cache.config import ExtractConfig
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
-from cache.encoders.device import usual_dtype
+from cache.encoders.device import choose_device, usual_dtype
 from cache.encoders.front_ends import StackedMels, log_mels
 from cache.encoders.grid import SAMPLE_RATE, read_grid
 from cache.encoders.signal import Signal
@@ -182,7 +182,7 @@ def equal_batch(setup: Setup) -> Iterator[Finding]:
     (waveforms,) = length_sorted_batches(manifest, BATCH_SECONDS[setup.small])
     words = [normalise_text(one.text) for one in manifest.utterances]
     found: dict[str, list[Tensor]] = {"audio": [], "text": []}
-    for device in ("cpu", setup.device):
+    for device in ("cpu", choose_device(setup.device)):
         audio = load_audio_encoder(setup.encoders()["audio"], device=device, compute_dtype="fp32")
         text = load_text_encoder(setup.encoders()["text"], device=device)
         with torch.inference_mode():
@@ -206,6 +206,7 @@ def _counted(setup: Setup) -> Iterator[Finding]:
         device=setup.device,
         compute_dtype=usual_dtype(setup.device),
     )
+    encoder.cast_weights()  # as an extraction does
     sample = batches[len(batches) // 2]
     with FlopCounterMode(display=False) as counter:
         encode(encoder, [sample])
@@ -258,6 +259,7 @@ def _alone(figures: Figures, manifest: Manifest, setup: Setup, hours: float) -> 
     encoder = load_audio_encoder(
         directory, device=config.device, compute_dtype=usual_dtype(config.device)
     )
+    encoder.cast_weights()  # as an extraction does
     detector = load_detector(config.device)
     texts = load_text_encoder(Path(config.text_encoder), device=config.device)
     assert isinstance(encoder.front_end, StackedMels), "the benchmark is of W2V-BERT"

@@ -154,9 +154,7 @@ def searched(dataset: Dataset, config: SearchConfig, most_seconds: float = math.
 
 def search_config(trials: int, device: str) -> SearchConfig:
     """The default search, without folds; a full trial has 9 epochs on small data too."""
-    return SearchConfig(
-        trials=trials, epochs=9, folds="off", device=device, cuda_graphs=device != "cpu"
-    )
+    return SearchConfig(trials=trials, epochs=9, folds="off", device=device)
 
 
 def search_steps(trained: int, config: SearchConfig) -> int:

@@ -235,7 +235,8 @@ class AudioEncoder(nn.Module):
         return self.front_end.inputs(Signal.of(waveforms, self.device))
 
     def _check_frames(self, states: Mapping[int, Tensor], longest: int) -> None:
-        expected = self.grid.frames(self.front_end.padded(longest))
+        frames = self.grid.frames(self.front_end.padded(longest))
+        expected = self.front_end.encoded(frames, self.device)
         for layer, values in states.items():
             if values.shape[1:] != (expected, self._dim):
                 raise ConfigError(

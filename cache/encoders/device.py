@@ -28,7 +28,8 @@ def choose_device(name: str) -> str:
     `auto` takes a GPU where there is one. Without a number it is the first; where torchrun or
     `accelerate launch` started several processes on a machine, LOCAL_RANK deals its GPUs out.
 
-    From here on fp32 is fp32 in every stage: TF32, which rounds factors to 10 bits, is off.
+    From here on fp32 is fp32 in every stage: TF32, which rounds factors to 10 bits, is off. So is
+    cuDNN's attention, which plans some 100 ms for every new shape, and batches are of many shapes.
 
     Torch is imported only where the driver of a GPU is present: asking it takes seconds, and a
     laptop without one should not wait for the answer.
@@ -56,6 +57,7 @@ def choose_device(name: str) -> str:
     torch.cuda.set_device(index)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return f"cuda:{index}"
 
 

@@ -48,6 +48,8 @@ _WHISPER_FLOOR, _WHISPER_RANGE = 1e-10, 8.0
 # cache (2,048 of them take twice as long each); a GPU wants more work per launch.
 _CHUNK_CPU = 256
 _CHUNK_CUDA = 65_536
+# A GPU multiplies matrices whose rows are no multiple of 16 bytes with old, slow kernels.
+_ALIGNED_CUDA = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,8 @@ def log_mels(signal: Signal, settings: FbankSettings) -> tuple[Tensor, Tensor]:
         settings: see `FbankSettings`.
 
     Returns:
-        `[B, T, mels * stride]` float32, padded, and `[B, T]` bool, true for valid frames.
+        `[B, T, mels * stride]` float32, padded, and `[B, T]` bool, true for valid frames. T is the
+        longest's, on a GPU the next multiple of 16.
 
     Raises:
         ValueError: an utterance is too short for one stacked frame.
@@ -119,9 +122,11 @@ def log_mels(signal: Signal, settings: FbankSettings) -> tuple[Tensor, Tensor]:
         # computed and ignored.
         starts = [start // FBANK_HOP for start in signal.starts]
         frames = torch.tensor(counts) // settings.stride
-        mask = to_device(torch.arange(int(frames.max())) < frames[:, None], signal.device)
+        width = _aligned(int(frames.max()), signal.device)
+        mask = to_device(torch.arange(width) < frames[:, None], signal.device)
         if signal.values.is_cuda:
-            stacked = _normalised_together(logs, starts, counts, settings.stride)
+            stacked = _normalised_together(logs, starts, counts, width * settings.stride)
+            stacked = stacked.reshape(*mask.shape, -1)
             return stacked.masked_fill_(~mask[..., None], settings.padding_value), mask
         features = torch.full(
             (*mask.shape, logs.shape[1] * settings.stride), settings.padding_value
@@ -132,6 +137,10 @@ def log_mels(signal: Signal, settings: FbankSettings) -> tuple[Tensor, Tensor]:
             normalised = _normalise(logs[start : start + count])
             features[row, :length] = normalised[: length * settings.stride].view(length, -1)
         return features, mask
+
+
+def _aligned(frames: int, device: torch.device) -> int:
+    return frames + (-frames % _ALIGNED_CUDA if device.type == "cuda" else 0)
 
 
 @lru_cache(maxsize=4)
@@ -182,21 +191,19 @@ def _normalise(logs: Tensor) -> Tensor:
 
 
 def _normalised_together(
-    logs: Tensor, starts: Sequence[int], counts: Sequence[int], stride: int
+    logs: Tensor, starts: Sequence[int], counts: Sequence[int], width: int
 ) -> Tensor:
-    """The same of all utterances at once, stacked: `[B, T, mels * stride]`, padding undefined."""
-    longest = max(counts)
+    """The same of all utterances at once: `[B, width, mels]`, padding undefined."""
     first, count = to_device(torch.tensor([starts, counts]), logs.device)
-    at = torch.arange(longest, device=logs.device)
+    # Sums take the last one too, where one is left over of those that are stacked.
+    at = torch.arange(max(width, *counts), device=logs.device)
     rows = (first[:, None] + at).clamp_(max=len(logs) - 1)
     valid = (at < count[:, None])[..., None]
     count = count[:, None, None]
     centred = logs.index_select(0, rows.flatten()).view(*rows.shape, -1).to(torch.float64)
     centred -= centred.masked_fill(~valid, 0.0).sum(dim=1, keepdim=True) / count
     variance = centred.masked_fill(~valid, 0.0).square_().sum(dim=1, keepdim=True) / (count - 1)
-    normalised = centred.div_((variance + _VARIANCE_FLOOR).sqrt_()).to(torch.float32)
-    whole = longest // stride * stride
-    return normalised[:, :whole].reshape(len(counts), longest // stride, -1)
+    return centred.div_((variance + _VARIANCE_FLOOR).sqrt_()).to(torch.float32)[:, :width]
 
 
 #: An untyped feature extractor of transformers.
@@ -219,6 +226,10 @@ class FrontEnd(Protocol):
 
     def padded(self, samples: int) -> int:
         """How many samples a recording's input is made of, silence behind it included."""
+        ...
+
+    def encoded(self, frames: int, device: torch.device) -> int:
+        """How many frames the encoder gives where the longest recording of a batch has so many."""
         ...
 
     def inputs(self, signal: Signal) -> dict[str, Tensor]:
@@ -244,6 +255,10 @@ class StackedMels:
     def padded(self, samples: int) -> int:
         """Nothing is added: a mask says what a batch filled up."""
         return samples
+
+    def encoded(self, frames: int, device: torch.device) -> int:
+        """On a GPU some more, which are filled up like those of shorter recordings."""
+        return _aligned(frames, device)
 
     def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_features` `[B, T, features]` and `attention_mask` `[B, T]`."""
@@ -281,6 +296,10 @@ class Samples:
     def padded(self, samples: int) -> int:
         """Nothing is added: a mask says what a batch filled up."""
         return samples
+
+    def encoded(self, frames: int, device: torch.device) -> int:
+        """So many."""
+        return frames
 
     def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_values` `[B, samples]`, and `attention_mask` of the same shape."""
@@ -333,6 +352,10 @@ class WhisperMels:
     def padded(self, samples: int) -> int:
         """As the padding says."""
         return self.padding.padded(samples)
+
+    def encoded(self, frames: int, device: torch.device) -> int:
+        """So many."""
+        return frames
 
     def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_features` `[B, mels, 10 ms frames]`."""

@@ -56,8 +56,10 @@ class Signal:
             end += -(-filled // STEP) * STEP
         there = torch.device(device)
         laid = torch.zeros(end, pin_memory=there.type == "cuda")
+        # By NumPy: torch would wake its threads for each recording, and wait for those that decode.
+        room = laid.numpy()
         for start, waveform in zip(starts, waveforms, strict=True):
-            laid[start : start + len(waveform)] = torch.as_tensor(waveform, dtype=torch.float32)
+            room[start : start + len(waveform)] = waveform
         return cls(to_device(laid, there), tuple(starts), tuple(map(len, waveforms)))
 
     def __len__(self) -> int:

@@ -94,7 +94,7 @@ def decoded(
 
 # Seconds of audio encoded at once, padding included: a CPU gains nothing from more, a GPU needs
 # enough to be busy. Fewer where they would not fit (`cache.encoders.budget`).
-BATCH_SECONDS = {"cpu": 40.0, "cuda": 600.0}
+BATCH_SECONDS = {"cpu": 40.0, "cuda": 1200.0}
 
 
 class AudioPass:

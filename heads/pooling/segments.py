@@ -182,12 +182,14 @@ class Layout:
     """Where the frames of a ragged batch belong, on their device.
 
     Attributes:
+        lengths: `[B]` int64.
         owner: `[N]` int64, the utterance of each frame.
         slot: `[N]` int64, its place where utterances are padded to the longest: b·T + t. None where
             all are equally long: each frame is at its place.
         longest: T.
     """
 
+    lengths: Tensor
     owner: Tensor
     slot: Tensor | None
     longest: int
@@ -202,22 +204,44 @@ def layout(lengths: tuple[int, ...], device: torch.device) -> Layout:
         owner = torch.arange(len(lengths)).repeat_interleave(each)
         within = torch.arange(len(owner)) - (each.cumsum(0) - each)[owner]
         owner, slot = to_device(torch.stack([owner, owner * longest + within]), device)
-    return Layout(owner, None if min(lengths) == longest else slot, longest)
+        each = to_device(each, device)
+    return Layout(each, owner, None if min(lengths) == longest else slot, longest)
 
 
 def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
     """Softmax over the frames of each utterance: `[N, C] -> [N, C]`."""
+    if scores.is_cuda:
+        owner = layout(tuple(lengths), scores.device).owner
+        grown = (scores - segment_max(scores.detach(), lengths).index_select(0, owner)).exp()
+        return grown / segment_sum(grown, lengths).index_select(0, owner)
     return torch.cat([torch.softmax(part, dim=0) for part in scores.split(list(lengths))])
 
 
 def segment_max(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Maximum over the frames of each utterance: `[N, D] -> [B, D]`."""
+    if values.is_cuda:
+        return _reduced(values, "max", lengths)
     return torch.stack([part.amax(dim=0) for part in values.split(list(lengths))])
 
 
 def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Mean over the frames of each utterance: `[N, D] -> [B, D]`."""
+    if values.is_cuda:
+        return _reduced(values, "mean", lengths)
     return torch.stack([part.mean(dim=0) for part in values.split(list(lengths))])
+
+
+def segment_sum(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Sum over the frames of each utterance: `[N, …] -> [B, …]`."""
+    if values.is_cuda:
+        return _reduced(values, "sum", lengths)
+    return torch.stack([part.sum(dim=0) for part in values.split(list(lengths))])
+
+
+def _reduced(values: Tensor, how: str, lengths: Sequence[int]) -> Tensor:
+    """All utterances in one launch. To check that their lengths fit the host would wait."""
+    each = layout(tuple(lengths), values.device).lengths
+    return torch.segment_reduce(values, how, lengths=each, axis=0, unsafe=True)
 
 
 def attentive_moments(

@@ -14,10 +14,15 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from cache.encoders.device import to_device
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from heads.pooling.segments import VARIANCE_FLOOR, layout, segment_max, segment_mean
+from heads.pooling.segments import (
+    VARIANCE_FLOOR,
+    layout,
+    segment_max,
+    segment_mean,
+    segment_sum,
+)
 
 #: silero-vad's own default for calling a window speech.
 DEFAULT_THRESHOLD = 0.5
@@ -120,13 +125,17 @@ class View:
             return segment_max(self.values, self.lengths)
         if name.startswith("speech_mean@"):
             weights = self.speech_weights(float(name.partition("@")[2]))
-            parts = (weights[:, None] * self.centred).split(self.lengths)
-            return self.vector("mean") + torch.stack([part.sum(dim=0) for part in parts])
+            weighted = segment_sum(weights[:, None] * self.centred, self.lengths)
+            return self.vector("mean") + weighted
         if name.startswith(LAYER_COVARIANCE):
             return self._layer_covariance(int(name.removeprefix(LAYER_COVARIANCE)))
         raise ConfigError(f"unknown utterance vector {name!r}")
 
     def _layer_covariance(self, layers: int) -> Tensor:
+        if self.centred.is_cuda:
+            one = self.centred.unflatten(1, (layers, -1)).unbind(dim=1)
+            products = (one[a] * one[b] for a, b in layer_pairs(layers))
+            return torch.cat([segment_mean(each, self.lengths) for each in products], dim=1)
         rows = []
         for part in self.centred.split(self.lengths):
             one = part.unflatten(1, (layers, -1)).unbind(dim=1)
@@ -144,10 +153,10 @@ class View:
             is_speech = torch.ones(len(self.values), device=self.values.device)
         else:
             is_speech = (frames.speech >= threshold).to(self.values.dtype)
-        counts = torch.stack([part.sum() for part in is_speech.split(self.lengths)])
+        counts = segment_sum(is_speech, self.lengths)
         silent = self.per_frame(counts == 0)
         is_speech = torch.where(silent, torch.ones_like(is_speech), is_speech)
-        lengths = to_device(torch.tensor(self.lengths, dtype=counts.dtype), counts.device)
+        lengths = layout(tuple(self.lengths), counts.device).lengths.to(counts.dtype)
         return is_speech / self.per_frame(torch.where(counts == 0, lengths, counts))
 
 

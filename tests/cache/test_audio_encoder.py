@@ -16,6 +16,7 @@ import transformers
 from numpy.typing import NDArray
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
+from cache.encoders.device import choose_device
 from cache.encoders.files import encoder_fields, hash_files, weight_files
 from cache.encoders.names import resolve_encoder
 from corpora.base.errors import AudioError, ConfigError, EmopoolError
@@ -366,12 +367,11 @@ def test_a_hub_id_is_downloaded_with_pickled_weights_only_if_there_are_no_others
 @pytest.mark.gpu
 def test_a_gpu_gives_the_frames_of_the_cpu(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path, "w2v-bert")
-    batch = waveforms(8000, 3000)
+    batch, device = waveforms(8000, 3000), choose_device("cuda")
     with torch.inference_mode():
         expected = load_audio_encoder(folder)(batch, [3])[3].values
-        found = load_audio_encoder(folder, device="cuda")(batch, [3])[3].values
-        rough = load_audio_encoder(folder, device="cuda", compute_dtype="bf16")(batch, [3])[
-            3
-        ].values
+        found = load_audio_encoder(folder, device=device)(batch, [3])[3].values
+        inexact = load_audio_encoder(folder, device=device, compute_dtype="bf16")
+        rough = inexact(batch, [3])[3].values
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(rough.cpu(), expected, rtol=0.1, atol=0.1)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK, vad_fields, weights_file
 from cache.encoders.grid import Grid
 from cache.encoders.signal import Signal
@@ -136,7 +137,7 @@ def test_the_recipe_holds_the_weights_hash() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_probabilities_of_the_cpu(detector: SpeechDetector) -> None:
-    on_gpu = speech(WAVEFORMS, GRID, load_detector("cuda"))
+    on_gpu = speech(WAVEFORMS, GRID, load_detector(choose_device("cuda")))
     for ours, theirs in zip(on_gpu, speech(WAVEFORMS, GRID, detector), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
