@@ -108,7 +108,7 @@ class ExtractConfig(Config):
     )
     batch_seconds: float | None = setting(
         None,
-        "Seconds of audio encoded at once.  [default: 40 on a CPU, 600 on a GPU]",
+        "Seconds of audio encoded at once.  [default: 40 on a CPU, 1200 on a GPU]",
         above=0,
     )
     padding: PaddingName = setting(

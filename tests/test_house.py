@@ -196,6 +196,19 @@ def test_the_map_names_what_is_there() -> None:
             assert name in held, f"{path}:{name}"
 
 
+def test_methods_name_files_and_options_that_are_there() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    files = re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|toml))`|`(test_\w+\.py)`", text)
+    assert len(files) > 40
+    for product, test in files:
+        folder = product.partition("/test_")[1] or test
+        assert (ROOT / ("tests" if folder else "") / (product or test)).is_file(), product or test
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    helped = (GOLDEN / "help.txt").read_text(encoding="utf-8")
+    assert len(options) > 15
+    assert not options - set(re.findall(r"--[a-z][a-z-]+", helped))
+
+
 def test_names_without_a_file_in_the_map_are_there_too() -> None:
     """`SearchContext`, `search_heads`: a class or function of the product, of that very name."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
