@@ -47,6 +47,7 @@ from heads.records import (
     HeadRecord,
     layer_weights,
     layer_weights_text,
+    refuse_attributes,
 )
 from heads.speakers import SPEAKER
 
@@ -297,7 +298,9 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
     """The head, which takes seconds, unless there is none or the model is asked for."""
     there = (work.search / BEST).is_file(), has_model(work.model)
     if config.head is not None or config.subject == "head" or (not config.subject and there[0]):
-        return open_head(FrameCache(work), config.head or work.search)
+        opened = open_head(FrameCache(work), config.head or work.search)
+        refuse_attributes(opened.record, "explain")
+        return opened
     if config.subject == "model" or there[1]:
         return open_model(work.model, device=choose_device(config.device))
     raise MissingStepError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,7 +27,7 @@ from cache.stream import FrameStream
 from corpora.base.errors import ConfigError, FormatVersionError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest
-from corpora.utterance import ALL, Utterance
+from corpora.utterance import ALL, ATTRIBUTES, Utterance
 from finetune.model import EmotionModel
 from finetune.model_directory import Parts, front_end_files
 from heads.head import Head
@@ -48,6 +48,7 @@ def seen_note(
     rows: Sequence[Utterance],
     *,
     searched: str = "",
+    digest_of: Callable[[Manifest], str] = manifest_digest,
 ) -> str:
     """What to say where something is scored on what it may have seen.
 
@@ -64,6 +65,7 @@ def seen_note(
         split: of them.
         rows: those utterances.
         searched: for a model, the digest of the manifest its head was searched on.
+        digest_of: a manifest; of what learns attributes, ratings are in it.
 
     Returns:
         A sentence for the result; "" where there is nothing to say, or the manifest it was made
@@ -72,7 +74,7 @@ def seen_note(
     Raises:
         ConfigError: the manifest is of the same corpus and has changed.
     """
-    now = manifest_digest(manifest)
+    now = digest_of(manifest)
     made = "searched" if subject == "head" else "trained"
     if digest not in ("", now) and corpus == manifest.corpus:
         again = "`search`" if subject == "head" else "`search` and `finetune`"
@@ -84,14 +86,20 @@ def seen_note(
         )
     if digest not in ("", now) or searched not in ("", now):
         made = made if digest not in ("", now) else "first searched"
-        known = _overlap(cache, home, {digest, searched} - {""}, rows)
+        known = _overlap(cache, home, {digest, searched} - {""}, rows, digest_of)
         return f"This manifest is not the one the {subject} was {made} on: {known}."
     if digest and split == ALL:
         return f"Among these are the utterances that the {subject} was trained and chosen on."
     return ""
 
 
-def _overlap(cache: FrameCache, home: Path, digests: set[str], rows: Sequence[Utterance]) -> str:
+def _overlap(
+    cache: FrameCache,
+    home: Path,
+    digests: set[str],
+    rows: Sequence[Utterance],
+    digest_of: Callable[[Manifest], str],
+) -> str:
     """What the content of recordings says of rows, against those of the manifest of a work folder.
 
     Args:
@@ -99,12 +107,17 @@ def _overlap(cache: FrameCache, home: Path, digests: set[str], rows: Sequence[Ut
         home: that manifest; where it is another one, nothing is known.
         digests: of the manifests that something was made from.
         rows: to be scored.
+        digest_of: as in `seen_note`.
     """
     guess = "some of these recordings may be among those it was trained or chosen on"
     own = read_manifest(home) if home.is_file() else None
-    if own is None or digests != {manifest_digest(own)}:
+    if own is None or digests != {digest_of(own)}:
         return f"{guess}; its own manifest is not in {home.parent}, so that cannot be told"
-    seen = [u for u in own.utterances if u.label and u.split in SEEN]
+    seen = [
+        u
+        for u in own.utterances
+        if u.split in SEEN and (u.label or any(getattr(u, name) is not None for name in ATTRIBUTES))
+    ]
     learnt = [key.get("audio") for key in cache.keys(seen).values()]
     scored = [key.get("audio") for key in cache.keys(rows).values()]
     known = {*learnt}

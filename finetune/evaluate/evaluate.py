@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from corpora.utterance import Utterance, split_name
 from finetune.config import EvaluateConfig
 from finetune.evaluate.evaluation import (
     ENSEMBLE,
+    MEMBER,
     Against,
     Evaluation,
     check_writable,
@@ -37,6 +37,7 @@ from finetune.evaluate.scored import (
     average,
     calibrate_on_dev,
     check_labels_equal,
+    in_order,
     joint,
     open_head,
     open_model,
@@ -45,51 +46,45 @@ from finetune.evaluate.scored import (
 )
 from finetune.model_card import update_card
 from finetune.model_files import has_model
-from heads.bootstrap import Difference, Interval, confusion_matrix, macro_f1, paired_differences
+from heads.attributes import AttributeScores
+from heads.bootstrap import Difference, Interval
 from heads.dataset import Dataset
+from heads.gold import Gold, objective_name
 from heads.losses import vote_shares
-from heads.metrics import Scores, classification_report
+from heads.metrics import Scores
 from heads.votes import VoteScores, no_votes, vote_report
+
+#: Of classes and of attributes, as far as there are any.
+Report = tuple[Scores | None, AttributeScores | None]
 
 
 def compare(
-    own: Predictions,
+    own: tuple[Source, Predictions],
     others: Sequence[tuple[Source, Predictions]],
-    labels: Sequence[str],
     notes: Sequence[str],
 ) -> tuple[Against, ...]:
-    """Compare by macro-F1; with several others the p-values are corrected for their number.
+    """Compare by the score of `Gold`; of several others p is corrected for their number.
 
     Args:
         own: what is compared.
-        others: what others say about the same rows; of the same labels in any order.
-        labels: of its probabilities.
+        others: what others say about the same rows; of the same labels and attributes in any order.
         notes: one for each other (see `Against`).
 
     Raises:
         ConfigError: no utterance is common to all.
     """
-    said = [own, *(one for _, one in others)]
-    orders = [labels, *(source.labels for source, _ in others)]
-    common = set.intersection(*({u.id for u in one.utterances} for one in said))
+    first, compared = own
+    common = set.intersection(*({u.id for u in one.utterances} for _, one in (own, *others)))
     if not common:
         raise ConfigError("there is no utterance that both could use: nothing can be compared.")
-    index = {label: place for place, label in enumerate(labels)}
-    predicted = []
-    for one, order in zip(said, orders, strict=True):
+    said = []
+    for source, one in (own, *others):
         rows = [row for row, u in enumerate(one.utterances) if u.id in common]
-        chosen = one.probabilities[rows].argmax(dim=1).numpy()
-        predicted.append(np.array([index[label] for label in order])[chosen])
-    kept = Dataset(tuple(u for u in own.utterances if u.id in common), tuple(labels), {})
-    gold = np.array([index[u.label] for u in kept.utterances])
-    found, reason = paired_differences(
-        gold,
-        np.stack(predicted[1:]),
-        predicted[0],
-        len(labels),
-        kept.speakers(torch.arange(len(kept))),
-    )
-    scores = macro_f1(confusion_matrix(gold, np.stack(predicted), len(labels)))
+        said.append(one.probabilities[rows][:, in_order(source, first)].double().numpy())
+    kept = scored_set(first, [u for u in compared.utterances if u.id in common])
+    gold = Gold.of(kept, torch.arange(len(kept)))
+    found, reason = gold.differences(said[1:], said[0])
+    scores = [gold.score(one) for one in said]
     return tuple(
         Against(
             kind=source.kind,
@@ -100,6 +95,7 @@ def compare(
             difference=None if found is None else _negated(found[number]),
             reason=reason,
             note=note,
+            objective=objective_name(first.labels, first.attributes),
         )
         for number, ((source, _), note) in enumerate(zip(others, notes, strict=True))
     )
@@ -109,14 +105,19 @@ def _negated(one: Difference) -> Difference:
     return Difference(-one.value, Interval(-one.interval.high, -one.interval.low), one.p)
 
 
+def scored_set(source: Source, utterances: Sequence[Utterance]) -> Dataset:
+    """Utterances with what they are scored on, without frames."""
+    return Dataset(tuple(utterances), source.labels, {}, attributes=source.attributes)
+
+
 def by_group(
     dataset: Dataset, probabilities: Tensor, group: Callable[[Utterance], str]
-) -> dict[str, Scores]:
+) -> dict[str, Report]:
     """Scores on each group of utterances, where there are several.
 
     Args:
-        dataset: labelled utterances.
-        probabilities: `[n, C]` of them.
+        dataset: utterances.
+        probabilities: `[n, C + A]` of them.
         group: the group's name; "" where it is not known.
     """
     named = [group(utterance) or "not given" for utterance in dataset.utterances]
@@ -126,31 +127,27 @@ def by_group(
     reports = {}
     for name in names:
         rows = [row for row, own in enumerate(named) if own == name]
-        part = Dataset(tuple(dataset.utterances[row] for row in rows), dataset.labels, {})
+        part = replace(dataset, utterances=tuple(dataset.utterances[row] for row in rows))
         reports[name] = report_on(part, probabilities[rows])
     return reports
 
 
-def report_on(dataset: Dataset, probabilities: Tensor) -> Scores:
-    """Scores of a data set's utterances, all labelled, with probabilities `[n, C]`."""
-    return classification_report(
-        [u.label for u in dataset.utterances],
-        probabilities.numpy(),
-        dataset.labels,
-        dataset.speakers(torch.arange(len(dataset))),
-    )
+def report_on(dataset: Dataset, probabilities: Tensor) -> Report:
+    """Scores of a data set's utterances, of which `[n, C + A]` was said."""
+    gold = Gold.of(dataset, torch.arange(len(dataset)))
+    said = probabilities.double().numpy()
+    return gold.class_scores(said), gold.attribute_scores(said)
 
 
 def of_members(
     sources: Sequence[Source], each: Sequence[Predictions], together: Predictions
-) -> Mapping[str, Scores]:
+) -> dict[str, Report]:
     """The scores of each member on the utterances that all could use."""
     common = {u.id for u in together.utterances}
     reports = {}
     for source, one in zip(sources, each, strict=True):
         rows = [row for row, u in enumerate(one.utterances) if u.id in common]
-        kept = tuple(one.utterances[row] for row in rows)
-        dataset = Dataset(kept, source.labels, {})
+        dataset = scored_set(source, [one.utterances[row] for row in rows])
         reports[str(source.path)] = report_on(dataset, one.probabilities[rows])
     return reports
 
@@ -273,13 +270,13 @@ def _evaluate(
     title = f"Score {split}" if show_progress else ""
     each = [one.score(rows, title=title) for one in scored]
     notes |= dict.fromkeys(one.note for one in each)
-    said = average(each, [one.source.labels for one in scored])
+    said = average(each, [one.source for one in scored])
     if not said.utterances:
         raise ConfigError(
             f"no utterance of {split_name(split)} could be used, of "
             f"{len(said.skipped):,} in it. First: {next(iter(said.skipped.values()))}"
         )
-    dataset = Dataset(said.utterances, first.labels, {})
+    dataset = scored_set(first, said.utterances)
     calibration, reason = None, ""
     if config.calibration:
         calibration, reason = calibrate_on_dev(
@@ -288,8 +285,18 @@ def _evaluate(
     against: tuple[Against, ...] = ()
     if others:
         found = [(one.source, one.score(rows, title=title)) for one in others]
-        against = compare(said, found, first.labels, other_notes)
+        against = compare((first, said), found, other_notes)
     source = joint([one.source for one in scored])
+    report, rated = report_on(dataset, said.probabilities)
+    groups = {
+        "corpus": by_group(dataset, said.probabilities, lambda u: u.corpus),
+        "sex": by_group(dataset, said.probabilities, lambda u: u.sex),
+        MEMBER: of_members([one.source for one in scored], each, said) if len(scored) > 1 else {},
+    }
+    classes = {
+        name: {own: found for own, (found, _) in each.items() if found}
+        for name, each in groups.items()
+    }
     described = Evaluation(
         subject=source.kind,
         source=source.path,
@@ -299,22 +306,30 @@ def _evaluate(
         synthetic=manifest.synthetic,
         encoders=source.encoders,
         layers=source.layers,
-        report=report_on(dataset, said.probabilities),
+        classes=report,
         skipped=said.skipped,
         folder=folder,
         note=" ".join(note for note in notes if note),
         shared_speakers=manifest.shared_speakers,
-        by_corpus=by_group(dataset, said.probabilities, lambda u: u.corpus),
-        by_sex=by_group(dataset, said.probabilities, lambda u: u.sex),
+        by_corpus=classes["corpus"],
+        by_sex=classes["sex"],
         protocol=protocol_sentence(manifest),
         calibration=calibration,
         calibration_reason=reason,
         layer_weights=source.layer_weights,
-        members=of_members([one.source for one in scored], each, said) if len(scored) > 1 else {},
+        members=classes[MEMBER],
         against=against,
         only_labels=first.labels if first.narrowed else (),
-        left_out=sum(bool(u.label) for u in manifest.in_split(split)) - len(rows.utterances),
+        left_out=sum(bool(u.label) for u in manifest.in_split(split)) - len(rows.utterances)
+        if first.narrowed
+        else 0,
         votes=_votes(work, manifest, split, first, dataset, said) if config.votes else None,
+        attributes=rated,
+        attributes_by={
+            name: {own: found for own, (_, found) in each.items() if found}
+            for name, each in groups.items()
+            if rated is not None and each
+        },
     )
     described = _with_pictures(described) if config.plots else described
     written = write_evaluation(described, manifest, dataset, said.probabilities)
@@ -335,7 +350,7 @@ def _votes(
     unlabelled = [u for u in manifest.in_split(split) if not u.label]
     return vote_report(
         dataset.utterances,
-        said.probabilities.numpy(),
+        said.probabilities[:, : len(source.labels)].numpy(),
         source.labels,
         training_rows(work.manifest, manifest, source),
         dataset.speakers(torch.arange(len(dataset))),
@@ -344,15 +359,17 @@ def _votes(
 
 
 def _labelled(manifest: Manifest, split: str, source: Source) -> Manifest:
-    """The labelled utterances of a split, once their labels are known to be the model's."""
-    require_splits(manifest, (split,))
-    rows, labels = source.labelled(manifest.in_split(split)), source.labels
+    """The annotated utterances of a split, once their labels are known to be the model's."""
+    if not source.attributes:
+        require_splits(manifest, (split,))
+    rows, labels = source.annotated(manifest.in_split(split)), source.labels
     if not rows:
-        raise ManifestError(
-            f"{split_name(split)} has no utterance with one of the labels {', '.join(labels)}."
-        )
-    unknown = sorted({u.label for u in rows} - set(labels))
-    if unknown:
+        wanted = [f"with one of the labels {', '.join(labels)}"] * bool(labels)
+        wanted += [f"rated for {', '.join(source.attributes)}"] * bool(source.attributes)
+        raise ManifestError(f"{split_name(split)} has no utterance {' or '.join(wanted)}.")
+    _check_scales(manifest, source.attributes)
+    unknown = sorted({u.label for u in rows} - {"", *labels})
+    if unknown and labels:
         meant = {name: likely(name, labels) for name in unknown}
         renamed = " ".join(f"--map {name}={meant[name] or 'NEW'}" for name in unknown)
         new = " (NEW: one of those that are told apart)" if not all(meant.values()) else ""
@@ -362,6 +379,21 @@ def _labelled(manifest: Manifest, split: str, source: Source) -> Manifest:
             f"out with --map {unknown[0]}=, or search again."
         )
     return replace(manifest, utterances=rows)
+
+
+def _check_scales(manifest: Manifest, attributes: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ratings on another scale than was learnt: they would be scored as if on the same."""
+    other = [
+        f"{name} from {manifest.scales[name][0]:g} to {manifest.scales[name][1]:g} instead of "
+        f"{low:g} to {high:g}"
+        for name, (low, high) in attributes.items()
+        if manifest.scales.get(name, (low, high)) != (low, high)
+    ]
+    if other:
+        raise ManifestError(
+            f"{manifest.corpus or 'the manifest'} is rated on another scale than was learnt: "
+            f"{', '.join(other)}. Convert its ratings, and the scales in its JSON file."
+        )
 
 
 def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source]) -> Path:
@@ -389,7 +421,8 @@ def _with_pictures(evaluation: Evaluation) -> Evaluation:
         f"{' (synthetic speech)' if evaluation.synthetic else ''}\n"
         f"{encoders_text(evaluation.encoders, evaluation.layers)}"
     )
-    figures = [confusion_figure(evaluation.report, title)]
+    report = evaluation.classes
+    figures = [] if report is None else [confusion_figure(report, title)]
     if evaluation.calibration is not None:
         figures.append(reliability_figure(evaluation.calibration, title))
     names = [name for one in figures for name in write_figure(evaluation.folder, one)]

@@ -31,6 +31,7 @@ from corpora.base.report import Figure, Part, Report, Table, csv_text, require_m
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
 from finetune.evaluate.calibration import Calibration, Reliability, calibration_table
+from heads.attributes import AttributeScores, attributes_table
 from heads.bootstrap import Difference
 from heads.dataset import Dataset
 from heads.metrics import Scores, scores_parts, scores_table
@@ -50,11 +51,12 @@ class Against(Jsonable):
         kind: of the other, `head` or `model`.
         source: of the other.
         n: utterances that both could use.
-        own: macro-F1 of the one compared, on them.
-        other: macro-F1 of the other on them.
+        own: score of the one compared, on them.
+        other: score of the other on them.
         difference: own less other, with its interval and p; None where a bootstrap says nothing.
         reason: why there is none, or what makes it doubtful; else "".
         note: what has to be said about the other's manifest; "" for nothing.
+        objective: what the score is called.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class Against(Jsonable):
     difference: Difference | None
     reason: str
     note: str = ""
+    objective: str = "macro-F1"
 
 
 def against_table(compared: Sequence[Against]) -> Table:
@@ -88,7 +91,7 @@ def against_table(compared: Sequence[Against]) -> Table:
         *(f"Note on {one.source}: {one.note}" for one in compared if one.note),
     )
     shown = "difference, 95 % interval" if first.difference else "difference"
-    columns = ("compared with", "macro-F1", "of the other", shown)
+    columns = ("compared with", first.objective, "of the other", shown)
     return Table("", columns, rows, notes=notes)
 
 
@@ -96,6 +99,7 @@ FORMAT, VERSION = "emopool-evaluation", 1
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
 SUBJECTS = {"head": "searched head, on cached frames", "model": "fine-tuned model, on recordings"}
 ENSEMBLE = "ensemble"
+MEMBER = "member of the ensemble"
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Evaluation(Jsonable):
         encoders: by modality, as the user named them.
         layers: by modality, the hidden state read, or those weighed; without those that members
             differ in.
-        report: the scores.
+        classes: the scores on classes; None where there are none.
         skipped: reasons by id for utterances that could not be read.
         folder: where report and predictions were written.
         note: what has to be said before the scores; "" for nothing.
@@ -129,13 +133,16 @@ class Evaluation(Jsonable):
         only_labels: the labels asked for, over which probabilities are renormalised; empty for all.
         left_out: utterances of other labels, where only some are asked for.
         votes: the scores as votes; None where they were not asked for.
+        attributes: the scores on attributes; None where there are none.
+        attributes_by: these by `corpus`, by `sex` and by member, where classes are scored so.
     """
 
     json_entries = (
         "note subject source sha256 split corpus synthetic encoders layers layer_weights protocol "
-        "shared_speakers only_labels left_out report votes members by_corpus by_sex calibration "
-        "calibration_reason against skipped files"
+        "shared_speakers only_labels left_out report=classes votes members by_corpus by_sex "
+        "calibration calibration_reason against skipped attributes attributes_by files"
     )
+    json_optional = "attributes attributes_by"
 
     subject: str
     source: Path
@@ -144,7 +151,7 @@ class Evaluation(Jsonable):
     synthetic: bool
     encoders: Mapping[str, str]
     layers: Mapping[str, LayersRead]
-    report: Scores
+    classes: Scores | None
     skipped: Mapping[str, str]
     folder: Path
     note: str = ""
@@ -162,6 +169,14 @@ class Evaluation(Jsonable):
     only_labels: tuple[str, ...] = ()
     left_out: int = 0
     votes: VoteScores | None = None
+    attributes: AttributeScores | None = None
+    attributes_by: Mapping[str, Mapping[str, AttributeScores]] = field(default_factory=dict)
+
+    @property
+    def report(self) -> Scores:
+        """The scores on classes, of what tells some apart."""
+        assert self.classes is not None, "it says attributes alone"
+        return self.classes
 
     @property
     def vote_tables(self) -> Sequence[Table]:
@@ -177,15 +192,14 @@ class Evaluation(Jsonable):
     def to_text(self) -> str:
         """For a terminal."""
         weights = layer_weights_text(self.layer_weights, self.layers)
-        groups = {
-            "corpus": self.by_corpus,
-            "sex": self.by_sex,
-            "member of the ensemble": self.members,
-        }
+        groups = {"corpus": self.by_corpus, "sex": self.by_sex, MEMBER: self.members}
+        rated = {self.split: self.attributes} if self.attributes else {}
+        counts = [f"{self.classes.n:,} utterances"] if self.classes else []
+        counts += [f"{max(one.n for one in own.per_attribute):,} rated" for own in rated.values()]
         first = next(iter(self.skipped.values()), "")
         parts: tuple[Part, ...] = (
             *[f"Note: {self.note}"] * bool(self.note),
-            f"{self._title()}: {self.report.n:,} utterances of {self.corpus or 'the manifest'}, "
+            f"{self._title()}: {', '.join(counts)} of {self.corpus or 'the manifest'}, "
             f"{split_name(self.split).removeprefix('the ')}",
             f"Encoders: {encoders_text(self.encoders, self.layers)}.",
             *[
@@ -197,9 +211,11 @@ class Evaluation(Jsonable):
             *[f"Layer weights: {weights}."] * bool(weights),
             *caveats(self.encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             "",
-            *scores_parts(self.report),
+            *([] if self.classes is None else scores_parts(self.classes)),
+            *(attributes_table("split", rated, own.interval_notes) for own in rated.values()),
             *self.vote_tables,
             *(scores_table(name, own) for name, own in groups.items() if own),
+            *(attributes_table(name, own) for name, own in self.attributes_by.items()),
             *([] if self.calibration is None else [calibration_table(self.calibration)]),
             *[f"No calibration: {self.calibration_reason}."] * bool(self.calibration_reason),
             *([against_table(self.against)] if self.against else []),
@@ -209,7 +225,8 @@ class Evaluation(Jsonable):
 
     def _title(self) -> str:
         if self.subject == ENSEMBLE:
-            return f"The ensemble of {len(self.members)} (the mean of their probabilities)"
+            members = self.members or self.attributes_by[MEMBER]
+            return f"The ensemble of {len(members)} (the mean of what they say)"
         return f"The {SUBJECTS[self.subject]} ({self.source})"
 
 
@@ -238,7 +255,8 @@ def read_report(folder: Path, subject: str, split: str) -> Scores | None:
     path = evaluation_folder(folder, subject, split) / REPORT
     if not path.is_file():
         return None
-    return Scores.from_json(read_json(path, kind=FORMAT, version=VERSION)["report"])
+    found = read_json(path, kind=FORMAT, version=VERSION)["report"]
+    return None if found is None else Scores.from_json(found)
 
 
 def evaluation_folder(

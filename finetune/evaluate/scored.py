@@ -41,7 +41,6 @@ from heads.records import (
     layer_weights,
     load_head,
     manifest_digest,
-    refuse_attributes,
 )
 from heads.speakers import SPEAKER, declared
 from heads.training import predict
@@ -67,6 +66,7 @@ class Source:
         layer_weights: by modality the weight of each layer, where several are weighed.
         trained_on: the splits that its head learnt from, `train` or `train+dev`.
         narrowed: the labels are some of those that it tells apart (`--labels`).
+        attributes: the lowest and highest value of each that it says besides, or without labels.
     """
 
     kind: str
@@ -81,11 +81,18 @@ class Source:
     layer_weights: LayerWeights = field(default_factory=dict)
     trained_on: str = "train"
     narrowed: bool = False
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def labelled(self, utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
-        """The labelled ones, where it is narrowed those of its labels."""
-        kept = (u for u in utterances if u.label)
+    def annotated(self, utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
+        """Those that it can be scored on; where it is narrowed, the ones of its labels."""
+        asked = Dataset((), self.labels, {}, attributes=self.attributes)
+        kept = (u for u in utterances if asked.is_annotated(u))
         return tuple(u for u in kept if not self.narrowed or u.label in self.labels)
+
+    def digest(self, manifest: Manifest) -> str:
+        """Of a manifest, as far as it could be learnt from."""
+        asked = manifest if self.labels else replace(manifest, labels=())
+        return manifest_digest(asked, self.attributes)
 
     @property
     def knows_dev(self) -> bool:
@@ -101,7 +108,7 @@ class Source:
         rows: Sequence[Utterance],
     ) -> str:
         """What has to be said when it is scored on rows of a manifest (see `seen_note`)."""
-        if split == "dev" and self.knows_dev and self.manifest_sha256 == manifest_digest(manifest):
+        if split == "dev" and self.knows_dev and self.manifest_sha256 == self.digest(manifest):
             return f"The {self.kind} learnt from these utterances (--no-refit leaves dev out)."
         return seen_note(
             cache,
@@ -113,6 +120,7 @@ class Source:
             split,
             rows,
             searched=self.search_manifest_sha256,
+            digest_of=self.digest,
         )
 
 
@@ -121,8 +129,8 @@ class Predictions:
     """What a head or model says about utterances.
 
     Attributes:
-        utterances: those it could use, labelled, in the manifest's order.
-        probabilities: `[n, C]` of them, in its label order.
+        utterances: those it could use, in the manifest's order.
+        probabilities: `[n, C]` of them, in its label order; with A attributes `[n, C + A]`.
         skipped: reasons by id for the others.
         note: what has to be said of how they were scored; "" for nothing.
     """
@@ -141,7 +149,7 @@ class Scored(Protocol):
         """Where it comes from."""
 
     def score(self, rows: Manifest, *, title: str = "") -> Predictions:
-        """What it says about all rows, which are labelled; with a title there is a bar."""
+        """What it says about all rows; with a title there is a bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +175,7 @@ class ScoredHead:
             layers=dict(self.source.layers),
             speech=self.record.head.needs_speech,
         )
-        probabilities, note = torch.zeros(0, len(self.source.labels)), ""
+        probabilities, note = torch.zeros(0, self.record.head.outputs), ""
         if found.utterances:
             frames, _ = found.read()
             dataset = Dataset(
@@ -176,6 +184,7 @@ class ScoredHead:
                 frames,
                 others=found.others,
                 layers=found.layers,
+                attributes=self.source.attributes,
             )
             everything = torch.arange(len(dataset))
             targets = {
@@ -228,8 +237,10 @@ class Narrowed:
     def score(self, rows: Manifest, *, title: str = "") -> Predictions:
         """See `Scored.score`."""
         said = self.whole.score(rows, title=title)
-        own = renormalised(said.probabilities, self.whole.source.labels, self.source.labels)
-        return replace(said, probabilities=own.float())
+        known = self.whole.source.labels
+        own = renormalised(said.probabilities, known, self.source.labels).float()
+        attributes = said.probabilities[:, len(known) :]
+        return replace(said, probabilities=torch.cat([own, attributes], dim=1))
 
 
 def open_scored(cache: FrameCache, source: str | Path, *, device: str = "cpu") -> Scored:
@@ -254,7 +265,6 @@ def open_scored(cache: FrameCache, source: str | Path, *, device: str = "cpu") -
 def open_head(cache: FrameCache, path: Path) -> ScoredHead:
     """Open a head, or the best of a search's folder (see `open_scored`)."""
     head, record = load_head(path)
-    refuse_attributes(record, "This command")
     file = path / BEST if path.is_dir() else path
     origin = record.origin
     source = Source(
@@ -269,6 +279,7 @@ def open_head(cache: FrameCache, path: Path) -> ScoredHead:
         sha256=file_sha256(file),
         layer_weights=layer_weights(head),
         trained_on=record.trained_on,
+        attributes=record.head.attributes,
     )
     return ScoredHead(source, cache, head, record)
 
@@ -295,28 +306,42 @@ def open_model(name: str | Path, *, device: str = "cpu") -> ScoredModel:
     return ScoredModel(source, model)
 
 
-def average(said: Sequence[Predictions], labels: Sequence[Sequence[str]]) -> Predictions:
+def average(said: Sequence[Predictions], sources: Sequence[Source]) -> Predictions:
     """The mean of what several say about the utterances that all of them could use.
 
     Args:
         said: by each, of the same rows.
-        labels: their label orders; the first one's is that of the result.
+        sources: of each; the first one's order is that of the result.
     """
     if len(said) == 1:
         return said[0]
     common = set.intersection(*({u.id for u in one.utterances} for one in said))
     parts = []
-    for one, order in zip(said, labels, strict=True):
+    for one, source in zip(said, sources, strict=True):
         rows = [row for row, u in enumerate(one.utterances) if u.id in common]
-        columns = [list(order).index(label) for label in labels[0]]
-        parts.append(one.probabilities[rows][:, columns].double())
+        parts.append(one.probabilities[rows][:, in_order(source, sources[0])].double())
     utterances = tuple(u for u in said[0].utterances if u.id in common)
     skipped = {name: reason for one in said for name, reason in one.skipped.items()}
     return Predictions(utterances, torch.stack(parts).mean(dim=0).float(), skipped)
 
 
+def in_order(source: Source, first: Source) -> list[int]:
+    """Columns of what one says, in another's order of labels and attributes."""
+    own = [*source.labels, *source.attributes]
+    return [own.index(name) for name in (*first.labels, *first.attributes)]
+
+
 def check_labels_equal(one: Source, other: Source) -> None:
     """Refuse to average or compare answers to different questions."""
+    if dict(one.attributes) != dict(other.attributes):
+        known = [
+            ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in own.attributes.items())
+            for own in (one, other)
+        ]
+        raise ConfigError(
+            f"the attributes differ: {one.path} says {known[0] or 'none'}, {other.path} "
+            f"{known[1] or 'none'}. Name heads of the same --targets."
+        )
     own, others = set(one.labels), set(other.labels)
     if own != others:
         changes = [f"{one.path} alone has {', '.join(sorted(own - others))}"] * bool(own - others)
@@ -374,24 +399,23 @@ def calibrate_on_dev(
     own = _development_manifest(home, manifest, scored[0].source)
     same = own is manifest and split == "dev"
     labels = scored[0].source.labels
+    if not labels:
+        return None, "of attributes alone, nothing is said of how sure an answer is"
     if same:
         dev = said
     else:
-        utterances = scored[0].source.labelled(own.in_split("dev"))
+        utterances = tuple(u for u in scored[0].source.annotated(own.in_split("dev")) if u.label)
         if not utterances or {u.label for u in utterances} - set(labels):
             return None, "the manifest has no development set with these labels to fit it on"
         rows = replace(own, utterances=utterances)
         title = "Score dev" if show else ""
         each = [one.score(rows, title=title) for one in scored]
-        dev = average(each, [one.source.labels for one in scored])
+        dev = average(each, [one.source for one in scored])
     if not dev.utterances:
         return None, "no utterance of the development set could be used"
     where = f"the dev split of {own.corpus or 'the manifest'}"
-    gold, dev_gold = _targets(said, labels), _targets(dev, labels)
-    return (
-        calibrate(said.probabilities, gold, dev.probabilities, dev_gold, where, same_rows=same),
-        "",
-    )
+    (scores, gold), (dev_scores, dev_gold) = (_classes(one, labels) for one in (said, dev))
+    return calibrate(scores, gold, dev_scores, dev_gold, where, same_rows=same), ""
 
 
 def training_rows(home: Path, manifest: Manifest, source: Source) -> tuple[Utterance, ...]:
@@ -410,11 +434,14 @@ def training_rows(home: Path, manifest: Manifest, source: Source) -> tuple[Utter
 
 def _development_manifest(home: Path, manifest: Manifest, source: Source) -> Manifest:
     """The manifest trained on, where it is at hand: its development set is the model's own."""
-    if source.manifest_sha256 in ("", manifest_digest(manifest)) or not home.is_file():
+    if source.manifest_sha256 in ("", source.digest(manifest)) or not home.is_file():
         return manifest
     own = read_manifest(home)
-    return own if manifest_digest(own) == source.manifest_sha256 else manifest
+    return own if source.digest(own) == source.manifest_sha256 else manifest
 
 
-def _targets(said: Predictions, labels: Sequence[str]) -> list[int]:
-    return [labels.index(u.label) for u in said.utterances]
+def _classes(said: Predictions, labels: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """Probabilities `[m, C]` and classes of the utterances that have a label."""
+    rows = [row for row, u in enumerate(said.utterances) if u.label]
+    gold = [labels.index(said.utterances[row].label) for row in rows]
+    return said.probabilities[rows][:, : len(labels)], gold

@@ -158,12 +158,12 @@ def test_only_what_both_could_use_is_compared(whole: Work, manifest: Manifest) -
     )
     scored = one.score(rows)
     less = replace(scored, utterances=scored.utterances[2:], probabilities=scored.probabilities[2:])
-    [found] = compare(less, [(other.source, other.score(rows))], LABELS, [""])
+    [found] = compare((one.source, less), [(other.source, other.score(rows))], [""])
     assert found.n == len(rows.utterances) - 2
     assert found.own == found.other  # the head says what the model says
     nothing = replace(scored, utterances=(), probabilities=scored.probabilities[:0])
     with pytest.raises(ConfigError, match="no utterance that both could use"):
-        compare(nothing, [(one.source, scored)], LABELS, [""])
+        compare((one.source, nothing), [(one.source, scored)], [""])
 
 
 def test_scores_by_sex_are_those_of_each_part(whole: Work, manifest: Manifest) -> None:

@@ -205,7 +205,7 @@ def test_a_bootstrap_without_known_speakers_is_over_utterances(
     scores = replace(
         report.model.report, speakers=0, intervals=intervals, interval_reason="unknown speakers"
     )
-    text = replace(report, model=replace(report.model, report=scores)).to_text()
+    text = replace(report, model=replace(report.model, classes=scores)).to_text()
     assert "bootstrap over utterances." in text
     assert "Note: unknown speakers." in text
 
