@@ -142,7 +142,7 @@ class SearchReport(Jsonable):
             *[f"Layer weights: {weights}."] * bool(weights),
             *self._score_tables(),
         )
-        steps = () if best.head.attributes else ("finetune --best", "evaluate")
+        steps = ("evaluate",) if best.head.attributes else ("finetune --best", "evaluate")
         following = tuple(command_line(step, work, manifest) for step in steps)
         return Report("", parts, self.files, following).to_text()
 
