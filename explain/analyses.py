@@ -21,6 +21,7 @@ from explain.occlusion import OcclusionConfig
 from explain.phones_section import phones_section
 from explain.picture import utterance_figure
 from explain.probing_section import ProbingConfig, probing_section
+from explain.structure import structure_section
 from explain.subject import Subject
 from explain.words import plain, words_section
 from finetune.model import EmotionModel
@@ -146,6 +147,12 @@ def _probing(context: Context) -> Report:
     return probing_section(context.subject, context.cache, context.manifest, config)
 
 
+def _structure(context: Context) -> Report:
+    return structure_section(
+        context.subject, context.aligned, context.cache, context.manifest, context.config.seed
+    )
+
+
 #: By name, in the report's order.
 ANALYSES: Mapping[str, Callable[[Context], Report]] = {
     "localisation": _localisation,
@@ -154,4 +161,5 @@ ANALYSES: Mapping[str, Callable[[Context], Report]] = {
     "words": _words,
     "cues": _cues,
     "probing": _probing,
+    "structure": _structure,
 }
