@@ -77,6 +77,11 @@ class ExplainConfig(Config):
         least=0,
         metavar="N",
     )
+    evidence: Path | None = setting(
+        None,
+        "Also write what each answer rests on as JSON lines: its emotions, attended stretches, "
+        "their words and cues, and the probability lost without them.",
+    )
     figures: bool = plots_setting("Draw pictures (matplotlib).", default=True)
     seed: int = setting(0, "Wherever chance decides.", least=0)
     device: str = device_setting()

@@ -212,6 +212,21 @@ def verdict(gains: Sequence[Gain], method: str = ATTENTION, reason: str = "") ->
     return f"{wrong}{claim}: {sizes}, 95 % interval over speakers).{wins}"
 
 
+def dropping_tells(gains: Sequence[Gain], method: str = ATTENTION) -> bool:
+    """Whether the verdict lets one say what is lost without attended frames.
+
+    Its half on deletion has to hold, with an interval; its half on insertion must not speak against
+    it, and attention must not point the wrong way.
+
+    Args:
+        gains: from `find_gains`.
+        method: what stands for attention.
+    """
+    gain = gains[0]
+    lost = gain.deletion.above and gain.deletion.value >= NOTABLE
+    return lost and not gain.insertion.below and not _wrong_way(gains, method)
+
+
 def _wrong_way(gains: Sequence[Gain], method: str) -> str:
     """A sentence where most utterances are answered more surely without the frames put first."""
     chance = next(gain for gain in gains if (gain.order, gain.rival) == (ATTENTION, RANDOM))

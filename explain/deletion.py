@@ -158,6 +158,25 @@ class Known:
     view: View | None = None
 
 
+def known_batch(
+    subject: Subject, modality: str, rows: Sequence[int], numbers: Tensor
+) -> tuple[Frames, Known]:
+    """The frames of some utterances of a subject, and all that is known of them.
+
+    Args:
+        subject: whose.
+        modality: whose frames are chosen from.
+        rows: numbers of the utterances.
+        numbers: `[N]`, of their frames in the subject.
+    """
+    frames, weights = subject.frames[modality].select(rows), subject.weights.get(modality)
+    return frames, Known(
+        None if weights is None else weights[numbers],
+        {name: vectors[list(rows)] for name, vectors in subject.vectors.items()},
+        frame_view(subject.head, frames, modality),
+    )
+
+
 def probabilities_of_kept(
     head: Head,
     frames: Mapping[str, Frames],
@@ -396,17 +415,12 @@ def _curves(
     """
     subject, modality = drawn.subject, drawn.modality
     rows, here = drawn.rows[slice(*run)].tolist(), drawn.frames[slice(*drawn.offsets[list(run)])]
-    frames = subject.frames[modality].select(rows)
-    offsets, weights = ints(frames.offsets), subject.weights.get(modality)
-    view = frame_view(subject.head, frames, modality)
-    known = Known(
-        None if weights is None else weights[here],
-        {name: vectors[rows] for name, vectors in subject.vectors.items()},
-        view,
-    )
+    frames, known = known_batch(subject, modality, rows, here)
+    offsets = ints(frames.offsets)
     result: dict[str, Floats] = {}
     if untrained is not None:
-        fresh = importance(untrained, subject, rows, modality, view)
+        assert known.view is not None
+        fresh = importance(untrained, subject, rows, modality, known.view)
         attended = floats(frame_order(subject, modality)[here])
         ranks = ranks_within(attended, offsets), ranks_within(fresh, offsets)
         result[AGREEMENT] = correlations(*ranks, offsets)

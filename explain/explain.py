@@ -12,7 +12,7 @@ from cache.keys import WHOLE_SECONDS
 from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, MissingStepError
-from corpora.base.files import read_json
+from corpora.base.files import read_json, write_text
 from corpora.base.report import Report, require_matplotlib
 from corpora.base.work import Work
 from corpora.manifest import Manifest
@@ -20,6 +20,9 @@ from corpora.utterance import Utterance, split_name
 from explain.alignments import Aligned, read_alignments
 from explain.analyses import ANALYSES, Context, choose_examples, items_section, pictures_section
 from explain.config import MODEL_LIMIT, ExplainConfig
+from explain.evidence import find_evidence
+from explain.evidence_cues import cues_of
+from explain.evidence_section import evidence_section, json_lines, sentences
 from explain.item import Item, collect_items
 from explain.load import (
     LoadedRows,
@@ -30,8 +33,9 @@ from explain.load import (
     model_material,
 )
 from explain.over_time_section import over_time_section, recordings_over_time, telling_parts
-from explain.report.write import Contents, write_report
+from explain.report.write import SUMMARY, Contents, write_report
 from explain.subject import Subject, read_texts
+from explain.trust import FAITHFULNESS, head_digest, judge, kept_verdict
 from finetune.evaluate.evaluation import SUBJECTS, caveats, encoders_text
 from finetune.evaluate.scored import ScoredHead, ScoredModel, open_head, open_model
 from finetune.model import EmotionModel
@@ -124,6 +128,7 @@ def summarise(
         "synthetic": subject.synthetic,
         "encoders": dict(subject.encoders),
         "methods": dict(subject.methods),
+        "head_sha256": head_digest(subject),
         "utterances": len(subject),
         "aligned": aligned.count,
         "skipped": dict(subject.skipped),
@@ -354,10 +359,21 @@ def _report(
     if config.ids:
         chosen = list(range(len(items)))
         sections = [items_section(items), *more]
+        # Of a split's utterances, which lie above those of items.
+        trust, neutral = kept_verdict(folder.parent / SUMMARY, subject)
     else:
         chosen = choose_examples(items)
         context = Context(subject, aligned, manifest, cache, config, model, show_progress)
         sections = [analysis(context) for analysis in ANALYSES.values()]
+        faithful = next(one.data for one in sections if one.title == FAITHFULNESS)
+        trust, neutral = judge(faithful, subject.split), None
+    single = bool(config.ids)
+    cues = cues_of(subject, None if single else cache, config.cues, neutral, show_progress)
+    evidence, neutral = find_evidence(subject, aligned, cues, neutral, progress=show_progress)
+    sections.append(evidence_section(subject, evidence, trust, neutral, single=single))
+    if evidence:
+        said = sentences(evidence, trust)
+        items = [replace(item, evidence=text) for item, text in zip(items, said, strict=True)]
     if config.figures:
         sections.append(pictures_section(subject, items, chosen))
     summary = summarise(subject, items, sections, aligned)
@@ -372,6 +388,9 @@ def _report(
     )
     title = "Draw" if show_progress else ""
     written = write_report(folder, contents, figures=config.figures, title=title)
+    if config.evidence is not None:
+        write_text(config.evidence, json_lines(evidence, trust))
+        written.append(config.evidence)
     return Explanation(subject, tuple(sections), tuple(intro), tuple(written), summary)
 
 

@@ -18,6 +18,7 @@ from explain.curves import (
     CurveConfig,
     Curves,
     Gain,
+    dropping_tells,
     find_gains,
     shown,
     verdict,
@@ -28,6 +29,7 @@ from explain.picture import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 from explain.pooled import has_captum
 from explain.ragged import interval_note
 from explain.subject import Subject
+from explain.trust import FAITHFULNESS
 from finetune.model import EmotionModel
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def faithfulness_section(
         summary[modality] = {
             "utterances": len(curves.rows),
             "verdict": verdict(gains, method, note),
+            "dropping_tells": dropping_tells(gains, method),
             "gains": [gain.to_json() for gain in gains],
         }
     if "audio" in subject.frames and model is None:
@@ -114,7 +117,7 @@ def faithfulness_section(
             for (seconds, fill), values in found.agreement.items()
             for held in [not np.isnan(values).all()]
         }
-    return Report("Faithfulness", (*text, *figures, *tables), data=summary)
+    return Report(FAITHFULNESS, (*text, *figures, *tables), data=summary)
 
 
 def _sentences(subject: Subject, curves: Curves, gains: list[Gain], note: str) -> list[str]:

@@ -40,6 +40,7 @@ class Item:
         alignment: words and phones; None without.
         reading: words of the text with their attention; None without.
         tokens: attention of each text token, where it is not known which words they are.
+        evidence: a sentence (`explain.evidence_section`); "" where none may be made.
     """
 
     utterance: Utterance
@@ -55,6 +56,7 @@ class Item:
     alignment: Alignment | None = None
     reading: Reading | None = None
     tokens: Floats | None = None
+    evidence: str = ""
 
     @property
     def predicted(self) -> str:

@@ -245,15 +245,20 @@ class Subject:
     @property
     def hop_seconds(self) -> float:
         """From one audio frame to the next."""
-        return self._grid.hop / SAMPLE_RATE
+        return self.audio_grid.hop / SAMPLE_RATE
 
     @property
     def centre_seconds(self) -> float:
         """The centre of the first audio frame's window; frame t's is t hops later."""
-        return self._grid.first_centre / SAMPLE_RATE
+        return self.audio_grid.first_centre / SAMPLE_RATE
 
     @property
-    def _grid(self) -> Grid:
+    def audio_grid(self) -> Grid:
+        """`grid` of a head that listens.
+
+        Raises:
+            ConfigError: it reads text alone.
+        """
         if self.grid is None:
             raise ConfigError("this head reads text alone: it has no audio frames.")
         return self.grid

@@ -351,7 +351,7 @@ def selection_file(folder: Path, number: int) -> Path:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors whose metadata holds a digest of them."""
     plain = {name: value.contiguous() for name, value in tensors.items()}
-    write_bytes(path, safetensors.torch.save(plain, {_DIGEST: _digest(plain)}))
+    write_bytes(path, safetensors.torch.save(plain, {_DIGEST: tensor_digest(plain)}))
 
 
 def load_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
@@ -367,12 +367,12 @@ def load_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
             expected = (file.metadata() or {}).get(_DIGEST)
     except SafetensorError as error:
         raise CacheError(f"{path} is damaged ({error}). {remedy}") from error
-    if expected not in (None, _digest(tensors)):
+    if expected not in (None, tensor_digest(tensors)):
         raise CacheError(f"{path} is damaged: its tensors do not fit their digest. {remedy}")
     return tensors
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of tensors as safetensors writes them, without metadata."""
     return hashlib.sha256(safetensors.torch.save(dict(tensors))).hexdigest()
 

@@ -10,7 +10,7 @@ and differences are in standard deviations between the utterances of one speaker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,54 @@ def present_means(values: Floats, chosen: Bools, offsets: Ints) -> Floats:
     return np.where(count >= FEWEST_FRAMES, total / np.maximum(count, 1), np.nan)
 
 
+@dataclass(frozen=True, eq=False)
+class Neutral:
+    """What neutral speech is like.
+
+    Attributes:
+        means: by speaker `[K]`, of the neutral utterances, NaN where none has the cue; speakers
+            without any are not in it.
+        deviation: `[K]`, between utterances of one speaker; NaN where it is not known.
+    """
+
+    means: Mapping[str, Floats]
+    deviation: Floats
+
+    def mean(self, speaker: str) -> Floats:
+        """`[K]`; NaN for a speaker who is not in it."""
+        return self.means.get(speaker, np.full(len(self.deviation), np.nan))
+
+    def above(self, levels: Floats, speakers: Sequence[str]) -> Floats:
+        """`[B, K]`, how far levels lie above each speaker's neutral, in deviations."""
+        means = np.stack([self.mean(name) for name in speakers])
+        difference: Floats = (levels - means) / self.deviation
+        return difference
+
+
+def neutral_speech(absolute: Floats, neutral: Bools, speakers: Sequence[str]) -> Neutral:
+    """Each speaker's neutral utterances, and how utterances of one speaker differ.
+
+    Args:
+        absolute: `[B, K]`, NaN where not known.
+        neutral: `[B]`, utterances labelled neutral.
+        speakers: `[B]`; those who are not told apart (such as "") count as one.
+    """
+    voices = {name: number for number, name in enumerate(dict.fromkeys(speakers))}
+    owner = np.array([voices[name] for name in speakers])
+    there = ~np.isnan(absolute)
+    own_mean, own_count = _level_means(absolute, there, owner, len(voices))
+    spread = np.where(there, np.square(absolute - own_mean[owner]), 0.0).sum(axis=0)
+    # One mean a speaker is estimated from the same utterances.
+    freedom = there.sum(axis=0) - (own_count > 0).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.sqrt(spread / np.where(freedom > 0, freedom, np.nan))
+        deviation = np.where(deviation > 0, deviation, np.nan)
+    means, _ = _level_means(absolute, there & neutral[:, None], owner, len(voices))
+    has_neutral = np.bincount(owner[neutral], minlength=len(voices)) > 0
+    known = {name: means[number] for name, number in voices.items() if has_neutral[number]}
+    return Neutral(known, deviation)
+
+
 def relative_levels(absolute: Floats, neutral: Bools, speakers: Sequence[str]) -> Levels:
     """Levels against each speaker's neutral utterances.
 
@@ -68,24 +116,12 @@ def relative_levels(absolute: Floats, neutral: Bools, speakers: Sequence[str]) -
         speakers: `[B]`, "" where unknown.
     """
     names = known_speakers(speakers)
-    voices = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    owner = np.array([voices[name] for name in names])
-    there = ~np.isnan(absolute)
-    own_mean, own_count = _level_means(absolute, there, owner, len(voices))
-    spread = np.where(there, np.square(absolute - own_mean[owner]), 0.0).sum(axis=0)
-    # One mean a speaker is estimated from the same utterances.
-    freedom = there.sum(axis=0) - (own_count > 0).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        deviation = np.sqrt(spread / np.where(freedom > 0, freedom, np.nan))
-        deviation = np.where(deviation > 0, deviation, np.nan)
-        reference, _ = _level_means(absolute, there & neutral[:, None], owner, len(voices))
-        relative = (absolute - reference[owner]) / deviation
-    has_neutral = np.bincount(owner[neutral], minlength=len(voices)) > 0
+    found = neutral_speech(absolute, neutral, names)
     return Levels(
         absolute,
-        relative,
-        int((~has_neutral[owner]).sum()),
-        sum(name == "" for name in names),
+        found.above(absolute, names),
+        sum(name not in found.means for name in names),
+        names.count(""),
     )
 
 

@@ -86,6 +86,7 @@
     open = { detail, button, frame: 0 };
     const chances = labels.map((label, k) => [label, row.p[k]]).sort((a, b) => b[1] - a[1]);
     cell.append(make("p", chances.map(([label, p]) => `${label} ${p.toFixed(2)}`).join(", ")));
+    if (row.evidence) cell.append(make("p", row.evidence));
     if (row.problem) cell.append(make("p", row.problem, { class: "wrong" }));
     if (row.audio) cell.append((open.audio = player(row)));
     if (row.curve) cell.append(...curve(row, open));

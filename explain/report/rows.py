@@ -73,6 +73,7 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
         "text": u.text,
         "speaker": u.speaker,
         "picture": picture,
+        "evidence": item.evidence,
     }
     if item.attention is not None:
         row |= {"hop": item.hop, "centre": item.centre, "method": item.method, **_curve(item)}

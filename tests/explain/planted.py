@@ -38,18 +38,30 @@ def in_memory(frames: Mapping[str, Frames | MappedFrames]) -> dict[str, Frames]:
     return {name: batch.select(range(len(batch))) for name, batch in frames.items()}
 
 
-def plant(count: int = 120, speakers: int = 12, seed: int = 0, strength: float = 7.0) -> Planted:
-    """Noise, and in one run of a tenth of the frames the class's direction, `strength` long."""
+def plant(
+    count: int = 120,
+    speakers: int = 12,
+    seed: int = 0,
+    strength: float = 7.0,
+    *,
+    everywhere: bool = False,
+) -> Planted:
+    """Noise, and in one run of a tenth of the frames the class's direction, `strength` long.
+
+    Everywhere: in all frames alike, a tenth as long, so that the mean frame is as telling.
+    """
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(len(LABELS), DIM, generator=torch.Generator().manual_seed(99))
     directions /= directions.norm(dim=1, keepdim=True)
     utterances, frames, carries = [], [], []
     for number in range(count):
         length = int(torch.randint(40, 90, (1,), generator=generator))
-        planted = max(1, length // 10)
-        start = int(torch.randint(0, length - planted, (1,), generator=generator))
+        planted = length if everywhere else max(1, length // 10)
+        start = int(torch.randint(0, length - planted + everywhere, (1,), generator=generator))
         values = torch.randn(length, DIM, generator=generator)
-        values[start : start + planted] += strength * directions[number % len(LABELS)]
+        values[start : start + planted] += (strength / (10 if everywhere else 1)) * directions[
+            number % len(LABELS)
+        ]
         there = np.zeros(length, dtype=np.bool_)
         there[start : start + planted] = True
         frames.append(values)
@@ -86,9 +98,11 @@ def trained_head(planted: Planted, pooling: dict[str, object], epochs: int = 12)
     return head
 
 
-def planted_subject(pooling: dict[str, object] | None = None) -> tuple[Subject, Planted]:
+def planted_subject(
+    pooling: dict[str, object] | None = None, *, everywhere: bool = False
+) -> tuple[Subject, Planted]:
     """A head trained on some utterances, and others to explain it on."""
     pooling = pooling or {"kind": "as", "hidden": 16}
-    head = trained_head(plant(seed=1), pooling)
-    unseen = plant(seed=2)
+    head = trained_head(plant(seed=1, everywhere=everywhere), pooling)
+    unseen = plant(seed=2, everywhere=everywhere)
     return build_subject(head, unseen.material, split="test"), unseen

@@ -19,10 +19,13 @@ from cache.audio import load_audio
 from cache.mapped import MappedFrames
 from cli import main
 from corpora.base.errors import ConfigError, ManifestError, MissingStepError
+from corpora.base.files import write_json
 from corpora.base.work import Work
 from explain.config import ExplainConfig, parse_attended
 from explain.explain import Explanation, explain_recordings, explain_split, other_head_note
 from explain.load import choose_rows
+from explain.report.write import SUMMARY
+from explain.trust import EVIDENCE, kept_verdict
 from finetune.assembly import assemble
 from heads.records import load_head, save_head, trial_file
 from tests.explain.conftest import SCRIPT, Explained
@@ -216,3 +219,52 @@ def test_short_recordings_have_no_curve(explained: Explained) -> None:
     audio = explained.manifest.utterances[0].audio
     made = explain_recordings(explained.work, [audio], PLAIN)
     assert not [one for one in made.sections if one.title == "Over time"]
+
+
+def test_what_answers_rest_on_is_written(
+    explained: Explained, found: Explanation, tmp_path: Path
+) -> None:
+    [section] = [one for one in found.sections if one.title == EVIDENCE]
+    assert section.data["utterances"] == len(found.subject)
+    # Three speakers cannot tell whether attention may be believed.
+    assert any(text.startswith("No sentence is made: it is not shown") for text in section.text)
+    with (explained.work.explain / "tables" / "evidence.csv").open(newline="") as file:
+        assert {row["sentence"] for row in csv.DictReader(file)} == {""}
+    one = found.subject.utterances[0].id
+    path = tmp_path / "evidence.jsonl"
+    config = replace(PLAIN, ids=(one,), evidence=path)
+    single = explain_split(explained.work, explained.manifest, config)
+    assert path in single.written
+    [line] = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)] == single.summary["sections"][EVIDENCE]["answers"]
+    assert json.loads(line)["none_because"] == "attention may not be believed"
+    assert "cannot be said with so few speakers" in single.to_text()
+
+
+def test_single_recordings_go_by_the_verdict_on_a_split(
+    explained: Explained, tmp_path: Path
+) -> None:
+    root = tmp_path / "work"
+    shutil.copytree(explained.work.root, root, symlinks=True)
+    shutil.rmtree(root / "explain", ignore_errors=True)
+    work, config = Work(root), replace(PLAIN, split="all")
+    audio = explained.manifest.utterances[0].audio
+    first = explain_recordings(work, [audio], PLAIN, text="stop that")
+    assert "run `explain` on a split first" in first.to_text()
+    explain_split(work, explained.manifest, config)
+    # As if attention had been found to point to what decides.
+    summary = json.loads((work.explain / SUMMARY).read_text(encoding="utf-8"))
+    summary["sections"]["Faithfulness"]["audio"] |= {"dropping_tells": True, "verdict": "Good."}
+    write_json(work.explain / SUMMARY, summary)
+    made = explain_recordings(work, [audio], PLAIN, text="stop that")
+    assert "On the whole manifest: Good." in made.to_text()
+    [answer] = made.summary["sections"][EVIDENCE]["answers"]
+    assert {level["of"] for level in answer["cues"]} == {"corpus"}
+    ids = tuple(u.id for u in explained.manifest.utterances if u.label == "neutral")
+    made_of_rows = explain_split(work, explained.manifest, replace(PLAIN, ids=ids))
+    answers = made_of_rows.summary["sections"][EVIDENCE]["answers"]
+    assert "speaker" in {level["of"] for answer in answers for level in answer["cues"]}
+    head, _ = load_head(work.search)
+    with torch.no_grad():
+        next(head.parameters()).add_(1e-3)
+    assert kept_verdict(work.explain / SUMMARY, replace(made.subject, head=head))[1] is None

@@ -22,6 +22,7 @@ from explain.curves import (
     UNTRAINED,
     CurveConfig,
     Curves,
+    dropping_tells,
     find_gains,
     verdict,
 )
@@ -208,6 +209,31 @@ def test_trained_attention_beats_exchanged_attention(
     assert gain.insertion.above
     assert gain.deletion.value > 0.1
     assert verdict(gains).startswith("Attention beats exchanged attention")
+    assert dropping_tells(gains)
+
+
+@pytest.mark.parametrize(
+    ("deletion", "insertion", "random", "tells"),
+    [
+        (0.1, 0.1, 0.0, True),
+        (0.1, 0.0, 0.0, True),  # by deletion alone, which is what a loss is about
+        (0.1, -0.1, 0.0, False),
+        (0.0, 0.1, 0.0, False),
+        (0.0005, 0.0, 0.0, False),  # certain, and too little to matter
+        (0.1, 0.1, -0.2, False),  # frames dropped at random are missed more
+    ],
+)
+def test_losses_are_told_where_deletion_holds_and_nothing_speaks_against_it(
+    deletion: float, insertion: float, random: float, tells: bool
+) -> None:
+    one = np.full((40, len(SHARES)), 0.5)
+    orders = {ATTENTION: one, EXCHANGED: one + deletion, UNTRAINED: one, RANDOM: one + random}
+    back = {ATTENTION: one, EXCHANGED: one - insertion, UNTRAINED: one, RANDOM: one}
+    curves = Curves("audio", np.arange(40), np.full(40, 0.5), orders, back)
+    gains = find_gains(curves, [f"s{number % 10}" for number in range(40)])
+    assert dropping_tells(gains) == tells
+    few = find_gains(curves, ["s"] * 40)
+    assert not dropping_tells(few)
 
 
 def test_without_an_interval_the_verdict_gives_the_plain_numbers_and_says_why() -> None:

@@ -50,6 +50,7 @@ def item(text: str = EVIL, frames: int = 30) -> Item:
             (Interval(0.1, 0.3, "$x_1$ <b>"),), (Interval(0.1, 0.2, "ʃ"), Interval(0.2, 0.3, "$"))
         ),
         reading=Reading((Word("<b>$cash$", 0.6, (0.2, 0.4)), Word("go", 0.1, (0.1,))), 0.3),
+        evidence=EVIL,
     )
 
 
