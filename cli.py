@@ -50,8 +50,9 @@ class Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         if cmd_name == "prepare" and isinstance(command, click.Group):
-            # It reads contents and streams, so the cache's floor brings it.
+            # They read contents, streams and cues, so the floors of these bring them.
             command.add_command(import_module("cache.commands").check)
+            command.add_command(import_module("explain.commands").describe)
         _bound(command)
         return command
 

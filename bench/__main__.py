@@ -158,6 +158,24 @@ def planted_attributes_command(root: Path, seeds: int) -> None:
         click.echo(attribute_text(lines))
 
 
+@main.command("descriptions")
+@_work_option("A work folder with audio frames, and descriptions in its manifest.")
+@click.option("--text-encoder", default="minilm", show_default=True, help="That reads them.")
+@click.option("--seeds", default=5, show_default=True, help="Of the control.")
+def descriptions_command(root: Path, text_encoder: str, seeds: int) -> None:
+    """What descriptions of cues bring beside text and audio, held-out speakers; a minute."""
+    from bench.descriptions import description_scores, score_lines
+    from cache.lookup import FrameCache
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+
+    work = Work(root)
+    with _plain_errors():
+        manifest = read_manifest(work.manifest)
+        found = description_scores(FrameCache(work), manifest, text_encoder, range(seeds))
+        click.echo("\n".join(score_lines(found)))
+
+
 @main.command("thinned")
 @_work_option("A work folder with frames, and a test split.")
 @click.option("--trials", default=100, show_default=True, help="Of each search.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cache.keys import WHOLE_SECONDS
+from cache.keys import DESCRIBE, WHOLE_SECONDS
 from cache.recipe import PADDINGS, PaddingName
 from corpora.base.command_options import Config, device_setting, setting
 from corpora.base.errors import ConfigError
@@ -91,6 +91,12 @@ class ExtractConfig(Config):
         metavar="auto[:N]|last|all|L,L,…",
         parse=parse_layers,
     )
+    describe: str = setting(
+        "",
+        "What the text encoder reads of the column `description` (see `prepare describe`): append "
+        "it to the text, or read it only.  [default: the text alone]",
+        choices=DESCRIBE,
+    )
     moments_only: bool = setting(
         False, "Of these layers keep each utterance's mean and deviation, not its frames."
     )
@@ -124,6 +130,8 @@ class ExtractConfig(Config):
         super().__post_init__()
         if not self.audio_encoder and not self.text_encoder:
             raise ConfigError("neither an audio nor a text encoder: there is nothing to extract")
+        if self.describe and not self.text_encoder:
+            raise ConfigError("--describe is what a text encoder reads, and there is none")
 
 
 WHISPER = "openai/whisper-large-v3"

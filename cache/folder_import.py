@@ -222,7 +222,7 @@ def import_folder(
             "Expected files named <utterance id>.npy or .pt."
         )
     cache = FrameCache(work)
-    found = cache.keys(manifest.utterances)
+    found = cache.keys(manifest.utterances, describe="")
     keys = {name: own[kind] for name, own in found.items() if kind in own}
     refused = {
         name: f"{path}: its recording is missing, by whose content features are kept"

@@ -202,7 +202,7 @@ def _by_key(cache: FrameCache, manifest: Manifest | None) -> dict[str, list[Utte
     if manifest is not None:
         keys = cache.keys(manifest.utterances)
         for utterance in manifest.utterances:
-            for key in possible_keys(keys[utterance.id]):
+            for key in possible_keys(utterance, keys[utterance.id]):
                 found.setdefault(key, []).append(utterance)
     return found
 

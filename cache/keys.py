@@ -20,6 +20,8 @@ from corpora.utterance import Utterance
 
 #: What inputs are, in the order of reports, and in which heads put pooled vectors together.
 MODALITIES = ("audio", "text")
+#: What a text encoder reads beside the text, or instead of it: an utterance's description.
+DESCRIBE = ("append", "only")
 # 128 bits: no accidental collision among any number of utterances that fits on a disk.
 KEY_DIGITS = 32
 
@@ -78,13 +80,30 @@ def text_key(text: str) -> str:
     return _key(["text", normalise_text(text)])
 
 
-def possible_keys(own: Mapping[str, str]) -> dict[str, str]:
+def text_read(utterance: Utterance, describe: str = "") -> str:
+    """The text that a text encoder reads, normalised.
+
+    Args:
+        utterance: whose.
+        describe: "" for its text, `append` for text (description), `only` for the description. An
+            utterance without a description has its text alone, or nothing.
+    """
+    text = "" if describe == "only" else utterance.text
+    if not describe or not utterance.description:
+        return normalise_text(text)
+    said = utterance.description
+    return normalise_text(f"{text} ({said})" if describe == "append" else said)
+
+
+def possible_keys(utterance: Utterance, own: Mapping[str, str]) -> dict[str, str]:
     """All keys under which the cache may have an utterance, each with its kind of input.
 
     Args:
-        own: of one utterance, from `FrameCache.keys`.
+        utterance: whose text may have been read with its description, or without.
+        own: its keys, from `FrameCache.keys`.
     """
     found = {key: kind for kind, key in own.items()}
+    found |= {text_key(text_read(utterance, describe)): "text" for describe in ("", *DESCRIBE)}
     if "audio" in own:
         found[windowed_key(own["audio"])] = "audio"
     return found

@@ -192,6 +192,7 @@ def extract_command(root: Path, manifest: Path | None = None) -> str:
             elif len(layers) > 1:  # one is what the data chooses by default
                 words += [f"--{kind}-layers", f"auto:{len(layers)}"]
     held = [source for source in sources.values() if source.encoder]
+    words += [f"--describe {one.recipe.describe}" for one in held if one.recipe.describe]
     if any(source.moments and not source.layers for source in held):
         words.append("--moments-only")
     if any(source.windowed for source in held):

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.keys import MODALITIES, audio_key, text_key
+from cache.keys import MODALITIES, audio_key, text_key, text_read
 from cache.last_extraction import (
     TOKEN_KIND,
     Extraction,
@@ -185,20 +185,29 @@ class FrameCache:
         with SourceIndex(self._work.sources) as index:
             return index.content_hashes(paths) if read else index.known_hashes(paths)
 
+    @property
+    def describe(self) -> str:
+        """How the last extraction's text encoder read descriptions (see `cache.keys.text_read`)."""
+        source = self.sources.get("text")
+        return "" if source is None else source.recipe.describe
+
     def keys(
-        self, utterances: Sequence[Utterance], *, read: bool = True
+        self, utterances: Sequence[Utterance], *, read: bool = True, describe: str | None = None
     ) -> dict[str, dict[str, str]]:
         """The content keys of utterances by id: `audio` (absent if the file is) and `text`.
 
         Args:
             utterances: of a manifest.
             read: as for `hashes`.
+            describe: whether texts are read with descriptions (see `cache.keys.text_read`); by
+                default as the last extraction read them.
         """
+        describe = self.describe if describe is None else describe
         # As text: paths compare ten times as slowly.
         hashes = self.hashes(sorted({u.audio for u in utterances}, key=os.fspath), read=read)
         keys = {}
         for utterance in utterances:
-            keys[utterance.id] = {"text": text_key(utterance.text)}
+            keys[utterance.id] = {"text": text_key(text_read(utterance, describe))}
             if utterance.audio in hashes:
                 content = hashes[utterance.audio]
                 keys[utterance.id]["audio"] = audio_key(content, utterance.start, utterance.end)

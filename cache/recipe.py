@@ -51,6 +51,8 @@ JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON
 FINGERPRINT_DIGITS = 16
 #: The field of streams that hold more than a recording's own frames.
 KEPT = "kept"
+#: The field of text streams whose encoder reads descriptions of utterances, too.
+DESCRIBED = "describe"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,11 @@ class Recipe:
     def folder(self) -> str:
         """The recipe's folder inside `features.zarr`: `<kind>-<fingerprint>`."""
         return f"{self.kind}-{self.fingerprint}"
+
+    @property
+    def describe(self) -> str:
+        """How its text encoder reads descriptions: `append`, `only`, or "" not at all."""
+        return str(self.fields.get(DESCRIBED, ""))
 
     @cached_property
     def _canonical(self) -> str:

@@ -25,7 +25,7 @@ READ = "read"
 
 
 class Prepare(click.Group):
-    """A group whose tools are `merge`, `split` and `check`; any other first word is a corpus.
+    """A group of tools (`merge`, `split`, `check`, `describe`); any other first word is a corpus.
 
     So `prepare emodb ROOT` reads a corpus, options standing before or after.
     """

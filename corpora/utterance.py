@@ -136,6 +136,7 @@ class Utterance:
         end: where it ends, seconds; None is the file's own end.
         text: what is said; "" is an empty text, which is encoded as its special tokens.
         text_source: who wrote the text: "" is the corpus (or a person), else the recogniser's name.
+        description: how it sounds, in words (`prepare describe`); "" where nothing is known.
         speaker: "" (or "Unknown", "nan", …) is not known, and never counts as one speaker.
         split: train, dev or test; "" is not used.
         fold: the fold of a cross-validation protocol.
@@ -158,6 +159,7 @@ class Utterance:
     end: float | None = None
     text: str = ""
     text_source: str = ""
+    description: str = ""
     speaker: str = ""
     split: str = ""
     fold: str = ""
@@ -205,8 +207,9 @@ def where_of(utterance: Utterance) -> str:
 
 # Column names, in the order in which a manifest is written.
 COLUMNS = (
-    "id", "audio", "start", "end", "label", "text", "text_source", "speaker", "split", "fold",
-    "session", "sex", "language", "corpus", "alignment", "valence", "arousal", "dominance", "votes",
+    "id", "audio", "start", "end", "label", "text", "text_source", "description", "speaker",
+    "split", "fold", "session", "sex", "language", "corpus", "alignment", "valence", "arousal",
+    "dominance", "votes",
 )  # fmt: skip
 SEX_SPELLINGS = {"f": "female", "female": "female", "m": "male", "male": "male"}
 
@@ -335,6 +338,7 @@ def to_utterance(cells: Mapping[str, str], locate: Callable[[str], Path], line: 
         end=number(cells, "end"),
         text=get("text", ""),
         text_source=shared("text_source"),
+        description=shared("description"),
         speaker=shared("speaker"),
         split=sys.intern(optional("split")),
         fold=shared("fold"),

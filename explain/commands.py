@@ -1,4 +1,4 @@
-"""The command of this floor."""
+"""The commands of this floor: `explain`, and `prepare describe`, which needs cues."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from corpora.base.command_options import (
+    File,
     head_options,
     json_option,
     manifest_option,
@@ -63,3 +64,21 @@ def explain(
         manifest = read_manifest(manifest_path or work.manifest)
         found = explain_split(work, manifest, config, show_progress=not as_json)
     show(found.to_json(), found.to_text(), as_json)
+
+
+@click.command()
+@click.argument("manifest", type=File, required=False)
+@click.option("--out", type=File, help="The manifest to write.  [default: the same; it is kept]")
+@json_option
+@work_option
+def describe(manifest: Path | None, out: Path | None, as_json: bool, work: Work) -> None:
+    """Say how each utterance of MANIFEST (default: WORK/manifest.csv) sounds, in words.
+
+    Such as "high pitch, loud, fast, wide range", by terciles of its speaker's utterances, in the
+    column `description`. `extract --describe` gives it to the text encoder.
+    """
+    from explain.cues.describe import describe as run
+
+    path = manifest or work.manifest
+    report = run(work, path, out or path, show_progress=not as_json)
+    show(report.to_json(), report.to_text(), as_json)

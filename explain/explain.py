@@ -36,6 +36,7 @@ from explain.over_time_section import over_time_section, recordings_over_time, t
 from explain.report.write import SUMMARY, Contents, write_report
 from explain.subject import Subject, read_texts
 from explain.trust import FAITHFULNESS, head_digest, judge, kept_verdict
+from finetune.assembly import refuse_descriptions
 from finetune.evaluate.evaluation import SUBJECTS, caveats, encoders_text
 from finetune.evaluate.scored import ScoredHead, ScoredModel, open_head, open_model
 from finetune.model import EmotionModel
@@ -251,7 +252,7 @@ def explain_recordings(
     Raises:
         MissingStepError: there is no head or model.
         AudioError: none of them can be read.
-        ConfigError: encoders are not there any more.
+        ConfigError: encoders are not there any more, or the head reads descriptions.
         MissingExtraError: matplotlib is not installed and figures are wanted.
     """
     _check_figures(config)
@@ -267,6 +268,8 @@ def explain_recordings(
         )
         for path in dict.fromkeys(recordings)
     )
+    if isinstance(opened, ScoredHead):
+        refuse_descriptions(opened.cache, opened.record)
     model = _with_encoders(opened, config)
     limit = longest_stretch([model], WHOLE_SECONDS)
     timelines = recordings_over_time(model, utterances, seconds_trained_on(work, [model]), limit)

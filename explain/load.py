@@ -17,7 +17,7 @@ from cache.encoders.grid import Grid, energy, recorded_padding
 from cache.encoders.names import resolve_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.frames import Frames
-from cache.keys import normalise_text
+from cache.keys import normalise_text, text_read
 from cache.last_extraction import Extraction
 from cache.mapped import MappedFrames
 from corpora.base.errors import AudioError, ConfigError, ManifestError
@@ -215,7 +215,8 @@ def cached_material(scored: ScoredHead, rows: Manifest) -> LoadedRows:
         kinds = cache.companion("text", found)
     # Layers that are weighed lie beside one another, for which they have to be in memory.
     frames = found.all_layers() if found.others else found.read()[0]
-    return LoadedRows(found.utterances, frames, grid, energy, kinds, found.failed)
+    read = tuple(replace(u, text=text_read(u, cache.describe)) for u in found.utterances)
+    return LoadedRows(read, frames, grid, energy, kinds, found.failed)
 
 
 def recorded_grid(extraction: Extraction) -> Grid:

@@ -186,6 +186,20 @@ def check_streams(cache: FrameCache, record: HeadRecord) -> None:
         )
 
 
+def refuse_descriptions(cache: FrameCache, record: HeadRecord) -> None:
+    """Refuse a head that reads descriptions: a model on recordings has none to read.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if cache.describe and "text" in record.head.modalities:
+        raise ConfigError(
+            f"the head reads how utterances sound in words (--describe {cache.describe}), which "
+            "`prepare describe` writes into manifests and recordings by themselves have not. Score "
+            "it with `evaluate`, or run `extract` without --describe and `search` again."
+        )
+
+
 def failed_at_extraction(
     cache: FrameCache, record: HeadRecord, utterances: Sequence[Utterance]
 ) -> dict[str, str]:
@@ -389,9 +403,11 @@ def build_model(
         precision: of the speech encoder.
 
     Raises:
-        ConfigError: the encoders are not those of the search; each difference is named.
+        ConfigError: the encoders are not those of the search; each difference is named. Or the head
+            reads descriptions.
     """
     head, record = load_head(source)
+    refuse_descriptions(cache, record)
     extraction = cache.extraction
     modalities = record.head.modalities
     sources = {name: extraction.source(name) for name in modalities}

@@ -189,7 +189,7 @@ class _Chooser:
         self.manifest = manifest
         self.config = config
         self.kinds = kinds
-        self.keys = cache.keys(manifest.utterances)
+        self.keys = cache.keys(manifest.utterances, describe=config.describe)
         self.foreign = foreign
         self.report: ExtractReport | None = None
 

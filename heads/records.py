@@ -91,14 +91,16 @@ def manifest_digest(
 ) -> str:
     """SHA-256 (hex) of the rows and labels, wherever the recordings lie.
 
-    Of each utterance: id, name of the recording, bounds, text, label, speaker and split; with
-    attributes also their scales and its ratings.
+    Of each utterance: id, name of the recording, bounds, text, label, speaker and split, and its
+    description where it has one; with attributes also their scales and its ratings.
     """
     digest = hashlib.sha256(json.dumps(manifest.labels).encode())
     if attributes:
         digest.update(json.dumps(dict(attributes)).encode())
     for u in manifest.utterances:
-        row = (u.id, u.audio.name, u.start, u.end, u.text, u.label, u.speaker, u.split)
+        row: tuple[object, ...] = (u.id, u.audio.name, u.start, u.end, u.text, u.label)
+        row += (u.speaker, u.split)
+        row += (u.description,) if u.description else ()
         row += tuple(getattr(u, name) for name in attributes or ())
         digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()

@@ -28,7 +28,7 @@ from cache.encoders.hidden_states import quiet
 from cache.extract.plan import Plan
 from cache.extract.summary import CheckReport, StreamCheck
 from cache.extract.targets import Target, targets_of
-from cache.keys import normalise_text
+from cache.keys import text_read
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
 from cache.moments import DEVIATION, MEAN
@@ -193,7 +193,7 @@ def _pipeline(kind: str, directory: Path, plan: Plan) -> Pipeline:
 
     def text(utterance: Utterance) -> list[Array]:
         inputs = tokenizer(
-            normalise_text(utterance.text),
+            text_read(utterance, plan.config.describe),
             truncation=True,
             max_length=limit,
             return_tensors="pt",

@@ -27,11 +27,13 @@ from cache.encoders.grid import (
 )
 from cache.encoders.names import resolve_encoder
 from cache.extract.targets import Item, lacking, targets_of
+from cache.keys import text_read
 from cache.last_extraction import Extraction, Source
 from cache.lookup import FrameCache
-from cache.recipe import JSON, KEPT, Recipe, difference
+from cache.recipe import DESCRIBED, JSON, KEPT, Recipe, difference
 from cache.store.layout import read_recipe
-from corpora.base.errors import ConfigError, FormatVersionError
+from corpora.base.errors import ConfigError, FormatVersionError, ManifestError
+from corpora.base.work import command_line
 from corpora.manifest import Manifest, Utterance
 from corpora.readers.tree import Spellings
 from corpora.sound_file import unopenable
@@ -44,6 +46,7 @@ _WORDS = (
     ("front_end", "front end"),
     ("fbank", "front end (log-mel code version)"),
     ("tokenizer", "tokenizer"),
+    (DESCRIBED, "descriptions read"),
     ("special_tokens", "special tokens"),
     ("maximum_tokens", "longest text in tokens"),
     ("transformers", "library version: transformers"),
@@ -176,8 +179,10 @@ def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> P
 
     Raises:
         ConfigError: an encoder, layer or device that cannot be used.
+        ManifestError: there are no descriptions, or no texts, that are to be read.
         FormatVersionError: the cache, or what an earlier extraction left, is of another version.
     """
+    _check_described(cache, manifest, config.describe)
     earlier = cache.sources  # first: nothing is done beside a record that cannot be read
     device = choose_device(config.device)
     compute = usual_dtype(device)
@@ -185,7 +190,7 @@ def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> P
     targets = {kind: targets_of(source) for kind, source in sources.items()}
     audio_targets = [t for kind in ("audio", "energy", "speech") for t in targets.get(kind, ())]
     text_targets = list(targets.get("text", ()))
-    keys = cache.keys(manifest.utterances)
+    keys = cache.keys(manifest.utterances, describe=config.describe)
     spellings = Spellings()
     absent = {
         u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or UNREAD}"
@@ -196,6 +201,8 @@ def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> P
     for utterance in manifest.utterances:
         for kind, key in keys[utterance.id].items():
             if kind in sources:
+                if kind == "text":  # an item's text is what its encoder reads
+                    utterance = replace(utterance, text=text_read(utterance, config.describe))
                 inputs[kind].setdefault(key, []).append(utterance)
     changes = {
         kind: tuple(recipe_changes(cache.features, source.recipe))
@@ -219,6 +226,21 @@ def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> P
     )
 
 
+def _check_described(cache: FrameCache, manifest: Manifest, describe: str) -> None:
+    if not describe:
+        return
+    if not any(u.description for u in manifest.utterances):
+        raise ManifestError(
+            f"--describe {describe} reads the manifest's column `description`, which is absent or "
+            f"empty. Run `{command_line('prepare describe', cache.root)}` first."
+        )
+    if describe == "append" and not any(u.text for u in manifest.utterances):
+        raise ManifestError(
+            "--describe append puts descriptions behind texts, and the manifest has no texts. Take "
+            "--describe only, or run `transcribe` first."
+        )
+
+
 def _sources(
     cache: FrameCache, config: ExtractConfig, compute: str
 ) -> tuple[dict[str, Path], dict[str, Source], Grid | None]:
@@ -239,6 +261,8 @@ def _sources(
         fields = encoder_fields(directory, cast(Kind, kind), cache.hashes, padding)
         if padding is not None and config.whole:
             fields[KEPT] = "recording and silence"
+        if kind == "text" and config.describe:
+            fields[DESCRIBED] = config.describe
         fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
         if kind == "audio":
             fields["decoder"] = dict(decoder_fields())

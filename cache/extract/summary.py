@@ -9,7 +9,7 @@ from typing import Any
 
 from cache.extract.plan import Plan
 from cache.extract.targets import Item
-from cache.keys import normalise_text
+from cache.keys import text_read
 from cache.last_extraction import Source
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError
@@ -117,6 +117,7 @@ def plan_text(plan: Plan) -> str:
     for kind, source in plan.extraction.sources.items():
         if source.encoder:
             what = f"{source.encoder}, {_layers_text(source)}"
+            what += f", --describe {source.recipe.describe}" if source.recipe.describe else ""
         else:
             what = {"energy": "RMS in dB", "speech": "silero-vad probability"}[kind]
         lines.append(f"  {kind:<7}{what:<40} {source.recipe.folder}")
@@ -182,7 +183,7 @@ def report_text(
         parts += [f"  {path}: {count:,} added" for path, count in sorted(report.added.items())]
         if report.truncated:
             parts.append(f"{report.truncated} texts were longer than the encoder reads; cut.")
-    empty = sum(not normalise_text(utterance.text) for utterance in manifest.utterances)
+    empty = sum(not text_read(u, plan.config.describe) for u in manifest.utterances)
     if empty and "text" in plan.inputs:
         parts.append(
             f"{empty:,} utterances have no text; they are encoded as special tokens only. "

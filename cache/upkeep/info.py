@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.encoders.grid import SAMPLE_RATE
-from cache.keys import windowed_key
+from cache.keys import MODALITIES, windowed_key
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe
@@ -266,7 +266,7 @@ class Info(Jsonable):
         if any(one.last for one in self.streams):
             parts.append("* what the last extraction asked for, and later commands read")
         if any(one.kind == CUES for one in self.streams):
-            parts.append("cues: computed and kept by explain")
+            parts.append("cues: computed and kept by explain and prepare describe")
         return Report("", [*parts, *_warnings(self)]).to_text()
 
 
@@ -283,14 +283,16 @@ def cache_info(work: Work, manifest: Manifest | None) -> Info:
     """
     cache = FrameCache(work)
     catalogue = read_catalogue(work.features)
-    keys: dict[str, set[str]] | None = None
+    keys: dict[tuple[str, str], set[str]] | None = None
     absent = 0
     if manifest is not None:
-        keys = {"audio": set(), "text": set()}
-        for own in cache.keys(manifest.utterances).values():
-            absent += "audio" not in own
-            for kind, key in own.items():
-                keys[kind].add(key)
+        keys = {}
+        # With descriptions a text is another input: each stream has to hold those that it reads.
+        for describe in {stream.recipe.describe for stream in catalogue.streams} | {""}:
+            found = cache.keys(manifest.utterances, describe=describe).values()
+            absent = sum("audio" not in own for own in found)
+            for kind in MODALITIES:
+                keys[kind, describe] = {own[kind] for own in found if kind in own}
     return Info(
         features=work.features,
         streams=tuple(_look_at(stream, cache.sources, keys) for stream in catalogue.streams),
@@ -300,13 +302,15 @@ def cache_info(work: Work, manifest: Manifest | None) -> Info:
 
 
 def _look_at(
-    stream: Stream, sources: Mapping[str, Source], keys: Mapping[str, set[str]] | None
+    stream: Stream,
+    sources: Mapping[str, Source],
+    keys: Mapping[tuple[str, str], set[str]] | None,
 ) -> StreamInfo:
     found = scan(stream.path, stream.header)
     index = Index(found.parts)
     frames = int(index.lengths(index.positions(index.keys)).sum())
     rate = stream.frames_per_second
-    wanted = None if keys is None else keys[stream.input_kind]
+    wanted = None if keys is None else keys[stream.input_kind, stream.recipe.describe]
     source = sources.get(stream.recipe.kind)
     same = source is not None and source.recipe == stream.recipe
     asked = same and source is not None and stream.layer in (None, *source.layers)

@@ -136,7 +136,7 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
                 "features are theirs. Mount or restore them, or take their rows out of the "
                 "manifest. Nothing was deleted."
             )
-        used.update(key for own in keys.values() for key in possible_keys(own))
+        used.update(key for u in utterances for key in possible_keys(u, keys[u.id]))
     return plan_for_keys(work, frozenset(used), last_only=last_only)
 
 

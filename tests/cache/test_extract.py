@@ -376,7 +376,7 @@ def test_a_recording_that_may_not_be_read_is_not_called_missing(
     monkeypatch.setattr(
         FrameCache,
         "keys",
-        lambda cache, utterances: {
+        lambda cache, utterances, describe: {
             u.id: {} if u.id == "u0" else {"text": u.id} for u in utterances
         },
     )
