@@ -221,11 +221,13 @@ def _word_vectors(
     """By layer `[n, P]` of n words, of the same in text `[n, Q]`; and how many do not fit."""
     known = dict(zip((u.id for u in subject.utterances), aligned.alignments, strict=True))
     own = [u for u in subject.utterances if known[u.id] is not None and u.text]
+    if not own:
+        return {}, np.zeros((0, 1)), 0
     rows = replace(manifest, utterances=tuple(own))
     found = cache.find(rows, ("audio", "text"), others=True, speech=False)
     frames, _ = found.read()
     kinds = cache.companion("text", found)
-    if kinds is None or not found.utterances:
+    if kinds is None:
         return {}, np.zeros((0, 1)), 0
     audio = {**found.others.get("audio", {}), found.layers["audio"]: frames["audio"]}
     offsets = frames["text"].offsets.tolist()
