@@ -125,6 +125,23 @@ def over_time_command(root: Path, minutes: float) -> None:
         click.echo("\n".join(over_time_lines(root, manifest, Path(folder), minutes)))
 
 
+@main.command("strength")
+@_work_option("A work folder with audio frames of RAVDESS.")
+@click.option("--seeds", default=3, show_default=True, help="Of the heads.")
+def strength_command(root: Path, seeds: int) -> None:
+    """Whether strength tells strong recordings from normal ones, of unseen actors; minutes."""
+    from bench.strength import ask, strength_lines
+    from cache.lookup import FrameCache
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+    from heads.load import load_dataset
+
+    work = Work(root)
+    with _plain_errors():
+        dataset = load_dataset(FrameCache(work), read_manifest(work.manifest), ["audio"])
+        click.echo("\n".join(strength_lines(ask(dataset, range(seeds)))))
+
+
 @main.command("planted")
 @_work_option("A work folder with audio frames.")
 @click.option("--label", default="neutral", show_default=True, help="Of the speech planted in.")

@@ -62,6 +62,7 @@ def items_section(items: Sequence[Item]) -> Report:
     """What is said about each of a few utterances, in sentences and as a table."""
     rows: list[list[Cell]] = []
     text = []
+    ranked = any(item.strengths for item in items)
     for item in items:
         attention = np.zeros(0) if item.attention is None else item.attention
         order = (-attention).argsort(kind="stable")[:NAMED]
@@ -74,16 +75,19 @@ def items_section(items: Sequence[Item]) -> Report:
                 item.utterance.label or None,
                 item.predicted,
                 item.confidence,
+                *[item.strength] * ranked,
                 times or None,
                 words or None,
             ]
         )
         said = f"labelled {item.utterance.label}, " if item.utterance.label else ""
         parts = [f"{item.utterance.id}: {said}heard as {item.predicted} ({item.confidence:.2f})"]
+        if item.strength is not None:
+            parts.append(f"of strength {item.strength:.2f}")
         parts += [f"most attended at {times} s"] * bool(times)
         parts += [f"most attended words: {words}"] * bool(words)
         text.append("; ".join(parts) + ".")
-    columns = ("utterance", "label", "predicted", "probability")
+    columns = ("utterance", "label", "predicted", "probability", *["strength"] * ranked)
     table = Table(
         "items", (*columns, "most attended (s)", "most attended words"), rows, "Utterances", 2
     )

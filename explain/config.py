@@ -82,6 +82,11 @@ class ExplainConfig(Config):
         "Also write what each answer rests on as JSON lines: its emotions, attended stretches, "
         "their words and cues, and the probability lost without them.",
     )
+    reference: str = setting(
+        "neutral",
+        "The label that stands for no emotion: strength is ranked above it.",
+        metavar="LABEL",
+    )
     figures: bool = plots_setting("Draw pictures (matplotlib).", default=True)
     seed: int = setting(0, "Wherever chance decides.", least=0)
     device: str = device_setting()

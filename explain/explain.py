@@ -11,7 +11,7 @@ from cache.encoders.device import choose_device
 from cache.keys import WHOLE_SECONDS
 from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
-from corpora.base.errors import ConfigError, MissingStepError
+from corpora.base.errors import ConfigError, EmopoolError, MissingStepError
 from corpora.base.files import read_json, write_text
 from corpora.base.report import Report, require_matplotlib
 from corpora.base.work import Work
@@ -55,6 +55,7 @@ from heads.records import (
     refuse_attributes,
 )
 from heads.speakers import SPEAKER
+from heads.strength import Strength
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +141,7 @@ def summarise(
                 "label": item.utterance.label,
                 "predicted": item.predicted,
                 "probability": item.confidence,
+                **({"strengths": dict(item.strengths)} if item.strengths else {}),
             }
             for item in items
         ]
@@ -218,6 +220,7 @@ def explain_split(
         )
     material = _material(opened, rows, config, show_progress=show_progress)
     other = other_head_note(opened.record, work.search) if isinstance(opened, ScoredHead) else ""
+    strength, strength_notes = _strength(opened, work, config)
     subject = build_subject(
         _head(opened),
         material,
@@ -225,7 +228,8 @@ def explain_split(
         source=opened.source,
         manifest=manifest,
         split="" if config.ids else config.split,
-        notes=[text for text in (note, *notes, other) if text],
+        strength=strength,
+        notes=[text for text in (note, *notes, other, *strength_notes) if text],
     )
     model = _with_encoders(opened, config) if config.occlusion else None
     folder = work.explain / "items" if config.ids else work.explain
@@ -275,10 +279,17 @@ def explain_recordings(
     timelines = recordings_over_time(model, utterances, seconds_trained_on(work, [model]), limit)
     parts = telling_parts(utterances, timelines, limit)
     material = model_material(model, parts, title="Encode" if show_progress else "")
-    subject = build_subject(_head(opened), material, kind=opened.source.kind, source=opened.source)
-    if "text" in subject.frames and not text:
-        note = "No text was given (--text): the head read an empty one."
-        subject = replace(subject, notes=(note,))
+    strength, notes = _strength(opened, work, config)
+    if "text" in _head(opened).config.modalities and not text:
+        notes = ("No text was given (--text): the head read an empty one.", *notes)
+    subject = build_subject(
+        _head(opened),
+        material,
+        kind=opened.source.kind,
+        source=opened.source,
+        strength=strength,
+        notes=notes,
+    )
     over_time = []
     if timelines:
         over_time = [over_time_section(timelines, limit, reads="text" in subject.frames)]
@@ -315,6 +326,23 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
         f"{work.root} has neither a searched head nor a fine-tuned model. "
         "Run `python cli.py search` first."
     )
+
+
+def _strength(
+    opened: Opened, work: Work, config: ExplainConfig
+) -> tuple[Strength | None, tuple[str, ...]]:
+    """How strong a searched head's emotions are, and what has to be said of it."""
+    if isinstance(opened, ScoredModel):
+        return None, ()
+    try:
+        strength = opened.strength(work.manifest, config.reference)
+    except EmopoolError as error:
+        return None, (f"No strength of emotion is told: {error}",)
+    told = (
+        f"Strength ranks utterances of what was heard above {config.reference} ones, by what the "
+        "classifier reads: .5 is as strong as half of those trained on."
+    )
+    return strength, (told, *strength.notes)
 
 
 def _head(opened: Opened) -> Any:  # noqa: ANN401 - heads.head.Head

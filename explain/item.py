@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from corpora.base.errors import AudioError
@@ -41,6 +43,7 @@ class Item:
         reading: words of the text with their attention; None without.
         tokens: attention of each text token, where it is not known which words they are.
         evidence: a sentence (`explain.evidence_section`); "" where none may be made.
+        strengths: of each emotion, above 0 and below 1; empty where it is not known.
     """
 
     utterance: Utterance
@@ -57,6 +60,7 @@ class Item:
     reading: Reading | None = None
     tokens: Floats | None = None
     evidence: str = ""
+    strengths: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def predicted(self) -> str:
@@ -67,6 +71,11 @@ class Item:
     def confidence(self) -> float:
         """Its probability."""
         return float(self.probabilities.max())
+
+    @property
+    def strength(self) -> float | None:
+        """Of the most probable label; None where it is not known, or there is none of it."""
+        return self.strengths.get(self.predicted)
 
     @property
     def right(self) -> bool | None:
@@ -123,6 +132,11 @@ def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | 
         for row, part in zip(rows, read, strict=True):
             row["tokens"] = floats(part)
     probabilities = floats(subject.probabilities)
+    strengths: list[dict[str, float]] = [{} for _ in subject.utterances]
+    if subject.strength is not None:
+        vectors = floats(torch.cat(list(subject.vectors.values()), dim=1))
+        for own, told in zip(strengths, subject.strength(vectors).tolist(), strict=True):
+            own.update(zip(subject.strength.labels, told, strict=True))
     return [
         Item(
             utterance=utterance,
@@ -130,6 +144,7 @@ def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | 
             probabilities=probabilities[number],
             alignment=aligned.alignments[number],
             reading=None if readings is None else readings[number],
+            strengths=strengths[number],
             **rows[number],  # type: ignore[arg-type]
             **shared,  # type: ignore[arg-type]
         )

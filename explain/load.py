@@ -43,6 +43,7 @@ from finetune.evaluate.scored import FRAME_BUDGET, ScoredHead, Source
 from finetune.model import EmotionModel
 from heads.head import Head
 from heads.pooling.pooling import attention_weights
+from heads.strength import Strength
 
 
 def model_material(
@@ -233,6 +234,7 @@ def build_subject(
     source: Source | None = None,
     manifest: Manifest | None = None,
     split: str = "",
+    strength: Strength | None = None,
     notes: Sequence[str] = (),
 ) -> Subject:
     """Run the head over the frames and weigh each of them.
@@ -244,6 +246,7 @@ def build_subject(
         source: where the head or model comes from.
         manifest: the utterances' own, for corpus and synthetic.
         split: their split.
+        strength: see `Subject`.
         notes: see `Subject`.
     """
     head = copy.deepcopy(head).to("cpu").eval().requires_grad_(False)
@@ -280,6 +283,7 @@ def build_subject(
         synthetic=manifest is not None and manifest.synthetic,
         source=Path() if source is None else source.path,
         skipped=material.skipped,
+        strength=strength,
         notes=tuple(notes),
     )
 

@@ -30,6 +30,7 @@ from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance, speaker_key
 from explain.ragged import Bools, Floats, Ints, floats, ints, positions, segment_sum, segments
 from heads.head import Head
+from heads.strength import Strength
 
 # Of the token kinds beside text frames (cache.encoders.text_encoder, which imports transformers).
 SPECIAL, WORD_START = 0, 1
@@ -191,6 +192,7 @@ class Subject:
         synthetic: the recordings are not human speech.
         source: the head's or the model's path.
         skipped: reasons by id for utterances left out.
+        strength: of the emotions of a searched head; None where it is not known.
         notes: sentences to say before any result.
     """
 
@@ -215,6 +217,7 @@ class Subject:
     synthetic: bool = False
     source: Path = Path()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    strength: Strength | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -247,6 +247,14 @@ class PredictConfig(Config):
         flag="--out",
         metavar="FILE",
     )
+    strength: bool = setting(
+        False,
+        "Say how strong each emotion is, 0 to 1 (.5: as half of the utterances trained on). For a "
+        "searched head.",
+    )
+    reference: str = setting(
+        "neutral", "With --strength: the label that stands for no emotion.", metavar="LABEL"
+    )
     embeddings: Path | None = setting(
         None,
         "Write what the classifier reads, the pooled vectors of all modalities, with ids: a .npz "

@@ -93,6 +93,21 @@ def accuracy(confusion: Counts) -> Floats:
     return _ratio(hits, confusion.sum(axis=(-2, -1)))
 
 
+def auc(upper: Floats, lower: Floats) -> Floats:
+    """The probability that one of `upper` is at a higher level than one of `lower`; ties count ½.
+
+    Args:
+        upper: `[..., L]`, how many there are at each level, the lowest level first.
+        lower: likewise.
+
+    Returns:
+        `[...]`; nan where there is none of one of them.
+    """
+    below = np.cumsum(lower, axis=-1) - lower / 2
+    won, pairs = (upper * below).sum(axis=-1), upper.sum(axis=-1) * lower.sum(axis=-1)
+    return np.asarray(np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0))
+
+
 def _ratio(top: Floats, bottom: Counts) -> Floats:
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 

@@ -37,6 +37,7 @@ from corpora.utterance import Utterance
 from heads.bootstrap import (
     Floats,
     Interval,
+    auc,
     bootstrap,
     cluster_numbers,
     judge_clusters,
@@ -275,15 +276,13 @@ def _scores(tables: Floats, classes: int, levels: int) -> Floats:
     second, has, js, kl, n = (one[..., 0] for one in single)
     # A label that is true nowhere has no recall to measure; answering it costs it nothing more.
     f1 = np.where(true > 0, 2 * hits / np.maximum(true + answered, 1), 0.0).sum(axis=-1)
-    below = np.cumsum(right, axis=-1) - right / 2
-    pairs = wrong.sum(axis=-1) * right.sum(axis=-1)
     return np.stack(
         [
             _over(f1, (true > 0).sum(axis=-1)),
             _over(second, has),
             _over(js, n),
             _over(kl, n),
-            _over((wrong * below).sum(axis=-1), pairs),
+            auc(wrong, right),
         ],
         axis=-1,
     )

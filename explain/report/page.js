@@ -16,6 +16,8 @@
   };
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
   const confidence = (row) => Math.max(...row.p);
+  const strength = (row) => row.strengths?.[row.predicted];
+  const ranked = rows.some((row) => row.strengths);
   const wrong = (row) => row.label !== "" && row.label !== row.predicted;
 
   for (const label of labels) $("label").append(make("option", label, { value: label }));
@@ -58,6 +60,7 @@
       make("td", row.label || "–"),
       make("td", row.predicted, wrong(row) ? { class: "wrong" } : {}),
       make("td", confidence(row).toFixed(2), { class: "n" }),
+      ...(ranked ? [make("td", strength(row)?.toFixed(2) ?? "–", { class: "n" })] : []),
       make("td", row.seconds ? row.seconds.toFixed(2) : "–", { class: "n" }),
       make("td", row.text),
     );
@@ -79,7 +82,7 @@
     close();
     if (again) return;
     const detail = make("tr", undefined, { class: "detail" });
-    const cell = make("td", undefined, { colspan: "6" });
+    const cell = make("td", undefined, { colspan: ranked ? "7" : "6" });
     detail.append(cell);
     tr.after(detail);
     button.setAttribute("aria-expanded", "true");
@@ -87,6 +90,10 @@
     const chances = labels.map((label, k) => [label, row.p[k]]).sort((a, b) => b[1] - a[1]);
     cell.append(make("p", chances.map(([label, p]) => `${label} ${p.toFixed(2)}`).join(", ")));
     if (row.evidence) cell.append(make("p", row.evidence));
+    if (row.strengths) {
+      const strengths = Object.entries(row.strengths).map(([label, own]) => `${label} ${own.toFixed(2)}`);
+      cell.append(make("p", `Strength: ${strengths.join(", ")}`));
+    }
     if (row.problem) cell.append(make("p", row.problem, { class: "wrong" }));
     if (row.audio) cell.append((open.audio = player(row)));
     if (row.curve) cell.append(...curve(row, open));

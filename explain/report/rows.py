@@ -75,6 +75,8 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
         "picture": picture,
         "evidence": item.evidence,
     }
+    if item.strengths:
+        row["strengths"] = {name: round(own, 3) for name, own in item.strengths.items()}
     if item.attention is not None:
         row |= {"hop": item.hop, "centre": item.centre, "method": item.method, **_curve(item)}
     if item.reading is not None:

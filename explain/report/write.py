@@ -101,6 +101,7 @@ def page_html(contents: Contents, pictures: Mapping[str, bytes], rows: str) -> s
         sections=contents.sections,
         pictures={name: base64.b64encode(svg).decode("ascii") for name, svg in pictures.items()},
         browsing=_browsing(len(contents.items), len(contents.embedded)),
+        ranked=any(item.strengths for item in contents.items),
         labels=safe_json(list(contents.items[0].labels) if contents.items else []),
         rows_json=rows,
         style=own.joinpath("page.css").read_text(encoding="utf-8"),

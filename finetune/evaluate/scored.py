@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cache.lookup import FrameCache
+from cache.lookup import Found, FrameCache
 from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.base.files import file_sha256
@@ -41,8 +41,10 @@ from heads.records import (
     layer_weights,
     load_head,
     manifest_digest,
+    refuse_attributes,
 )
 from heads.speakers import SPEAKER, declared
+from heads.strength import Strength, classifier_vectors, enough_utterances, fit_strength
 from heads.training import predict
 
 # Frames of a batch when nothing is trained: no activations are kept.
@@ -168,35 +170,84 @@ class ScoredHead:
             MissingStepError: frames are missing.
             ConfigError: the frames at hand are not of the streams it was searched on.
         """
+        found = self._found(rows)
+        probabilities, note = torch.zeros(0, self.record.head.outputs), ""
+        if found.utterances:
+            store = self._store(found)
+            everything = torch.arange(len(store.dataset))
+            probabilities = predict([self.head], store, everything)[0]
+            if self.record.head.input_norm == SPEAKER:
+                note = declared(store.dataset.speakers(everything))
+        return Predictions(found.utterances, probabilities, found.failed, note)
+
+    def strength(self, home: Path, reference: str) -> Strength:
+        """How strong its emotions are, ranked on the utterances that it learnt from.
+
+        Args:
+            home: the manifest of the work folder, which it was searched on.
+            reference: the label that stands for no emotion.
+
+        Raises:
+            ConfigError: that manifest is another one, frames are normalised by speaker, too few
+                utterances have these labels; or see `score`.
+            MissingStepError: frames are missing.
+        """
+        refuse_attributes(self.record, "strength")
+        if self.record.head.input_norm == SPEAKER:
+            raise ConfigError(
+                f"strength needs the frames of a recording as the head in {self.source.path} read "
+                "them, and it read them normalised by each speaker's recordings. Search a head "
+                "without it (input_norm of --space)."
+            )
+        own = read_manifest(home)
+        if manifest_digest(own) != self.source.manifest_sha256:
+            raise ConfigError(
+                f"strength is ranked on what the head in {self.source.path} learnt from, and "
+                f"{home} is another manifest. Restore that of the search, or search again."
+            )
+        rows = enough_utterances(training_rows(home, own, self.source))
+        found = self._found(replace(own, utterances=rows))
+        if not found.utterances:
+            raise ConfigError(
+                f"strength is ranked on what the head in {self.source.path} learnt from, and none "
+                f"of it ({self.source.trained_on} of {home}) has frames in the cache."
+            )
+        store = self._store(found)
+        return fit_strength(
+            classifier_vectors(self.head, store),
+            [u.label for u in found.utterances],
+            store.dataset.speakers(torch.arange(len(store.dataset))),
+            self.source.labels,
+            reference,
+        )
+
+    def _found(self, rows: Manifest) -> Found:
+        """The frames that it reads of these rows."""
         check_streams(self.cache, self.record)
-        found = self.cache.find(
+        return self.cache.find(
             rows,
             self.record.head.modalities,
             layers=dict(self.source.layers),
             speech=self.record.head.needs_speech,
         )
-        probabilities, note = torch.zeros(0, self.record.head.outputs), ""
-        if found.utterances:
-            frames, _ = found.read()
-            dataset = Dataset(
-                found.utterances,
-                self.source.labels,
-                frames,
-                others=found.others,
-                layers=found.layers,
-                attributes=self.source.attributes,
-            )
-            everything = torch.arange(len(dataset))
-            targets = {
-                name: (affine.shift, affine.scale)
-                for name in self.record.head.modalities
-                if (affine := self.head.affine(name)) is not None
-            }
-            store = VectorStore(dataset, targets=targets)
-            probabilities = predict([self.head], store, everything)[0]
-            if self.record.head.input_norm == SPEAKER:
-                note = declared(dataset.speakers(everything))
-        return Predictions(found.utterances, probabilities, found.failed, note)
+
+    def _store(self, found: Found) -> VectorStore:
+        """What it reads of rows whose frames were found, at least one."""
+        frames, _ = found.read()
+        dataset = Dataset(
+            found.utterances,
+            self.source.labels,
+            frames,
+            others=found.others,
+            layers=found.layers,
+            attributes=self.source.attributes,
+        )
+        targets = {
+            name: (affine.shift, affine.scale)
+            for name in self.record.head.modalities
+            if (affine := self.head.affine(name)) is not None
+        }
+        return VectorStore(dataset, targets=targets)
 
 
 @dataclass(frozen=True, eq=False)

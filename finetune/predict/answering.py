@@ -34,6 +34,7 @@ from finetune.config import PredictConfig
 from finetune.evaluate.calibration import SMALLEST
 from heads.head import Head, as_inputs, classify, pooled_vectors
 from heads.head import answers as answers_of
+from heads.strength import Strength
 
 
 class Model(Protocol):
@@ -143,10 +144,12 @@ class Prediction(Jsonable):
             ensemble), where it was asked for; not in the JSON.
         attributes: arousal and the like, as far as the model knows them, in the units of their
             scales.
+        strengths: of each emotion, above 0 and below 1 (see `heads.strength.Strength`), where it
+            was asked for.
     """
 
-    json_entries = "* -embedding"
-    json_optional = "attributes"
+    json_entries = "* -embedding strength"
+    json_optional = "attributes strengths strength"
 
     id: str
     audio: str
@@ -160,11 +163,17 @@ class Prediction(Jsonable):
         default_factory=dict, repr=False, compare=False
     )
     attributes: Mapping[str, float] = field(default_factory=dict)
+    strengths: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def probability(self) -> float:
         """Of the label."""
         return self.probabilities[self.label]
+
+    @property
+    def strength(self) -> float | None:
+        """Of the label; None where it is not known, or the label stands for no emotion."""
+        return self.strengths.get(self.label)
 
 
 @dataclass(frozen=True)
@@ -189,7 +198,9 @@ def table(predictions: Sequence[Prediction]) -> list[str]:
     """Predictions for a terminal, at least one."""
     attends = any(one.top_frames for one in predictions)
     labelled, narrowed = bool(predictions[0].label), predictions[0].other_labels is not None
-    columns = ["recording", *["label", "p", "then"] * labelled, *["other labels"] * narrowed]
+    ranked = any(one.strengths for one in predictions)
+    columns = ["recording", *["label", "p", "then"] * labelled, *["strength"] * ranked]
+    columns += ["other labels"] * narrowed
     columns += [*predictions[0].attributes, *["attended most (s)"] * attends]
     rows = [tuple(columns)]
     for one in predictions:
@@ -198,6 +209,7 @@ def table(predictions: Sequence[Prediction]) -> list[str]:
             ordered = sorted(one.probabilities.items(), key=lambda item: -item[1])
             then = ", ".join(f"{label} {p:.2f}" for label, p in ordered[1 : 1 + RUNNERS_UP])
             row += [one.label, f"{one.probability:.2f}", then]
+        row += ["–" if one.strength is None else f"{one.strength:.2f}"] * ranked
         row += [] if one.other_labels is None else [f"{one.other_labels:.2f}"]
         row += [f"{value:.2f}" for value in one.attributes.values()]
         rows.append((*row, *[_times(one.top_frames)] * attends))
@@ -271,6 +283,7 @@ def predict(
     max_seconds: float = PredictConfig.max_seconds,
     labels: Sequence[str] = (),
     embeddings: bool = False,
+    strength: Strength | None = None,
     frame_budget: int = FRAME_BUDGET,
     load: Callable[[Utterance], Waveform] | None = None,
 ) -> Iterator[Answer]:
@@ -284,6 +297,7 @@ def predict(
         max_seconds: longer recordings are refused.
         labels: only these: each model's probabilities are renormalised over them; none: all.
         embeddings: whether answers hold what the classifier reads.
+        strength: of a single model's emotions; None: it is not said.
         frame_budget: largest number of frames of a batch, padding included.
         load: gives the sound of an utterance with bounds, of a length that the models take; by
             default its recording is decoded.
@@ -312,7 +326,9 @@ def predict(
     budgets = [
         batch_budget(frame_budget, audio=one.audio_encoder, text=one.text_encoder) for one in models
     ]
-    run = _Run(models, asked[0], embeddings, top_frames, hears, max_seconds, budgets, load)
+    run = _Run(
+        models, asked[0], embeddings, strength, top_frames, hears, max_seconds, budgets, load
+    )
     for first in range(0, len(utterances), AT_ONCE):
         yield from run(utterances[first : first + AT_ONCE])
 
@@ -324,6 +340,7 @@ class _Run:
     models: Sequence[Model]
     labels: Sequence[str]
     embeddings: bool
+    strength: Strength | None
     top_frames: int
     hears: Hears | None
     max_seconds: float
@@ -441,6 +458,7 @@ class _Run:
         total = torch.zeros(len(batch), len(labels) + len(attributes), dtype=torch.float64)
         others = torch.zeros(len(batch), dtype=torch.float64)
         read: dict[str, Tensor] = {}
+        strengths: list[dict[str, float]] = [{}] * len(batch)
         top: list[tuple[AttendedFrame, ...]] = [()] * len(batch)
         for number, model in enumerate(self.models, start=1):
             frames = model.encode(waveforms if model.audio_encoder else None, texts)
@@ -459,6 +477,9 @@ class _Run:
                 prefix = f"model{number}." * (len(self.models) > 1)
                 for name, vector in zip(model.head.config.modalities, vectors, strict=True):
                     read[prefix + name] = vector.float().cpu()
+            if self.strength is not None:
+                own = self.strength(torch.cat(vectors, dim=1).double().cpu().numpy())
+                strengths = [dict(zip(self.strength.labels, row, strict=True)) for row in own]
             if len(self.models) == 1 and self.top_frames:
                 top = most_attended(model, frames, self.top_frames)
         for row, (job, _) in enumerate(batch):
@@ -475,6 +496,9 @@ class _Run:
                 other_labels=float(others[row]) / len(self.models) if self.narrowed else None,
                 embedding={name: own[row].numpy().copy() for name, own in read.items()},
                 attributes=dict(zip(attributes, values[len(labels) :], strict=True)),
+                strengths={
+                    label: strengths[row][label] for label in labels if label in strengths[row]
+                },
             )
         return answers
 

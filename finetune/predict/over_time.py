@@ -46,6 +46,7 @@ from finetune.predict.answering import (
 )
 from finetune.predict.timeline import Moment, Timeline
 from finetune.utterance_seconds import UNKNOWN, UtteranceSeconds
+from heads.strength import Strength
 
 #: Seconds of a window where neither the user nor the model says.
 WINDOW_SECONDS = 3.0
@@ -136,6 +137,7 @@ def over_time(
     hears: Hears | None = None,
     max_seconds: float = PredictConfig.max_seconds,
     labels: Sequence[str] = (),
+    strength: Strength | None = None,
     progress: Callable[[float], object] = lambda _: None,
 ) -> Timeline:
     """What models say about one recording over time.
@@ -150,6 +152,7 @@ def over_time(
         hears: fills in the texts of stretches that come without.
         max_seconds: longer stretches are refused.
         labels: only these; none: all.
+        strength: of a single model's emotions; None: it is not said.
         progress: told which share of the recording was done since it was last told.
 
     Raises:
@@ -179,7 +182,7 @@ def over_time(
     for lot in _lots(stretches):
         sounds = {(one.start, one.end): cut(one) for one in lot}
         for stretch, answer in zip(
-            lot, _answers(models, utterance, lot, sounds, hears, labels), strict=True
+            lot, _answers(models, utterance, lot, sounds, hears, labels, strength), strict=True
         ):
             since, until = stretch.span or (stretch.start, stretch.end)
             moments.append(
@@ -196,6 +199,7 @@ def over_time(
                     probabilities=answer.probabilities,
                     text=answer.text,
                     text_source=answer.text_source,
+                    strengths=answer.strengths,
                 )
             )
         progress(len(lot) / len(stretches))
@@ -271,6 +275,7 @@ def _answers(
     sounds: Mapping[tuple[float, float], Waveform],
     hears: Hears | None,
     labels: Sequence[str],
+    strength: Strength | None,
 ) -> Iterator[Prediction]:
     """An answer for each stretch of a lot."""
     rows = [replace(utterance, start=one.start, end=one.end, text=one.text) for one in lot]
@@ -290,6 +295,7 @@ def _answers(
         hears=hears,
         max_seconds=math.inf,
         labels=labels,
+        strength=strength,
         frame_budget=CPU_FRAMES if on_cpu else FRAME_BUDGET,
         load=load,
     )

@@ -32,6 +32,7 @@ from corpora.utterance import ATTRIBUTES, SPLITS, Utterance, split_name
 from finetune.assembly import build_model, check_streams
 from finetune.config import PredictConfig
 from finetune.evaluate.evaluation import caveats
+from finetune.evaluate.scored import open_head
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
 from finetune.predict.answering import Answer, Prediction, Unusable, predict
@@ -46,6 +47,7 @@ from finetune.predict.over_time import (
 from finetune.predict.timeline import Timeline, check_out
 from finetune.utterance_seconds import seconds_trained_on
 from heads.records import BEST, load_head
+from heads.strength import Strength
 
 LIST = "-"
 # MSP-Podcast's test set without labels: its rows belong to no split, and are known by their names.
@@ -201,7 +203,7 @@ def run_predict(
         ManifestError: the answers are for a challenge whose classes the model does not know.
         EmopoolError: something could not be downloaded.
     """
-    models, hears = _opened(work, config, tell)
+    models, hears, strength = _opened(work, config, tell)
     missing = sum(not utterance.text for utterance in utterances)
     reads = any(model.text_encoder for model in models)
     if missing and reads and hears is None and any(model.audio_encoder for model in models):
@@ -218,13 +220,18 @@ def run_predict(
         max_seconds=config.max_seconds,
         labels=config.labels,
         embeddings=config.embeddings is not None,
+        strength=strength,
     )
 
 
 def _opened(
     work: Work, config: PredictConfig, tell: Tell
-) -> tuple[list[EmotionModel], Transcriber | None]:
-    """The models asked for, and what fills in texts; says what has to be known of them."""
+) -> tuple[list[EmotionModel], Transcriber | None, Strength | None]:
+    """The models asked for, what fills in texts, and how strong emotions are, where asked for.
+
+    Says what has to be known of them.
+    """
+    strength = _strength(work, config, tell) if config.strength else None
     device = choose_device(config.device)
     models = [open_predictor(work, name, device, tell) for name in _names(work, config)]
     known = models[0].labels
@@ -248,7 +255,22 @@ def _opened(
         hears = Transcriber(config.transcriber, language=config.language, device=device, tell=tell)
     elif config.transcriber:
         tell("This model does not read: nothing is transcribed.")
-    return models, hears
+    return models, hears, strength
+
+
+def _strength(work: Work, config: PredictConfig, tell: Tell) -> Strength:
+    """How strong the emotions of the head asked for are; says what has to be known of it."""
+    names = _names(work, config)
+    if len(names) > 1 or not _is_head(work, names[0]):
+        raise ConfigError(
+            "--strength is told of one searched head, by the cached frames that it learnt from, "
+            f"and not of {' and '.join(map(str, names))}. Give --model {work.search}."
+        )
+    head = open_head(FrameCache(work), Path(names[0]))
+    strength = head.strength(work.manifest, config.reference)
+    for line in strength.notes:
+        tell(line)
+    return strength
 
 
 def run_over_time(
@@ -274,7 +296,7 @@ def run_over_time(
         MissingExtraError: the voice activity detector or matplotlib is not installed.
     """
     check_out(config.outs)
-    models, hears = _opened(work, config, tell)
+    models, hears, strength = _opened(work, config, tell)
     if not models[0].labels:
         raise ConfigError(
             "over time models say classes, and this one knows "
@@ -321,6 +343,7 @@ def run_over_time(
                 hears=hears,
                 max_seconds=config.max_seconds,
                 labels=config.labels,
+                strength=strength,
                 progress=progress,
             )
         except AudioError as error:
@@ -338,8 +361,8 @@ def open_predictor(
         device: `cpu` or `cuda`.
         tell: for a line that says it is a head.
     """
-    path = Path(name)
-    if path.suffix == ".json" or (path / BEST).is_file() or path == work.search:
+    if _is_head(work, name):
+        path = Path(name)
         record = load_head(path)[1]
         cache = FrameCache(work)
         check_streams(cache, record)
@@ -349,6 +372,11 @@ def open_predictor(
         tell(f"The head of trial {record.trial} on its encoders, as they were: not fine-tuned.")
         return model
     return EmotionModel.from_pretrained(name, device=device)
+
+
+def _is_head(work: Work, name: str | Path) -> bool:
+    path = Path(name)
+    return path.suffix == ".json" or (path / BEST).is_file() or path == work.search
 
 
 def submit(path: Path, answers: Iterable[Answer], task: int | None = None) -> int:

@@ -3,7 +3,7 @@
 | file | holds |
 |---|---|
 | `.csv` | a row a stretch: recording, start, end, from, to, name, label, probability, length, |
-| | `p_<label>` of every label |
+| | `p_<label>` of every label; with strength also strength and `strength_<label>` |
 | `.jsonl` | the same, one JSON object a line |
 | `.TextGrid` | of one recording the tiers emotion, probability, length, and name if there is any |
 | `.rttm` | a SPEAKER line a stretch, the emotion where the speaker's name stands |
@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -59,12 +59,14 @@ class Moment(Jsonable):
         probabilities: of every label.
         text: what the model read; "" for none.
         text_source: see `finetune.predict.answering.Prediction`.
+        strengths: likewise.
     """
 
     json_entries = (
         "recording start end from=since to=until name label probability length probabilities text "
-        "text_source"
+        "text_source strengths strength"
     )
+    json_optional = "strengths strength"
 
     recording: str
     start: float
@@ -78,6 +80,12 @@ class Moment(Jsonable):
     probabilities: Mapping[str, float]
     text: str = ""
     text_source: str = ""
+    strengths: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def strength(self) -> float | None:
+        """Of the label; None where it is not known, or the label stands for no emotion."""
+        return self.strengths.get(self.label)
 
 
 @dataclass(frozen=True)
@@ -117,14 +125,19 @@ def timeline_lines(timeline: Timeline) -> list[str]:
     count = len(timeline.moments)
     many = "" if count == 1 else "s"
     lines = [f"{timeline.id}: {clock(timeline.seconds)}, {count:,} segment{many}. {shares}."]
-    rows = [("from", "to", "label", "p", "")]
+    ranked = any(one.strengths for one in timeline.moments)
+    rows = [("from", "to", "label", "p", *["strength"] * ranked, "")]
     runs = [list(run) for _, run in groupby(timeline.moments, lambda one: (one.label, one.name))]
     for run in runs[:MOST_LINES]:
         mean = sum(one.probability for one in run) / len(run)
         odd = [one.length for one in run if one.length in (SHORT, LONG)]
         said = f"{', '.join(sorted(set(odd)))}: {len(odd)} of {len(run)}" if odd else ""
         label = f"{run[0].label} ({run[0].name})" if run[0].name else run[0].label
-        rows.append((clock(run[0].since), clock(run[-1].until), label, f"{mean:.2f}", said))
+        cells = [clock(run[0].since), clock(run[-1].until), label, f"{mean:.2f}"]
+        if ranked:
+            strengths = [one.strength for one in run if one.strength is not None]
+            cells.append(f"{sum(strengths) / len(strengths):.2f}" if strengths else "–")
+        rows.append((*cells, said))
     lines += aligned(rows, (0, 1))
     if len(runs) > MOST_LINES:
         lines.append(f"and {len(runs) - MOST_LINES:,} more runs of one label (--out has them all)")
@@ -143,12 +156,19 @@ def clock(seconds: float) -> str:
 def _csv(timelines: Sequence[Timeline]) -> str:
     labels = timelines[0].labels
     columns = ["recording", "start", "end", "from", "to", "name", "label", "probability", "length"]
+    ranked = timelines[0].moments[0].strengths
+    more = [*(f"p_{label}" for label in labels), *["strength"] * bool(ranked)]
+    more += [f"strength_{label}" for label in ranked]
     rows = []
     for one in (moment for timeline in timelines for moment in timeline.moments):
         cells: dict[str, Any] = {**one.to_json(), "probability": f"{one.probability:.7f}"}
         cells |= {name: f"{cells[name]:.3f}" for name in ("start", "end", "from", "to")}
-        rows.append(cells | {f"p_{name}": f"{p:.7f}" for name, p in one.probabilities.items()})
-    return csv_text([*columns, *(f"p_{label}" for label in labels)], rows)
+        cells |= {f"p_{name}": f"{p:.7f}" for name, p in one.probabilities.items()}
+        cells |= {f"strength_{name}": f"{value:.4f}" for name, value in one.strengths.items()}
+        if one.strength is not None:
+            cells["strength"] = f"{one.strength:.4f}"
+        rows.append(cells)
+    return csv_text([*columns, *more], rows)
 
 
 def _json_lines(timelines: Sequence[Timeline]) -> str:

@@ -122,6 +122,34 @@ def test_recordings_outside_the_manifest_are_explained(explained: Explained) -> 
     assert weights.tolist() == pytest.approx(cached.subject.importance["audio"].tolist(), abs=1e-3)
 
 
+def test_utterances_have_the_strength_of_what_was_heard(
+    explained: Explained, found: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four utterances of an emotion were trained on.
+    note = "No strength of emotion is told: no emotion can be ranked above neutral."
+    assert note in found.to_text().replace("\n ", "")
+    assert "strength" not in page(explained.work).split("<script>")[0].split("utterances")[-1]
+    monkeypatch.setattr("heads.strength.LEAST_UTTERANCES", 2)
+    made = explain_split(explained.work, explained.manifest, PLAIN)
+    subject = made.subject
+    assert subject.strength is not None
+    assert '<th scope="col">strength</th>' in page(explained.work)
+    assert '"strengths":{"anger":' in page(explained.work)
+    vectors = torch.cat(list(subject.vectors.values()), dim=1).double().numpy()
+    told = subject.strength(vectors)
+    chosen = subject.utterances[0].id
+    single = explain_split(
+        explained.work, explained.manifest, ExplainConfig(ids=(chosen,), figures=False)
+    )
+    with (explained.work.explain / "items" / "tables" / "items.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    [item] = single.to_json()["items"]
+    assert list(item["strengths"].values()) == pytest.approx(told[0], abs=1e-6)
+    strength = item["strengths"].get(item["predicted"])
+    assert row["strength"] == ("" if strength is None else str(strength))
+    assert ("of strength" in single.to_text()) == (strength is not None)
+
+
 def test_a_model_is_explained_on_recordings_alike(explained: Explained, tmp_path: Path) -> None:
     work = Work(tmp_path)
     head, record = load_head(explained.work.search)
