@@ -113,11 +113,6 @@ def speaker_clusters(
     return Agreement(float(np.mean(found)), np.mean(null, axis=0), len(found))
 
 
-def linear_cka(x: Floats, y: Floats) -> float:
-    """Linear CKA of `[n, P]` and `[n, Q]`; 0 where one of them does not vary."""
-    return float((_gram(x) * _gram(y)).sum())
-
-
 def _gram(x: Floats) -> Floats:
     """`[n, n]`, products of centred rows, divided by their norm: CKA is the sum of two, multiplied.
 
@@ -130,7 +125,10 @@ def _gram(x: Floats) -> Floats:
 
 
 def word_agreement(heard: Floats, read: Floats, *, seed: int = 0, draws: int = DRAWS) -> Agreement:
-    """CKA of word vectors in sound and in text, `[n, P]` and `[n, Q]`, and of words dealt anew."""
+    """CKA of word vectors in sound and in text, `[n, P]` and `[n, Q]`, and of words dealt anew.
+
+    0 where one of them does not vary.
+    """
     random = np.random.default_rng(seed)
     x, y = _gram(heard), _gram(read)
     orders = (random.permutation(len(read)) for _ in range(draws))
