@@ -292,7 +292,7 @@ class VectorStore:
             seen = View(self._seen(frames, rows, modality, view))
             return [seen.vector(name) for name in missing]
 
-        runs = _chunks(lengths, CHUNK_FRAMES[self.device.type] // layers)
+        runs = chunks(lengths, CHUNK_FRAMES[self.device.type] // layers)
         with torch.no_grad():
             beside = self.device.type == "cpu"
             parts = side_by_side(make, runs) if beside else [make(rows) for rows in runs]
@@ -556,7 +556,7 @@ class VectorStore:
         return values
 
 
-def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
+def chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
     """Utterance numbers in runs of at most so many frames (at least one utterance each)."""
     runs: list[list[int]] = [[]]
     frames = 0

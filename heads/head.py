@@ -130,6 +130,10 @@ class Inputs:
         """Frames as they come from an encoder or the cache."""
         return cls({}, View(frames))
 
+    def part(self, rows: slice) -> Inputs:
+        """Some neighbours of the batch (see `View.part`)."""
+        return Inputs({key: view.part(rows) for key, view in self._views.items()})
+
     def view(self, input_norm: str, layers: int = 1, layer: int | None = None) -> View:
         """The frames as a head with this normalisation reads them; made once a batch.
 

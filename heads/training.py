@@ -15,7 +15,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from cache.encoders.device import to_device
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from heads.batches import PlannedStep, Thinning, plan_steps
-from heads.dataset import VectorStore
+from heads.dataset import CHUNK_FRAMES, VectorStore, chunks
 from heads.head import (
     Head,
     Inputs,
@@ -53,6 +53,9 @@ WARMUP = 0.03
 # On EMO-DB and RAVDESS heads that read every fourth frame (about 30 of an utterance) score as those
 # that read all (docs/results.md), for less than half of the work.
 TRAINED_FRAMES = 48
+# Frame values of a part of a batch that a thread works on by itself: 32 utterances of 48 frames
+# of 1,024 features. Large enough that products are fast and that calling them costs little.
+PART_VALUES = 3 * 2**19
 
 
 @dataclass(frozen=True)
@@ -274,13 +277,21 @@ class Cohort:
             words: `[B]` of dropout, on the device.
             factor: of the learning rates.
         """
-        pooled = pooled_vectors(self.heads, batch)
-        hands, read = self._dealt(), pooled
-        if len(hands) > 1:
-            # Each thread differentiates its classifiers, down to the vectors they read; then
-            # poolings that share their work on frames are differentiated together.
+        parts = self._parts(batch, len(positions))
+        pooled = side_by_side(lambda part: pooled_vectors(self.heads, part[1]), parts)
+        hands, read = self._dealt(), pooled[0]
+        cut = len(hands) > 1 or len(parts) > 1
+        if cut:
+            # Each thread differentiates its classifiers, down to the vectors they read; then a
+            # part of the batch, whose poolings share their work on frames.
             read = [
-                [one.detach().requires_grad_(one.requires_grad) for one in own] for own in pooled
+                [
+                    torch.cat([one.detach() for one in vectors]).requires_grad_(
+                        vectors[0].requires_grad
+                    )
+                    for vectors in zip(*own, strict=True)
+                ]
+                for own in zip(*pooled, strict=True)
             ]
         self._optimiser.zero_gradients()
 
@@ -293,11 +304,60 @@ class Cohort:
             hand.loss(logits, positions).sum().backward()
 
         side_by_side(learn, hands)
-        pairs = zip(chain(*pooled), chain(*read), strict=True)
-        roots = [(one, leaf.grad) for one, leaf in pairs if leaf.is_leaf and leaf.requires_grad]
-        if roots:
-            torch.autograd.backward([one for one, _ in roots], [grown for _, grown in roots])
+        if cut:
+            self._differentiate([rows for rows, _ in parts], pooled, read)
         side_by_side(lambda hand: self._optimiser.step(hand.members, factor), hands)
+
+    def _parts(
+        self, batch: Mapping[str, Inputs], count: int
+    ) -> list[tuple[slice, Mapping[str, Inputs]]]:
+        """The batch in parts of neighbours, for a thread each; one on a GPU.
+
+        How many depends on its frames and not on threads, so that results do not either.
+        """
+        whole = [(slice(0, count), batch)]
+        if self.store.device.type != "cpu":
+            return whole
+        values = [batch[name].view(*view).centred.numel() for name, view in self._reads.with_frames]
+        parts = min(count, round(max(values, default=0) / PART_VALUES))
+        if parts < 2:
+            return whole
+        ends = [round(count * k / parts) for k in range(parts + 1)]
+        cuts = [slice(*both) for both in pairwise(ends)]
+        return [(own, {name: each.part(own) for name, each in batch.items()}) for own in cuts]
+
+    def _differentiate(
+        self,
+        parts: Sequence[slice],
+        pooled: Sequence[Sequence[Sequence[Tensor]]],
+        read: Sequence[Sequence[Tensor]],
+    ) -> None:
+        """Gradients of all poolings from those of the vectors that were read.
+
+        Args:
+            parts: utterances of each part of the batch.
+            pooled: of each part and head its vectors.
+            read: of each head those of the whole batch, with gradients.
+        """
+        moving = {k: leaf.grad for k, leaf in enumerate(chain(*read)) if leaf.grad is not None}
+        if not moving:
+            return
+        parameters = [one for head in self.heads for one in head.poolings.parameters()]
+
+        def one_part(at: int) -> tuple[Tensor | None, ...]:
+            vectors = list(chain(*pooled[at]))
+            return torch.autograd.grad(
+                [vectors[k] for k in moving],
+                parameters,
+                [grown[parts[at]] for grown in moving.values()],
+                allow_unused=True,
+            )
+
+        found = side_by_side(one_part, range(len(parts)))
+        for parameter, first, *others in zip(parameters, *found, strict=True):
+            parameter.grad = first
+            for other in others:
+                parameter.grad += other
 
     def _dealt(self) -> list[_Hand]:
         """The heads for each thread, which have about as many parameters to learn."""
@@ -443,9 +503,24 @@ def predict(
         head if head.output.weight.device == store.device else copy.deepcopy(head).to(store.device)
         for head in heads
     ]
+
+    def say(part: Tensor) -> Tensor:
+        return answers(heads[0].config, stack_logits(heads, gather(store, heads, part)))
+
     with torch.no_grad():
-        parts = [
-            answers(heads[0].config, stack_logits(heads, gather(store, heads, part)))
-            for part in rows.split(batch_size)
-        ]
+        if store.device.type == "cpu":
+            parts = side_by_side(say, _small_batches(store, heads, rows, batch_size))
+        else:
+            parts = [say(own) for own in rows.split(batch_size)]
     return torch.cat(parts, dim=1).cpu()
+
+
+def _small_batches(
+    store: VectorStore, heads: Sequence[Head], rows: Tensor, batch_size: int
+) -> list[Tensor]:
+    """Utterances that a thread reads together: few, for hidden units of their frames are many."""
+    framed = [name for name, _ in Reads.of(heads).with_frames]
+    if not framed:
+        return list(rows.split(batch_size))
+    lengths = torch.stack([store.dataset.frames[name].lengths[rows] for name in framed])
+    return [rows[run] for run in chunks(lengths.amax(dim=0).tolist(), CHUNK_FRAMES["cpu"])]

@@ -25,7 +25,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from cache.encoders.device import to_device
 from corpora.base.errors import ConfigError
@@ -39,13 +38,7 @@ from heads.pooling.pooling import (
     with_mean,
 )
 from heads.pooling.registry import register
-from heads.pooling.segments import (
-    Place,
-    layout,
-    share_blocks,
-    shared_product,
-    together,
-)
+from heads.pooling.segments import layout
 from heads.pooling.view import Affine, View
 from heads.step import constants
 
@@ -81,84 +74,18 @@ def network_scores(
     Returns:
         `[S, C, N]` in the dtype of the weights.
     """
-    slices, units, _ = weight.shape
-    if together(len(centred) * slices * units, lengths, centred.device):
-        return whole_network_scores(weight, bias, output, centred, lengths)
-    parts = zip(weight, bias.mT, output.mT, centred.chunk(slices, dim=1), strict=True)
-    return torch.stack(
-        [_NetworkScores.apply(*part, tuple(lengths)) for part in parts]  # type: ignore[no-untyped-call]
-    )
-
-
-def whole_network_scores(
-    weight: Tensor, bias: Tensor, output: Tensor, centred: Tensor, lengths: Sequence[int]
-) -> Tensor:
-    """`network_scores` with all utterances in one product."""
     parts = centred.unflatten(1, (len(weight), -1)).permute(1, 2, 0)
     linear = torch.bmm(weight.to(centred.dtype), parts).to(weight.dtype)
     own = layout(tuple(lengths), centred.device)
     if own.slot is None:
         units = (linear.unflatten(2, (len(lengths), -1)) + bias[..., None]).flatten(2)
-    else:
+    elif centred.is_cuda:
         units = linear + bias.index_select(2, own.owner)
+    else:
+        # Picked by a product, whose gradient is one too: a CPU adds up slowly by index.
+        each = torch.arange(len(lengths))[:, None] == own.owner
+        units = torch.baddbmm(linear, bias, each.to(bias.dtype).expand(len(bias), -1, -1))
     return torch.bmm(output, units.relu())
-
-
-class _NetworkScores(torch.autograd.Function):
-    """Written out so that nothing as large as the hidden units is kept but themselves."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch's own type is not public
-        weight: Tensor,
-        bias: Tensor,
-        output: Tensor,
-        frames: Tensor,
-        lengths: tuple[int, ...],
-    ) -> Tensor:
-        low, biases, spread = (
-            weight.to(frames.dtype).t(),
-            *(part.to(frames.dtype) for part in (bias, output)),
-        )
-        hidden = frames.new_empty(len(frames), len(weight))
-        scores = weight.new_empty(output.shape[1], len(frames))
-
-        def score(block: slice, members: Sequence[Place]) -> None:
-            part = hidden[block]
-            torch.mm(frames[block], low, out=part)
-            for b, own in members:
-                hidden[own].add_(biases[b])
-            scores[:, block] = (part.relu_() @ spread).t()
-
-        share_blocks(score, lengths)
-        ctx.save_for_backward(weight, output, frames, hidden)
-        ctx.lengths = lengths
-        return scores
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        weight, output, frames, hidden = ctx.saved_tensors
-        spread = output.to(frames.dtype)
-        moved = gradient.t().to(frames.dtype)  # [N, C]
-        for_output = shared_product(hidden, moved).to(output.dtype)
-        for_hidden = torch.empty_like(hidden)
-        for_bias = weight.new_empty(len(ctx.lengths), len(weight))
-
-        def differentiate(block: slice, members: Sequence[Place]) -> None:
-            through = torch.mm(moved[block], spread.t(), out=for_hidden[block])
-            torch.ops.aten.threshold_backward.grad_input(
-                through, hidden[block], 0, grad_input=through
-            )
-            for b, own in members:
-                for_bias[b] = for_hidden[own].sum(dim=0, dtype=weight.dtype)
-
-        share_blocks(differentiate, ctx.lengths)
-        for_weight = shared_product(for_hidden, frames).to(weight.dtype)
-        for_frames = None
-        if ctx.needs_input_grad[3]:
-            for_frames = for_hidden @ weight.to(frames.dtype)
-        return for_weight, for_bias, for_output, for_frames, None
 
 
 # AS, SA and MHA are points of what a search draws as `attentive`.

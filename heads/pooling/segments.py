@@ -1,13 +1,8 @@
 """Arithmetic over the utterances of a ragged batch: softmax, means, maxima, weighted moments.
 
-On a CPU large utterances are taken one after the other: the frames of one stay in the processor's
-cache for all that is done with them, which passes over the N × D values of a batch would not allow.
-
-Utterances of a batch shared between threads, each of which works on one after the other.
-
-Operations on the frames of one utterance take tens of microseconds, in the cache of one core. Two
-threads of torch's inside each of them would wait for one another longer than that; two threads
-with half of the utterances each do not.
+Also work that is shared between threads. Two threads of torch's inside each of many small
+operations would mostly wait for one another; two threads of ours, which work on half of a batch
+each, do not.
 """
 
 from __future__ import annotations
@@ -83,31 +78,6 @@ def share_utterances(work: Callable[[Sequence[Place]], None], lengths: Sequence[
     side_by_side(work, [run for run in runs if run])
 
 
-def share_blocks(work: Callable[[slice, Sequence[Place]], None], lengths: Sequence[int]) -> None:
-    """`share_utterances`, of neighbours that have `BLOCK_FRAMES` together in one call.
-
-    Which ones these are depends on their lengths alone, and not on threads.
-
-    Args:
-        work: is called with the frames of a block, and the utterances that they are of.
-        lengths: frames per utterance.
-    """
-    blocks: list[list[Place]] = []
-    held = BLOCK_FRAMES
-    for place, length in zip(places(lengths), lengths, strict=True):
-        if held >= BLOCK_FRAMES:
-            blocks.append([])
-            held = 0
-        blocks[-1].append(place)
-        held += length
-
-    def each(run: Sequence[Place]) -> None:
-        for number, own in run:
-            work(own, blocks[number])
-
-    share_utterances(each, [own[-1][1].stop - own[0][1].start for own in blocks])
-
-
 def side_by_side(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """`[work(part) for part in parts]`, as many at once as there are threads to share work."""
     threads = sharing_threads()
@@ -126,11 +96,6 @@ def side_by_side(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[
             return list(pool.map(alone, parts))
     finally:
         torch.set_num_threads(before)
-
-
-def shared_product(one: Tensor, other: Tensor) -> Tensor:
-    """`oneᵀ @ other` of `[N, C]` and `[N, D]`, each thread with some of the C rows."""
-    return torch.cat(side_by_side(lambda part: part.t() @ other, one.chunk(sharing_threads(), 1)))
 
 
 def dealt(costs: Sequence[float], groups: int, most: int | None = None) -> list[list[int]]:
@@ -157,24 +122,8 @@ def dealt(costs: Sequence[float], groups: int, most: int | None = None) -> list[
 VARIANCE_FLOOR = 1e-10
 # A weighted variance under this part of its second moment is below the resolution of fp32.
 RELATIVE_FLOOR = 1e-7
-# Values of an utterance's frames below which calling one operation after the other costs a CPU more
-# than padding does: text at 96 features is pooled 3 to 10 times faster together, 160 frames at 128
-# features 1 to 1.6 times; at 512 features single utterances are.
-SMALL_VALUES = 2**15
-# Products of fewer rows reach half of what a processor can: 43 frames of 1,024 features 26 GFLOP/s,
-# 172 of them 42, all 2,752 of a batch 42.
-BLOCK_FRAMES = 192
-
-
-def together(values: int, lengths: Sequence[int], device: torch.device) -> bool:
-    """Whether a batch is worked on as a whole: on a GPU, and where utterances are small.
-
-    Args:
-        values: how many each pass over the batch touches.
-        lengths: frames per utterance.
-        device: where they are.
-    """
-    return device.type == "cuda" or values < SMALL_VALUES * len(lengths)
+# Padded utterances have at most so many times the frames they have.
+MOST_PADDING = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,21 +208,16 @@ def attentive_moments(
 
     Returns:
         `[B, C, S, D/S]` twice, in the dtype of the scores: the mean of the centred frames, and σ.
+
+    Utterances are padded to the longest, in few large products that no device is waited for in;
+    where that would be mostly padding, those of each half of the batch are.
     """
-    if together(centred.numel(), lengths, centred.device):
-        return padded_moments(scores, centred, lengths)
-    found = _AttentiveMoments.apply(scores, centred, tuple(lengths))  # type: ignore[no-untyped-call]
-    mean, deviation = (one.unflatten(2, (len(scores), -1)) for one in found)
-    return mean, deviation
-
-
-def padded_moments(
-    scores: Tensor, centred: Tensor, lengths: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """`attentive_moments` in few large products, without waiting for a device.
-
-    Utterances are padded to the longest. In training none is long (see `heads.batches.Thinning`).
-    """
+    if max(lengths) * len(lengths) > MOST_PADDING * sum(lengths):
+        half = len(lengths) // 2
+        cut = sum(lengths[:half])
+        halves = (slice(cut), lengths[:half]), (slice(cut, None), lengths[half:])
+        found = [attentive_moments(scores[:, :, at], centred[at], part) for at, part in halves]
+        return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
     own, rows = layout(tuple(lengths), scores.device), len(lengths)
     slices, queries, _ = scores.shape
     placed, frames = scores.transpose(1, 2), _cut(centred.to(scores.dtype), slices)
@@ -311,87 +255,6 @@ class _Deviation(torch.autograd.Function):
         mean, sigma, raised = ctx.saved_tensors
         second = (gradient / sigma).mul_(0.5).masked_fill_(raised, 0)
         return second, (mean * second).mul_(-2)
-
-
-class _AttentiveMoments(torch.autograd.Function):
-    """Written out for the memory: nothing of the size of the batch's frames is made but gradients.
-
-    Autograd over slices would keep all squares, and add up a full-size gradient an utterance.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch's own type is not public
-        scores: Tensor,
-        centred: Tensor,
-        lengths: tuple[int, ...],
-    ) -> tuple[Tensor, Tensor]:
-        slices, queries, _ = scores.shape
-        mean = scores.new_empty(len(lengths), queries, centred.shape[1])
-        deviation = torch.empty_like(mean)
-        weights = torch.empty_like(scores)
-
-        def take(run: Sequence[Place]) -> None:
-            for b, own in run:
-                weight = torch.softmax(scores[:, :, own], dim=2)
-                weights[:, :, own] = weight
-                parts = _cut(centred[own].to(scores.dtype), slices)
-                _sliced(mean[b], slices).copy_(torch.bmm(weight, parts))
-                _sliced(deviation[b], slices).copy_(torch.bmm(weight, parts.square()))
-                # From the second moment to σ, while it is in the cache.
-                raw = deviation[b]
-                floor = (raw * RELATIVE_FLOOR).clamp_min_(VARIANCE_FLOOR)
-                raw.addcmul_(mean[b], mean[b], value=-1)
-                torch.maximum(raw, floor, out=raw).sqrt_()
-
-        share_utterances(take, lengths)
-        ctx.save_for_backward(weights, centred, mean, deviation)
-        ctx.lengths = lengths
-        return mean, deviation
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any,  # noqa: ANN401
-        *gradients: Tensor,
-    ) -> tuple[Tensor | None, Tensor | None, None]:
-        weights, centred, mean, deviation = ctx.saved_tensors
-        for_mean, for_deviation = gradients
-        slices = weights.shape[0]
-        for_scores = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
-        for_frames = torch.empty_like(centred) if ctx.needs_input_grad[1] else None
-
-        def differentiate(run: Sequence[Place]) -> None:
-            for b, own in run:
-                mu, sigma = mean[b], deviation[b]
-                # A σ at its floor does not move.
-                square = mu.square()
-                floor = sigma.square().add_(square).mul_(RELATIVE_FLOOR)
-                floor.clamp_min_(VARIANCE_FLOOR)
-                raised = sigma.square() <= floor * (1 + 1e-3)
-                second = for_deviation[b] / sigma / 2
-                second.masked_fill_(raised, 0)
-                first = torch.addcmul(for_mean[b], mu, second, value=-2)
-                weight, parts = weights[:, :, own], _cut(centred[own].to(weights.dtype), slices)
-                first, second = _sliced(first, slices), _sliced(second, slices)
-                if for_scores is not None:
-                    moved = torch.bmm(first, parts.transpose(1, 2))
-                    moved.baddbmm_(second, parts.square().transpose(1, 2)).mul_(weight)
-                    total = moved.sum(dim=2, keepdim=True)
-                    torch.addcmul(moved, weight, total, value=-1, out=for_scores[:, :, own])
-                if for_frames is not None:
-                    share = weight.transpose(1, 2)  # [S, T, C]
-                    grown = torch.addcmul(share @ first, parts, share @ second, value=2)
-                    for_frames[own] = grown.transpose(0, 1).flatten(1)
-
-        share_utterances(differentiate, ctx.lengths)
-        return for_scores, for_frames, None
-
-
-def _sliced(vectors: Tensor, slices: int) -> Tensor:
-    """`[C, D]` as `[S, C, D/S]`, a view."""
-    cut: Tensor = vectors.unflatten(1, (slices, -1))
-    return cut.transpose(0, 1)
 
 
 def _cut(frames: Tensor, slices: int) -> Tensor:

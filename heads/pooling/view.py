@@ -82,6 +82,16 @@ class View:
         view._centred, view.lengths, view.padding = centred, lengths, padding
         return view
 
+    def part(self, rows: slice) -> View:
+        """Some neighbours of a batch whose frames were given centred, or that has vectors only."""
+        assert self.frames is None, "their speech would have to be cut too"
+        assert self.padding is None, "a padded batch is for a GPU, which reads it whole"
+        vectors = {name: vector[rows] for name, vector in self._vectors.items()}
+        if self._centred is None:
+            return View(None, vectors)
+        start, lengths = sum(self.lengths[: rows.start]), self.lengths[rows]
+        return View.of_centred(self._centred[start : start + sum(lengths)], lengths, vectors)
+
     @property
     def values(self) -> Tensor:
         """`[N, D]`, the frames as they are."""

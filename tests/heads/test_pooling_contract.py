@@ -31,12 +31,12 @@ every_kind = pytest.mark.parametrize("description", KINDS, ids=named)
 every_attentive_kind = pytest.mark.parametrize("description", ATTENTIVE, ids=named)
 
 
-@pytest.fixture(autouse=True, params=["together", "one by one"])
+@pytest.fixture(autouse=True, params=["padded", "cut"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways through a batch: small utterances together, large ones one after the other."""
+    """Both ways through a batch: padded, and cut until no utterance is."""
     torch.manual_seed(0)  # for the modules' parameters
-    if request.param == "one by one":
-        monkeypatch.setattr(heads.pooling.segments, "SMALL_VALUES", 0)
+    most = 1.0 if request.param == "cut" else float("inf")
+    monkeypatch.setattr(heads.pooling.segments, "MOST_PADDING", most)
 
 
 def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frames:
