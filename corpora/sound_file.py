@@ -1,7 +1,8 @@
 """The one door through which recordings are opened: all of their sound, or the reason why not.
 
-libsndfile decodes; whether it decodes all there is, it does not say. So what headers count is
-compared with what files hold, and a recording of which a part would be lost is refused by name.
+libsndfile decodes, and containers are unpacked for it (`corpora.containers`). Whether it decodes
+all there is, it does not say. So what headers count is compared with what files hold, and a
+recording of which a part would be lost is refused by name.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from corpora.coded_frames import (
     with_count,
     with_total,
 )
+from corpora.containers import container_of, cut_short, decoded
 from corpora.counted_bytes import counted_bytes, ogg_pages
 from corpora.readers.tree import CONVERT, Spellings
 
@@ -259,6 +261,9 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
     raw = open_files.enter_context(path.open("rb", buffering=0))
     if os.fstat(raw.fileno()).st_size == 0:
         raise AudioError("the file is empty (0 bytes). Copy it again.")
+    if kind := container_of(path):
+        sound = open_files.enter_context(decoded(path, kind))
+        return _credible(open_files.enter_context(soundfile.SoundFile(sound)))
     start = _behind_tags(path)
     content = _whole_mpeg(path, start) or _whole_flac(path, start)
     # By its descriptor: of a name soundfile takes the end for a format (.raw), and refuses.
@@ -278,6 +283,10 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
         raise AudioError("holds no samples. Copy or export it again.")
     if file.frames >= _UNKNOWN:
         raise AudioError(f"does not say how long it is. {CONVERT}")
+    return _credible(file)
+
+
+def _credible(file: soundfile.SoundFile) -> soundfile.SoundFile:
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise AudioError(
             f"sampled at {file.samplerate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz. "
@@ -344,7 +353,7 @@ def _counting_mpeg(data: bytes, start: int = 0) -> bytes | None:
     # Some writers count the frame of the count, too.
     if found.counted is not None and number < found.counted - found.counts:
         said = _guesses(data) / found.rate if found.counts == 1 else found.counted * seconds
-        raise _cut_short(said, number * seconds)
+        raise cut_short(said, number * seconds)
     if found.partial and (found.counted is None or number < found.counted):
         raise _ends_within("frame", number * seconds)
     # By its own count a decoder takes off what an encoder added; without one it guesses.
@@ -383,7 +392,7 @@ def _whole_flac(path: Path, start: int) -> bytes | None:
             return None
         raise AudioError("is cut short: it ends within a frame. Copy it again.")
     if found.held < found.counted:
-        raise _cut_short(found.counted / found.rate, found.held / found.rate)
+        raise cut_short(found.counted / found.rate, found.held / found.rate)
     return with_total(path.read_bytes(), found.held, start)
 
 
@@ -426,7 +435,7 @@ def _check_counted(path: Path, start: int, seconds: float = 0.0) -> bool:
     if found is None:
         return False
     if found.missing_share and seconds:
-        raise _cut_short(seconds / (1 - found.missing_share), seconds)
+        raise cut_short(seconds / (1 - found.missing_share), seconds)
     if found.missing_share:
         raise AudioError(
             f"is cut short: {found.held:,} of the {found.counted:,} bytes of samples that its "
@@ -482,12 +491,6 @@ def _check_mix(whole: float, mixed: float, channels: int) -> None:
             "hears, is nearly silent. One of them is inverted; keep one channel "
             "(sox IN OUT.wav remix 1)."
         )
-
-
-def _cut_short(said: float, held: float) -> AudioError:
-    return AudioError(
-        f"is cut short: header says {said:.3f} s, the file holds {held:.3f} s. Copy it again."
-    )
 
 
 def _ends_within(what: str, seconds: float) -> AudioError:

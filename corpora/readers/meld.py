@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from corpora import containers
 from corpora.base.errors import ManifestError
 from corpora.readers.delimited import named_rows
 from corpora.readers.options import Option, Options
@@ -24,7 +25,7 @@ SENTIMENTS = ("negative", "neutral", "positive")
 SETS = {"emotions": EMOTIONS, "sentiments": SENTIMENTS}
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 CLIP = re.compile(r"(?:final_videos_test)?dia(\d+)_utt(\d+)")
-SUFFIXES = (".wav", ".flac", ".mp4")  # in the order of preference: video has to be converted
+SUFFIXES = (".wav", ".flac", ".mp4")  # in the order of preference
 # cp1252 read as Latin-1 and written as UTF-8: the published tables say "It\x92s".
 WINDOWS = {n: bytes([n]).decode("cp1252", "replace") for n in range(0x80, 0xA0)}
 LOOKED_FOR = "train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv"
@@ -38,7 +39,7 @@ Clips = dict[tuple[str, int, int], Path]  # (split, dialogue, utterance) to reco
     licence="GPL-3.0 for the tables; the clips are from a television series: research only",
     source="https://github.com/declare-lab/MELD (MELD.Raw.tar.gz)",
     needs="a folder with {train,dev,test}_sent_emo.csv and, anywhere below, dia0_utt0.wav "
-    "in a folder for each split (made of the .mp4 files: ffmpeg -i dia0_utt0.mp4 dia0_utt0.wav)",
+    "in a folder for each split, as .mp4 (with the package av) or as .wav made of them",
     options={
         "labels": Option(
             "classes: the seven emotions, or negative, neutral and positive",
@@ -141,9 +142,10 @@ def _notes(tables: dict[str, Path], utterances: Sequence[Utterance]) -> tuple[st
         if split not in tables:
             notes.append(f"WARNING: no {split}_sent_emo.csv: there is no {split} split.")
     videos = sum(os.path.splitext(u.audio)[1].lower() == ".mp4" for u in utterances)
-    if videos:
+    if videos and not containers.available():
         notes.append(
-            f"WARNING: {videos:,} utterances have a video alone. Take the sound out into a .wav "
-            "of the same name beside it: ffmpeg -i dia0_utt0.mp4 -ac 1 -ar 16000 dia0_utt0.wav"
+            f"WARNING: {videos:,} utterances have a video alone. Install the package av, which "
+            f"takes the sound out ({containers.INSTALL}), or do it into a .wav of the same name "
+            "beside it: ffmpeg -i dia0_utt0.mp4 -ac 1 -ar 16000 dia0_utt0.wav"
         )
     return tuple(notes)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from corpora import containers
 from corpora.base.errors import CorpusError, ManifestError
 from corpora.utterance import Utterance, format_number, look_alike, plain_name
 
@@ -38,27 +39,32 @@ SUFFIXES = (
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc"),
 )
 #: Names of recordings, and of video with sound, that nothing here reads.
-UNREADABLE = (
-    *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".weba", ".amr", ".3gp", ".ac3", ".ape"),
-    *(".wv", ".mka", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".flv", ".ra", ".dss"),
-)
+UNREADABLE = (".amr", ".ac3", ".ape", ".wv", ".mpg", ".mpeg", ".flv", ".ra", ".dss")
 CONVERT = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
 
 
 def recordings_below(root: Path) -> tuple[list[Path], list[Path]]:
     """Recordings below a folder: those that are read, and those of formats that are not, sorted.
 
-    What lies beside a recording of the same name that is read was converted already.
+    What lies beside a recording of the same name that is read was converted already. Containers
+    are read where the package for it is installed (`corpora.containers`).
     """
     read = sorted(files_below(root, SUFFIXES))
     converted = {path.with_suffix("") for path in read}
-    others = sorted(files_below(root, UNREADABLE))
-    return read, [path for path in others if path.with_suffix("") not in converted]
+    more, less = containers.SUFFIXES, UNREADABLE
+    if not containers.available():
+        more, less = (), (*more, *less)
+    boxed = [path for path in files_below(root, more) if path.with_suffix("") not in converted]
+    others = sorted(files_below(root, less))
+    return sorted([*read, *boxed]), [p for p in others if p.with_suffix("") not in converted]
 
 
 def not_read(path: Path) -> str:
     """Why an unreadable one of `recordings_below` is left out, and what to do; no full stop."""
-    return f"{path.suffix.lower()} is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)"
+    suffix, also = path.suffix.lower(), ""
+    if suffix in containers.SUFFIXES:
+        also = f"install the package av ({containers.INSTALL}), or "
+    return f"{suffix} is not read: {also}convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)"
 
 
 def files_below(root: Path, suffix: str | tuple[str, ...]) -> Iterator[Path]:

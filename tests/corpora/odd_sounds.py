@@ -321,6 +321,6 @@ def _no_sound() -> list[Odd]:
         Odd("a header of FLAC", encode("FLAC", "PCM_16")[:30], why=refused),
         Odd("a header of MP3", b"\xff\xfb\x90\x00", why="no whole frame"),
         Odd("a header of Ogg", b"OggS", why=refused),
-        Odd("AAC", b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(300), why=refused),
-        Odd("MP4", b"\0\0\0\x20ftypM4A " + bytes(300), why=refused),
+        Odd("AAC", b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(300), why="is AAC|no samples"),
+        Odd("MP4", b"\0\0\0\x20ftypM4A " + bytes(300), why="is MP4"),
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from corpora import containers
 from corpora.base.errors import CorpusError
 from corpora.prepare import prepare
 from corpora.readers.registry import read_corpus
@@ -73,15 +74,22 @@ def test_recordings_of_every_format_that_is_read_are_taken(tmp_path: Path, suffi
         assert sound.seconds == pytest.approx(1, abs=0.1)
 
 
-def test_recordings_of_formats_that_are_not_read_are_named_with_what_to_do(tmp_path: Path) -> None:
+def test_recordings_of_formats_that_are_not_read_are_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers, "available", lambda: False)
     write_wav(tmp_path / "calm" / "a.wav")
-    for name in ("a.mp4", "b.M4A", "c.wma", ".d.m4a", "e.jpg"):  # the first was converted already
+    for name in ("a.mp4", "b.M4A", "c.amr", ".d.m4a", "e.jpg"):  # the first was converted already
         (tmp_path / "calm" / name).write_bytes(b"sound")
     result = read_corpus("folders", tmp_path)
     assert [u.id for u in result.utterances] == ["a"]
+    convert = "convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)"
     assert [(one.where, one.reason) for one in result.dropped] == [
-        (f"calm/{name}", f"{suffix} is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)")
-        for name, suffix in (("b.M4A", ".m4a"), ("c.wma", ".wma"))
+        (
+            "calm/b.M4A",
+            f".m4a is not read: install the package av ({containers.INSTALL}), or {convert}",
+        ),
+        ("calm/c.amr", f".amr is not read: {convert}"),
     ]
     (tmp_path / "calm" / "a.wav").unlink()
     with pytest.raises(CorpusError, match=r"3 recordings, such as calm/a\.mp4, .*ffmpeg"):
