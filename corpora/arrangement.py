@@ -19,6 +19,7 @@ import numpy as np
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.protocol import SplitConfig
 from corpora.splits import (
+    FEWEST,
     NAME_SPEAKERS,
     Division,
     absent_speakers,
@@ -206,6 +207,10 @@ def _divided(
     """Rows with splits and folds, before anything is left out."""
     own = any(u.split for u in utterances)
     scheme = None if config.protocol is None else config.protocol.scheme(corpus)
+    folds = [u.fold if u.label else "" for u in utterances]
+    whole = all(u.fold for u in utterances if u.label)
+    if scheme is None and not own and whole and len(set(folds) - {""}) >= FEWEST:
+        return folded(divide(utterances, folds, config.test_fold), "the corpus's own")
     if scheme is None or scheme.folds == "own":
         if config.test_fold:
             raise ConfigError(

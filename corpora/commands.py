@@ -78,8 +78,11 @@ def prepare() -> None:
     metavar="COLUMN=NAME",
     help="Of a table: take its column NAME as COLUMN, such as audio=path; repeatable.",
 )
-@click.option("--corpus", "corpus_name", default="", help="The name of the corpus (csv, folders).")
-@click.option("--language", default="", help="A tag such as en or de (csv, folders).")
+@click.option("--partition", default="", help="Which of EmoBox's corpora (emobox).")
+@click.option(
+    "--corpus", "corpus_name", default="", help="The name of the corpus (csv, folders, …)."
+)
+@click.option("--language", default="", help="A tag such as en or de (csv, folders, …).")
 @replace_option
 @click.option(
     "--list", "list_corpora", is_flag=True, help="Show the corpora and protocols, and leave."
@@ -93,6 +96,7 @@ def read_command(
     labels: tuple[str, ...],
     settings: tuple[str, ...],
     columns: tuple[str, ...],
+    partition: str,
     corpus_name: str,
     language: str,
     replace: bool,
@@ -102,7 +106,8 @@ def read_command(
 ) -> None:
     """Read CORPUS at ROOT into WORK/manifest.csv, with speaker-disjoint splits.
 
-    CORPUS is emodb, iemocap, csv (any table with `audio` and `label` columns), …: see --list.
+    CORPUS is emodb, iemocap, csv (any table with `audio` and `label` columns), audformat, hf,
+    kaldi, lhotse, …: see --list.
     """
     from corpora.prepare import prepare as run
     from corpora.protocol import protocols_json, protocols_text
@@ -117,7 +122,12 @@ def read_command(
         return
     if corpus is None or folder is None:
         raise click.UsageError("name a CORPUS and its ROOT folder, or use --list")
-    given = {"column": joined(columns), "corpus": corpus_name, "language": language}
+    given = {
+        "column": joined(columns),
+        "partition": partition,
+        "corpus": corpus_name,
+        "language": language,
+    }
     settings += tuple(f"{name}={value}" for name, value in given.items() if value)
     report = run(
         corpus,

@@ -61,12 +61,15 @@ def prepare(
         ManifestError: a duplicate id, an unknown label in `labels`, fewer than three speakers, or
             a speaker in two of the corpus's own splits.
     """
-    root, manifest_path = Path(root).expanduser().resolve(), Path(manifest_path)
+    manifest_path = Path(manifest_path)
     config = config or SplitConfig()
     protocol = config.protocol
     reader = find_corpus(name)
+    root = reader.root(root)
     scheme = None if protocol is None else protocol.scheme(name)
-    implied = {} if scheme is None else scheme.options
+    implied = dict({} if scheme is None else scheme.options)
+    if "recordings" in reader.options:
+        implied["recordings"] = str(manifest_path.parent / "recordings")
     result = read_corpus(name, root, {**implied, **(options or {})})
     if manifest_path.resolve() in result.tables:
         raise CorpusError(

@@ -45,6 +45,12 @@ Declared = Mapping[str, Option]
 ALLOW_OUTSIDE = Option("true lets recordings lie outside the folder of the corpus", False)
 SHARED_SPEAKERS = Option("true declares that the corpus's own splits share speakers", False)
 CORPUS = Option("the name of the corpus, where a row has none of its own; else the folder's name")
+COLUMN = Option("audio=path takes the column path as audio; several by commas")
+RECORDINGS = Option("the folder that embedded recordings are written into; else WORK/recordings")
+AUDIO = Option(
+    "the folder that the recordings lie in, where that is not where the list says: they are found "
+    "below it by name"
+)
 LANGUAGE = Option("a tag such as en or de, for recordings whose row has none of its own")
 
 

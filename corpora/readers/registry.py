@@ -37,13 +37,19 @@ __all__ = [
 
 # Imported when a corpus is asked for, not before: each registers itself.
 MODULES = (
+    "corpora.readers.audformat",
     "corpora.readers.cremad",
+    "corpora.readers.emobox",
     "corpora.readers.emodb",
     "corpora.readers.folders",
+    "corpora.readers.hf",
     "corpora.readers.iemocap",
+    "corpora.readers.kaldi",
     "corpora.readers.kemdy19",
+    "corpora.readers.lhotse",
     "corpora.readers.meld",
     "corpora.readers.msp_podcast",
+    "corpora.readers.nkululeko",
     "corpora.readers.ravdess",
     "corpora.readers.sample",
     "corpora.readers.table",
@@ -109,6 +115,7 @@ class CorpusReader:
         source: where to get it.
         needs: what the root folder must hold.
         speakers: how a user names speakers that are not known, a sentence without its end.
+        find: the folder of a corpus that is named otherwise than by a path, or None.
         read: (root, options) to a `ReadResult`; raises `CorpusError` for a wrong root. The options
             it gets are checked and complete.
         options: those it knows, by name.
@@ -122,6 +129,13 @@ class CorpusReader:
     read: Read
     options: Declared = field(default_factory=dict)
     speakers: str = NAME_SPEAKERS
+    find: Callable[[str], Path | None] | None = None
+
+    def root(self, given: str | Path) -> Path:
+        """The absolute path of the folder or file that the user gives; it may not be there."""
+        path = Path(given).expanduser().resolve()
+        found = None if path.exists() or self.find is None else self.find(str(given))
+        return found or path
 
 
 def register(
@@ -133,6 +147,7 @@ def register(
     needs: str,
     options: Declared | None = None,
     speakers: str = NAME_SPEAKERS,
+    find: Callable[[str], Path | None] | None = None,
 ) -> Callable[[Read], Read]:
     """Register the decorated function as the reader of corpus `name`; see `CorpusReader`.
 
@@ -147,7 +162,7 @@ def register(
                 f"and by {read.__module__}"
             )
         _READERS[name] = CorpusReader(
-            name, title, licence, source, needs, read, options or {}, speakers
+            name, title, licence, source, needs, read, options or {}, speakers, find
         )
         return read
 
@@ -239,7 +254,7 @@ def read_corpus(name: str, root: str | Path, options: Options | None = None) -> 
     """
     reader = find_corpus(name)
     options = complete(name, reader.options, options or {})
-    root = Path(root).expanduser().resolve()
+    root = reader.root(root)
     if not root.exists():
         raise CorpusError(f"{root} does not exist. `prepare {name}` needs {reader.needs}.")
     with _collector_paused():

@@ -1,4 +1,6 @@
-"""Any corpus that comes as a table: a CSV or TSV with at least the columns `audio` and `label`.
+"""Any corpus that comes as a table with at least the columns `audio` and `label`.
+
+A CSV or TSV, or JSON lines, whose entries are the columns.
 
 Further columns are taken by their names in `corpora.utterance.COLUMNS` (speaker, split, text,
 start, end, …; upper or lower case); all others are named, and what they may mean. Paths are
@@ -15,8 +17,7 @@ from __future__ import annotations
 import codecs
 import re
 import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from corpora.base.errors import ConfigError, CorpusError, ManifestError, did_you
 from corpora.readers.delimited import encoding_of, separator_told
 from corpora.readers.options import (
     ALLOW_OUTSIDE,
+    COLUMN,
     CORPUS,
     LANGUAGE,
     SHARED_SPEAKERS,
@@ -31,21 +33,10 @@ from corpora.readers.options import (
     Options,
     cells_of,
 )
-from corpora.readers.registry import Dropped, ReadResult, register
-from corpora.readers.tree import ids_of_paths, locator, wrong_root
-from corpora.utterance import (
-    COLUMNS,
-    MISSING_TEXTS,
-    SEXES,
-    Utterance,
-    is_missing,
-    plain_name,
-    row_problem,
-    splits_named,
-    splits_note,
-    table_rows,
-    to_utterance,
-)
+from corpora.readers.registry import ReadResult, register
+from corpora.readers.rows import Row, cell, json_lines, read_rows
+from corpora.readers.tree import locator, wrong_root
+from corpora.utterance import COLUMNS, plain_name, table_rows
 
 NEEDED = ("audio", "label")
 # What other tables call a column: lower case, letters and digits alone.
@@ -148,28 +139,36 @@ def _bare(name: str) -> str:
 
 
 DELIMITERS = ",;\t|"
-# Columns in which `nan`, `None`, `-`, … is an empty cell. In numbers it is one anyway, and of
-# labels and speakers the user is warned (`corpora.readers.registry`).
-EMPTIED = ("id", "audio", "fold", "session", "language", "corpus")
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz")
+
+
+Object = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class _Table:
-    header: list[str]  # a column of `COLUMNS`, or "" for one that is not used
-    rows: list[tuple[int, list[str]]]
+class Table:
+    """A table whose columns are known.
+
+    Attributes:
+        rows: its rows; cells of columns that are not used are left out.
+        notes: what the user should read of its columns and encoding.
+    """
+
+    rows: list[Row]
     notes: tuple[str, ...]
 
 
 @register(
     "csv",
-    title="Any table of recordings (CSV or TSV)",
+    title="Any table of recordings (CSV, TSV or JSON lines)",
     licence="that of your recordings",
     source="your own",
-    needs="a CSV or TSV file, or a folder with exactly one, with the columns audio and label",
+    needs="a CSV, TSV or JSON lines file, or a folder with exactly one, with the columns audio and "
+    "label",
     options={
         "allow_outside": ALLOW_OUTSIDE,
         "shared_speakers": SHARED_SPEAKERS,
-        "column": Option("audio=path takes the column path as audio; several by commas"),
+        "column": COLUMN,
         "corpus": CORPUS,
         "language": LANGUAGE,
         "encoding": Option("of the table, where it is not UTF-8, such as gb18030 or shift_jis"),
@@ -196,90 +195,33 @@ def read_table(
     language: str = "",
     columns: Mapping[str, str] | None = None,
     encoding: str = "",
+    folder: Path | None = None,
 ) -> ReadResult:
     """Read one table.
 
     Args:
-        path: the table, absolute; its folder is where its paths start.
+        path: the table, absolute.
         allow_outside: accept paths that lead out of that folder.
         corpus: the corpus name of rows that name none; by default the folder's name.
         language: that of rows that name none.
         columns: the table's own names of columns, by those in `corpora.utterance.COLUMNS`.
         encoding: of the text; "" is found out.
+        folder: where its paths start; else its own folder.
 
     Raises:
         CorpusError: it cannot be read as a table, lacks a column, or no row can be used.
         ConfigError: `columns` names one that there is not, or there is no such encoding.
     """
-    table = _load(path, columns or {}, encoding)
-    locate = locator(path.parent, path.parent, allow_outside=allow_outside)
-    utterances: list[Utterance] = []
-    written: list[str] = []  # the audio cell of each utterance, for ids
-    dropped: list[Dropped] = []
-    sexes: set[str] = set()
-    own_ids = "id" in table.header
-    place = table.header.index("split") if "split" in table.header else None
-    splits = {} if place is None else splits_named(_cells(table, place))
-    for line, row in table.rows:
-        cells = dict.fromkeys(COLUMNS, "") | dict(zip(table.header, row, strict=False))
-        cells |= {column: "" for column in EMPTIED if is_missing(cells[column])}
-        if cells["text"].lower() in MISSING_TEXTS:
-            cells["text"] = ""
-        name = f" (utterance '{cells['id']}')" if cells["id"] else ""
-        try:
-            if len(row) != len(table.header):
-                raise ManifestError(f"{len(row)} cells where the header has {len(table.header)}")
-            # Without an id column ids are made from all rows' paths below; a row stands alone here.
-            cells["id"] = cells["id"] if own_ids else cells["audio"]
-            cells["corpus"] = cells["corpus"] or corpus or path.parent.name
-            cells["language"] = cells["language"] or language
-            cells["split"] = splits.get(cells["split"], cells["split"])
-            utterance = to_utterance(cells, locate, line)
-            if utterance.sex not in ("", *SEXES):
-                sexes.add(utterance.sex)
-                utterance = replace(utterance, sex="")
-            problem = row_problem(utterance)
-            if problem:
-                raise ManifestError(problem)
-        except ManifestError as error:
-            dropped.append(Dropped(f"{path.name}:{line}{name}", str(error)))
-            continue
-        utterances.append(utterance)
-        written.append(cells["audio"].replace("\\", "/"))
-    if not utterances:
-        first = f", the first: {dropped[0].where}: {dropped[0].reason}" if dropped else ""
-        raise CorpusError(f"{path} has no row that can be used ({len(dropped)} left out{first}).")
-    if not own_ids:
-        ids = ids_of_paths(written, utterances)
-        utterances = [replace(u, id=name) for u, name in zip(utterances, ids, strict=True)]
-    notes = [*table.notes, *splits_note(splits), *_missing_texts(table)]
-    if sexes:
-        notes.append(
-            f"sex {', '.join(sorted(sexes))} is read as not known; known are {' and '.join(SEXES)}."
-        )
-    return ReadResult(
-        utterances=tuple(utterances),
-        labels=tuple(sorted({u.label for u in utterances} - {""})),
-        dropped=tuple(dropped),
-        notes=tuple(notes),
-        tables=(path,),
+    table, folder = _load(path, columns or {}, encoding), folder or path.parent
+    result = read_rows(
+        table.rows,
+        path,
+        locator(folder, folder, allow_outside=allow_outside),
+        corpus=corpus or path.parent.name,
+        language=language,
+        notes=table.notes,
     )
-
-
-def _cells(table: _Table, place: int) -> list[str]:
-    """A column of the rows that are whole."""
-    return [row[place] for _, row in table.rows if len(row) == len(table.header)]
-
-
-def _missing_texts(table: _Table) -> list[str]:
-    if "text" not in table.header:
-        return []
-    texts = Counter(_cells(table, table.header.index("text")))
-    return [
-        f"The text '{text}' of {count:,} rows is read as empty."
-        for text, count in texts.items()
-        if text.lower() in MISSING_TEXTS
-    ]
+    return replace(result, tables=(path,))
 
 
 def _find_table(root: Path) -> Path:
@@ -288,17 +230,22 @@ def _find_table(root: Path) -> Path:
     found = sorted(
         path
         for path in root.iterdir()
-        if path.suffix.lower() in (".csv", ".tsv") and path.is_file() and path.name[0] != "."
+        if path.name.lower().endswith((".csv", ".tsv", *JSON_LINES))
+        and path.is_file()
+        and path.name[0] != "."
     )
     if not found:
-        raise wrong_root(root, "a corpus with a table", "one .csv or .tsv file")
+        raise wrong_root(root, "a corpus with a table", "one .csv, .tsv or .jsonl file")
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise CorpusError(f"{root} holds {len(found)} tables: {names}. Name the one to read.")
     return found[0]
 
 
-def _load(path: Path, columns: Mapping[str, str], encoding: str) -> _Table:
+def _load(path: Path, columns: Mapping[str, str], encoding: str) -> Table:
+    if path.name.lower().endswith(JSON_LINES):
+        numbered = ((f"{path.name}:{line}", line, value) for line, value in json_lines(path))
+        return table_of_objects(path, numbered, columns)
     text, notes = _text_of(path, encoding)
     first = next((line for line in text.splitlines() if line.strip()), "")
     told = separator_told(first)
@@ -323,11 +270,56 @@ def _load(path: Path, columns: Mapping[str, str], encoding: str) -> _Table:
     header = known_columns(path, found, columns)
     if len(rows) == 1:
         raise CorpusError(f"{path} has a header, but it has no rows. Add one for each recording.")
+
+    def row(line: int, cells: list[str]) -> Row:
+        whole = len(cells) == len(header)
+        problem = "" if whole else f"{len(cells)} cells where the header has {len(header)}"
+        named = {name: one for name, one in zip(header, cells, strict=False) if name}
+        return Row(f"{path.name}:{line}", named, line, problem)
+
+    notes = (*notes, *_unused(found, header))
+    return Table([row(line, cells) for line, cells in rows[1:]], notes)
+
+
+def table_of_objects(
+    path: Path, objects: Iterable[tuple[str, int, Object | None]], columns: Mapping[str, str]
+) -> Table:
+    """Make a table of objects whose entries are its cells.
+
+    Args:
+        path: what they were read from, for messages.
+        objects: the place, the line and the entries of each; None is one that cannot be read.
+        columns: as for `read_table`.
+
+    Raises:
+        CorpusError: there is none, or none has a needed entry.
+        ConfigError: `columns` names one that there is not.
+    """
+    numbered = list(objects)
+    names = list(dict.fromkeys(name for *_, value in numbered if value for name in value))
+    if not names:
+        raise CorpusError(f"{path} is empty. Expected objects with {' and '.join(NEEDED)}.")
+    found = [plain_name(name) for name in names]
+    header = known_columns(path, found, columns)
+
+    def row(place: str, line: int, value: Object | None) -> Row:
+        if value is None:
+            return Row(place, {}, line, "not a JSON object")
+        cells: dict[str, str] = {}
+        for name, column in zip(names, header, strict=True):
+            try:
+                cells |= {column: cell(value.get(name))} if column else {}
+            except ManifestError as error:
+                return Row(place, {}, line, f"{name} is {error}")
+        return Row(place, cells, line)
+
+    return Table([row(*one) for one in numbered], _unused(found, header))
+
+
+def _unused(found: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
     unused = [name for name, column in zip(found, header, strict=True) if name and not column]
-    if unused:
-        listed = ", ".join(name + meaning(name, header) for name in unused)
-        notes = (*notes, f"Columns not used: {listed}.")
-    return _Table(header, rows[1:], notes)
+    listed = ", ".join(name + meaning(name, header) for name in unused)
+    return (f"Columns not used: {listed}.",) if unused else ()
 
 
 def _text_of(path: Path, encoding: str) -> tuple[str, tuple[str, ...]]:

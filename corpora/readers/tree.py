@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from corpora import containers
@@ -143,6 +144,33 @@ def locator(folder: Path, fence: Path, *, allow_outside: bool = False) -> Callab
                 f"'{cell}' leads outside {fence} (--set allow_outside=true permits it)"
             )
         return Path(path)
+
+    return locate
+
+
+def found_below(folder: Path) -> Callable[[str], Path]:
+    """What finds recordings below `folder` by their names, whatever folders they were listed in.
+
+    Of several of one name that is meant whose folders are most like those listed. What is returned
+    raises `ManifestError` where two are as like; the message is the reason alone.
+    """
+    known: dict[str, list[Path]] = {}
+    for path in files_below(folder, (*SUFFIXES, *UNREADABLE)):
+        known.setdefault(path.name, []).append(path)
+
+    def locate(cell: str) -> Path:
+        parts = Path(os.path.normpath(cell.replace("\\", "/"))).parts
+
+        def shared(path: Path) -> int:
+            own = zip(reversed(path.parts), reversed(parts), strict=False)
+            return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], own))
+
+        alike = known.get(parts[-1], [])
+        best = max(map(shared, alike), default=0)
+        meant = [path for path in alike if shared(path) == best]
+        if len(meant) > 1:
+            raise ManifestError(f"{len(meant)} recordings of this name below {folder}")
+        return meant[0] if meant else folder / parts[-1]
 
     return locate
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.corpora.field_trees import cremad, iemocap, kemdy19, meld, msp_podcast
+from tests.corpora.list_trees import audformat, emobox, hf, kaldi, lhotse, nkululeko
 from tests.corpora.tree_parts import Expected, write_textgrid, write_wav
 
 __all__ = ["TREES", "Expected", "write_textgrid", "write_wav"]
@@ -100,14 +101,20 @@ def folders(root: Path) -> Expected:
 
 
 TREES: dict[str, Callable[[Path], Expected]] = {
+    "audformat": audformat,
     "cremad": cremad,
     "csv": table,
+    "emobox": emobox,
     "emodb": emodb,
     "folders": folders,
+    "hf": hf,
     "iemocap": iemocap,
+    "kaldi": kaldi,
     "kemdy19": kemdy19,
+    "lhotse": lhotse,
     "meld": meld,
     "msp_podcast": msp_podcast,
+    "nkululeko": nkululeko,
     "ravdess": ravdess,
     "sample": sample,
 }

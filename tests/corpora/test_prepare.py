@@ -310,3 +310,19 @@ def test_names_that_differ_by_upper_case_alone_are_warned_about(root: Path) -> N
     report = run(table(root, "x.wav,Joy,ann", "y.wav,joy,Ann", "z.wav,joy,Zoe"))
     assert "WARNING: the labels Joy, joy differ by upper case alone." in report.notes
     assert "WARNING: the speakers Ann, ann differ by upper case alone." in report.notes
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_rows_that_come_with_folds_and_no_splits_are_divided_by_them(
+    tmp_path: Path, whole: bool
+) -> None:
+    rows = ["audio,label,speaker,fold"]
+    for number, person in enumerate("abcd"):
+        write_wav(tmp_path / f"{person}.wav")
+        rows.append(f"{person}.wav,sad,{person},{'' if number == 3 and not whole else number}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    report = prepare("csv", tmp_path, tmp_path / "work" / "manifest.csv")
+    homes = {u.speaker: u.split for u in read_manifest(report.manifest).utterances}
+    assert bool(report.folds) == whole
+    if whole:
+        assert homes == {"a": "test", "b": "dev", "c": "train", "d": "train"}

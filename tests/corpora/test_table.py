@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,45 @@ def test_a_row_left_out_is_named_by_line_and_utterance(tmp_path: Path, row: str)
 def test_a_path_outside_names_the_setting_that_permits_it(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="--set allow_outside=true"):
         read(tmp_path, "audio,label\n../a.wav,sad\n")
+
+
+def test_json_lines_are_a_table_too(tmp_path: Path) -> None:
+    lines = (
+        '{"audio": "a.wav", "label": "sad", "start": 0.5, "votes": {"sad": 2, "joy": 1}, "x": [1]}',
+        '{"audio": "b.wav", "label": "joy", "speaker": 7, "text": "None"}',
+        "{broken",
+        '{"audio": "c.wav", "label": ["joy"]}',
+        '["audio"]',
+    )
+    result = read(tmp_path, "\n".join(lines), name="t.jsonl")
+    first, second = result.utterances
+    assert (first.start, first.votes, first.speaker) == (0.5, {"sad": 2.0, "joy": 1.0}, "")
+    assert (second.start, second.speaker, second.text) == (None, "7", "None")
+    assert [(one.where, one.reason) for one in result.dropped] == [
+        ("t.jsonl:3", "not a JSON object"),
+        ("t.jsonl:4", "label is a list or an object, expected text or a number"),
+        ("t.jsonl:5", "not a JSON object"),
+    ]
+    assert result.notes == ("Columns not used: x.",)
+
+
+def test_packed_json_lines_take_columns_of_other_names(tmp_path: Path) -> None:
+    data = b'{"path": "a.wav", "emotion": "sad"}\n'
+    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(data))
+    (only,) = read_corpus("csv", tmp_path, {"column": "audio=path,label=emotion"}).utterances
+    assert (only.id, only.label) == ("a", "sad")
+    with pytest.raises(CorpusError, match="--column audio=path"):
+        read_corpus("csv", tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"{}" * 999)[:20]])
+def test_packed_lines_that_cannot_be_unpacked_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.jsonl.gz").write_bytes(data)
+    with pytest.raises(CorpusError, match="cannot be unpacked"):
+        read_corpus("csv", tmp_path)
+
+
+def test_times_may_be_written_as_pandas_does(tmp_path: Path) -> None:
+    text = "audio,label,start,end\na.wav,sad,0 days,1 days 00:00:01.250000\n"
+    (only,) = read(tmp_path, text).utterances
+    assert (only.start, only.end) == (0.0, 86_401.25)
