@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -106,17 +107,16 @@ def _unpack(frames: Iterable[Any], wave: BinaryIO) -> float:
     """Write what was decoded; return how many seconds that are."""
     import av
 
-    held = 0
-    with ExitStack() as written:
-        sound = plain = None
-        for frame in frames:
-            if sound is None:
-                # Of the decoded frames: a header of HE-AAC may name half of the rate.
-                rate, layout = frame.sample_rate, frame.layout
-                plain = av.AudioResampler("flt", layout, rate)
-                shape = (rate, layout.nb_channels, "FLOAT", None, "RF64")
-                sound = written.enter_context(soundfile.SoundFile(wave, "w", *shape))
+    each = iter(frames)
+    first = next(each, None)
+    if first is None:
+        return 0.0
+    # Of the decoded frames: a header of HE-AAC may name half of the rate.
+    rate, channels, held = first.sample_rate, first.layout.nb_channels, 0
+    plain = av.AudioResampler("flt", first.layout, rate)
+    with soundfile.SoundFile(wave, "w", rate, channels, "FLOAT", None, "RF64") as sound:
+        for frame in chain([first], each):
             for part in plain.resample(frame):
-                sound.write(part.to_ndarray().reshape(-1, sound.channels))
+                sound.write(part.to_ndarray().reshape(-1, channels))
                 held += part.samples
-    return held / sound.samplerate if sound else 0.0
+    return float(held / rate)

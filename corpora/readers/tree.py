@@ -52,12 +52,14 @@ def recordings_below(root: Path) -> tuple[list[Path], list[Path]]:
     """
     read = sorted(files_below(root, SUFFIXES))
     converted = {path.with_suffix("") for path in read}
-    more, less = containers.SUFFIXES, UNREADABLE
-    if not containers.available():
-        more, less = (), (*more, *less)
-    boxed = [path for path in files_below(root, more) if path.with_suffix("") not in converted]
-    others = sorted(files_below(root, less))
-    return sorted([*read, *boxed]), [p for p in others if p.with_suffix("") not in converted]
+    others = [
+        path
+        for path in sorted(files_below(root, (*containers.SUFFIXES, *UNREADABLE)))
+        if path.with_suffix("") not in converted
+    ]
+    more = containers.SUFFIXES if containers.available() else ()
+    read += [path for path in others if path.suffix.lower() in more]
+    return sorted(read), [path for path in others if path.suffix.lower() not in more]
 
 
 def not_read(path: Path) -> str:
