@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cache.config import TranscribeConfig
+from cache.keys import MODALITIES
 from corpora.base.command_options import (
     File,
     json_option,
@@ -178,13 +179,20 @@ def export_cache(
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice(["audio", "text"]),
+    type=click.Choice(MODALITIES),
     default="audio",
     show_default=True,
     help="Of a folder: what its frames are of.",
 )
 @click.option("--name", default="", help="Of a folder: what to call the encoder.")
 @click.option("--layer", default=0, show_default=True, help="Of a folder: the layer's number.")
+@click.option("--fps", type=float, help="Of a folder: frames a second (video needs this or times).")
+@click.option(
+    "--times",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Of a folder: another one, of ID.npy with the time of each frame in seconds.",
+)
 @manifest_option
 @json_option
 @work_option
@@ -193,6 +201,8 @@ def import_cache(
     kind: str,
     name: str,
     layer: int,
+    fps: float | None,
+    times: Path | None,
     manifest_path: Path | None,
     as_json: bool,
     work: Work,
@@ -205,7 +215,15 @@ def import_cache(
     if path.is_dir():
         manifest = read_manifest(manifest_path or work.manifest)
         adopted = import_folder(
-            work, manifest, path, kind, name=name, layer=layer, show_progress=not as_json
+            work,
+            manifest,
+            path,
+            kind,
+            name=name,
+            layer=layer,
+            fps=fps,
+            times=times,
+            show_progress=not as_json,
         )
         show(adopted.to_json(), adopted.to_text(manifest_path), as_json)
     else:

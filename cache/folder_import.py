@@ -1,7 +1,8 @@
 """`cache import` of a folder: features computed elsewhere become a stream that can be searched.
 
 They are kept by the same content keys as extracted ones, and `extraction.json` then names them as
-the source of their modality. No frame grid is known, so imported audio has no energy and speech.
+the source of their modality. No frame grid is known, so imported audio has no energy and speech;
+when frames are, a clock of their own tells (`cache.clock`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.last_extraction import Extraction, Source, layer_name, write_extraction, write_failures
-from cache.lookup import FrameCache
+from cache.clock import Clock, Floats
+from cache.keys import ENCODED, MODALITIES
+from cache.last_extraction import (
+    TIMES,
+    Extraction,
+    Source,
+    layer_name,
+    write_extraction,
+    write_failures,
+)
+from cache.lookup import FrameCache, input_kind
 from cache.recipe import JSON, Recipe, canonical_json
 from cache.store.layout import ensure_stream, open_features
 from cache.store.writer import PartWriter
@@ -174,7 +184,6 @@ def _kind_of(value: object) -> str:
     return f"{value.dtype} values" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
-KINDS = ("audio", "text")
 # Two files for the same recording or text may differ by how they were computed (precision, padding,
 # batch mates), but by no more than this share of the largest value.
 SAME_INPUT_TOLERANCE = 0.01
@@ -188,6 +197,8 @@ def import_folder(
     *,
     name: str = "",
     layer: int = 0,
+    fps: float | None = None,
+    times: Path | None = None,
     stored_dtype: str = "float16",
     show_progress: bool = False,
 ) -> AdoptReport:
@@ -197,9 +208,11 @@ def import_folder(
         work: the work folder.
         manifest: whose utterances; its recordings (for text: its texts) give the keys.
         folder: may have subfolders: the path inside it is the id.
-        kind: "audio" or "text".
+        kind: one of `MODALITIES`.
         name: what to call the features in reports; by default as the folder is called.
         layer: hidden-state number, if they are of an encoder's layer; else it says nothing.
+        fps: frames a second, where they are frames in time; video has this or `times`.
+        times: in its place a folder of `<utterance id>.npy`, `[T]` seconds.
         stored_dtype: float16 or float32.
         show_progress: a bar on standard error.
 
@@ -208,11 +221,13 @@ def import_folder(
 
     Raises:
         ConfigError: no file fits the manifest, the files' D differ, or two files differ although
-            their utterances have the same recording or text.
+            their utterances have the same recording or text; there is no clock, or one that does
+            not fit the recordings.
         CacheError: no file can be used.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"features to import are {' or '.join(KINDS)}, got {kind!r}")
+    if kind not in MODALITIES:
+        raise ConfigError(f"features to import are {' or '.join(MODALITIES)}, got {kind!r}")
+    clock = _clock(kind, fps, times)
     files = find_feature_files(folder)
     ids = [utterance.id for utterance in manifest.utterances]
     matched = {name: files[name] for name in ids if name in files}
@@ -223,13 +238,17 @@ def import_folder(
         )
     cache = FrameCache(work)
     found = cache.keys(manifest.utterances, describe="")
-    keys = {name: own[kind] for name, own in found.items() if kind in own}
+    keys = {name: own[input_kind(kind)] for name, own in found.items() if input_kind(kind) in own}
     refused = {
         name: f"{path}: its recording is missing, by whose content features are kept"
         for name, path in matched.items()
         if name not in keys
     }
     shapes = _shapes(matched, refused, show_progress)
+    at: dict[str, Floats] = {}
+    if clock is not None:
+        rows = [u for u in manifest.utterances if u.id in matched and u.id not in refused]
+        at = clock.times(rows, {u.id: shapes[matched[u.id]][0] for u in rows}, refused)
     usable = {name: path for name, path in matched.items() if name not in refused}
     if not usable:
         reason = next(iter(refused.values()))
@@ -243,15 +262,21 @@ def import_folder(
         "dim": common_dim(shapes),
         "stored_dtype": stored_dtype,
     }
+    if clock is not None:
+        told = hashlib.sha256(b"".join(at[name].tobytes() for name in sorted(usable)))
+        own = {"times": told.hexdigest()} if clock.fps is None else {"fps": float(clock.fps)}
+        fields["clock"] = own
     source = Source(Recipe(kind, fields), f"imported: {fields['imported']}", (layer,))
-    stream, added, nbytes = _write(work.features, source, usable, keys, refused, show_progress)
+    stream, added, nbytes = _write(work.features, source, usable, keys, at, refused, show_progress)
     there = {name for name in ids if keys.get(name) in stream}
     missing = tuple(name for name in ids if name not in files and name not in there)
     no_file = {name: f"{folder}: no file is named {name}.npy or {name}.pt" for name in missing}
     lost = {name: reason for name, reason in refused.items() if name not in there}
     write_failures(work.failures, {**cache.failed, **no_file, **lost})
-    # Energy and speech lie on the frames of the audio they were extracted with.
-    replaced = (kind, *(("energy", "speech") if kind == "audio" else ()))
+    # Energy and speech lie on the frames of the audio they were extracted with. A clock tells which
+    # of its own frames speech lies on.
+    beside = () if kind != "audio" else ("energy", "speech") if clock is None else ("energy",)
+    replaced = (kind, *beside)
     kept = {other: one for other, one in cache.sources.items() if other not in replaced}
     write_extraction(work.extraction, Extraction({kind: source, **kept}))
     return AdoptReport(
@@ -266,6 +291,22 @@ def import_folder(
         refused=refused,
         work=work.root,
     )
+
+
+def _clock(kind: str, fps: float | None, times: Path | None) -> Clock | None:
+    """The clock that was named, if a kind has or needs one (ConfigError)."""
+    if fps is not None and times is not None:
+        raise ConfigError("--fps and --times are two clocks. Name one.")
+    if fps is None and times is None:
+        if kind not in ENCODED:
+            raise ConfigError(
+                f"{kind} frames need a clock: how many a second (--fps 25), or a folder with "
+                "the time of each (--times DIR)."
+            )
+        return None
+    if input_kind(kind) == "text":
+        raise ConfigError("text has no clock. Leave --fps and --times out.")
+    return Clock(fps) if times is None else Clock(files=find_feature_files(times))
 
 
 def _shapes(
@@ -297,11 +338,11 @@ def _check_same_inputs(
             np.abs(one.astype(np.float64) - two).max() <= SAME_INPUT_TOLERANCE * np.abs(two).max()
         )
         if not same:
-            what = "recording" if kind == "audio" else "text"
+            what = "text" if input_kind(kind) == "text" else "recording"
             raise ConfigError(
                 f"{path} and {files[other]} differ, but {name} and {other} have the same {what}. "
                 "Features are kept by what they are computed from, once for all that have it. "
-                + ("Import them as audio if they depend on the recording." * (kind == "text"))
+                + ("Import them as audio if they depend on the recording." * (what == "text"))
             )
 
 
@@ -310,15 +351,23 @@ def _write(
     source: Source,
     files: Mapping[str, Path],
     keys: Mapping[str, str],
+    at: Mapping[str, Floats],
     refused: dict[str, str],
     show_progress: bool,
 ) -> tuple[FrameStream, int, int]:
     """Add what the stream lacks; the stream, and how many inputs and bytes were added."""
     dtype, dim = str(source.recipe.fields["stored_dtype"]), source.recipe.fields["dim"]
     assert isinstance(dim, int), "made so above"
-    folder = ensure_stream(
-        open_features(features), source.recipe, layer_name(source.layers[0]), dim, dtype
-    )
+    features = open_features(features)
+    if at:  # first: where there are frames, there are their times
+        beside = ensure_stream(features, source.recipe, TIMES, 1, np.float32)
+        timed = set(FrameStream.open(beside).keys)
+        with PartWriter(beside, 1, np.float32) as writer:
+            for name in files:
+                if keys[name] not in timed:
+                    writer.add(keys[name], at[name][:, None].astype(np.float32))
+                    timed.add(keys[name])
+    folder = ensure_stream(features, source.recipe, layer_name(source.layers[0]), dim, dtype)
     before = FrameStream.open(folder)
     added: set[str] = set()
     with (

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from cache.recipe import canonical_json
 from corpora.utterance import Utterance
 
-#: What inputs are, in the order of reports, and in which heads put pooled vectors together.
-MODALITIES = ("audio", "text")
+#: Modalities that encoders here make frames of; what else there is has to be imported.
+ENCODED = ("audio", "text")
+#: What heads read, in the order of reports, and in which pooled vectors are put together.
+MODALITIES = (*ENCODED, "video")
 #: What a text encoder reads beside the text, or instead of it: an utterance's description.
 DESCRIBE = ("append", "only")
 # 128 bits: no accidental collision among any number of utterances that fits on a disk.

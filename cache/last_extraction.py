@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.encoders.grid import recorded_padding
-from cache.keys import windowed_key
+from cache.keys import ENCODED, MODALITIES, windowed_key
 from cache.recipe import Recipe
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, MissingStepError
@@ -62,6 +62,8 @@ FORMAT, VERSION = "emopool-extraction", 1
 VALUES = "values"
 #: Beside the layers of a text recipe: 0 special token, 1 start of a word, 2 inside a word.
 TOKEN_KIND = "token_kind"
+#: Beside the frames of an import with a clock of its own: when each of them is, in seconds.
+TIMES = "times"
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def moments_name(layer: int) -> str:
 
 @dataclass(frozen=True)
 class Extraction(Jsonable):
-    """The streams of one run of `extract`, by kind: audio, text, energy, speech."""
+    """The streams that later commands read, by kind: audio, text, video, energy, speech."""
 
     sources: Mapping[str, Source]
 
@@ -150,9 +152,11 @@ class Extraction(Jsonable):
             MissingStepError: that kind was not extracted.
         """
         if kind not in self.sources:
+            step = f"Run `python cli.py extract` again, with {kind}."
+            if kind in MODALITIES and kind not in ENCODED:
+                step = f"Bring its frames with `python cli.py cache import FOLDER --kind {kind}`."
             raise MissingStepError(
-                f"the last extraction has no {kind} stream, only "
-                f"{', '.join(self.sources)}. Run `python cli.py extract` again, with {kind}."
+                f"the last extraction has no {kind} stream, only {', '.join(self.sources)}. {step}"
             )
         return self.sources[kind]
 
@@ -183,15 +187,15 @@ def extract_command(root: Path, manifest: Path | None = None) -> str:
         sources = read_extraction(Work(root).extraction).sources
     except MissingStepError:
         sources = {}
-    for kind, source in sources.items():
-        if source.encoder:
-            words += [f"--{kind}-encoder", shlex.quote(source.encoder)]
-            layers = source.layers or source.moments
-            if source.best is None or not source.layers:
-                words += [f"--{kind}-layers", ",".join(map(str, layers))]
-            elif len(layers) > 1:  # one is what the data chooses by default
-                words += [f"--{kind}-layers", f"auto:{len(layers)}"]
-    held = [source for source in sources.values() if source.encoder]
+    held = [s for s in sources.values() if s.encoder and not s.recipe.imported]
+    for source in held:
+        kind = source.recipe.kind
+        words += [f"--{kind}-encoder", shlex.quote(source.encoder)]
+        layers = source.layers or source.moments
+        if source.best is None or not source.layers:
+            words += [f"--{kind}-layers", ",".join(map(str, layers))]
+        elif len(layers) > 1:  # one is what the data chooses by default
+            words += [f"--{kind}-layers", f"auto:{len(layers)}"]
     words += [f"--describe {one.recipe.describe}" for one in held if one.recipe.describe]
     if any(source.moments and not source.layers for source in held):
         words.append("--moments-only")

@@ -6,14 +6,19 @@ Importing this does not import torch: a plan that finds nothing to do answers at
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from cache.clock import Floats, onto
+from cache.encoders.grid import SAMPLE_RATE, Grid, recorded_grid
 from cache.keys import MODALITIES, audio_key, text_key, text_read
 from cache.last_extraction import (
+    TIMES,
     TOKEN_KIND,
     Extraction,
     Source,
@@ -50,6 +55,7 @@ class Found:
         moments: mean and deviation `[n, D]` of each modality's utterances, where they were kept.
         others: by modality and layer the frames of further layers, where several were asked for.
         layers: by modality the number of the layer of its stream, where it is an encoder's.
+        clocks: by stream the grid that its frames lie on, or the stream of their times.
     """
 
     utterances: tuple[Utterance, ...]
@@ -59,6 +65,7 @@ class Found:
     moments: Mapping[str, tuple[Tensor, Tensor]]
     others: Mapping[str, Mapping[int, MappedFrames]]
     layers: Mapping[str, int]
+    clocks: Mapping[str, Grid | FrameStream]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -112,11 +119,40 @@ class Found:
             found[name] = Frames.beside([parts[n] for n in sorted(parts)])
         return found
 
-    def speech(self, modality: str) -> Tensor | None:
-        """`[N]`, how probable speech is in each frame of a modality; None where it is not known."""
-        if modality != "audio" or SPEECH not in self.streams:
+    def times(self, name: str) -> list[Floats] | None:
+        """Of each utterance `[T]`, the middle of each frame of a modality, or of `speech`.
+
+        Returns:
+            Seconds from the utterance's start; None where nothing tells them, as of text.
+        """
+        clock = self.clocks.get(name)
+        lengths = self.streams[name].lengths(self.keys[name])
+        if isinstance(clock, Grid):
+            first, hop = clock.first_centre / SAMPLE_RATE, clock.hop / SAMPLE_RATE
+            return [first + hop * np.arange(count, dtype=np.float64) for count in lengths]
+        if clock is None:
             return None
-        return self.streams[SPEECH].load(self.keys[SPEECH]).values[:, 0].float()
+        laid = clock.load(self.keys[name]).values[:, 0].double().numpy()
+        return np.split(laid, lengths.cumsum()[:-1])
+
+    def speech(self, modality: str) -> Tensor | None:
+        """`[N]`, how probable speech is in each frame of a modality; None where it is not known.
+
+        Frames on a clock of their own have the mean of what the detector says in their span.
+        """
+        if SPEECH not in self.streams or input_kind(modality) == "text":
+            return None
+        import torch
+
+        found = self.streams[SPEECH].load(self.keys[SPEECH])
+        said = found.values[:, 0].float()
+        if not isinstance(self.clocks.get(modality), FrameStream):
+            return said  # they lie on the detector's frames
+        own, known = self.times(modality), self.times(SPEECH)
+        assert own is not None
+        assert known is not None, "the detector's recipe has its grid"
+        parts = np.split(said.double().numpy(), found.offsets[1:-1].numpy())
+        return torch.from_numpy(np.concatenate(list(map(onto, parts, known, own)))).float()
 
 
 class FrameCache:
@@ -235,12 +271,12 @@ class FrameCache:
 
         Args:
             manifest: whose utterances.
-            modalities: `audio` and/or `text`.
+            modalities: some of `MODALITIES`.
             layers: for a modality another layer than its usual one; or several, of which the
                 highest is the one of its stream.
             others: whether, beside its usual one, all layers of a modality are found that are still
                 there.
-            speech: whether audio frames get the voice activity detector's probabilities; None:
+            speech: whether frames in time get the voice activity detector's probabilities; None:
                 where these were extracted.
 
         Raises:
@@ -265,12 +301,14 @@ class FrameCache:
             for layer in read[name]
             if layer != chosen[name]
         }
-        if "audio" in modalities and (SPEECH in extraction.sources if speech is None else speech):
+        timed = any(input_kind(name) != "text" for name in modalities)
+        if timed and (SPEECH in extraction.sources if speech is None else speech):
             wanted[SPEECH, None] = self.stream(SPEECH)
         kept: list[Utterance] = []
         missing: list[Utterance] = []
         held: dict[tuple[str, int | None], list[str]] = {which: [] for which in wanted}
-        keys = self.keys(manifest.utterances)
+        keys, failed = self.keys(manifest.utterances), self.failed
+        lacking: set[str] = set()
         for utterance in manifest.utterances:
             own = {
                 (kind, layer): extraction.source(kind).held_key(
@@ -278,13 +316,15 @@ class FrameCache:
                 )
                 for (kind, layer), stream in wanted.items()
             }
-            complete = all(own[which] in stream for which, stream in wanted.items())
-            (kept if complete else missing).append(utterance)
-            if complete:
+            absent = {which[0] for which, stream in wanted.items() if own[which] not in stream}
+            (missing if absent else kept).append(utterance)
+            if not absent:
                 for which, key in own.items():
                     held[which].append(key)
-        failed = self.failed
-        self._refuse_unknown(missing, failed, len(manifest.utterances), read)
+            elif utterance.id not in failed:
+                lacking |= absent
+        unknown = [u for u in missing if u.id not in failed]
+        self._refuse_unknown(unknown, lacking, len(manifest.utterances), read)
         found = Found(
             tuple(kept),
             {u.id: failed[u.id] for u in missing},
@@ -297,9 +337,16 @@ class FrameCache:
                 for name in modalities
                 if extraction.source(name).layers
             },
+            {name: at for name, layer in wanted if layer is None and (at := self._clock(name))},
         )
         further = {which: stream for which, stream in wanted.items() if which[1] is not None}
         return replace(found, others=_others(found, further, held)) if further else found
+
+    def _clock(self, kind: str) -> Grid | FrameStream | None:
+        """What tells when the frames of a kind are."""
+        recipe = self.extraction.source(kind).recipe
+        path = self.features / recipe.folder / TIMES
+        return FrameStream.open(path) if path.is_dir() else recorded_grid(recipe)
 
     def companion(self, kind: str, found: Found) -> Tensor | None:
         """`[N]`, a stream of one value a frame that lies on the frames of a modality.
@@ -343,7 +390,7 @@ class FrameCache:
         from cache.moments import moments_of_keys
 
         source, keys = self.extraction.source(modality), self.keys(utterances)
-        own = [keys[u.id].get(modality, "") for u in utterances]
+        own = [keys[u.id].get(input_kind(modality), "") for u in utterances]
         return moments_of_keys(self.features, source, layer, own)
 
     def _held_layers(self, source: Source) -> tuple[int, ...]:
@@ -356,15 +403,14 @@ class FrameCache:
 
     def _refuse_unknown(
         self,
-        missing: Sequence[Utterance],
-        failed: Mapping[str, str],
+        unknown: Sequence[Utterance],
+        lacking: Collection[str],
         total: int,
         read: Mapping[str, Sequence[int]],
     ) -> None:
         """Refuse utterances that are neither cached nor listed as failed (MissingStepError)."""
-        unknown = [u for u in missing if u.id not in failed]
         gone = [u for u in unknown if not u.audio.is_file()]
-        if gone and "audio" in read:
+        if gone and any(input_kind(name) != "text" for name in read):
             raise MissingStepError(
                 f"{len(gone)} of {total} recordings are not where the manifest says "
                 f"(the first: {gone[0].audio}), so it cannot be told which frames are theirs. "
@@ -374,9 +420,13 @@ class FrameCache:
         if unknown:
             several = [f"{name} {layers_text(tuple(own))}" for name, own in read.items() if own[1:]]
             of_layers = f" with {' and '.join(several)}" if several else ""
+            brought = [n for n in sorted(lacking) if self.extraction.source(n).recipe.imported]
+            step = f"Run `{extract_command(self.root)}` again."
+            if len(brought) == len(lacking):
+                step = f"Import their {' and '.join(brought)} frames too (`cache import`)."
             raise MissingStepError(
                 f"{len(unknown)} of {total} utterances are not in the cache{of_layers} "
-                f"(the first: {unknown[0].id}). Run `{extract_command(self.root)}` again."
+                f"(the first: {unknown[0].id}). {step}"
             )
 
     def _kept_moments(
@@ -396,7 +446,10 @@ class FrameCache:
 
 
 def input_kind(stream: str) -> str:
-    """What a stream is computed from: `audio` or `text`."""
+    """By which of an utterance's keys a stream is kept: its recording's, `audio`, or its `text`'s.
+
+    Frames of its video are kept by its recording's.
+    """
     return "text" if stream == "text" else "audio"
 
 
@@ -408,12 +461,12 @@ def _others(
     """The further layers, which have to lie on the frames of the first (CacheError)."""
     from cache.mapped import MappedFrames
 
-    speech = found.speech("audio") if any(kind == "audio" for kind, _ in streams) else None
+    speech = {kind: found.speech(kind) for kind in {kind for kind, _ in streams}}
     others: dict[str, dict[int, MappedFrames]] = {}
     for (kind, layer), stream in streams.items():
         assert layer is not None
         own = tuple(keys[kind, layer])
-        frames = MappedFrames(stream, own, speech=speech if kind == "audio" else None)
+        frames = MappedFrames(stream, own, speech=speech[kind])
         if (frames.lengths.numpy() != found.streams[kind].lengths(found.keys[kind])).any():
             raise CacheError(
                 f"layer {layer} of the {kind} encoder has other numbers of frames than layer "

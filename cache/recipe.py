@@ -92,6 +92,11 @@ class Recipe:
         return f"{self.kind}-{self.fingerprint}"
 
     @property
+    def imported(self) -> bool:
+        """Whether `cache import` brought the frames: nothing here can make more of them."""
+        return "imported" in self.fields
+
+    @property
     def describe(self) -> str:
         """How its text encoder reads descriptions: `append`, `only`, or "" not at all."""
         return str(self.fields.get(DESCRIBED, ""))

@@ -18,7 +18,7 @@ from corpora.manifest_fields import ROUNDING
 from corpora.recordings import read_header
 from corpora.textgrid import Interval, TextGrid, Tier, read_textgrid
 from corpora.utterance import Utterance, look_alike
-from explain.ragged import Floats, Ints
+from explain.ragged import Floats, Ints, ints
 from explain.subject import Subject
 
 # In lower case, the first that there is. MFA names tiers of several speakers "speaker - phones".
@@ -199,30 +199,27 @@ def _within(alignment: Alignment, grid: TextGrid, utterance: Utterance) -> Align
     return Alignment(moved(alignment.words), moved(alignment.phones))
 
 
-def frame_intervals(intervals: Sequence[Interval], frames: int, hop: float, centre: float) -> Ints:
-    """`[frames]`, the number of the interval that holds each frame's centre; -1 for none.
+def frame_intervals(intervals: Sequence[Interval], times: Floats) -> Ints:
+    """`[T]`, the number of the interval that holds each frame's middle; -1 for none.
 
     Args:
         intervals: in order, not overlapping.
-        frames: of the utterance.
-        hop: seconds from one frame to the next.
-        centre: of the first frame, seconds.
+        times: `[T]`, the middle of each frame of the utterance, seconds.
     """
     if not intervals:
-        return np.full(frames, -1, dtype=np.int64)
+        return np.full(len(times), -1, dtype=np.int64)
     starts = np.array([i.start for i in intervals])
     ends = np.array([i.end for i in intervals])
-    times: Floats = centre + hop * np.arange(frames, dtype=np.float64)
     held = np.searchsorted(starts, times, side="right") - 1
     inside = (held >= 0) & (times < ends[np.maximum(held, 0)])
     return np.where(inside, held, -1).astype(np.int64)
 
 
 def phone_frames(subject: Subject, aligned: Aligned, silence: str) -> tuple[Ints, list[str]]:
-    """The phone of every audio frame of the aligned utterances.
+    """The phone of every frame of the aligned utterances.
 
     Args:
-        subject: which listens.
+        subject: whose frames have times; those of `subject.timed` are looked at.
         aligned: its alignments.
         silence: the label of frames in no phone.
 
@@ -232,13 +229,14 @@ def phone_frames(subject: Subject, aligned: Aligned, silence: str) -> tuple[Ints
     """
     numbers: dict[str, int] = {silence: 0}
     codes: list[Ints] = []
-    lengths = subject.frames["audio"].lengths.tolist()
-    for alignment, length in zip(aligned.alignments, lengths, strict=True):
+    ends = ints(subject.frames[subject.timed].offsets)[1:-1]
+    times = np.split(subject.times[subject.timed], ends)
+    for alignment, own in zip(aligned.alignments, times, strict=True):
         if alignment is None or not alignment.phones:
-            codes.append(np.full(length, -1, dtype=np.int64))
+            codes.append(np.full(len(own), -1, dtype=np.int64))
             continue
         phones = alignment.phones
-        held = frame_intervals(phones, length, subject.hop_seconds, subject.centre_seconds)
+        held = frame_intervals(phones, own)
         coded = np.array([numbers.setdefault(p.label, len(numbers)) for p in phones] + [0])
         codes.append(coded[held])  # -1 takes the last, silence
     return np.concatenate(codes), list(numbers)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from cache.lookup import FrameCache
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.manifest import Manifest
@@ -21,6 +19,7 @@ from explain.occlusion import OcclusionConfig
 from explain.phones_section import phones_section
 from explain.picture import utterance_figure
 from explain.probing_section import ProbingConfig, probing_section
+from explain.ragged import Floats
 from explain.structure import structure_section
 from explain.subject import Subject
 from explain.words import plain, words_section
@@ -64,9 +63,7 @@ def items_section(items: Sequence[Item]) -> Report:
     text = []
     ranked = any(item.strengths for item in items)
     for item in items:
-        attention = np.zeros(0) if item.attention is None else item.attention
-        order = (-attention).argsort(kind="stable")[:NAMED]
-        times = ", ".join(f"{item.times[frame]:.2f}" for frame in order)
+        times = "" if item.attention is None else _most_attended(item.times, item.attention)
         heard = [] if item.reading is None else sorted(item.reading.words, key=lambda w: -w.mass)
         words = ", ".join(plain(word.text) or word.text for word in heard[:NAMED])
         rows.append(
@@ -85,6 +82,8 @@ def items_section(items: Sequence[Item]) -> Report:
         if item.strength is not None:
             parts.append(f"of strength {item.strength:.2f}")
         parts += [f"most attended at {times} s"] * bool(times)
+        for name, (at, own) in item.beside.items():
+            parts.append(f"most attended of {name} at {_most_attended(at, own)} s")
         parts += [f"most attended words: {words}"] * bool(words)
         text.append("; ".join(parts) + ".")
     columns = ("utterance", "label", "predicted", "probability", *["strength"] * ranked)
@@ -92,6 +91,11 @@ def items_section(items: Sequence[Item]) -> Report:
         "items", (*columns, "most attended (s)", "most attended words"), rows, "Utterances", 2
     )
     return Report("Answers", (*text, table))
+
+
+def _most_attended(times: Floats, attention: Floats) -> str:
+    order = (-attention).argsort(kind="stable")[:NAMED]
+    return ", ".join(f"{times[frame]:.2f}" for frame in order)
 
 
 @dataclass(frozen=True, eq=False)

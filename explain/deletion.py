@@ -296,9 +296,7 @@ class _Drawn:
     @property
     def usable(self) -> Bools:
         """`[N]`, the frames among which attention is exchanged: speech, or all tokens."""
-        if self.modality != "audio":
-            return np.ones(len(self.frames), dtype=np.bool_)
-        chosen: Bools = speech_frames(self.subject)[self.frames.numpy()]
+        chosen: Bools = speech_frames(self.subject, self.modality)[self.frames.numpy()]
         return chosen
 
     def ties_of(self, run: tuple[int, int]) -> Ints:

@@ -194,11 +194,11 @@ def find_evidence(
     Returns:
         The evidence, and the neutral speech that it was compared with.
     """
-    if "audio" not in subject.weights:
+    if "audio" not in subject.weights or subject.grid is None:
         return [], None
     offsets = ints(subject.frames["audio"].offsets)
     bounds = list(pairwise(offsets.tolist()))
-    attention, speech = floats(frame_attention(subject, "audio")), speech_frames(subject)
+    attention, speech = floats(frame_attention(subject, "audio")), speech_frames(subject, "audio")
     smooth = round(SMOOTH_SECONDS / subject.hop_seconds)
     inside = attended_stretches(attention, speech, offsets, smooth)
     without, others = _without(subject, inside, offsets, progress)
@@ -247,7 +247,7 @@ def _without(
     """`[n, C]` each: probabilities without the stretches, and without as much other speech."""
     others = [
         np.flatnonzero(own)
-        for own in np.split(speech_frames(subject) & ~inside, offsets[1:-1].tolist())
+        for own in np.split(speech_frames(subject, "audio") & ~inside, offsets[1:-1].tolist())
     ]
     counts = np.add.reduceat(inside, offsets[:-1], dtype=np.int64)
     kept = np.ones((1 + CHOICES, len(inside)), dtype=np.bool_)
@@ -287,7 +287,7 @@ def _without(
 def _stretches(subject: Subject, inside: Bools, alignment: Alignment | None) -> tuple[Stretch, ...]:
     hop, centre = subject.hop_seconds, subject.centre_seconds
     said = () if alignment is None else alignment.words
-    held = frame_intervals(said, len(inside), hop, centre)
+    held = frame_intervals(said, centre + hop * np.arange(len(inside), dtype=np.float64))
     result = []
     for first, end in find_runs(inside):
         words: list[str] = []

@@ -114,10 +114,10 @@ def cues_of(
     Raises:
         MissingExtraError: these cues need a package that is not installed.
     """
-    if "audio" not in subject.frames:
+    if subject.grid is None:
         return None
     chosen, offsets = cue_set(name), ints(subject.frames["audio"].offsets)
-    grid, utterances = subject.audio_grid, subject.utterances
+    grid, utterances = subject.grid, subject.utterances
     if cache is not None:
         return load_cues(cache, utterances, grid, offsets, chosen, progress=progress)
     if reference is None or reference.cues != tuple(cue.name for cue in chosen.cues):

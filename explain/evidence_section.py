@@ -129,8 +129,8 @@ def evidence_section(
         single: of single utterances, not a split: then all sentences are shown, and are data.
     """
     if not found:
-        why = "reads text alone: it attends to no sound."
-        if "audio" in subject.frames:
+        why = f"{subject.deaf}: it attends to no sound."
+        if subject.grid is not None:
             why = (
                 "learns no attention to audio, so there are no attended stretches. (Without what "
                 "gradient saliency picks, an answer is less sure by construction: no evidence.)"

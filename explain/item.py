@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +27,19 @@ from finetune.batches import decode
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """An utterance and what the subject says about it; T audio frames.
+    """An utterance and what the subject says about it; T frames in time.
+
+    They are audio frames where the head reads such that have times, else the first others that do.
 
     Attributes:
         utterance: as in the manifest.
         labels: of the subject.
         probabilities: `[C]`.
-        hop: seconds from one audio frame to the next.
-        centre: of the first audio frame, seconds.
-        attention: `[T]`, what `frame_attention` returns; None for a head that reads text alone.
-        method: what that is (see `Subject.methods`); of text in a head that reads text alone.
+        hop: seconds from one frame to the next (see `Subject.step`).
+        times: `[T]`, the middles of the frames, seconds.
+        attention: `[T]`, what `frame_attention` returns; None where no frames have times.
+        beside: by further modality the times `[U]` and attention `[U]` of its frames.
+        method: what attention is (see `Subject.methods`); without any, that of what is read first.
         columns: `[T, queries · heads]`; None without attention.
         energy: `[T]` dB; None where not known.
         speech: `[T]` probability; None where not known.
@@ -50,8 +54,9 @@ class Item:
     labels: tuple[str, ...]
     probabilities: Floats
     hop: float = 0.02
-    centre: float = 0.0
+    times: Floats = field(default_factory=lambda: np.zeros(0))
     attention: Floats | None = None
+    beside: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
     method: str = ""
     columns: Floats | None = None
     energy: Floats | None = None
@@ -83,15 +88,9 @@ class Item:
         return None if not self.utterance.label else self.predicted == self.utterance.label
 
     @property
-    def times(self) -> Floats:
-        """`[T]`, the centres of the audio frames, seconds."""
-        count = 0 if self.attention is None else len(self.attention)
-        return self.centre + self.hop * np.arange(count, dtype=np.float64)
-
-    @property
     def seconds(self) -> float:
         """About how long it is, from its frames."""
-        return float(self.times[-1] + self.centre) if len(self.times) else 0.0
+        return float(self.times[-1] + self.times[0]) if len(self.times) else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,19 +112,28 @@ class Sound:
 
 def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | None) -> list[Item]:
     """All utterances of a subject."""
-    listens = "audio" in subject.frames
-    shared: dict[str, object] = {"method": next(iter(subject.methods.values()))}
-    rows: list[dict[str, Floats]] = [{} for _ in subject.utterances]
-    if listens:
-        frames = subject.frames["audio"]
+    timed = subject.timed
+    shared: dict[str, object] = {"method": subject.methods[timed or next(iter(subject.methods))]}
+    rows: list[dict[str, Any]] = [{} for _ in subject.utterances]
+    for modality, times in subject.times.items():
+        lengths = subject.frames[modality].lengths.tolist()
+        attention = frame_attention(subject, modality).split(lengths)
+        laid = torch.from_numpy(times).split(lengths)
+        for row, at, own in zip(rows, laid, attention, strict=True):
+            if modality == timed:
+                row |= {"times": floats(at), "attention": floats(own), "beside": {}}
+            else:
+                row["beside"][modality] = floats(at), floats(own)
+    if timed:
+        frames = subject.frames[timed]
         lengths = frames.lengths.tolist()
-        tensors = {"attention": frame_attention(subject, "audio"), "energy": subject.energy}
-        tensors |= {"speech": frames.speech, "columns": subject.weights.get("audio")}
+        tensors = {"speech": frames.speech, "columns": subject.weights.get(timed)}
+        tensors |= {"energy": subject.energy if timed == "audio" else None}
         for name, values in tensors.items():
             if values is not None:
                 for row, part in zip(rows, values.split(lengths), strict=True):
                     row[name] = floats(part)
-        shared |= {"hop": subject.hop_seconds, "centre": subject.centre_seconds}
+        shared["hop"] = subject.step(timed)
     if "text" in subject.frames and readings is None:
         lengths = subject.frames["text"].lengths.tolist()
         read = frame_attention(subject, "text").split(lengths)
@@ -145,7 +153,7 @@ def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | 
             alignment=aligned.alignments[number],
             reading=None if readings is None else readings[number],
             strengths=strengths[number],
-            **rows[number],  # type: ignore[arg-type]
+            **rows[number],
             **shared,  # type: ignore[arg-type]
         )
         for number, utterance in enumerate(subject.utterances)
@@ -158,12 +166,13 @@ def listen(subject: Subject, number: int) -> Sound:
         waveform, problem = decode(subject.utterances[number]), ""
     except AudioError as error:
         waveform, problem = None, str(error)
-    if "audio" not in subject.frames:
+    timed = subject.timed
+    if not timed:
         return Sound(waveform, problem)
     one = {name: batch.select([number]) for name, batch in subject.frames.items()}
-    saliency = {"gradient × (frame − mean)": floats(gradient_saliency(subject.head, one)["audio"])}
+    saliency = {"gradient × (frame − mean)": floats(gradient_saliency(subject.head, one)[timed])}
     notes = []
-    occluded = floats(occlusion_saliency(subject.head, one, "audio"))
+    occluded = floats(occlusion_saliency(subject.head, one, timed))
     if np.isnan(occluded).any():
         notes.append(
             f"Occlusion needs more than the {OCCLUSION_FRAMES} frames of its window; this "
@@ -172,7 +181,7 @@ def listen(subject: Subject, number: int) -> Sound:
     else:
         saliency["occlusion (fall of probability)"] = occluded
     if has_captum():
-        found = integrated_gradients(subject.head, one)["audio"]
+        found = integrated_gradients(subject.head, one)[timed]
         saliency["integrated gradients"] = floats(found)
     else:
         notes.append("Integrated gradients need captum: pip install 'emopool[explain]'.")

@@ -7,18 +7,18 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cache.encoders.files import Kind
-from cache.encoders.grid import Grid, energy, recorded_padding
+from cache.encoders.grid import Grid, energy, recorded_grid, recorded_padding
 from cache.encoders.names import resolve_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.frames import Frames
 from cache.keys import normalise_text, text_read
-from cache.last_extraction import Extraction
 from cache.mapped import MappedFrames
 from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.base.terminal import progress_bar
@@ -36,8 +36,9 @@ from explain.pooled import (
     runs,
     scores,
 )
+from explain.ragged import Floats
 from explain.subject import ATTENTION, GRADIENT, Subject
-from finetune.assembly import assemble, check_streams
+from finetune.assembly import assemble, check_streams, refuse_imported
 from finetune.batches import Batch, counted, gather_examples, load_batches, plan_batches
 from finetune.evaluate.scored import FRAME_BUDGET, ScoredHead, Source
 from finetune.model import EmotionModel
@@ -113,9 +114,10 @@ def head_on_recordings(scored: ScoredHead, device: str) -> EmotionModel:
     """A searched head on the encoders its frames came from, for recordings outside the cache.
 
     Raises:
-        ConfigError: an encoder is not there any more.
+        ConfigError: an encoder is not there any more, or frames were imported.
     """
     source, cache = scored.source, scored.cache
+    refuse_imported(cache, scored.record)
     directories: dict[str, Path] = {
         name: resolve_encoder(source.encoders[name], cast(Kind, name), cache.root)
         for name in scored.record.head.modalities
@@ -154,6 +156,7 @@ class LoadedRows:
     energy: Tensor | None = None
     token_kinds: Tensor | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
+    clocks: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def choose_rows(
@@ -210,20 +213,21 @@ def cached_material(scored: ScoredHead, rows: Manifest) -> LoadedRows:
     found = cache.find(rows, modalities, layers=dict(scored.source.layers))
     grid = energy = kinds = None
     if "audio" in modalities and found.utterances:
-        grid = recorded_grid(cache.extraction)
+        grid = recorded_grid(cache.extraction.source("audio").recipe)
         energy = cache.companion("energy", found)
+    clocks = {
+        name: np.concatenate(times)
+        for name in modalities
+        if found.utterances
+        and not isinstance(found.clocks.get(name), Grid)
+        and (times := found.times(name)) is not None
+    }
     if "text" in modalities and found.utterances:
         kinds = cache.companion("text", found)
     # Layers that are weighed lie beside one another, for which they have to be in memory.
     frames = found.all_layers() if found.others else found.read()[0]
     read = tuple(replace(u, text=text_read(u, cache.describe)) for u in found.utterances)
-    return LoadedRows(read, frames, grid, energy, kinds, found.failed)
-
-
-def recorded_grid(extraction: Extraction) -> Grid:
-    """The grid of the last extraction's audio frames."""
-    fields: Any = extraction.source("audio").recipe.fields["grid"]
-    return Grid(int(fields["hop"]), int(fields["window"]), str(fields["rule"]))
+    return LoadedRows(read, frames, grid, energy, kinds, found.failed, clocks)
 
 
 def build_subject(
@@ -275,6 +279,7 @@ def build_subject(
         methods={name: ATTENTION if name in attentive else GRADIENT for name in frames},
         grid=material.grid,
         energy=material.energy,
+        clocks=material.clocks,
         token_kinds=material.token_kinds,
         encoders={} if source is None else source.encoders,
         layers={} if source is None else source.layers,

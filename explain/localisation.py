@@ -134,13 +134,12 @@ def with_energy(subject: Subject) -> Correlation | None:
     return correlate(weights, floats(subject.energy), ints(frames.offsets))
 
 
-def with_speech(subject: Subject) -> Correlation | None:
-    """Attention on audio frames with their probability of speech; None without a detector's."""
-    if "audio" not in subject.frames or subject.frames["audio"].speech is None:
+def with_speech(subject: Subject, modality: str) -> Correlation | None:
+    """Attention on frames with their probability of speech; None without a detector's."""
+    frames = subject.frames[modality]
+    if frames.speech is None:
         return None
-    frames = subject.frames["audio"]
-    assert frames.speech is not None
-    weights = floats(frame_attention(subject, "audio"))
+    weights = floats(frame_attention(subject, modality))
     return correlate(weights, floats(frames.speech), ints(frames.offsets))
 
 
@@ -164,15 +163,14 @@ class Places:
 PLACES = ("speech", "pauses", "edges")
 
 
-def places(subject: Subject, threshold: float = DEFAULT_THRESHOLD) -> Places | None:
-    """Where attention on audio lies; None without a voice activity detector's output."""
-    if "audio" not in subject.frames or subject.frames["audio"].speech is None:
+def places(subject: Subject, modality: str, threshold: float = DEFAULT_THRESHOLD) -> Places | None:
+    """Where attention on frames lies; None without a voice activity detector's output."""
+    frames = subject.frames[modality]
+    if frames.speech is None:
         return None
-    frames = subject.frames["audio"]
-    assert frames.speech is not None
     offsets, counts = ints(frames.offsets), ints(frames.lengths)
     speaks = floats(frames.speech) >= threshold
-    weights = floats(frame_attention(subject, "audio"))
+    weights = floats(frame_attention(subject, modality))
     place = positions(offsets)
     far = int(counts.max()) + 1
     first = np.minimum.reduceat(np.where(speaks, place, far), offsets[:-1])
@@ -241,8 +239,8 @@ def draw_lengths(canvas: Canvas, found: Mapping[str, Concentration]) -> None:
         step = -(-(high - low + 1) // MOST_BARS)
         axes.hist(c.counts, np.arange(low, high + step + 1, step) - 0.5, color=BY_MODALITY[name])
         middle = float(np.median(c.counts))
-        axes.axvline(middle, color=ORANGE if name == "audio" else BLUE, lw=1.5)
-        what = "audio frames" if name == "audio" else "text tokens"
+        axes.axvline(middle, color=BLUE if name == "text" else ORANGE, lw=1.5)
+        what = "text tokens" if name == "text" else f"{name} frames"
         axes.set(xlabel=f"{what} per utterance (line: median {middle:g})", ylabel="utterances")
 
 
@@ -279,51 +277,12 @@ def localisation_section(subject: Subject) -> Report:
             (7.0, 4.2),
         )
     ]
-    related = {"energy (dB)": with_energy(subject), "speech probability": with_speech(subject)}
-    rows = [_correlation_row(name, c) for name, c in related.items() if c is not None]
-    if rows:
-        tables.append(
-            Table(
-                "correlations",
-                (f"audio {subject.methods['audio']} with", *CORRELATION_COLUMNS),
-                rows,
-                "Correlation over the frames of an utterance",
-                2,
-            )
-        )
-        text += [
-            _correlation_text(subject.methods["audio"], name, c)
-            for name, c in related.items()
-            if c is not None
-        ]
-        mean, spread = PUBLISHED_ENERGY
-        text.append(
-            f"Published for energy: {mean:.2f} ± {spread:.2f} (Leygue et al. 2025, AS head; which "
-            "coefficient and which scale of energy are not stated)."
-        )
-    for name, c in related.items():
-        if c is None and "audio" in subject.frames:
-            text.append(f"Correlation with {name}: not extracted, so not known.")
-        elif c is not None and c.undefined:
-            text.append(
-                f"Correlation with {name}: undefined in {c.undefined:,} of {len(subject):,} "
-                "utterances (one frame, or one of the two does not vary), which are left out."
-            )
-    spots = places(subject)
-    if spots is not None:
-        text += _places_text(len(subject), len(spots.rows))
-        if len(spots.rows):
-            mean_frames, mean_mass = spots.frames.mean(axis=0), spots.attention.mean(axis=0)
-            method = subject.methods["audio"]
-            tables.append(_places_table(mean_frames, mean_mass, method))
-            figures.append(
-                Figure(
-                    "places",
-                    lambda canvas: draw_places(canvas, mean_frames, mean_mass, method),
-                    f"{method.capitalize()} on speech, pauses and edges",
-                    (7.0, 2.4),
-                )
-            )
+    for name in subject.frames:
+        if name != "text":
+            own = _beside_sound(subject, name)
+            text += [line for line in own.text if line not in text]
+            tables += own.tables
+            figures += own.figures
     figures.append(
         Figure(
             "frames-per-item",
@@ -343,8 +302,67 @@ def localisation_section(subject: Subject) -> Report:
     return Report("Localisation", (*text, *figures, *tables), data=summary)
 
 
+def _beside_sound(subject: Subject, modality: str) -> Report:
+    """Attention on frames in time beside what else is known of these, as a part of the section."""
+    method = subject.methods[modality]
+    # Files of tables and figures are called by what they hold, and audio's by nothing else.
+    suffix = "" if modality == "audio" else f"-{modality}"
+    related = {"speech probability": with_speech(subject, modality)}
+    if modality == "audio":
+        related = {"energy (dB)": with_energy(subject), **related}
+    text: list[str] = []
+    tables: list[Table] = []
+    figures: list[Figure] = []
+    rows = [_correlation_row(name, c) for name, c in related.items() if c is not None]
+    if rows:
+        tables.append(
+            Table(
+                f"correlations{suffix}",
+                (f"{modality} {method} with", *CORRELATION_COLUMNS),
+                rows,
+                "Correlation over the frames of an utterance",
+                2,
+            )
+        )
+        text += [
+            _correlation_text(f"{method} on {modality}", name, c)
+            for name, c in related.items()
+            if c is not None
+        ]
+        if modality == "audio":
+            mean, spread = PUBLISHED_ENERGY
+            text.append(
+                f"Published for energy: {mean:.2f} ± {spread:.2f} (Leygue et al. 2025, AS head; "
+                "which coefficient and which scale of energy are not stated)."
+            )
+    for name, c in related.items():
+        if c is None:
+            text.append(f"Correlation with {name}: not extracted, so not known.")
+        elif c.undefined:
+            text.append(
+                f"Correlation with {name}: undefined in {c.undefined:,} of {len(subject):,} "
+                "utterances (one frame, or one of the two does not vary), which are left out."
+            )
+    spots = places(subject, modality)
+    if spots is not None:
+        text += _places_text(len(subject), len(spots.rows))
+        if len(spots.rows):
+            shares, mass = spots.frames.mean(axis=0), spots.attention.mean(axis=0)
+            title = f"Where {modality} {method} lies (means over utterances)"
+            tables.append(_places_table(f"places{suffix}", shares, mass, method, title))
+            figures.append(
+                Figure(
+                    f"places{suffix}",
+                    lambda canvas: draw_places(canvas, shares, mass, method),
+                    f"{method.capitalize()} on speech, pauses and edges",
+                    (7.0, 2.4),
+                )
+            )
+    return Report("", (*text, *figures, *tables))
+
+
 def _sentence(name: str, method: str, c: Concentration) -> str:
-    what = "frames" if name == "audio" else "tokens"
+    what = "tokens" if name == "text" else "frames"
     published = f" Published: {PUBLISHED_SHARE:.0%} (Leygue et al. 2025, AS head)."
     return (
         f"{name.capitalize()} ({method}): {c.of_mean_curve():.0%} of the {what} hold {HELD:.0%} of "
@@ -389,13 +407,13 @@ def _share_table(subject: Subject, found: dict[str, Concentration]) -> Table:
     return Table("localisation", SHARE_COLUMNS, rows, title)
 
 
-def _correlation_text(method: str, name: str, c: Correlation) -> str:
+def _correlation_text(what: str, name: str, c: Correlation) -> str:
     kept = ~np.isnan(c.pearson)
     if not kept.any():
-        return f"Correlation of {method} on audio with {name}: undefined in all utterances."
+        return f"Correlation of {what} with {name}: undefined in all utterances."
     pearson, spearman = c.pearson[kept], c.spearman[kept]
     return (
-        f"Correlation of {method} on audio with {name}, over the frames of an utterance: Pearson "
+        f"Correlation of {what} with {name}, over the frames of an utterance: Pearson "
         f"{pearson.mean():.2f} ± {pearson.std():.2f}, Spearman {spearman.mean():.2f} ± "
         f"{spearman.std():.2f} (mean ± deviation over utterances)."
     )
@@ -423,10 +441,10 @@ def _places_text(utterances: int, spoken: int) -> list[str]:
     return lines
 
 
-def _places_table(frames: Floats, attention: Floats, method: str) -> Table:
+def _places_table(file: str, frames: Floats, attention: Floats, method: str, title: str) -> Table:
     rows: list[list[Cell]] = [
         [name, float(f), float(a), float(a / f) if f else None]
         for name, f, a in zip(PLACES, frames, attention, strict=True)
     ]
     columns = ("place", "share of frames", f"share of {method}", "ratio")
-    return Table("places", columns, rows, f"Where audio {method} lies (means over utterances)")
+    return Table(file, columns, rows, title)

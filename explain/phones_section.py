@@ -23,7 +23,7 @@ from explain.phones import (
     likelihood_ratios,
 )
 from explain.picture import BLUE, GREY, LIGHT, RED
-from explain.ragged import attended_frames, floats, ints, segments
+from explain.ragged import attended_frames, floats, ints, positions, segments
 from explain.subject import Subject, frame_attention
 
 if TYPE_CHECKING:
@@ -50,15 +50,19 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
             is the top frame of each utterance.
     """
     title = "Phones"
-    if "audio" not in subject.frames:
-        return Report(title, ("This head does not listen: it has no audio frames.",))
+    name = subject.timed
+    if not name:
+        why = "This head does not listen: it has no audio frames."
+        if "audio" in subject.frames:
+            why = "When its audio frames are is not known: they were imported without a clock."
+        return Report(title, (why,))
     labels = [p.label for a in aligned.alignments if a is not None for p in a.phones]
     if not labels:
         return Report(title, (*aligned.problems, "So nothing is known about phones."))
     phone_set = find_phone_set(labels)
     known = {label: phone_set.phone(label) for label in {*labels, NO_PHONE}}
-    weights = floats(frame_attention(subject, "audio"))
-    offsets = ints(subject.frames["audio"].offsets)
+    weights = floats(frame_attention(subject, name))
+    offsets = ints(subject.frames[name].offsets)
     attended = attended_frames(weights, offsets, share)
     codes, every = phone_frames(subject, aligned, NO_PHONE)
     owners = segments(offsets)
@@ -83,23 +87,22 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
     if classes:
         tables.append(_table("phone-classes", "Classes of phones", classes))
         figures.append(_bars("phone-class-ratios", "Classes of phones", classes))
-    onsets = around_onsets(
-        weights,
-        offsets,
-        [
-            np.array([] if a is None else [p.start for p in a.phones if _spoken(known[p.label])])
+    hop, first = subject.step(name), float(subject.times[name][0])
+    even = first + hop * positions(offsets)
+    onsets = None
+    if np.abs(subject.times[name] - even).max() < hop / 2:  # lags are counted in frames
+        starts = [
+            [] if a is None else [p.start for p in a.phones if _spoken(known[p.label])]
             for a in aligned.alignments
-        ],
-        subject.hop_seconds,
-        subject.centre_seconds,
-    )
-    measure = f"{subject.methods['audio']} (1 = even)"
+        ]
+        onsets = around_onsets(weights, offsets, list(map(np.array, starts)), hop, first)
+    measure = f"{subject.methods[name]} (1 = even)"
     if onsets is not None:
         figures.append(
             Figure(
                 "phone-onsets",
                 lambda canvas: _draw_onsets(canvas, onsets, measure),
-                f"{subject.methods['audio'].capitalize()} around phone onsets",
+                f"{subject.methods[name].capitalize()} around phone onsets",
                 (7.0, 3.2),
             )
         )
@@ -136,7 +139,7 @@ def _text(
     else:
         meant = (
             f"the smallest set of frames that holds {share:.0%} of an utterance's "
-            f"{subject.methods['audio']}"
+            f"{subject.methods[subject.timed]}"
         )
     lines = [
         f"{aligned.count:,} of {len(subject):,} utterances have an alignment. Attended: {meant}. "

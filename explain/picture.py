@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Told apart by people with any colour vision (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 GREY, LIGHT = "0.45", "0.85"
-BY_MODALITY = {"audio": BLUE, "text": ORANGE}
+BY_MODALITY = {"audio": BLUE, "text": ORANGE, "video": PURPLE}
 HEAT = "magma"
 
 
@@ -238,6 +238,10 @@ def _draw_attention(axes: Axes, item: Item, sound: Sound) -> None:
         for column in item.columns.T:
             axes.plot(item.times, column * count, color=LIGHT, lw=0.6)
     axes.plot(item.times, item.attention * count, color=BLUE, lw=1.2)
+    for name, (times, own) in item.beside.items():
+        axes.plot(times, own * len(own), color=BY_MODALITY[name], lw=1.0, label=name)
+    if item.beside:
+        axes.legend(fontsize=6, loc="upper right", framealpha=0.7)
     axes.axhline(1, color=GREY, lw=0.6, ls="--")
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"{item.method.replace(' ', chr(10))}\n(1 = even)", rotation=0, ha="right")
@@ -246,8 +250,8 @@ def _draw_attention(axes: Axes, item: Item, sound: Sound) -> None:
 
 def _draw_heat(axes: Axes, item: Item, sound: Sound) -> None:
     assert item.attention is not None
-    edges = (item.times[0] - item.hop / 2, item.times[-1] + item.hop / 2)
-    axes.imshow(item.attention[None, :], aspect="auto", extent=(*edges, 0, 1), cmap=HEAT, vmin=0)
+    edges = np.append(item.times - item.hop / 2, item.times[-1] + item.hop / 2)
+    axes.pcolormesh(edges, [0, 1], item.attention[None, :], cmap=HEAT, vmin=0, rasterized=True)
     axes.set_xlim(0, _end(item, sound))
     axes.set_yticks([])
 

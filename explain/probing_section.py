@@ -189,8 +189,8 @@ def probing_section(
         MissingExtraError: they need openSMILE, which is not installed.
     """
     config = config or ProbingConfig()
-    if "audio" not in subject.frames or subject.grid is None:
-        return Report(TITLE, ("This head reads text alone: no vectors of speech to probe.",))
+    if subject.grid is None:
+        return Report(TITLE, (f"This head {subject.deaf}: no vectors of speech to probe.",))
     utterances, own = _chosen(subject, cache, manifest, config)
     cues = load_cues(
         cache, utterances, subject.grid, cues=cue_set(config.cues), progress=config.progress

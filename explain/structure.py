@@ -257,7 +257,8 @@ def _word_vectors(
 
 def _frame_words(alignment: Alignment, subject: Subject, count: int) -> Ints:
     """`[count]`, the word of each audio frame; -1 for none."""
-    return frame_intervals(alignment.words, count, subject.hop_seconds, subject.centre_seconds)
+    times = subject.centre_seconds + subject.hop_seconds * np.arange(count, dtype=np.float64)
+    return frame_intervals(alignment.words, times)
 
 
 def _token_words(kinds: NDArray[np.integer]) -> Ints:

@@ -181,8 +181,10 @@ class Subject:
             speaks for the answer, below 0 against it.
         importance: by modality `[N]`, what `frame_attention` returns.
         methods: by modality, what the importance is: `ATTENTION` or `GRADIENT`.
-        grid: of the audio frames, in samples at 16 kHz; None for a head that reads text alone.
+        grid: of the audio frames, in samples at 16 kHz; None for a head that reads none, or whose
+            were imported.
         energy: `[N]`, level of each audio frame in dB; None where it was not extracted.
+        clocks: by modality `[N]`, the seconds of imported frames that have some (see `times`).
         token_kinds: `[N]`, of each text frame: 0 special, 1 start of a word, 2 inside one; None
             where it is not known.
         encoders: by modality, as the user named them.
@@ -209,6 +211,7 @@ class Subject:
     methods: Mapping[str, str]
     grid: Grid | None = None
     energy: Tensor | None = None
+    clocks: Mapping[str, Floats] = field(default_factory=dict)
     token_kinds: Tensor | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, LayersRead] = field(default_factory=dict)
@@ -245,6 +248,31 @@ class Subject:
         keys = [speaker_key(u) for u in self.utterances]
         return ["" if key is None else "/".join(key) for key in keys]
 
+    @cached_property
+    def times(self) -> dict[str, Floats]:
+        """By modality `[N]`, the middle of each frame, seconds from its utterance's start.
+
+        Text has none, nor have frames that were imported without a clock.
+        """
+        found = dict(self.clocks)
+        if self.grid is not None:
+            place = positions(ints(self.frames["audio"].offsets)).astype(np.float64)
+            found["audio"] = self.centre_seconds + self.hop_seconds * place
+        return {name: found[name] for name in self.frames if name in found}
+
+    @property
+    def timed(self) -> str:
+        """The modality that is shown over time: the first that has times; "" where none has."""
+        return next(iter(self.times), "")
+
+    def step(self, modality: str) -> float:
+        """Seconds from one frame of a modality to the next; their median, where they differ."""
+        if modality not in self.clocks:
+            return self.hop_seconds
+        times, owners = self.clocks[modality], segments(ints(self.frames[modality].offsets))
+        steps = np.diff(times)[np.diff(owners) == 0]
+        return float(np.median(steps)) if len(steps) else 2 * float(times[0])
+
     @property
     def hop_seconds(self) -> float:
         """From one audio frame to the next."""
@@ -260,11 +288,17 @@ class Subject:
         """`grid` of a head that listens.
 
         Raises:
-            ConfigError: it reads text alone.
+            ConfigError: it does not.
         """
         if self.grid is None:
-            raise ConfigError("this head reads text alone: it has no audio frames.")
+            raise ConfigError(f"this head {self.deaf}: it has no audio frames on a grid.")
         return self.grid
+
+    @property
+    def deaf(self) -> str:
+        """What a head without `grid` reads, as the verb of a sentence."""
+        alone = set(self.frames) == {"text"}
+        return "reads text alone" if alone else "reads no frames extracted from audio"
 
 
 def frame_attention(subject: Subject, modality: str) -> Tensor:

@@ -89,18 +89,17 @@ def surprisals(texts: Iterable[str]) -> dict[str, float]:
     return {word: float(-np.log2(count / total)) for word, count in counts.items()}
 
 
-def heard_words(subject: Subject, aligned: Aligned) -> list[Attended]:
-    """Attention of audio frames on the words of the TextGrids."""
-    weights = floats(frame_attention(subject, "audio"))
-    offsets = ints(subject.frames["audio"].offsets)
+def heard_words(subject: Subject, aligned: Aligned, modality: str) -> list[Attended]:
+    """Attention of frames that have times on the words of the TextGrids."""
+    weights, times = floats(frame_attention(subject, modality)), subject.times[modality]
+    offsets = ints(subject.frames[modality].offsets)
     found = []
     for number, alignment in enumerate(aligned.alignments):
         if alignment is None or not alignment.words:
             continue
-        own = weights[offsets[number] : offsets[number + 1]]
-        held = frame_intervals(
-            alignment.words, len(own), subject.hop_seconds, subject.centre_seconds
-        )
+        here = slice(offsets[number], offsets[number + 1])
+        own = weights[here]
+        held = frame_intervals(alignment.words, times[here])
         inside = held >= 0
         size = len(alignment.words)
         mass = np.bincount(held[inside], own[inside], size)
@@ -191,12 +190,12 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> R
     surprisal = surprisals(said)
     text: list[str] = []
     occurrences: dict[str, list[Attended]] = {}
-    if "audio" in subject.frames:
-        heard = heard_words(subject, aligned)
+    for name in subject.times:
+        heard = heard_words(subject, aligned, name)
         if heard:
-            occurrences["audio"] = heard
-        else:
-            text += [*aligned.problems, "So nothing is known about words in sound."]
+            occurrences[name] = heard
+    if subject.times and not occurrences:
+        text += [*aligned.problems, "So nothing is known about words in sound."]
     summary: dict[str, object] = {}
     if "text" in subject.frames:
         readings = read_texts(subject)

@@ -137,7 +137,7 @@ def _overlap(
 
 
 def used_streams(record: HeadRecord) -> tuple[str, ...]:
-    """The kinds of streams that a head reads: audio, text, speech."""
+    """The kinds of streams that a head reads: its modalities', and speech."""
     return (*record.head.modalities, *(("speech",) if record.head.needs_speech else ()))
 
 
@@ -197,6 +197,22 @@ def refuse_descriptions(cache: FrameCache, record: HeadRecord) -> None:
             f"the head reads how utterances sound in words (--describe {cache.describe}), which "
             "`prepare describe` writes into manifests and recordings by themselves have not. Score "
             "it with `evaluate`, or run `extract` without --describe and `search` again."
+        )
+
+
+def refuse_imported(cache: FrameCache, record: HeadRecord) -> None:
+    """Refuse a head that reads imported frames where encoders have to make them of recordings.
+
+    Raises:
+        ConfigError: it does.
+    """
+    brought = [n for n in record.head.modalities if cache.extraction.source(n).recipe.imported]
+    if brought:
+        raise ConfigError(
+            f"the head reads {' and '.join(brought)} frames that were imported, and there is no "
+            "encoder here that makes them of recordings: it is for cached frames alone "
+            "(`evaluate`, `explain` on a split). Search a head on what `extract` made, such as "
+            "`search --modalities audio`."
         )
 
 
@@ -408,6 +424,7 @@ def build_model(
     """
     head, record = load_head(source)
     refuse_descriptions(cache, record)
+    refuse_imported(cache, record)
     extraction = cache.extraction
     modalities = record.head.modalities
     sources = {name: extraction.source(name) for name in modalities}

@@ -15,7 +15,7 @@ from corpora.base.errors import MissingStepError
 from corpora.base.report import Report, Table
 from corpora.base.work import Work, command_line, current_rank, exclusive_lock
 from corpora.manifest import Manifest, require_splits
-from finetune.assembly import FOLDER, check_labels, check_streams
+from finetune.assembly import FOLDER, check_labels, check_streams, refuse_imported
 from finetune.config import FinetuneConfig
 from finetune.curves import CSV, PICTURE
 from finetune.evaluate.evaluate import evaluate_head, evaluate_model
@@ -172,6 +172,7 @@ def run_finetune(
         source = starting_head(work, manifest, head, device=device, show_progress=show_progress)
         record = load_head(source)[1]
         refuse_attributes(record, "finetune")
+        refuse_imported(FrameCache(work), record)
         searched = _searched(work.search / BEST if head is None else head, source)
         again = _trained_again(load_head(searched)[1])
         check_labels(record, manifest)

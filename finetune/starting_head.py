@@ -35,7 +35,7 @@ from corpora.base.files import read_json
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.assembly import FOLDER
+from finetune.assembly import FOLDER, refuse_imported
 from finetune.launch import Score, score
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, format_table, trainable_parts, trainable_table
@@ -424,6 +424,7 @@ def starting_head(
         load_head(path)  # says that it is missing
         return path
     refuse_attributes(record, "finetune")
+    refuse_imported(cache, record)
     title = f"Training the head of trial {record.trial} again" if show_progress else ""
     found = retrain(cache, manifest, record, device=device, title=title)
     save_head(again, again.with_suffix(".safetensors"), found.head, record)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 from typing import Any
 
 #: How frames are normalised (`heads.head.HeadConfig`).
@@ -55,6 +57,12 @@ class Range:
 
 
 Axis = Choice | Range
+
+
+def selections(modalities: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """What may be read together, in their order: all first, then fewer, each alone last."""
+    sizes = range(len(modalities), 0, -1)
+    return tuple(chain.from_iterable(combinations(modalities, size) for size in sizes))
 
 
 def nearest(axis: Axis, value: Any) -> Any:  # noqa: ANN401 - an axis has its own type

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.command_options import (
     Config,
@@ -74,12 +75,12 @@ class SearchConfig(Config):
     cohort: int = setting(25, "Trials trained side by side.", least=1)
     modalities: Sequence[str] | None = setting(
         None,
-        "What heads may read.  [default: all that was extracted]",
-        choices=("audio", "text"),
-        metavar="[audio|text|audio,text]",
+        f"What heads may read, of {', '.join(MODALITIES)}.  [default: all that there is]",
+        choices=MODALITIES,
+        metavar="audio,text,…",
         parse=names,
     )
-    tied: bool = setting(True, "Let audio and text be pooled in different ways.", flag="--untied")
+    tied: bool = setting(True, "Let modalities be pooled in different ways.", flag="--untied")
     space: Path | None = setting(
         None,
         'TOML file that narrows or fixes axes, e.g. pooling = ["statistics", "attentive"].',

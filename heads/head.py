@@ -73,7 +73,7 @@ class HeadConfig(Jsonable):
             )
         if not self.dims or set(self.dims) - set(MODALITIES) or set(self.dims) != set(self.pooling):
             raise ConfigError(
-                f"a head reads {' and/or '.join(MODALITIES)} with a pooling each; "
+                f"a head reads some of {', '.join(MODALITIES)} with a pooling each; "
                 f"got dims for {sorted(self.dims)} and poolings for {sorted(self.pooling)}"
             )
         if self.input_norm not in INPUT_NORMS:
@@ -109,8 +109,9 @@ class HeadConfig(Jsonable):
 
     @property
     def needs_speech(self) -> bool:
-        """Whether the audio pooling reads the voice activity detector's output."""
-        return "audio" in self.pooling and pooling_config(self.pooling["audio"]).needs_speech
+        """Whether a pooling reads the voice activity detector's output."""
+        timed = (own for name, own in self.pooling.items() if name != "text")
+        return any(pooling_config(own).needs_speech for own in timed)
 
 
 class Inputs:

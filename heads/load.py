@@ -76,7 +76,7 @@ def load_dataset(
     Args:
         cache: of the work folder.
         manifest: whose utterances.
-        modalities: `audio` and/or `text`; all extracted ones by default.
+        modalities: some of `MODALITIES`; by default all that there are.
         device: where batches are needed; frames are kept there if they fit.
         others: whether the other cached layers are found too, for heads that read one of them or
             weigh them all; they are read when they are needed.
@@ -91,7 +91,7 @@ def load_dataset(
     unknown = [name for name in chosen if name not in MODALITIES]
     if unknown or not chosen:
         raise ConfigError(
-            f"modalities must be {' and/or '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
+            f"modalities are {', '.join(MODALITIES)}, got {', '.join(unknown) or 'none'}"
         )
     found = cache.find(manifest, chosen, others=others)
     frames, residence = found.read(device)

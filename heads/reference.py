@@ -26,6 +26,7 @@ from torch import Tensor
 from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
+from heads.axes import selections
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
@@ -227,12 +228,12 @@ def logistic_reference(
     judges = Judges.of(dataset, folds)
     layers = _best_layers(store, judges)
     vectors = {name: mean_and_deviation(store, name, layers[name]) for name in every}
-    combinations = [tuple(every), *((name,) for name in every)] if len(every) > 1 else [(*every,)]
+    together = selections(every)
     if modalities is not None:
-        combinations = [tuple(name for name in every if name in modalities)]
+        together = (tuple(name for name in every if name in modalities),)
     judged = [
         replace(one, modalities=names)
-        for names in combinations
+        for names in together
         for scaled in (True, False)
         for one in judges.path(
             torch.cat([vectors[name] for name in names], dim=1), STRENGTHS, scaled=scaled

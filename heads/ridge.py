@@ -18,6 +18,7 @@ from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
 from heads.attributes import AttributeScores
+from heads.axes import selections
 from heads.bootstrap import Floats
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds
@@ -121,13 +122,12 @@ def ridge_reference(
         else:
             layers[name] = numbers[0]
         vectors[name] = several[layers[name]]
-    every = tuple(vectors)
-    combinations = [every, *((name,) for name in every)] if len(every) > 1 else [every]
+    together = selections(tuple(vectors))
     if modalities is not None:
-        combinations = [tuple(name for name in every if name in modalities)]
+        together = (tuple(name for name in vectors if name in modalities),)
     candidates = {
         (names, strength): said
-        for names in combinations
+        for names in together
         for strength, said in zip(
             STRENGTHS, judged(torch.cat([vectors[n] for n in names], dim=1), STRENGTHS), strict=True
         )

@@ -355,6 +355,13 @@ def read_padding(directory: Path, name: PaddingName = "short") -> Padding | None
     )
 
 
+def recorded_grid(recipe: Recipe) -> Grid | None:
+    """The grid that a stream's frames lie on; None where its recipe names none."""
+    fields: Any = recipe.fields
+    found: Grid | None = parse(Grid | None, fields.get("grid"))
+    return found
+
+
 def recorded_padding(recipe: Recipe) -> Padding | None:
     """The padding by which features were made; None where none was needed."""
     fields: Any = recipe.fields

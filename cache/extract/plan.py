@@ -293,14 +293,15 @@ def _with_earlier_frames(
     """What later commands are to read.
 
     Asking for moments alone does not take away the frames that an earlier extraction by the same
-    recipe made: later commands go on reading those.
+    recipe made: later commands go on reading those. Nor does extraction take away what was
+    imported, but for frames of the same kind.
     """
     return {
         kind: replace(source, layers=earlier[kind].layers, best=earlier[kind].best)
         if source.moments and kind in earlier and earlier[kind].recipe == source.recipe
         else source
         for kind, source in sources.items()
-    }
+    } | {k: own for k, own in earlier.items() if own.recipe.imported and k not in sources}
 
 
 def _encoder_name(name: str, directory: Path) -> str:

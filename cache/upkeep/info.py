@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.encoders.grid import SAMPLE_RATE
+from cache.encoders.grid import SAMPLE_RATE, recorded_grid
 from cache.keys import MODALITIES, windowed_key
 from cache.last_extraction import Source
-from cache.lookup import FrameCache
+from cache.lookup import FrameCache, input_kind
 from cache.recipe import JSON, Recipe
 from cache.store.layout import METADATA, StreamHeader, open_features, read_recipe, read_stream
 from cache.store.parts import PREFIX, SUM_BYTES, Index, scan
@@ -56,17 +56,19 @@ class Stream:
 
     @property
     def frames_per_second(self) -> float | None:
-        """Of the recipe's frame grid; None for text, moments, and audio whose grid is not known."""
+        """Of the recipe's frame grid or clock; None for text, moments, and where none is known."""
         if _MOMENTS.fullmatch(self.path.name):
             return None
-        grid = self.recipe.fields.get("grid")
-        hop = grid.get("hop") if isinstance(grid, dict) else None
-        return SAMPLE_RATE / hop if isinstance(hop, int) and hop > 0 else None
+        clock = self.recipe.fields.get("clock")
+        if isinstance(clock, dict) and isinstance(clock.get("fps"), float):
+            return float(clock["fps"])
+        grid = recorded_grid(self.recipe)
+        return None if grid is None else SAMPLE_RATE / grid.hop
 
     @property
     def input_kind(self) -> str:
         """Which of an utterance's content keys it is kept under: `text` or `audio`."""
-        return "text" if self.recipe.kind == "text" else "audio"
+        return input_kind(self.recipe.kind)
 
     def parts(self) -> list[StoredPart]:
         """Its parts by name, for work that needs every one to be usable.
@@ -189,7 +191,7 @@ class StreamInfo(Jsonable):
 
     Attributes:
         stream: `<recipe's folder>/<stream>`.
-        kind: audio, text, energy, speech, cues.
+        kind: audio, text, video, energy, speech, cues.
         encoder: as the user named it, where the last extraction made it; else what the recipe
             says: the model's type, the detector, the set of cues, the name of the import.
         layer: hidden-state number, where it is one.
@@ -199,7 +201,7 @@ class StreamInfo(Jsonable):
         dtype: as stored.
         utterances: different inputs.
         frames: of those.
-        hours: of audio, by the frame grid; None where that is not known, and for text.
+        hours: by the frame grid or clock; None where that is not known, and for text.
         nbytes: on disk, of frames and their sums.
         parts: how many.
         damaged: parts that cannot be used.
@@ -291,7 +293,7 @@ def cache_info(work: Work, manifest: Manifest | None) -> Info:
         for describe in {stream.recipe.describe for stream in catalogue.streams} | {""}:
             found = cache.keys(manifest.utterances, describe=describe).values()
             absent = sum("audio" not in own for own in found)
-            for kind in MODALITIES:
+            for kind in {input_kind(name) for name in MODALITIES}:
                 keys[kind, describe] = {own[kind] for own in found if kind in own}
     return Info(
         features=work.features,

@@ -46,7 +46,7 @@ from corpora.base.terminal import progress_bar
 from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import read_manifest
 
-_ON_FRAMES = re.compile(r"layer_\d+|token_kind|values")
+_ON_FRAMES = re.compile(r"layer_\d+|token_kind|times|values")
 _ON_THE_GRID = ("audio", "energy", "speech")
 
 
@@ -342,7 +342,7 @@ def _strays(catalogue: Catalogue, scans: Scans) -> list[Problem]:
 
 
 def _problem(stream: Stream, path: Path, reason: str, keys: tuple[str, ...] | None) -> Problem:
-    imported = "imported" in stream.recipe.fields
+    imported = stream.recipe.imported
     return Problem(path, reason, is_part=True, keys=keys, imported=imported)
 
 

@@ -214,8 +214,8 @@ def cues_section(subject: Subject, cache: FrameCache, config: CueConfig | None =
     """
     config = config or CueConfig()
     chosen = cue_set(config.cues)
-    if "audio" not in subject.frames or subject.grid is None:
-        return Report(TITLE, ("This head reads text alone: it hears no cues.",))
+    if subject.grid is None:
+        return Report(TITLE, (f"This head {subject.deaf}: it hears no cues.",))
     offsets = ints(subject.frames["audio"].offsets)
     frames = load_cues(
         cache, subject.utterances, subject.grid, offsets, chosen, progress=config.progress

@@ -238,7 +238,7 @@ def analyse(
     offsets = ints(subject.frames["audio"].offsets)
     attention = floats(frame_attention(subject, "audio"))
     attended = attended_frames(attention, offsets, share)
-    usable = speech_frames(subject)
+    usable = speech_frames(subject, "audio")
     groups = {
         (label, outcome): _rows(subject, number, outcome == CORRECT)
         for number, label in enumerate(subject.labels)
@@ -270,16 +270,17 @@ def analyse(
     )
 
 
-def speech_frames(subject: Subject) -> Bools:
-    """`[N]`, audio frames that a detector calls speech; all of an utterance where it finds none.
+def speech_frames(subject: Subject, modality: str) -> Bools:
+    """`[N]`, frames that a detector calls speech; all of an utterance where it finds none.
 
-    Without this, every cue would show that the model attends to speech rather than to pauses.
+    Without this, every cue would show that the model attends to speech rather than to pauses. Of
+    text, and where no detector was run, all frames.
     """
-    audio = subject.frames["audio"]
-    if audio.speech is None:
-        return np.ones(audio.total, dtype=np.bool_)
-    offsets = ints(audio.offsets)
-    spoken: Bools = floats(audio.speech) >= SPEECH
+    frames = subject.frames[modality]
+    if frames.speech is None:
+        return np.ones(frames.total, dtype=np.bool_)
+    offsets = ints(frames.offsets)
+    spoken: Bools = floats(frames.speech) >= SPEECH
     silent = segment_sum(spoken, offsets) == 0
     chosen: Bools = spoken | np.repeat(silent, np.diff(offsets))
     return chosen

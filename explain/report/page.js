@@ -141,7 +141,7 @@
       c.setTransform(scale, 0, 0, scale, 0, 0);
       c.clearRect(0, 0, width, height);
       const x = (seconds) => (seconds / row.seconds) * width;
-      const at = (k) => x(row.centre + k * row.hop);
+      const at = (k) => x(row.times ? row.times[k] : row.centre + k * row.hop);
       const floor = height - strip - name, step = x(row.hop) + 0.5;
       for (let k = 0; k < values.length; k++) {
         if (speech && speech[k] >= 128) {

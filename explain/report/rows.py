@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
+from cache.clock import SAME_SECONDS
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.base.errors import AudioError
 from explain.item import Item
@@ -78,7 +79,11 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
     if item.strengths:
         row["strengths"] = {name: round(own, 3) for name, own in item.strengths.items()}
     if item.attention is not None:
-        row |= {"hop": item.hop, "centre": item.centre, "method": item.method, **_curve(item)}
+        first = float(item.times[0])
+        row |= {"hop": item.hop, "centre": first, "method": item.method, **_curve(item)}
+        regular = first + item.hop * np.arange(len(item.times))
+        if np.abs(item.times - regular).max() > SAME_SECONDS:
+            row["times"] = [round(float(middle), 4) for middle in item.times]
     if item.reading is not None:
         even = 1 / max(sum(len(w.tokens) for w in item.reading.words), 1)
         row["words"] = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError
-from heads.axes import INPUT_NORMS, Axis, Choice, Range, choices, nearest
+from heads.axes import INPUT_NORMS, Axis, Choice, Range, choices, nearest, selections
 from heads.dataset import Dataset
 from heads.head import HeadConfig
 from heads.load import TOP, WEIGHTED, layer_axis, weighable_kinds
@@ -155,8 +155,8 @@ class Space:
     Attributes:
         labels: the label order.
         dims: features per frame of each modality there is.
-        speech: whether audio frames have a voice activity detector's output.
-        tied: both modalities are pooled in the same way; else each has its own axes,
+        speech: whether frames in time have a voice activity detector's output.
+        tied: all modalities are pooled in the same way; else each has its own axes,
             `audio_pooling`, `text_pooling` and so on.
         votes: whether there are raters' votes to learn from.
         layers: by modality the numbers of the cached layers, where they are several.
@@ -180,8 +180,7 @@ class Space:
     @classmethod
     def of(cls, dataset: Dataset, *, tied: bool = True) -> Space:
         """The space for a data set."""
-        audio = dataset.frames.get("audio")
-        speech = audio is not None and audio.speech is not None
+        speech = any(frames.speech is not None for frames in dataset.frames.values())
         voted = any(vote_shares(u, dataset.labels) for u in dataset.utterances if u.split)
         layers = {
             name: numbers for name in dataset.frames if len(numbers := dataset.numbers(name)) > 1
@@ -207,9 +206,7 @@ class Space:
     def allowed(self) -> dict[str, Axis]:
         """Every axis with all values that the data allows."""
         present = [name for name in MODALITIES if name in self.dims]
-        # All modalities together first.
-        combinations = ("+".join(present), *present) if len(present) > 1 else tuple(present)
-        axes: dict[str, Axis] = {"modalities": Choice(combinations)}
+        axes: dict[str, Axis] = {"modalities": Choice(tuple(map("+".join, selections(present))))}
         for prefix in dict.fromkeys(self.prefix(name) for name in present):
             axes |= {f"{prefix}{name}": axis for name, axis in pooling_axes().items()}
             axes[f"{prefix}pooling"] = Choice(self._kinds(prefix))

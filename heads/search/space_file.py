@@ -69,7 +69,7 @@ def narrow(space: Space, table: Mapping[str, Any], where: str) -> Space:
     """The space, narrowed by a table of axes; `where` names it in messages.
 
     An axis that was narrowed before is narrowed anew from what the data allows. With each
-    modality's own axes, `pooling` and the like hold for both.
+    modality's own axes, `pooling` and the like hold for all.
 
     Raises:
         ConfigError: an axis or a value that there is not; close matches are named.

@@ -234,8 +234,8 @@ def test_what_cannot_be_a_stream_is_refused(
     with pytest.raises(MissingStepError, match="not a folder"):
         import_folder(work, manifest, folder, "audio")
     values = write_folder(folder, manifest)
-    with pytest.raises(ConfigError, match="audio or text, got 'video'"):
-        import_folder(work, manifest, folder, "video")
+    with pytest.raises(ConfigError, match="audio or text or video, got 'smell'"):
+        import_folder(work, manifest, folder, "smell")
     others = replace(
         manifest, utterances=tuple(replace(u, id=f"x{u.id}") for u in manifest.utterances)
     )

@@ -122,7 +122,7 @@ def test_the_textgrid_of_a_segment_stays(tmp_path: Path) -> None:
 
 def test_frames_belong_to_the_interval_that_holds_their_centre() -> None:
     intervals = [Interval(0.05, 0.1, "a"), Interval(0.1, 0.12, "b"), Interval(0.2, 0.3, "c")]
-    found = frame_intervals(intervals, 8, hop=0.04, centre=0.02)
+    found = frame_intervals(intervals, 0.02 + 0.04 * np.arange(8, dtype=np.float64))
     # Centres .02 .06 .10 .14 .18 .22 .26 .30
     np.testing.assert_array_equal(found, [-1, 0, 1, -1, -1, 2, 2, -1])
 

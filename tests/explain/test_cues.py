@@ -434,7 +434,7 @@ def test_utterances_without_speech_keep_all_of_their_frames(
     speech[: int(audio.offsets[1])] = 0.1
     speech[int(audio.offsets[1])] = 0.1
     changed = replace(subject, frames={"audio": audio.with_speech(speech)})
-    chosen = speech_frames(changed)
+    chosen = speech_frames(changed, "audio")
     assert chosen[: int(audio.offsets[1])].all()
     assert not chosen[int(audio.offsets[1])]
 

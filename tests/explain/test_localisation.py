@@ -103,7 +103,8 @@ def of_frames(subject: Subject, speech: list[float]) -> Subject:
 
 
 def test_pauses_lie_between_speech_and_edges_around_it(planted: tuple[Subject, Planted]) -> None:
-    found = places(of_frames(planted[0], [0.0, 0.9, 0.1, 0.2, 0.8, 0.7, 0.0, 0.1, 0.0, 0.3]))
+    speech = [0.0, 0.9, 0.1, 0.2, 0.8, 0.7, 0.0, 0.1, 0.0, 0.3]
+    found = places(of_frames(planted[0], speech), "audio")
     assert found is not None
     np.testing.assert_allclose(found.frames, [[0.3, 0.2, 0.5]])
     np.testing.assert_allclose(found.attention, found.frames, atol=1e-6)

@@ -40,7 +40,7 @@ def item(text: str = EVIL, frames: int = 30) -> Item:
         utterance=Utterance(EVIL, Path("a b/ü#1.wav"), "anger", text=text, speaker=EVIL),
         labels=("anger", "neutral"),
         probabilities=np.array([0.25, 0.75]),
-        centre=0.0175,
+        times=0.0175 + 0.02 * np.arange(frames, dtype=np.float64),
         attention=attention / attention.sum(),
         method="attention",
         columns=np.stack([attention, attention[::-1]], axis=1) / attention.sum(),

@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import explain.structure
 from cache.config import ExtractConfig
+from cache.encoders.grid import recorded_grid
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache
@@ -20,7 +21,7 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.textgrid import Interval
 from explain.alignments import Aligned, Alignment, frame_intervals
-from explain.load import LoadedRows, build_subject, recorded_grid
+from explain.load import LoadedRows, build_subject
 from explain.ragged import Floats, Ints
 from explain.structure import speaker_clusters, structure_section, word_agreement
 from explain.subject import Subject
@@ -140,7 +141,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Manifest, Su
     extract(work, manifest, config)
     found = FrameCache(work).find(manifest, ["audio"])
     head = Head(HeadConfig(manifest.labels, {"audio": 128}, {"audio": {"kind": "average"}}), 0)
-    grid = recorded_grid(FrameCache(work).extraction)
+    grid = recorded_grid(FrameCache(work).extraction.source("audio").recipe)
     material = LoadedRows(found.utterances, {"audio": found.load("audio")}, grid)
     return work, manifest, build_subject(head, material, manifest=manifest, split="test")
 
@@ -187,7 +188,8 @@ def test_words_are_means_of_their_own_frames_and_tokens(
     assert isinstance(frames, Frames)
     assert alignment is not None
     own = frames.utterance(first).double().numpy()
-    held = frame_intervals(alignment.words, len(own), subject.hop_seconds, subject.centre_seconds)
+    times = subject.centre_seconds + subject.hop_seconds * np.arange(len(own), dtype=np.float64)
+    held = frame_intervals(alignment.words, times)
     np.testing.assert_allclose(given[1][0][0], own[held == 0].mean(axis=0), atol=1e-3)
 
 

@@ -119,7 +119,7 @@ def test_heard_words_take_the_frames_of_their_interval() -> None:
     weights = torch.tensor([0.0, 0, 0.4, 0.4, 0, 0, 0, 0.2, 0, 0], dtype=torch.float64)
     subject = replace(subject, importance={"audio": weights})
     words = (Interval(0.04, 0.08, "Now!"), Interval(0.08, 0.14, ""), Interval(0.14, 0.2, "go"))
-    found = heard_words(subject, Aligned((Alignment(words, ()),), ()))
+    found = heard_words(subject, Aligned((Alignment(words, ()),), ()), "audio")
     assert [(w.word, round(w.mass, 6), round(w.even, 6)) for w in found] == [
         ("now", 0.8, 0.2),
         ("go", 0.2, 0.3),

@@ -130,7 +130,7 @@ def test_weights_of_layers_are_no_scorers() -> None:
     ("change", "message"),
     [
         ({"labels": ("one",)}, "at least two labels"),
-        ({"dims": {"video": 3}}, "audio and/or text"),
+        ({"dims": {"smell": 3}}, "some of audio, text, video"),
         (
             {"input_norm": "batch"},
             "one of none, layernorm, standardise, speaker",

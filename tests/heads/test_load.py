@@ -119,7 +119,9 @@ def test_a_search_on_the_cache_leaves_a_head_that_names_its_origin(
 
 def test_an_unknown_modality_is_refused(extracted: tuple[Work, Manifest, Dataset]) -> None:
     work, manifest, _ = extracted
-    with pytest.raises(ConfigError, match="video"):
+    with pytest.raises(ConfigError, match="smell"):
+        load_dataset(FrameCache(work), manifest, ["smell"])
+    with pytest.raises(MissingStepError, match="cache import FOLDER --kind video"):
         load_dataset(FrameCache(work), manifest, ["video"])
 
 

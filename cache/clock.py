@@ -1,0 +1,150 @@
+"""The clock of frames that were imported: when each of them is, and what it is told by.
+
+Frames that are extracted from sound lie on their encoder's grid (`cache.encoders.grid`). Frames of
+another kind come so many a second, or each at a time of its own. Either way their times stand in a
+stream beside them (`cache.last_extraction.TIMES`), and all else is told by these alone. What lies
+on the grid of sound, such as where speech is, is brought onto that clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corpora.base.errors import CacheError, ConfigError
+from corpora.recordings import cut_seconds, read_headers
+from corpora.utterance import Utterance
+
+Floats = npt.NDArray[np.float64]
+
+# Times that differ by less are the same: tables round them, and float32 does an hour into a file.
+SAME_SECONDS = 5e-4
+# Tracks of one file end some frames apart; a wrong rate is off by a share of the whole.
+_APART_SECONDS, _APART_SHARE = 0.25, 0.05
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When frames to be imported are: by their rate, or by files with the times of each.
+
+    Attributes:
+        fps: frames a second, the first from the utterance's start on; None for files.
+        files: of the times, by utterance id.
+
+    Raises:
+        ConfigError: the rate is no number above 0.
+    """
+
+    fps: float | None = None
+    files: Mapping[str, Path] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ConfigError(f"--fps {self.fps:g}: expected frames a second, above 0.")
+
+    def times(
+        self, utterances: Sequence[Utterance], frames: Mapping[str, int], refused: dict[str, str]
+    ) -> dict[str, Floats]:
+        """By id `[T]`, the middle of each frame, seconds from the utterance's start.
+
+        Args:
+            utterances: those that have frames.
+            frames: how many, by id.
+            refused: gets reasons by id for those whose times cannot be told.
+
+        Raises:
+            ConfigError: times do not fit the recordings; all of them may be wrong then.
+        """
+        seconds, _ = cut_seconds(utterances, read_headers(u.audio for u in utterances))
+        found: dict[str, Floats] = {}
+        wrong = []
+        for name in (u.id for u in utterances):
+            try:
+                found[name] = self._times(name, frames[name])
+            except CacheError as error:
+                refused[name] = str(error)
+                continue
+            if name in seconds:
+                wrong += self._misfit(name, found[name], seconds[name])
+        if wrong:
+            named = "these times" if self.fps is None else f"{self.fps:g} frames a second"
+            raise ConfigError(
+                f"with {named}, {len(wrong)} of {len(found)} files do not fit their recordings. "
+                f"The first: {wrong[0]}. Name the frames' own rate (--fps), or the time of each "
+                "(--times, in seconds from the start of its utterance)."
+            )
+        return found
+
+    def _times(self, name: str, frames: int) -> Floats:
+        if self.fps is not None:
+            return (np.arange(frames, dtype=np.float64) + 0.5) / self.fps
+        path = (self.files or {}).get(name)
+        if path is None:
+            raise CacheError(f"{name}: no file of --times says when its frames are")
+        found = read_times(path)
+        if len(found) != frames:
+            raise CacheError(f"{path} has {len(found)} times, and {name} {frames} frames")
+        return found
+
+    def _misfit(self, name: str, times: Floats, seconds: float) -> list[str]:
+        """How times do not fit a recording of that length, if they do not."""
+        apart = max(_APART_SECONDS, _APART_SHARE * seconds)
+        if self.fps is None:
+            wrong = times[-1] > seconds + apart
+            said = f"its last frame is at {times[-1]:.2f} s"
+        else:
+            lasts = len(times) / self.fps
+            wrong = abs(lasts - seconds) > apart
+            said = f"its {len(times):,} frames last {lasts:.2f} s"
+        return [f"{name}: {said}, its recording {seconds:.2f} s"] * bool(wrong)
+
+
+def read_times(path: Path) -> Floats:
+    """`[T]` seconds of a file's frames.
+
+    Raises:
+        CacheError: it cannot be read, or holds no times that ascend from 0 on.
+    """
+    try:
+        found: Any = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise CacheError(
+            f"{path} cannot be read ({error}). Expected times [T], seconds."
+        ) from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.ndim != 1:
+        raise CacheError(f"{path} holds no list of numbers. Expected times [T], seconds.")
+    times: Floats = found.astype(np.float64)
+    # NaN fails both.
+    if not len(times) or not times[0] >= 0 or not (np.diff(times) > 0).all():
+        raise CacheError(f"{path}: expected times that ascend from 0 on, in seconds.")
+    return times
+
+
+def onto(values: Floats, at: Floats, times: Floats) -> Floats:
+    """`[T]`, what is known at other times: the mean over each frame's span, else the nearest.
+
+    A frame's span reaches half-way to its neighbours, and as far at the ends. So on a clock with
+    one of these values a frame, such as that of a copy of their frames, it is these very values.
+
+    Args:
+        values: `[M]`.
+        at: `[M]`, when these are, seconds, ascending.
+        times: `[T]`, when the frames are, likewise.
+    """
+    middles = (times[1:] + times[:-1]) / 2
+    # Of a single frame: from the start on, and as far behind it.
+    first = 2 * times[0] - middles[0] if len(middles) else 0.0
+    last = 2 * times[-1] - middles[-1] if len(middles) else 2 * times[0]
+    edges = np.concatenate([[first], middles, [last]])
+    span = np.searchsorted(edges, at + SAME_SECONDS, side="right") - 1
+    inside = (span >= 0) & (span < len(times))
+    counts = np.bincount(span[inside], minlength=len(times))
+    sums = np.bincount(span[inside], values[inside], len(times))
+    nearest = values[np.searchsorted((at[1:] + at[:-1]) / 2, times)]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), nearest)
