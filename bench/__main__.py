@@ -175,6 +175,36 @@ def planted_attributes_command(root: Path, seeds: int) -> None:
         click.echo(attribute_text(lines))
 
 
+@main.command("words")
+@_work_option("A work folder with audio frames, surprisal, and TextGrids in its manifest.")
+@click.option("--seeds", default=3, show_default=True, help="Of what is planted, and of heads.")
+def words_command(root: Path, seeds: int) -> None:
+    """Whether a class in the most surprising word is found there alone; a few minutes."""
+    from bench.words import word_lines
+    from cache.lookup import FrameCache
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+
+    work = Work(root)
+    with _plain_errors():
+        lines = word_lines(FrameCache(work), read_manifest(work.manifest), range(seeds))
+        click.echo("\n".join(lines))
+
+
+@main.command("word-times")
+@_work_option("A work folder whose manifest has texts and a person's TextGrids.")
+@click.option("--whisper", type=click.Path(path_type=Path), required=True, help="Its directory.")
+@click.option("--every", default=1, show_default=True, help="Of the recordings each N-th.")
+def word_times_command(root: Path, whisper: Path, every: int) -> None:
+    """How far Whisper's word times are from a person's; minutes."""
+    from bench.words import time_lines
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+
+    with _plain_errors():
+        click.echo("\n".join(time_lines(read_manifest(Work(root).manifest), whisper, every)))
+
+
 @main.command("descriptions")
 @_work_option("A work folder with audio frames, and descriptions in its manifest.")
 @click.option("--text-encoder", default="minilm", show_default=True, help="That reads them.")

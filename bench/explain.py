@@ -279,9 +279,9 @@ def _measured(work: Path) -> dict[str, float]:
 def main(root: str) -> None:
     """Explain a work folder's development set, and print the seconds of each part as JSON."""
     from cache.lookup import FrameCache
+    from corpora.alignments import read_alignments
     from corpora.base.work import Work
     from corpora.manifest import read_manifest
-    from explain.alignments import read_alignments
     from explain.analyses import ANALYSES, Context
     from explain.config import ExplainConfig
     from explain.item import collect_items

@@ -97,6 +97,13 @@ class ExtractConfig(Config):
         "it to the text, or read it only.  [default: the text alone]",
         choices=DESCRIBE,
     )
+    surprisal_model: str = setting(
+        "",
+        "Masked or causal language model that says how surprising each word is, for the pooling "
+        "`informative_average`: hub id or directory, such as the text encoder's where its head is "
+        "trained.",
+        metavar="ID|DIR",
+    )
     moments_only: bool = setting(
         False, "Of these layers keep each utterance's mean and deviation, not its frames."
     )
@@ -175,6 +182,11 @@ class TranscribeConfig(Config):
     reference: bool = setting(
         False,
         "Transcribe what has a human text, too, and print the word error rate; texts are kept.",
+    )
+    word_times: bool = setting(
+        False,
+        "Then write when each word is said into TextGrids (column `alignment`) of utterances that "
+        "have a text and none, by Whisper's cross-attention.",
     )
     split: str = setting(ALL, "Only its utterances.", choices=(*SPLITS, ALL))
     limit: int | None = setting(None, "Hear the first N of them only.", least=1, metavar="N")

@@ -6,7 +6,7 @@ end, so no pooling can be changed by its batch mates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +27,9 @@ class Frames:
         values: `[N, D]`, the frames of all utterances.
         offsets: `[B+1]` int64 on the CPU; utterance b is `values[offsets[b]:offsets[b+1]]`.
         speech: `[N]` probability of speech per frame (0 to 1), where a detector was run.
+        words: `[N, 2]`, the share of an utterance's words from which on a frame is among those of
+            the most informative ones, and among as many frames of random words (see
+            `heads.words`); where words and their surprisal are known.
 
     Raises:
         ValueError: shapes or offsets do not fit, or an utterance has no frame.
@@ -35,6 +38,7 @@ class Frames:
     values: Tensor
     offsets: Tensor
     speech: Tensor | None = None
+    words: Tensor | None = None
 
     def __post_init__(self) -> None:
         offsets = torch.as_tensor(self.offsets, dtype=torch.int64, device="cpu")
@@ -53,6 +57,10 @@ class Frames:
         if self.speech is not None and self.speech.shape != self.values.shape[:1]:
             raise ValueError(
                 f"speech must be [{self.values.shape[0]}], got {tuple(self.speech.shape)}"
+            )
+        if self.words is not None and self.words.shape != (self.values.shape[0], 2):
+            raise ValueError(
+                f"words must be [{self.values.shape[0]}, 2], got {tuple(self.words.shape)}"
             )
 
     @classmethod
@@ -86,7 +94,7 @@ class Frames:
 
     @classmethod
     def beside(cls, layers: Sequence[Frames]) -> Frames:
-        """Frames of the same utterances beside one another: `[N, ΣD]`; speech as the last has it.
+        """Frames of the same utterances beside one another: `[N, ΣD]`; the rest is the last's.
 
         Raises:
             ValueError: their offsets differ.
@@ -96,7 +104,7 @@ class Frames:
             return last
         if any(not torch.equal(one.offsets, last.offsets) for one in lower):
             raise ValueError("frames of different lengths cannot lie beside one another")
-        return cls(torch.cat([one.values for one in layers], dim=1), last.offsets, last.speech)
+        return replace(last, values=torch.cat([one.values for one in layers], dim=1))
 
     @property
     def lengths(self) -> Tensor:
@@ -146,15 +154,24 @@ class Frames:
         rows = (self.offsets[:-1][chosen].repeat_interleave(lengths) + within).to(
             self.values.device
         )
-        speech = None if self.speech is None else self.speech.index_select(0, rows)
-        return Frames(self.values.index_select(0, rows), offsets, speech)
+        return self._taken(lambda one: one.index_select(0, rows), offsets)
+
+    def part(self, kept: slice | Tensor, offsets: Tensor) -> Frames:
+        """A new batch of some frames, by a slice or `[N]` bool, with offsets of their own."""
+        return self._taken(lambda one: one[kept], offsets)
+
+    def _taken(self, take: Callable[[Tensor], Tensor], offsets: Tensor) -> Frames:
+        speech, words = (None if one is None else take(one) for one in (self.speech, self.words))
+        return Frames(take(self.values), offsets, speech, words)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Frames:
-        """The same batch with values (and speech) on a device and values in a dtype."""
-        speech = None if self.speech is None else self.speech.to(device=device)
-        return Frames(self.values.to(device=device, dtype=dtype), self.offsets, speech)
+        """The same batch with all of it on a device and values in a dtype."""
+        speech, words = (
+            None if one is None else one.to(device=device) for one in (self.speech, self.words)
+        )
+        return Frames(self.values.to(device=device, dtype=dtype), self.offsets, speech, words)
 
     def with_speech(self, speech: Tensor | None) -> Frames:
         """The same batch with a speech probability per frame, `[N]`."""

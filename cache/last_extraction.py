@@ -15,7 +15,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.encoders.grid import recorded_padding
+from cache.encoders.grid import Grid, recorded_grid, recorded_padding
 from cache.keys import ENCODED, MODALITIES, windowed_key
 from cache.recipe import Recipe
 from corpora.base.codec import Jsonable
@@ -60,6 +60,8 @@ def read_failures(path: Path) -> dict[str, str]:
 FORMAT, VERSION = "emopool-extraction", 1
 #: The stream of a recipe that has no layers.
 VALUES = "values"
+#: The kind of a language model's stream: bits of each word.
+SURPRISAL = "surprisal"
 #: Beside the layers of a text recipe: 0 special token, 1 start of a word, 2 inside a word.
 TOKEN_KIND = "token_kind"
 #: Beside the frames of an import with a clock of its own: when each of them is, in seconds.
@@ -141,7 +143,7 @@ def moments_name(layer: int) -> str:
 
 @dataclass(frozen=True)
 class Extraction(Jsonable):
-    """The streams that later commands read, by kind: audio, text, video, energy, speech."""
+    """What later commands read, by kind: audio, text, video, energy, speech, surprisal."""
 
     sources: Mapping[str, Source]
 
@@ -159,6 +161,11 @@ class Extraction(Jsonable):
                 f"the last extraction has no {kind} stream, only {', '.join(self.sources)}. {step}"
             )
         return self.sources[kind]
+
+    @property
+    def grid(self) -> Grid | None:
+        """Of the audio frames; None where they were imported."""
+        return recorded_grid(self.source("audio").recipe)
 
 
 def write_extraction(path: Path, extraction: Extraction) -> None:
@@ -190,6 +197,9 @@ def extract_command(root: Path, manifest: Path | None = None) -> str:
     held = [s for s in sources.values() if s.encoder and not s.recipe.imported]
     for source in held:
         kind = source.recipe.kind
+        if kind == SURPRISAL:
+            words += ["--surprisal-model", shlex.quote(source.encoder)]
+            continue
         words += [f"--{kind}-encoder", shlex.quote(source.encoder)]
         layers = source.layers or source.moments
         if source.best is None or not source.layers:

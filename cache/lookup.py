@@ -18,6 +18,7 @@ from cache.clock import Floats, onto
 from cache.encoders.grid import SAMPLE_RATE, Grid, recorded_grid
 from cache.keys import MODALITIES, audio_key, text_key, text_read
 from cache.last_extraction import (
+    SURPRISAL,
     TIMES,
     TOKEN_KIND,
     Extraction,
@@ -34,6 +35,8 @@ from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from cache.frames import Frames
@@ -376,6 +379,16 @@ class FrameCache:
         lengths = found.streams[beside].lengths(found.keys[beside])
         return stream.load(keys).values[:, 0] if (stream.lengths(keys) == lengths).all() else None
 
+    def surprisal(self, utterances: Sequence[Utterance]) -> list[NDArray[np.float32] | None]:
+        """Bits of each word of utterances' texts; None of one that has none.
+
+        Raises:
+            MissingStepError: the last extraction had no --surprisal-model.
+        """
+        stream = self.stream(SURPRISAL)
+        keys = [text_key(u.text) for u in utterances]
+        return [stream.read(key)[:, 0] if key in stream else None for key in keys]
+
     def moments(
         self, utterances: Sequence[Utterance], modality: str, layer: int
     ) -> tuple[Tensor, Tensor]:
@@ -450,7 +463,7 @@ def input_kind(stream: str) -> str:
 
     Frames of its video are kept by its recording's.
     """
-    return "text" if stream == "text" else "audio"
+    return "text" if stream in ("text", SURPRISAL) else "audio"
 
 
 def _others(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -134,11 +134,13 @@ class MappedFrames:
         stream: where they lie.
         keys: of the utterances, in their order.
         speech: `[N]` probability of speech per frame, in memory, where a detector was run.
+        words: `[N, 2]`, as those of `Frames`, in memory.
     """
 
     stream: FrameStream
     keys: tuple[str, ...]
     speech: Tensor | None = None
+    words: Tensor | None = None
     lengths: Tensor = field(init=False)
     offsets: Tensor = field(init=False)
     _turn: Lock = field(init=False, repr=False, default_factory=Lock)
@@ -182,7 +184,10 @@ class MappedFrames:
         chosen = torch.as_tensor(indices, dtype=torch.int64).tolist()
         with self._turn:
             loaded = self.stream.load([self.keys[index] for index in chosen])
-        if self.speech is None:
-            return loaded
-        parts = [self.speech[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
-        return loaded.with_speech(torch.cat(parts))
+        speech, words = (
+            None
+            if one is None
+            else torch.cat([one[self.offsets[i] : self.offsets[i + 1]] for i in chosen])
+            for one in (self.speech, self.words)
+        )
+        return replace(loaded, speech=speech, words=words)

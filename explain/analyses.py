@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cache.lookup import FrameCache
+from corpora.alignments import Aligned, plain
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.manifest import Manifest
-from explain.alignments import Aligned
 from explain.config import ExplainConfig
 from explain.cues.cues_section import CueConfig, cues_section
 from explain.curves import CurveConfig
@@ -22,7 +22,7 @@ from explain.probing_section import ProbingConfig, probing_section
 from explain.ragged import Floats
 from explain.structure import structure_section
 from explain.subject import Subject
-from explain.words import plain, words_section
+from explain.words import words_section
 from finetune.model import EmotionModel
 
 # Most attended frames and words named of an item.

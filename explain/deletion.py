@@ -241,8 +241,7 @@ def _shortened(frames: Frames, kept: Tensor) -> Frames:
     """The frames that are kept, `[N]` bool."""
     counts = torch.stack([part.sum() for part in kept.split(frames.lengths.tolist())])
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    speech = None if frames.speech is None else frames.speech[kept]
-    return Frames(frames.values[kept], offsets, speech)
+    return frames.part(kept, offsets)
 
 
 # Frames and utterances whose choices are evaluated together: their frames stay in a processor's

@@ -18,8 +18,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from corpora.alignments import Aligned, Alignment, frame_intervals
 from corpora.base.terminal import progress_bar
-from explain.alignments import Aligned, Alignment, frame_intervals
 from explain.cues.measure import present_means, speech_frames
 from explain.cues.stream import CueFrames
 from explain.deletion import (

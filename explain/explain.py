@@ -10,6 +10,7 @@ from typing import Any
 from cache.encoders.device import choose_device
 from cache.keys import WHOLE_SECONDS
 from cache.lookup import FrameCache
+from corpora.alignments import Aligned, read_alignments
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError, EmopoolError, MissingStepError
 from corpora.base.files import read_json, write_text
@@ -17,7 +18,6 @@ from corpora.base.report import Report, require_matplotlib
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
-from explain.alignments import Aligned, read_alignments
 from explain.analyses import ANALYSES, Context, choose_examples, items_section, pictures_section
 from explain.config import MODEL_LIMIT, ExplainConfig
 from explain.evidence import find_evidence
@@ -36,7 +36,7 @@ from explain.over_time_section import over_time_section, recordings_over_time, t
 from explain.report.write import SUMMARY, Contents, write_report
 from explain.subject import Subject, read_texts
 from explain.trust import FAITHFULNESS, head_digest, judge, kept_verdict
-from finetune.assembly import refuse_descriptions
+from finetune.assembly import refuse_unheard
 from finetune.evaluate.evaluation import SUBJECTS, caveats, encoders_text
 from finetune.evaluate.scored import ScoredHead, ScoredModel, open_head, open_model
 from finetune.model import EmotionModel
@@ -273,7 +273,7 @@ def explain_recordings(
         for path in dict.fromkeys(recordings)
     )
     if isinstance(opened, ScoredHead):
-        refuse_descriptions(opened.cache, opened.record)
+        refuse_unheard(opened.cache, opened.record)
     model = _with_encoders(opened, config)
     limit = longest_stretch([model], WHOLE_SECONDS)
     timelines = recordings_over_time(model, utterances, seconds_trained_on(work, [model]), limit)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corpora.alignments import Aligned, Alignment
 from corpora.base.errors import AudioError
 from corpora.utterance import Utterance
-from explain.alignments import Aligned, Alignment
 from explain.pooled import (
     OCCLUSION_FRAMES,
     gradient_saliency,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cache.encoders.files import Kind
-from cache.encoders.grid import Grid, energy, recorded_grid, recorded_padding
+from cache.encoders.grid import Grid, energy, recorded_padding
 from cache.encoders.names import resolve_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.frames import Frames
@@ -45,6 +45,7 @@ from finetune.model import EmotionModel
 from heads.head import Head
 from heads.pooling.pooling import attention_weights
 from heads.strength import Strength
+from heads.words import with_words
 
 
 def model_material(
@@ -213,7 +214,7 @@ def cached_material(scored: ScoredHead, rows: Manifest) -> LoadedRows:
     found = cache.find(rows, modalities, layers=dict(scored.source.layers))
     grid = energy = kinds = None
     if "audio" in modalities and found.utterances:
-        grid = recorded_grid(cache.extraction.source("audio").recipe)
+        grid = cache.extraction.grid
         energy = cache.companion("energy", found)
     clocks = {
         name: np.concatenate(times)
@@ -226,6 +227,8 @@ def cached_material(scored: ScoredHead, rows: Manifest) -> LoadedRows:
         kinds = cache.companion("text", found)
     # Layers that are weighed lie beside one another, for which they have to be in memory.
     frames = found.all_layers() if found.others else found.read()[0]
+    if scored.record.head.needs_words:
+        frames, _ = with_words(cache, found.utterances, frames)
     read = tuple(replace(u, text=text_read(u, cache.describe)) for u in found.utterances)
     return LoadedRows(read, frames, grid, energy, kinds, found.failed, clocks)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corpora.alignments import Aligned, frame_intervals
 from corpora.base.report import Cell, Figure, Report, Table
-from explain.alignments import Aligned, phone_frames
 from explain.phones import (
     MINIMUM_FRAMES,
     SILENCE,
@@ -23,7 +23,7 @@ from explain.phones import (
     likelihood_ratios,
 )
 from explain.picture import BLUE, GREY, LIGHT, RED
-from explain.ragged import attended_frames, floats, ints, positions, segments
+from explain.ragged import Ints, attended_frames, floats, ints, positions, segments
 from explain.subject import Subject, frame_attention
 
 if TYPE_CHECKING:
@@ -221,3 +221,30 @@ def _draw_onsets(canvas: Canvas, onsets: Onsets, measure: str) -> None:
         title=f"Mean over {onsets.count:,} onsets",
     )
     axes.legend()
+
+
+def phone_frames(subject: Subject, aligned: Aligned, silence: str) -> tuple[Ints, list[str]]:
+    """The phone of every frame of the aligned utterances.
+
+    Args:
+        subject: whose frames have times; those of `subject.timed` are looked at.
+        aligned: its alignments.
+        silence: the label of frames in no phone.
+
+    Returns:
+        `[N]` numbers into the labels, -1 in utterances without phones; and the labels, silence
+        first.
+    """
+    numbers: dict[str, int] = {silence: 0}
+    codes: list[Ints] = []
+    ends = ints(subject.frames[subject.timed].offsets)[1:-1]
+    times = np.split(subject.times[subject.timed], ends)
+    for alignment, own in zip(aligned.alignments, times, strict=True):
+        if alignment is None or not alignment.phones:
+            codes.append(np.full(len(own), -1, dtype=np.int64))
+            continue
+        phones = alignment.phones
+        held = frame_intervals(phones, own)
+        coded = np.array([numbers.setdefault(p.label, len(numbers)) for p in phones] + [0])
+        codes.append(coded[held])  # -1 takes the last, silence
+    return np.concatenate(codes), list(numbers)

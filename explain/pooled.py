@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import cast
 
@@ -62,8 +63,7 @@ def neighbours(frames: Frames | MappedFrames, first: int, end: int) -> Frames:
     if isinstance(frames, MappedFrames):
         return frames.select(range(first, end))
     start, stop = frames.offsets[[first, end]].tolist()
-    speech = None if frames.speech is None else frames.speech[start:stop]
-    return Frames(frames.values[start:stop], frames.offsets[first : end + 1] - start, speech)
+    return frames.part(slice(start, stop), frames.offsets[first : end + 1] - start)
 
 
 def runs(lengths: Sequence[int], most: int, together: int | None = None) -> list[tuple[int, int]]:
@@ -194,10 +194,8 @@ def gradient_saliency(
         targets: `[B]` classes whose logits are explained; the most probable ones by default.
     """
     inputs = {
-        name: Frames(
-            batch.values.detach().to(torch.float32, copy=True).requires_grad_(),
-            batch.offsets,
-            batch.speech,
+        name: replace(
+            batch, values=batch.values.detach().to(torch.float32, copy=True).requires_grad_()
         )
         for name, batch in frames.items()
     }

@@ -30,14 +30,13 @@ from cache.frames import Frames
 from cache.keys import normalise_text
 from cache.lookup import FrameCache
 from cache.mapped import MappedFrames
+from corpora.alignments import Aligned, Alignment, frame_intervals, plain
 from corpora.base.errors import MissingStepError
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.manifest import Manifest
-from explain.alignments import Aligned, Alignment, frame_intervals
 from explain.picture import BLUE, GREY
 from explain.ragged import Floats, Ints, floats
 from explain.subject import SPECIAL, WORD_START, Subject
-from explain.words import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

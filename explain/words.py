@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.keys import normalise_text
+from corpora.alignments import Aligned, frame_intervals, plain
 from corpora.base.report import Cell, Figure, Report, Table
-from explain.alignments import Aligned, frame_intervals
 from explain.picture import BY_MODALITY, GREY
 from explain.ragged import Floats, correlations, floats, ints, ranks_within
 from explain.subject import Reading, Subject, frame_attention, read_texts, special_mass
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 MINIMUM_OCCURRENCES = 3
 # Of fewer words in an utterance a correlation is a matter of chance.
 MINIMUM_WORDS = 3
-_OUTSIDE = re.compile(r"^[^\w]+|[^\w]+$")
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,6 @@ class Informativeness:
 
     pearson: Floats
     spearman: Floats
-
-
-def plain(word: str) -> str:
-    """A word as words are compared: lower case, no punctuation around it."""
-    return _OUTSIDE.sub("", word.casefold())
 
 
 def surprisals(texts: Iterable[str]) -> dict[str, float]:

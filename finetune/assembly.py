@@ -19,7 +19,7 @@ from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.frames import Frames
-from cache.last_extraction import Extraction
+from cache.last_extraction import SURPRISAL, Extraction
 from cache.lookup import FrameCache, input_kind
 from cache.recipe import JSON, LayersRead, Recipe, difference, layer_numbers
 from cache.store.layout import read_recipe
@@ -165,7 +165,8 @@ def check_streams(cache: FrameCache, record: HeadRecord) -> None:
         CacheError: the layer was not extracted.
         MissingStepError: that kind was not extracted.
     """
-    for kind in used_streams(record):
+    words = (SURPRISAL,) if record.head.needs_words else ()
+    for kind in (*used_streams(record), *words):
         source = cache.extraction.source(kind)
         searched = record.origin.streams[kind]
         numbers = layer_numbers(record.origin.layers.get(kind, ()))
@@ -186,8 +187,8 @@ def check_streams(cache: FrameCache, record: HeadRecord) -> None:
         )
 
 
-def refuse_descriptions(cache: FrameCache, record: HeadRecord) -> None:
-    """Refuse a head that reads descriptions: a model on recordings has none to read.
+def refuse_unheard(cache: FrameCache, record: HeadRecord) -> None:
+    """Refuse a head that reads what a model on recordings has not: descriptions, times of words.
 
     Raises:
         ConfigError: it does.
@@ -197,6 +198,12 @@ def refuse_descriptions(cache: FrameCache, record: HeadRecord) -> None:
             f"the head reads how utterances sound in words (--describe {cache.describe}), which "
             "`prepare describe` writes into manifests and recordings by themselves have not. Score "
             "it with `evaluate`, or run `extract` without --describe and `search` again."
+        )
+    if record.head.needs_words:
+        raise ConfigError(
+            "the head reads the frames of informative words (pooling informative_average), and "
+            "recordings by themselves do not say when words are said. Score it with `evaluate`, or "
+            "`search` again without it (pooling of --space)."
         )
 
 
@@ -423,7 +430,7 @@ def build_model(
             reads descriptions.
     """
     head, record = load_head(source)
-    refuse_descriptions(cache, record)
+    refuse_unheard(cache, record)
     refuse_imported(cache, record)
     extraction = cache.extraction
     modalities = record.head.modalities

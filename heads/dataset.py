@@ -39,7 +39,8 @@ class Dataset:
         frames: for each modality the frames of all utterances, in the same order.
         moments: for each modality mean and deviation `[n, D]` of all utterances' frames, where the
             cache keeps them; they are computed from the frames otherwise.
-        residence: where the frames are kept and why, as a sentence.
+        residence: where the frames are kept and why, as a sentence; and of how many utterances
+            informative words are known, where they are asked for.
         others: by modality and layer the frames of further cached layers, for heads that read
             another one or weigh several: read only where such a head needs them.
         layers: by modality the number of the layer of `frames`; the highest where none is given.
@@ -92,8 +93,9 @@ class Dataset:
         frames = dict(self.frames)
         for name, layer in layers.items():
             one = self.one_layer(name, layer)
-            speech = one.speech if one.speech is not None else self.frames[name].speech
-            frames[name] = replace(one, speech=speech)
+            usual = self.frames[name]
+            speech = one.speech if one.speech is not None else usual.speech
+            frames[name] = replace(one, speech=speech, words=usual.words)
         kept = {n: own for n, own in self.moments.items() if layers.get(n) == self.layers.get(n)}
         return replace(
             self, frames=frames, moments=kept, others={}, layers={**self.layers, **layers}
@@ -141,9 +143,11 @@ class Dataset:
         if layers == 1:
             one = self.one_layer(modality, layer)
             found = one.select(rows).to(usual.device)
-            if found.speech is not None or usual.speech is None:
+            lacks_words = found.words is None and usual.words is not None
+            if not lacks_words and (found.speech is not None or usual.speech is None):
                 return found
-            return found.with_speech(usual.select(rows).speech)
+            beside = usual.select(rows)
+            return replace(found, speech=beside.speech, words=beside.words)
         others = self.others.get(modality, {})
         if layers != len(others) + 1:
             raise ConfigError(

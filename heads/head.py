@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -113,6 +113,11 @@ class HeadConfig(Jsonable):
         timed = (own for name, own in self.pooling.items() if name != "text")
         return any(pooling_config(own).needs_speech for own in timed)
 
+    @property
+    def needs_words(self) -> bool:
+        """Whether the audio pooling reads when words are said, and how surprising they are."""
+        return "audio" in self.pooling and pooling_config(self.pooling["audio"]).needs_words
+
 
 class Inputs:
     """One modality of a batch, as frames or as ready utterance vectors.
@@ -164,7 +169,7 @@ def layer_normalised(frames: Frames, layers: int = 1) -> Frames:
     """
     values = frames.values if frames.values.dtype == torch.float64 else frames.values.float()
     parts = values.unflatten(1, (layers, -1))
-    return Frames(F.layer_norm(parts, parts.shape[2:]).flatten(1), frames.offsets, frames.speech)
+    return replace(frames, values=F.layer_norm(parts, parts.shape[2:]).flatten(1))
 
 
 class Head(nn.Module):

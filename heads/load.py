@@ -19,6 +19,7 @@ import torch
 from cache.encoders.device import has_bf16_units
 from cache.frames import Frames
 from cache.keys import MODALITIES
+from cache.last_extraction import SURPRISAL
 from cache.lookup import FrameCache
 from cache.mapped import MappedFrames
 from cache.recipe import LayersRead, layer_numbers, layers_text
@@ -31,6 +32,7 @@ from heads.axes import Axis, choices
 from heads.dataset import Dataset
 from heads.pooling.segments import sharing
 from heads.records import Origin, manifest_digest
+from heads.words import with_words
 
 # Frame values of a batch (utterances × frames × features, all modalities) from which on its work is
 # shared between threads: about 64 utterances of 2.5 s at 512 features. Below, two threads
@@ -95,12 +97,13 @@ def load_dataset(
         )
     found = cache.find(manifest, chosen, others=others)
     frames, residence = found.read(device)
+    frames, words = with_words(cache, found.utterances, frames)
     return Dataset(
         found.utterances,
         manifest.labels,
         frames,
         found.moments,
-        str(residence),
+        f"{residence} {words}".rstrip(),
         found.others,
         found.layers,
         attributes or {},
@@ -163,6 +166,8 @@ def read_origin(
     streams = {name: source.stream() for name, source in sources.items()}
     if any(batch.speech is not None for batch in frames.values()):
         streams["speech"] = extraction.source("speech").stream()
+    if any(batch.words is not None for batch in frames.values()):
+        streams[SURPRISAL] = extraction.source(SURPRISAL).stream()
     return Origin(
         corpus=manifest.corpus,
         synthetic=manifest.synthetic,

@@ -8,7 +8,7 @@ recordings of the speaker that are at hand, in every split. That uses the test s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -73,7 +73,7 @@ class SpeakerMaps:
         """The frames of these utterances, in fp32."""
         of = to_device(self.of[list(rows)].repeat_interleave(frames.lengths), self.gain.device)
         values = frames.values.to(self.gain.dtype)
-        return Frames(values * self.gain[of] + self.offset[of], frames.offsets, frames.speech)
+        return replace(frames, values=values * self.gain[of] + self.offset[of])
 
     def mapped_rows(self, values: Tensor, rows: Tensor) -> Tensor:
         """Frames `[B, T, D]` of utterances `[B]`, given on the device, in fp32."""

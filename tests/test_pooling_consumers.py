@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from tests.heads.searches import small_search, stored_trials
 
 ROOT = Path(__file__).parents[1]
 DIM = 16
-SPACE = Space(("anger", "joy"), {"audio": DIM, "text": DIM}, speech=True)
+SPACE = Space(("anger", "joy"), {"audio": DIM, "text": DIM}, speech=True, words=True)
 KINDS = [*pooling_kinds(), "gated"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -72,7 +73,8 @@ def make_frames(lengths: tuple[int, ...] = (7, 1, 30), seed: int = 0) -> dict[st
     generator = torch.Generator().manual_seed(seed)
     values = [2 + torch.randn(n, DIM, generator=generator) for n in lengths]
     speech = [torch.rand(n, generator=generator) for n in lengths]
-    return {"audio": Frames.from_list(values, speech)}
+    words = torch.rand(sum(lengths), 2, generator=generator)
+    return {"audio": replace(Frames.from_list(values, speech), words=words)}
 
 
 @every_kind
@@ -165,7 +167,10 @@ def test_compare_has_a_row_for_it() -> None:
 def test_the_frames_it_attends_to_are_shown_and_explained(kind: str) -> None:
     learns = pooling_config({"kind": kind}).learns_weights
     material = plant(count=6).material
-    dim = material.frames["audio"].dim
+    audio = in_memory(material.frames)["audio"]
+    words = torch.rand(audio.total, 2, generator=torch.Generator().manual_seed(1))
+    material = replace(material, frames={"audio": replace(audio, words=words)})
+    dim = audio.dim
     config = HeadConfig(("anger", "joy"), {"audio": dim}, {"audio": {"kind": kind}}, mlp_width=4)
     head = Head(config, 3)
     subject = build_subject(head, material)
@@ -189,6 +194,7 @@ def test_the_frames_it_attends_to_are_shown_and_explained(kind: str) -> None:
     ]
     assert frames.speech is not None
     shorter = Frames.from_list(left).with_speech(frames.speech[kept[0]])
+    shorter = replace(shorter, words=words[kept[0]])
     found = probabilities_of_kept(head, {"audio": frames}, "audio", kept)[0]
     torch.testing.assert_close(
         found, torch.softmax(head({"audio": shorter}), dim=1), atol=1e-5, rtol=1e-4
@@ -207,6 +213,10 @@ def test_it_is_fine_tuned_with_its_encoder(kind: str, tmp_path: Path) -> None:
     assert [round(group["peak"], 9) for group in groups] == [1e-3, 1e-4][: 1 + learns]
     waves = [np.sin(np.arange(n) / 9).astype(np.float32) for n in (8000, 5000)]
     frames = model.encode(waves, None)
+    if pooling_config({"kind": kind}).needs_words:
+        with pytest.raises(ConfigError, match="which is not known of these frames"):
+            model.head(frames)
+        return
     logits = model.head(frames)
     logits.sum().backward()
     moved = [p for p in model.audio_encoder.parameters() if p.grad is not None and p.grad.any()]

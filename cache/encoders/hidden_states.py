@@ -26,6 +26,7 @@ def load_model(
     overrides: Mapping[str, object],
     model_class: Any = None,  # noqa: ANN401 (untyped library)
     key_mapping: Mapping[str, str] | None = None,
+    lacking: str = "they would be random. Check that config.json belongs to the weights.",
 ) -> Any:  # noqa: ANN401 (untyped library)
     """The bare encoder in a directory, in float32, frozen and in eval mode.
 
@@ -35,6 +36,7 @@ def load_model(
         model_class: of transformers; by default what config.json names. One has to be given for
             the encoder of an encoder-decoder.
         key_mapping: from patterns in the names of weights to what stands there instead.
+        lacking: what follows where weights are missing, for the message.
 
     Raises:
         ConfigError: the model cannot be built, or weights for some of its layers are missing.
@@ -63,7 +65,7 @@ def load_model(
     if missing:
         raise ConfigError(
             f"{directory}: the weights lack {len(missing)} parameters of the model, such as "
-            f"{missing[0]}; they would be random. Check that config.json belongs to the weights."
+            f"{missing[0]}; {lacking}"
         )
     return model.requires_grad_(False).eval()
 

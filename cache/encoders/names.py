@@ -282,6 +282,11 @@ def resolve_encoder(name: str, kind: Kind, work: Path) -> Path:
     return directory
 
 
+def encoder_name(name: str, directory: Path) -> str:
+    """A name that finds the encoder again from any current folder."""
+    return str(directory) if Path(name).expanduser().is_dir() and name != "tiny" else name
+
+
 def small_directory(name: str, work: Path, complete: Callable[[Path], bool]) -> Path:
     """The directory of a small pretrained encoder: the hub's, or made from installed packages.
 

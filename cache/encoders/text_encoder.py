@@ -107,7 +107,7 @@ class TextEncoder(nn.Module):
             return []
         batch = self.tokenizer(list(texts), truncation=True, max_length=self.maximum_tokens)
         return [
-            _tokens(text, encoding) for text, encoding in zip(texts, batch.encodings, strict=True)
+            tokens_of(text, encoding) for text, encoding in zip(texts, batch.encodings, strict=True)
         ]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -199,7 +199,7 @@ def load_text_encoder(directory: Path, *, device: torch.device | str = "cpu") ->
     return TextEncoder(load_model(directory, {}), tokenizer, limit).to(device)
 
 
-def _tokens(text: str, encoding: Any) -> Tokens:  # noqa: ANN401 (untyped library)
+def tokens_of(text: str, encoding: Any) -> Tokens:  # noqa: ANN401 (untyped library)
     """Tokens of one text from the tokenizers library's encoding of it."""
     special = np.asarray(encoding.special_tokens_mask, dtype=bool)
     spans = np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)

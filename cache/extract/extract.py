@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cache.config import ExtractConfig
 from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import ExtractReport, is_complete
-from cache.last_extraction import read_failures, write_extraction, write_failures
+from cache.extract.surprisal import extract_surprisal
+from cache.last_extraction import (
+    SURPRISAL,
+    Extraction,
+    read_failures,
+    write_extraction,
+    write_failures,
+)
 from cache.lookup import FrameCache
 from cache.store.layout import clear_stale_sites, scratch_folder
 from corpora.base.errors import AudioError
@@ -55,11 +62,18 @@ def extract(
     Raises:
         AudioError: not one recording could be used; `failures.csv` has the reasons.
         CacheError: the disk cannot hold it.
+        ConfigError: what cannot be used, such as a language model whose head was not trained.
     """
     rank = current_rank()
     # Here too, where nothing may be left to do: a killed run may have taken layers out.
     clear_stale_sites(scratch_folder(work.features))
-    plan = make_plan(FrameCache(work), manifest, config)
+    cache = FrameCache(work)
+    plan = make_plan(cache, manifest, config)
+    if config.surprisal_model and rank.leads:
+        words = extract_surprisal(
+            cache, manifest.utterances, config, tell=tell, show_progress=show_progress
+        )
+        plan = replace(plan, extraction=Extraction({**plan.extraction.sources, SURPRISAL: words}))
     report = None
     if not is_complete(plan):
         from cache.extract.passes import run_plan  # imports torch and transformers: seconds

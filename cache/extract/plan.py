@@ -25,7 +25,7 @@ from cache.encoders.grid import (
     read_padding,
     recorded_padding,
 )
-from cache.encoders.names import resolve_encoder
+from cache.encoders.names import encoder_name, resolve_encoder
 from cache.extract.targets import Item, lacking, targets_of
 from cache.keys import text_read
 from cache.last_extraction import Extraction, Source
@@ -269,7 +269,7 @@ def _sources(
         chosen = _layers(kind, layers, directory)
         sources[kind] = Source(
             Recipe(kind, fields),
-            _encoder_name(name, directory),
+            encoder_name(name, directory),
             layers=() if config.moments_only else chosen,
             moments=chosen if config.moments_only else (),
             best=config.best.get(kind),
@@ -302,11 +302,6 @@ def _with_earlier_frames(
         else source
         for kind, source in sources.items()
     } | {k: own for k, own in earlier.items() if own.recipe.imported and k not in sources}
-
-
-def _encoder_name(name: str, directory: Path) -> str:
-    """A name that finds the encoder again from any current folder."""
-    return str(directory) if Path(name).expanduser().is_dir() and name != "tiny" else name
 
 
 def _layers(kind: str, layers: Layers, directory: Path) -> tuple[int, ...]:

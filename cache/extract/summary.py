@@ -10,7 +10,7 @@ from typing import Any
 from cache.extract.plan import Plan
 from cache.extract.targets import Item
 from cache.keys import text_read
-from cache.last_extraction import Source
+from cache.last_extraction import SURPRISAL, Source
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError
 from corpora.base.report import Report, Table
@@ -114,13 +114,16 @@ SHOWN_FAILURES = 5
 def plan_text(plan: Plan) -> str:
     """The streams asked for, and what each modality still lacks."""
     lines = []
+    width = max(7, *(len(kind) + 1 for kind in plan.extraction.sources))
     for kind, source in plan.extraction.sources.items():
-        if source.encoder:
+        if kind == SURPRISAL:
+            what = f"{source.encoder}, bits a word"
+        elif source.encoder:
             what = f"{source.encoder}, {_layers_text(source)}"
             what += f", --describe {source.recipe.describe}" if source.recipe.describe else ""
         else:
             what = {"energy": "RMS in dB", "speech": "silero-vad probability"}[kind]
-        lines.append(f"  {kind:<7}{what:<40} {source.recipe.folder}")
+        lines.append(f"  {kind:<{width}}{what:<40} {source.recipe.folder}")
     return "\n".join(["Streams:", *lines])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cache.config import AUTO, TranscribeConfig
 from cache.extract.targets import Item
@@ -25,7 +26,7 @@ class Filled:
     """What became of a manifest.
 
     Attributes:
-        changed: utterances whose text or text_source is new.
+        changed: utterances of which something is new.
         skipped: utterances that somebody changed or removed while the recordings were heard.
         kept_as: the old manifest; None if nothing changed.
         lost_columns: of the old manifest that Emopool does not know; they are in `kept_as` alone.
@@ -37,33 +38,32 @@ class Filled:
     lost_columns: tuple[str, ...] = ()
 
 
-def fill_texts(
-    path: Path, planned: Mapping[str, Utterance], texts: Mapping[str, str], source: str
+def fill(
+    path: Path, planned: Mapping[str, Utterance], fields: Mapping[str, Mapping[str, Any]]
 ) -> Filled:
-    """Write texts into a manifest, if there is anything new.
+    """Write fields of utterances into a manifest, if there is anything new.
 
-    The manifest is read again, because hours may have passed: a row gets its text only if its
+    The manifest is read again, because hours may have passed: a row gets what is new only if its
     recording, its text and its source are what they were.
 
     Args:
         path: of the manifest.
         planned: the utterances as they were, by id.
-        texts: new ones by id.
-        source: of these texts.
+        fields: new values by id.
     """
     manifest = read_manifest(path)
     utterances = list(manifest.utterances)
     same = 0
     changed = 0
     for number, utterance in enumerate(utterances):
-        if utterance.id not in texts or _state(utterance) != _state(planned[utterance.id]):
+        if utterance.id not in fields or _state(utterance) != _state(planned[utterance.id]):
             continue
         same += 1
-        new = replace(utterance, text=texts[utterance.id], text_source=source)
+        new = replace(utterance, **fields[utterance.id])
         if new != utterance:
             utterances[number] = new
             changed += 1
-    skipped = len(texts) - same
+    skipped = len(fields) - same
     if not changed:
         return Filled(0, skipped)
     kept_as = keep_both(path, partial(_copy_name, path))
@@ -81,6 +81,7 @@ def _state(utterance: Utterance) -> tuple[object, ...]:
         utterance.end,
         utterance.text,
         utterance.text_source,
+        utterance.alignment,
     )
 
 

@@ -11,7 +11,7 @@ from cache.config import TranscribeConfig
 from cache.lookup import FrameCache
 from cache.transcribe.journal import Journal, Transcript
 from cache.transcribe.model_files import find_whisper
-from cache.transcribe.texts import Plan, fill_texts, heard_as, items_of, make_plan
+from cache.transcribe.texts import Plan, fill, heard_as, items_of, make_plan
 from cache.transcribe.transcription import (
     TranscribeReport,
     WordErrors,
@@ -32,7 +32,7 @@ def transcribe(
     tell: Callable[[str], None] | None = None,
     show_progress: bool = False,
 ) -> TranscribeReport:
-    """Fill in the texts that a manifest lacks.
+    """Fill in the texts that a manifest lacks, and where it is asked for the times of words.
 
     Args:
         work: the work folder, which keeps the transcripts.
@@ -45,8 +45,28 @@ def transcribe(
         ConfigError: the model cannot be used or does not know a language.
         AudioError: not one of the recordings could be used.
     """
-    manifest = read_manifest(path)
     work.root.mkdir(parents=True, exist_ok=True)
+    report = _fill_in(work, path, config, tell=tell, show_progress=show_progress)
+    if config.word_times:
+        from cache.transcribe.word_times import write_word_times  # imports torch, transformers
+
+        times = write_word_times(
+            work, path, config, tell=tell or (lambda line: None), show_progress=show_progress
+        )
+        report = replace(report, word_times=times)
+    return report
+
+
+def _fill_in(
+    work: Work,
+    path: Path,
+    config: TranscribeConfig,
+    *,
+    tell: Callable[[str], None] | None,
+    show_progress: bool,
+) -> TranscribeReport:
+    """The texts."""
+    manifest = read_manifest(path)
     cache = FrameCache(work)
     with Journal(work.transcripts) as journal:
         plan = make_plan(cache, manifest, config, journal)
@@ -90,8 +110,12 @@ def transcribe(
         )
     by_id = {u.id: found[one] for one, several in heard.items() if one in found for u in several}
     planned = {u.id: u for u in plan.write}
-    texts = {name: one.text for name, one in by_id.items() if name in planned}
-    filled = fill_texts(path, planned, texts, whisper.source)
+    texts = {
+        name: {"text": one.text, "text_source": whisper.source}
+        for name, one in by_id.items()
+        if name in planned
+    }
+    filled = fill(path, planned, texts)
     languages = Counter(one.language for one in by_id.values() if one.language)
     return replace(
         report,

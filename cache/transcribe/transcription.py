@@ -116,6 +116,37 @@ _WER_HEAD = ("", "utterances", "words", "substituted", "deleted", "inserted", "e
 
 
 @dataclass(frozen=True)
+class WordTimes(Jsonable):
+    """What became of the utterances that have a text and no TextGrid of another's making.
+
+    Attributes:
+        timed: those that have their words' times.
+        known: of these, whose times were there.
+        kept_as: the old manifest, if it was replaced.
+        missing: reasons by id, for the others.
+    """
+
+    timed: int
+    known: int
+    kept_as: Path | None
+    missing: Mapping[str, str]
+
+    def to_lines(self) -> list[str]:
+        """The same to read."""
+        lines = [
+            f"{count_text(self.timed, 'utterance')} with times of their words (column "
+            f"`alignment`), {self.known:,} of them as they were there."
+        ]
+        if self.kept_as is not None:
+            lines.append(f"The manifest before is {self.kept_as}.")
+        if self.missing:
+            reasons = list(self.missing.values())
+            lines.append(f"{count_text(len(reasons), 'utterance')} without:")
+            lines += shortened(reasons, SHOWN_FAILURES, " (--json lists them)")
+        return lines
+
+
+@dataclass(frozen=True)
 class TranscribeReport(Jsonable):
     """The summary of one run.
 
@@ -138,7 +169,10 @@ class TranscribeReport(Jsonable):
         seconds_of_audio: heard in this run.
         seconds: it took.
         errors: of words, by label, and under "all"; empty without `--reference`.
+        word_times: with `--word-times`.
     """
+
+    json_optional = "word_times"
 
     manifest: Path
     work: Path
@@ -158,10 +192,13 @@ class TranscribeReport(Jsonable):
     seconds_of_audio: float = 0.0
     seconds: float = 0.0
     errors: Mapping[str, WordErrors] = field(default_factory=dict)
+    word_times: WordTimes | None = None
 
     def to_text(self) -> str:
         """The report as plain text."""
         parts = [*self._what_was_done(), *self._what_stays(), *self._failures(), *self._rates()]
+        if self.word_times is not None:
+            parts += ["", *self.word_times.to_lines()]
         step = command_line("extract", self.work, self.manifest)
         return Report("", parts, next=(step,)).to_text()
 

@@ -42,6 +42,8 @@ from cache.transcribe.journal import Transcript
 from corpora.base.errors import ConfigError, EmopoolError
 
 PIECE_SECONDS = 30.0
+#: Of one frame of the encoder's output, 20 ms.
+FRAME_SAMPLES = 320
 # A cut is looked for in the last third of what Whisper can hear.
 _EARLIEST_SECONDS = 20.0
 # A pause is where speech is least likely over so many chunks of 32 ms: .3 s, longer than the
@@ -108,6 +110,12 @@ class Whisper:
         stamps = range(settings.no_timestamps_token_id + 1, model.config.vocab_size)
         settings.suppress_tokens = sorted({*(settings.suppress_tokens or ()), *stamps})
         self._settings = settings
+        heads = getattr(settings, "alignment_heads", None)
+        #: Whether it says by which heads words can be timed.
+        self.follows_sound = bool(heads)
+        layers = range(model.config.decoder_layers // 2, model.config.decoder_layers)
+        each = range(model.config.decoder_attention_heads)
+        self._heads = heads or [(layer, head) for layer in layers for head in each]
         self._multilingual = getattr(settings, "is_multilingual", True)
         known = settings.lang_to_id if self._multilingual else {}
         self._languages = {number: token.strip("<|>") for token, number in known.items()}
@@ -134,6 +142,56 @@ class Whisper:
                 f"{self._model.name_or_path} cannot be used as a Whisper model "
                 f"({first_line(error)}). Copy its JSON files from the model that it was made of."
             ) from error
+
+    def attention(
+        self, pieces: Sequence[Piece], texts: Sequence[str]
+    ) -> list[tuple[NDArray[np.int64], Tensor]]:
+        """Where the decoder looks while it is told what is said in each piece.
+
+        Args:
+            pieces: what is heard.
+            texts: what is said in each.
+
+        Returns:
+            Of each piece the characters `[tokens, 2]` of its text's tokens, and of these and the
+            token that ends a text the attention `[heads, tokens + 1, frames]` by which each is
+            found, over the frames of 20 ms that the piece fills. Of a text of more tokens than the
+            decoder takes the first are left.
+        """
+        found = []
+        with torch.inference_mode():
+            encoded = self._encode([piece.waveform for piece in pieces])
+            told = [piece.language for piece in pieces]
+            detected = told if all(told) else self._first_step(encoded)[1]
+            for number, (piece, text) in enumerate(zip(pieces, texts, strict=True)):
+                prompt = self._prompt(piece.language or detected[number])
+                most = self._model.config.max_target_positions - len(prompt)
+                split = self._tokenizer(
+                    f" {text}", add_special_tokens=False, return_offsets_mapping=True
+                )
+                spans = np.array(split["offset_mapping"][:most], np.int64).reshape(-1, 2) - 1
+                tokens = torch.tensor([[*prompt, *split["input_ids"][:most]]]).to(encoded.device)
+                looked = self._model(
+                    encoder_outputs=BaseModelOutput(encoded[number : number + 1]),
+                    decoder_input_ids=tokens,
+                    use_cache=False,
+                    output_attentions=True,
+                ).cross_attentions
+                weights = torch.stack([looked[layer][0, head] for layer, head in self._heads])
+                # What is told last behind the prompt is found by the row before it.
+                frames = -(-len(piece.waveform) // FRAME_SAMPLES)
+                own = weights[:, len(prompt) - 1 :, :frames].float().cpu()
+                found.append((spans, own / own.sum(dim=2, keepdim=True)))
+        return found
+
+    def _prompt(self, language: str) -> list[int]:
+        """Start, language and task where the model knows several, and "no time stamps"."""
+        settings = self._settings
+        start, last = settings.decoder_start_token_id, settings.no_timestamps_token_id
+        if not self._multilingual:
+            return [start, last]
+        told = settings.lang_to_id[f"<|{language}|>"]
+        return [start, told, settings.task_to_id["transcribe"], last]
 
     def _hear(self, pieces: Sequence[Piece]) -> list[Transcript]:
         with torch.inference_mode():
@@ -247,12 +305,13 @@ def compression(text: str) -> float:
     return len(raw) / len(zlib.compress(raw))
 
 
-def load_whisper(directory: Path, *, device: str = "cpu") -> Whisper:
+def load_whisper(directory: Path, *, device: str = "cpu", attention: bool = False) -> Whisper:
     """Load a Whisper from a directory that `find_whisper` gave.
 
     Args:
         directory: with everything. Code that comes with a model is never run.
         device: a GPU gets bfloat16, or float16 where it has no bfloat16; a CPU gets float32.
+        attention: whether it is asked where it looks (`Whisper.attention`).
 
     Raises:
         ConfigError: it cannot be loaded, or weights are missing.
@@ -271,6 +330,8 @@ def load_whisper(directory: Path, *, device: str = "cpu") -> Whisper:
             use_safetensors=safe,
             dtype=dtype,
             output_loading_info=True,
+            # Faster kernels do not keep their weights.
+            **({"attn_implementation": "eager"} if attention else {}),
         )
         front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)

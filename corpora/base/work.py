@@ -72,6 +72,11 @@ class Work:
         return self.root / "transcripts.sqlite"
 
     @property
+    def words(self) -> Path:
+        """TextGrids of `transcribe --word-times`."""
+        return self.root / "words"
+
+    @property
     def extraction(self) -> Path:
         """What the last `extract` made: encoders, layers and recipes."""
         return self.root / "extraction.json"

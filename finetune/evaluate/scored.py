@@ -46,6 +46,7 @@ from heads.records import (
 from heads.speakers import SPEAKER, declared
 from heads.strength import Strength, classifier_vectors, enough_utterances, fit_strength
 from heads.training import predict
+from heads.words import with_words
 
 # Frames of a batch when nothing is trained: no activations are kept.
 FRAME_BUDGET = 8_000
@@ -234,6 +235,8 @@ class ScoredHead:
     def _store(self, found: Found) -> VectorStore:
         """What it reads of rows whose frames were found, at least one."""
         frames, _ = found.read()
+        if self.record.head.needs_words:
+            frames, _ = with_words(self.cache, found.utterances, frames)
         dataset = Dataset(
             found.utterances,
             self.source.labels,

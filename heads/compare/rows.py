@@ -33,10 +33,12 @@ from heads.axes import Choice, choices
 from heads.config import FIXABLE, CompareConfig, Tuning
 from heads.dataset import Dataset
 from heads.head import HeadConfig
+from heads.pooling import pooling_config
 from heads.search.space import (
     PUBLISHED,
     PUBLISHED_REST,
     Space,
+    fitting_poolings,
     option_axis,
     other_poolings,
     searched_class,
@@ -286,7 +288,8 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
     Raises:
         ConfigError: an unknown name of a pooling, or nothing is left to compare.
     """
-    named, notes = start_params(space, {**PUBLISHED, **other_poolings()})
+    others = other_poolings() if config.poolings else fitting_poolings(space)
+    named, notes = start_params(space, {**PUBLISHED, **others})
     modalities = space.axes["modalities"]
     assert isinstance(modalities, Choice)
     rest = shared_values(config)
@@ -315,13 +318,24 @@ def comparison_plan(space: Space, config: CompareConfig) -> Plan:
         references[key] = tuple(combination.split("+"))
         return TableEntry(title, key)
 
+    def control(row: Row) -> TableEntry:
+        """The same on as many frames of random words."""
+        pooling = {
+            name: {**own, "random": True} if pooling_config(own).needs_words else own
+            for name, own in row.head.pooling.items()
+        }
+        key = f"{row.key}-random"
+        rows[key] = replace(row, key=key, head=replace(row.head, pooling=pooling))
+        return TableEntry("random words", key)
+
     together = modalities.values[0]
     if "poolings" in config.tables:
-        found = [
-            entry(name, {**params, **rest}, POOLINGS.get(name))
-            for name, params in named.items()
-            if name in chosen
-        ]
+        found = []
+        for name, params in named.items():
+            if name in chosen:
+                found.append(entry(name, {**params, **rest}, POOLINGS.get(name)))
+                if rows[found[-1].key].head.needs_words:
+                    found.append(control(rows[found[-1].key]))
         found.append(reference(regression, together))
         tables.append(TablePlan("poolings", f"{TITLES['poolings']} ({together})", tuple(found)))
     if "modalities" in config.tables and len(modalities.values) > 1:

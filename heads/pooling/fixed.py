@@ -19,8 +19,8 @@ between layers, and heads train on these. Frames were centred for them: nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -28,12 +28,15 @@ from torch import Tensor, nn
 
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
+from heads.axes import Axis, Choice
 from heads.pooling.pooling import Pooling, PoolingConfig, uniform_weights
 from heads.pooling.registry import register
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import (
     DEFAULT_THRESHOLD,
+    INFORMATIVE,
     LAYER_COVARIANCE,
+    RANDOM,
     Affine,
     View,
     as_view,
@@ -122,7 +125,7 @@ class LayerWeightedPooling(Pooling):
         total = share[0] * first
         for weight, layer in zip(share[1:], others, strict=True):
             total = torch.addcmul(total, weight, layer)
-        return Frames(total, view.frames.offsets, view.frames.speech)
+        return replace(view.frames, values=total)
 
     def _from_vectors(self, view: View, affine: Affine | None) -> Tensor:
         shares = self.layer_shares
@@ -326,6 +329,43 @@ class AverageAndVadAverage(VadAverage):
             return torch.cat([uniform_weights(view), speech], dim=1)
 
         return FixedPooling(self, ["mean", f"speech_mean@{self.threshold}"], stack, weights)
+
+
+@register("informative_average")
+@dataclass(frozen=True)
+class InformativeAverage(PoolingConfig):
+    """The mean over the frames of the most informative words, those of the highest surprisal.
+
+    Kakouros, Interspeech 2025, "Investigating the impact of word informativeness on speech emotion
+    recognition". An utterance of which no word is known is averaged as a whole.
+
+    Attributes:
+        share: of the utterance's words, above 0 to 1; rounded up to whole words.
+        random: read as many frames of random words instead: the control.
+    """
+
+    needs_words: ClassVar[bool] = True
+    axes: ClassVar[Mapping[str, Axis]] = {"share": Choice((0.25, 0.5, 0.75))}
+
+    share: float = 0.5
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"the share of words is above 0 and at most 1; got {self.share}")
+
+    def out_dim(self, dim: int) -> int:
+        """K values."""
+        return dim
+
+    def build(self, dim: int, stack: int) -> Pooling:
+        """The module; it has no parameters."""
+
+        def weights(view: View) -> Tensor:
+            return view.word_weights(self.share, random=self.random)[:, None]
+
+        kind = RANDOM if self.random else INFORMATIVE
+        return FixedPooling(self, [f"{kind}@{self.share}"], stack, weights)
 
 
 def _no_weights(view: View) -> Tensor:

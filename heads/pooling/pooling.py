@@ -20,6 +20,7 @@ class PoolingConfig:
 
     Attributes:
         needs_speech: whether the speech probability of each audio frame is used.
+        needs_words: whether it is used which words audio frames are in (`Frames.words`).
         learns_weights: whether parameters decide which frames count. The module is then an
             `AttentionPooling` (`heads.pooling.pooling`).
         deviations: whether deviations of the frames are among what is pooled.
@@ -27,6 +28,7 @@ class PoolingConfig:
     """
 
     needs_speech: ClassVar[bool] = False
+    needs_words: ClassVar[bool] = False
     learns_weights: ClassVar[bool] = False
     deviations: ClassVar[bool] = False
     axes: ClassVar[Mapping[str, Axis]] = {}

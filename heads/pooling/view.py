@@ -26,6 +26,8 @@ from heads.pooling.segments import (
 
 #: silero-vad's own default for calling a window speech.
 DEFAULT_THRESHOLD = 0.5
+#: Means over the frames of a share of the words, `informative_mean@0.5`.
+INFORMATIVE, RANDOM = "informative_mean", "random_mean"
 #: Of which frames of several layers have one vector for each pair of layers, `layer_covariance@3`.
 LAYER_COVARIANCE = "layer_covariance@"
 
@@ -117,7 +119,9 @@ class View:
 
         Names: `mean`, `deviation` (σ of the frames), `max`, `speech_mean` (mean over the frames a
         detector calls speech; all frames where there are none) at a threshold, written
-        `speech_mean@0.5`. Of L layers beside one another also `layer_covariance@L`,
+        `speech_mean@0.5`; `informative_mean@0.5` (mean over the frames of that share of the words,
+        the most informative ones) and `random_mean@0.5` (over as many frames of random words).
+        Of L layers beside one another also `layer_covariance@L`,
         `[B, L(L+1)/2 · D/L]`: for each of `layer_pairs` the covariance of every feature between
         both layers, over the utterance's frames.
         """
@@ -133,8 +137,13 @@ class View:
             return variance.clamp_min(VARIANCE_FLOOR).sqrt()
         if name == "max":
             return segment_max(self.values, self.lengths)
-        if name.startswith("speech_mean@"):
-            weights = self.speech_weights(float(name.partition("@")[2]))
+        kind, _, number = name.partition("@")
+        if kind in ("speech_mean", INFORMATIVE, RANDOM):
+            weights = (
+                self.speech_weights(float(number))
+                if kind == "speech_mean"
+                else self.word_weights(float(number), random=kind == RANDOM)
+            )
             weighted = segment_sum(weights[:, None] * self.centred, self.lengths)
             return self.vector("mean") + weighted
         if name.startswith(LAYER_COVARIANCE):
@@ -163,11 +172,35 @@ class View:
             is_speech = torch.ones(len(self.values), device=self.values.device)
         else:
             is_speech = (frames.speech >= threshold).to(self.values.dtype)
-        counts = segment_sum(is_speech, self.lengths)
-        silent = self.per_frame(counts == 0)
-        is_speech = torch.where(silent, torch.ones_like(is_speech), is_speech)
+        return self._even_weights(is_speech)
+
+    def word_weights(self, share: float, *, random: bool) -> Tensor:
+        """`[N]`, 1/n on the n frames of a share of the utterance's words, else 0.
+
+        1/T everywhere in an utterance of which no word is known.
+
+        Args:
+            share: of the words, the most informative ones.
+            random: as many frames of random words instead.
+
+        Raises:
+            ConfigError: nothing is known about words.
+        """
+        frames = self.frames
+        if frames is None or frames.words is None:
+            raise ConfigError(
+                "informative_average reads when words are said and how surprising they are, which "
+                "is not known of these frames. Give the manifest TextGrids (column `alignment`; "
+                "`transcribe --word-times` writes them), and run `extract --surprisal-model`."
+            )
+        return self._even_weights((frames.words[:, int(random)] < share).to(self.values.dtype))
+
+    def _even_weights(self, chosen: Tensor) -> Tensor:
+        """`[N]`, 1/n on an utterance's n chosen frames, else 0; 1/T where none is chosen."""
+        counts = segment_sum(chosen, self.lengths)
+        chosen = torch.where(self.per_frame(counts == 0), torch.ones_like(chosen), chosen)
         lengths = layout(tuple(self.lengths), counts.device).lengths.to(counts.dtype)
-        return is_speech / self.per_frame(torch.where(counts == 0, lengths, counts))
+        return chosen / self.per_frame(torch.where(counts == 0, lengths, counts))
 
 
 def layer_pairs(layers: int) -> list[tuple[int, int]]:

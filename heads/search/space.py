@@ -138,6 +138,15 @@ def other_poolings() -> dict[str, dict[str, Any]]:
     }
 
 
+def fitting_poolings(space: Space) -> dict[str, dict[str, Any]]:
+    """Those of `other_poolings` that are worth a word: few data sets have words and surprisal."""
+    return {
+        name: start
+        for name, start in other_poolings().items()
+        if space.words or not searched_class(name).needs_words
+    }
+
+
 def option_axis(name: str, option: str) -> str:
     """The axis of an option of a pooling that a search draws under this name."""
     return option if name == ATTENTIVE else f"{name}_{option}"
@@ -156,6 +165,7 @@ class Space:
         labels: the label order.
         dims: features per frame of each modality there is.
         speech: whether frames in time have a voice activity detector's output.
+        words: whether words and their surprisal are known of audio frames.
         tied: all modalities are pooled in the same way; else each has its own axes,
             `audio_pooling`, `text_pooling` and so on.
         votes: whether there are raters' votes to learn from.
@@ -176,6 +186,7 @@ class Space:
     weighable: tuple[str, ...] = ()
     narrowed: Mapping[str, Axis] = field(default_factory=dict)
     attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    words: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset, *, tied: bool = True) -> Space:
@@ -195,6 +206,7 @@ class Space:
             {name: dataset.layers[name] for name in layers},
             weighable_kinds(dataset),
             attributes=dataset.attributes,
+            words=any(frames.words is not None for frames in dataset.frames.values()),
         )
 
     @property
@@ -264,10 +276,25 @@ class Space:
         }
 
     def _kinds(self, prefix: str) -> tuple[str, ...]:
-        """The pooling kinds of an axis; text alone has no silence to leave out."""
-        usable = self.speech and prefix != "text_"
+        """The pooling kinds of an axis; text alone has no silence or words to leave out."""
         kinds = choices(pooling_axes()["pooling"])
-        return tuple(kind for kind in kinds if usable or not searched_class(kind).needs_speech)
+        return tuple(
+            kind
+            for kind in kinds
+            if not (_of_audio(searched_class(kind)) and prefix == "text_")
+            and not self.lacking(searched_class(kind))
+        )
+
+    def lacking(self, kind: type[PoolingConfig]) -> str:
+        """What a pooling needs and the data has not; "" where it has all."""
+        if kind.needs_speech and not self.speech:
+            return "audio with the detector's output"
+        if kind.needs_words and not self.words:
+            return (
+                "audio with TextGrids (manifest column `alignment`, which `transcribe "
+                "--word-times` fills in) and `extract --surprisal-model`"
+            )
+        return ""
 
     def _fitting_options(self) -> Iterator[tuple[str, Axis]]:
         """Listed options of poolings with those values that fit the features of every modality."""
@@ -358,6 +385,8 @@ def _draw_pooling(
     description: dict[str, Any] = {"kind": searched_kinds()[name]}
     if name in space.weighable and space.weighs(prefix, modalities):
         description["layers"] = space.draw(trial, f"{prefix}layers")
+    if _of_audio(searched_class(name)) and "audio" not in modalities:
+        return description  # text is averaged: no option changes that
     options = searched_class(name).draw_options(
         lambda option: space.draw(trial, prefix + option_axis(name, option))
     )
@@ -366,7 +395,7 @@ def _draw_pooling(
 
 def _fitting(modality: str, description: Mapping[str, Any], layers: int) -> Mapping[str, Any]:
     """The description for a modality: how many layers it weighs; and text has no silence."""
-    if modality == "text" and pooling_class(description["kind"]).needs_speech:
+    if modality == "text" and _of_audio(pooling_class(description["kind"])):
         return {"kind": "average"}
     own = {name: value for name, value in description.items() if name != "layers"}
     weighed = description.get("layers") == WEIGHTED and layers > 1
@@ -383,9 +412,9 @@ def start_params(
 
     Args:
         space: the axes.
-        starts: which of `STARTS` and `other_poolings`; by default all.
+        starts: which of `STARTS` and `other_poolings`; by default all that are worth a word.
     """
-    starts = {**STARTS, **other_poolings()} if starts is None else starts
+    starts = {**STARTS, **fitting_poolings(space)} if starts is None else starts
     axes = space.axes
     combination = choices(axes["modalities"])[0]
     chosen: dict[str, dict[str, Any]] = {}
@@ -436,9 +465,13 @@ def _impossible(name: str, pooling: Mapping[str, Any], space: Space) -> str:
         dims = " and ".join(str(dim) for dim in space.dims.values())
         what = f"{pooling['heads']} heads do" if "heads" in pooling else "its options do"
         return f"{name} is left out: {what} not {'divide' if 'heads' in pooling else 'fit'} {dims}."
-    if pooling_class(kind).needs_speech and not space.speech:
-        return f"{name} is left out: it needs audio with the detector's output."
-    return ""
+    lacking = space.lacking(pooling_class(kind))
+    return f"{name} is left out: it needs {lacking}." if lacking else ""
+
+
+def _of_audio(kind: type[PoolingConfig]) -> bool:
+    """Whether a pooling reads what only audio frames have."""
+    return kind.needs_speech or kind.needs_words
 
 
 def _options(start: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from cache.frames import Frames
+from corpora.alignments import Aligned, Alignment
 from corpora.base.files import write_json
 from corpora.base.report import Report, Table, csv_text
 from corpora.textgrid import Interval
-from explain.alignments import Aligned, Alignment
 from explain.cues.descriptors import DEFAULT
 from explain.cues.stream import CueFrames
 from explain.curves import CurveConfig

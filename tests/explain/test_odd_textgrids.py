@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpora.alignments import Alignment, read_alignment, read_alignments
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
-from explain.alignments import Alignment, read_alignment, read_alignments
 
 Row = tuple[str, str, str]
 PHONES = (("0", "0.5", "A"), ("0.5", "1.25", "B"), ("1.25", "2", ""))

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from corpora.alignments import Aligned, Alignment
 from corpora.base.report import Report
 from corpora.textgrid import Interval
-from explain.alignments import Aligned, Alignment
 from explain.phones import SILENCE, UNKNOWN, around_onsets, likelihood_ratios
 from explain.phones_section import phones_section
 from explain.subject import Subject

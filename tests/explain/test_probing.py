@@ -12,7 +12,6 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
 from cache.config import ExtractConfig
-from cache.encoders.grid import recorded_grid
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache
@@ -184,9 +183,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Manifest, Sub
     found = FrameCache(work).find(manifest, ["audio"])
     head = Head(HeadConfig(manifest.labels, {"audio": 128}, {"audio": {"kind": "mha"}}), 0)
     material = LoadedRows(
-        found.utterances,
-        {"audio": found.load("audio")},
-        recorded_grid(FrameCache(work).extraction.source("audio").recipe),
+        found.utterances, {"audio": found.load("audio")}, FrameCache(work).extraction.grid
     )
     return work, manifest, build_subject(head, material, manifest=manifest, split="test")
 

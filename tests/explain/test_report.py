@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from corpora.alignments import Alignment
 from corpora.base.report import Cell, Figure, Report, Table, csv_text, render
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
-from explain.alignments import Alignment
 from explain.item import Item, Sound
 from explain.picture import (
     BANDS,

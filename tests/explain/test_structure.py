@@ -12,15 +12,14 @@ from sklearn.metrics import adjusted_rand_score
 
 import explain.structure
 from cache.config import ExtractConfig
-from cache.encoders.grid import recorded_grid
 from cache.extract.extract import extract
 from cache.frames import Frames
 from cache.lookup import FrameCache
+from corpora.alignments import Aligned, Alignment, frame_intervals
 from corpora.base.report import render
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.textgrid import Interval
-from explain.alignments import Aligned, Alignment, frame_intervals
 from explain.load import LoadedRows, build_subject
 from explain.ragged import Floats, Ints
 from explain.structure import speaker_clusters, structure_section, word_agreement
@@ -141,7 +140,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, Manifest, Su
     extract(work, manifest, config)
     found = FrameCache(work).find(manifest, ["audio"])
     head = Head(HeadConfig(manifest.labels, {"audio": 128}, {"audio": {"kind": "average"}}), 0)
-    grid = recorded_grid(FrameCache(work).extraction.source("audio").recipe)
+    grid = FrameCache(work).extraction.grid
     material = LoadedRows(found.utterances, {"audio": found.load("audio")}, grid)
     return work, manifest, build_subject(head, material, manifest=manifest, split="test")
 

@@ -10,16 +10,15 @@ import pytest
 import torch
 
 from cache.frames import Frames
+from corpora.alignments import Aligned, Alignment, plain
 from corpora.textgrid import Interval
 from corpora.utterance import Utterance
-from explain.alignments import Aligned, Alignment
 from explain.load import LoadedRows, build_subject
 from explain.subject import Subject, read_texts
 from explain.words import (
     Attended,
     heard_words,
     informativeness,
-    plain,
     rank_words,
     read_words,
     surprisals,

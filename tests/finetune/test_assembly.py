@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from cache.encoders.audio_encoder import load_audio_encoder
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError
-from finetune.assembly import assemble, without_upper_layers
+from corpora.base.work import Work
+from finetune.assembly import assemble, refuse_unheard, without_upper_layers
 from finetune.model import EmotionModel
 from finetune.phases import trainable_parts
 from heads.head import Head, HeadConfig
@@ -78,6 +82,13 @@ def test_what_no_logit_depends_on_is_never_trained(tmp_path: Path) -> None:
     assert "audio_encoder.model.masked_spec_embed" in unused
     assert "audio_encoder.model.encoder.layer_norm.weight" in unused
     assert all(".layers.2." in name or "layer_norm" in name or "masked" in name for name in unused)
+
+
+def test_a_head_of_informative_words_does_not_hear_recordings(tmp_path: Path) -> None:
+    head = HeadConfig(LABELS, {"audio": 16}, {"audio": {"kind": "informative_average"}})
+    record: Any = SimpleNamespace(head=head)
+    with pytest.raises(ConfigError, match="do not say when words are said"):
+        refuse_unheard(FrameCache(Work(tmp_path)), record)
 
 
 def test_a_layer_that_is_not_there_is_refused(encoders: Path) -> None:

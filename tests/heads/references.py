@@ -86,12 +86,14 @@ class Utterance:
     Attributes:
         frames: [T, K].
         speech: [T], the probability of speech in each frame.
+        words: [T, 2], the share of words from which on a frame is read, and of the control.
         options: every option of the kind by name, also those left at their defaults.
         parameters: by name, without the stack axis.
     """
 
     frames: Array
     speech: Array
+    words: Array
     options: Mapping[str, Any]
     parameters: Mapping[str, Array]
 
@@ -136,6 +138,13 @@ def _fixed(kind: str, *options: Mapping[str, Any], shares: bool = True) -> Refer
     return Reference(options or ({},), vector, shares=shares)
 
 
+def _informative(one: Utterance) -> Array:
+    """Mean over the frames of the first share of the words; over all where none is known."""
+    read = one.words[:, int(one.options["random"])] < one.options["share"]
+    mean: Array = one.frames[read].mean(0) if read.any() else one.frames.mean(0)
+    return mean
+
+
 KINDS: dict[str, Reference] = {
     "as": _attentive({}),
     "sa": _attentive({"hidden": 8}),
@@ -152,6 +161,9 @@ KINDS: dict[str, Reference] = {
     "statistics": _fixed("statistics", {}, {"layers": 4}),
     "vad_average": _fixed("vad_average", {}, {"threshold": 0.9}),
     "average+vad_average": _fixed("average+vad_average"),
+    "informative_average": Reference(
+        ({}, {"share": 0.25}, {"share": 0.25, "random": True}), _informative
+    ),
 }
 """Every registered kind; a new one adds its entry, and no other file of tests knows it."""
 

@@ -14,7 +14,7 @@ from heads.dataset import Dataset
 from heads.records import Origin
 from heads.search.report import SearchReport
 from heads.search.search import search_heads
-from heads.search.space import PROBES, STARTS, other_poolings
+from heads.search.space import PROBES, STARTS, Space, fitting_poolings
 from heads.search.study import SEAL, SECONDS
 from tests.heads.synthetic import LABELS, make_dataset
 
@@ -25,7 +25,7 @@ EPOCHS = 9
 TWO_COHORTS = len(PROBES) + COHORT
 TRIALS = TWO_COHORTS + 8
 # Probes, published poolings, and of each later kind one.
-BEGINNINGS = (*STARTS, *other_poolings())
+BEGINNINGS = (*STARTS, *fitting_poolings(Space(("a", "b"), {"audio": 1}, speech=True)))
 STARTED = len(BEGINNINGS)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,10 @@ def make_frames(lengths: list[int], seed: int = 0, centre: float = 8.0) -> Frame
     speech = torch.rand(sum(lengths), generator=generator)
     if len(lengths) > 1:
         speech[: lengths[0]] = 0.01  # an utterance in which the detector finds no speech
+    words = torch.rand(sum(lengths), 2, generator=generator)
+    words[: lengths[0]] += 2  # and none of whose words is known
     offsets = torch.tensor([0, *np.cumsum(lengths).tolist()])
-    return Frames(values, offsets, speech)
+    return Frames(values, offsets, speech, words)
 
 
 def build(description: dict[str, Any], dim: int, stack: int = 1) -> nn.Module:
@@ -72,10 +74,12 @@ def sharpen(module: nn.Module) -> None:
 def given(module: Any, frames: Frames, s: int, b: int) -> references.Utterance:
     """Utterance b and head s, as the equations take them."""
     assert frames.speech is not None
+    assert frames.words is not None
     rows = slice(int(frames.offsets[b]), int(frames.offsets[b + 1]))
     return references.Utterance(
         frames.utterance(b).double().numpy(),
         frames.speech[rows].double().numpy(),
+        frames.words[rows].double().numpy(),
         asdict(module.config),
         {name: value[s].detach().double().numpy() for name, value in module.named_parameters()},
     )
@@ -121,8 +125,8 @@ def test_padding_never_enters(description: dict[str, Any]) -> None:
     for b in range(2):
         padded[b, : frames.lengths[b]], mask[b, : frames.lengths[b]] = frames.utterance(b), 1
     again = Frames.from_padded(padded, mask)
-    assert frames.speech is not None
-    torch.testing.assert_close(module(again.with_speech(frames.speech)), module(frames))
+    again = replace(again, speech=frames.speech, words=frames.words)
+    torch.testing.assert_close(module(again), module(frames))
 
 
 @every_kind
@@ -144,7 +148,7 @@ def test_gradients_are_finite_also_for_one_frame_and_constant_frames(
 ) -> None:
     module = build(description, DIM, 2)
     values = torch.cat([make_frames([1, 6]).values, torch.full((5, DIM), 3.0)]).requires_grad_()
-    frames = Frames(values, torch.tensor([0, 1, 7, 12]))
+    frames = Frames(values, torch.tensor([0, 1, 7, 12]), words=torch.rand(12, 2))
     module(frames).square().sum().backward()
     for tensor in [values, *module.parameters()]:
         assert tensor.grad is not None
@@ -158,7 +162,7 @@ def test_gradients_agree_with_finite_differences(description: dict[str, Any]) ->
     values = (frames.values * 20).double().requires_grad_()
 
     def run(values: Tensor, *_: Tensor) -> Tensor:
-        pooled: Tensor = module(Frames(values, frames.offsets, frames.speech))
+        pooled: Tensor = module(replace(frames, values=values))
         return pooled
 
     # A random direction of all parameters at once: every parameter still counts.
@@ -265,9 +269,9 @@ def test_an_input_affine_equals_transformed_frames(
     """Frames with a large mean, where sums cancel; and frames whose weights differ much."""
     module: Any = build(description, DIM, 2)
     frames = make_frames([5, 1, 9], centre=centre)
-    frames = Frames(frames.values * spread, frames.offsets, frames.speech)
+    frames = replace(frames, values=frames.values * spread)
     affine = Affine(torch.randn(DIM), torch.rand(DIM) + 0.5)
-    changed = Frames((frames.values - affine.shift) / affine.scale, frames.offsets, frames.speech)
+    changed = replace(frames, values=(frames.values - affine.shift) / affine.scale)
     torch.testing.assert_close(
         module.pool(View(frames), affine), module(changed), atol=2e-5, rtol=1e-5
     )
@@ -305,6 +309,18 @@ def test_an_option_of_another_type_is_refused(
 def test_an_unknown_option_names_the_close_match() -> None:
     with pytest.raises(ConfigError, match=r"'querys'.*Did you mean 'queries'"):
         build_pooling({"kind": "mqmha", "querys": 3}, DIM)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_of_words_beyond_all_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match=f"above 0 and at most 1; got {share}"):
+        build_pooling({"kind": "informative_average", "share": share}, DIM)
+
+
+def test_without_words_informative_ones_are_refused_in_a_sentence() -> None:
+    frames = Frames(torch.ones(3, DIM), torch.tensor([0, 3]))
+    with pytest.raises(ConfigError, match="not known of these frames"):
+        build_pooling({"kind": "informative_average"}, DIM)(frames)
 
 
 def test_heads_must_divide_the_features() -> None:

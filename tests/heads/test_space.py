@@ -18,7 +18,7 @@ from heads.search.space import (
     PUBLISHED_REST,
     STARTS,
     Space,
-    other_poolings,
+    fitting_poolings,
     start_params,
     trial_configs,
     trial_seed,
@@ -83,7 +83,7 @@ def test_a_probe_is_a_linear_classifier_of_a_fixed_pooling(name: str) -> None:
 def test_probes_come_first_then_published_configurations_then_later_kinds() -> None:
     params, notes = start_params(SPACE)
     assert list(STARTS) == [*PROBES, *PRESETS]
-    assert list(params) == [*STARTS, *other_poolings()] == list(BEGINNINGS)
+    assert list(params) == [*STARTS, *fitting_poolings(SPACE)] == list(BEGINNINGS)
     assert notes == ()
     assert list(PUBLISHED) == list(PRESETS)
     assert list(start_params(SPACE, PUBLISHED)[0]) == list(PRESETS)
@@ -162,6 +162,21 @@ def test_kinds_that_need_speech_are_left_out_without_it() -> None:
     params, notes = start_params(space)
     assert set(BEGINNINGS) - set(params) == of_speech
     assert len(notes) == len(of_speech)
+
+
+def test_kinds_that_need_words_come_with_them_and_average_text() -> None:
+    without, notes = start_params(SPACE)
+    space = replace(SPACE, words=True)
+    assert set(start_params(space)[0]) - set(without) == {"informative_average"}
+    assert notes == ()
+    assert start_params(SPACE, fitting_poolings(space))[1] == (
+        "informative_average is left out: it needs audio with TextGrids (manifest column "
+        "`alignment`, which `transcribe --word-times` fills in) and `extract --surprisal-model`.",
+    )
+    own = [head for head in draws(space, 300) if head.needs_words]
+    assert {head.pooling["audio"]["share"] for head in own} == {0.25, 0.5, 0.75}
+    assert {head.pooling.get("text", {}).get("kind") for head in own} <= {"average", None}
+    assert not any(head.needs_words for head in draws(SPACE))
 
 
 def test_text_has_no_silence_so_speech_kinds_average_it() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpora.alignments import frame_intervals, read_alignment, read_alignments
 from corpora.textgrid import Interval, write_textgrid
 from corpora.utterance import Utterance
-from explain.alignments import frame_intervals, read_alignment, read_alignments
 
 SHORT = """File type = "ooTextFile"
 Object class = "TextGrid"

@@ -7,25 +7,31 @@ short format; tiers are found by name.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corpora.manifest_fields import ROUNDING
 from corpora.recordings import read_header
 from corpora.textgrid import Interval, TextGrid, Tier, read_textgrid
 from corpora.utterance import Utterance, look_alike
-from explain.ragged import Floats, Ints, ints
-from explain.subject import Subject
 
 # In lower case, the first that there is. MFA names tiers of several speakers "speaker - phones".
 PHONE_TIERS = ("phones", "phone", "phonemes", "phonalign", "segments", "mau", "lablaut")
 WORD_TIERS = ("words", "word", "tokensalign", "tokenalign", "ort-mau", "ort", "orthography")
 # A recording may be cut by a few milliseconds on its way to an aligner.
 END_TOLERANCE = 0.1
+_OUTSIDE = re.compile(r"^[^\w]+|[^\w]+$")
+
+
+def plain(word: str) -> str:
+    """A word as words are compared: lower case, no punctuation around it."""
+    return _OUTSIDE.sub("", word.casefold())
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,7 @@ def _within(alignment: Alignment, grid: TextGrid, utterance: Utterance) -> Align
     return Alignment(moved(alignment.words), moved(alignment.phones))
 
 
-def frame_intervals(intervals: Sequence[Interval], times: Floats) -> Ints:
+def frame_intervals(intervals: Sequence[Interval], times: NDArray[np.float64]) -> NDArray[np.int64]:
     """`[T]`, the number of the interval that holds each frame's middle; -1 for none.
 
     Args:
@@ -213,30 +219,3 @@ def frame_intervals(intervals: Sequence[Interval], times: Floats) -> Ints:
     held = np.searchsorted(starts, times, side="right") - 1
     inside = (held >= 0) & (times < ends[np.maximum(held, 0)])
     return np.where(inside, held, -1).astype(np.int64)
-
-
-def phone_frames(subject: Subject, aligned: Aligned, silence: str) -> tuple[Ints, list[str]]:
-    """The phone of every frame of the aligned utterances.
-
-    Args:
-        subject: whose frames have times; those of `subject.timed` are looked at.
-        aligned: its alignments.
-        silence: the label of frames in no phone.
-
-    Returns:
-        `[N]` numbers into the labels, -1 in utterances without phones; and the labels, silence
-        first.
-    """
-    numbers: dict[str, int] = {silence: 0}
-    codes: list[Ints] = []
-    ends = ints(subject.frames[subject.timed].offsets)[1:-1]
-    times = np.split(subject.times[subject.timed], ends)
-    for alignment, own in zip(aligned.alignments, times, strict=True):
-        if alignment is None or not alignment.phones:
-            codes.append(np.full(len(own), -1, dtype=np.int64))
-            continue
-        phones = alignment.phones
-        held = frame_intervals(phones, own)
-        coded = np.array([numbers.setdefault(p.label, len(numbers)) for p in phones] + [0])
-        codes.append(coded[held])  # -1 takes the last, silence
-    return np.concatenate(codes), list(numbers)
