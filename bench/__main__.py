@@ -205,6 +205,26 @@ def word_times_command(root: Path, whisper: Path, every: int) -> None:
         click.echo("\n".join(time_lines(read_manifest(Work(root).manifest), whisper, every)))
 
 
+@main.command("pretraining")
+@_work_option("A work folder with audio frames, and speakers in its manifest.")
+@click.option("--labels", default="0,2", show_default=True, help="Of each in a fold; 0: all.")
+@click.option("--seeds", default=5, show_default=True, help="Of the heads and the labels shown.")
+def pretraining_command(root: Path, labels: str, seeds: int) -> None:
+    """What pre-training on clusters brings, held-out speakers; a minute a seed and kind."""
+    from bench.pretraining import compare, pretraining_lines
+    from cache.lookup import FrameCache
+    from corpora.base.work import Work
+    from corpora.manifest import read_manifest
+    from heads.load import load_dataset
+
+    work = Work(root)
+    with _plain_errors():
+        dataset = load_dataset(FrameCache(work), read_manifest(work.manifest), ["audio"])
+        counts = [int(count) for count in labels.split(",")]
+        found = [compare(dataset, count, seed) for count in counts for seed in range(seeds)]
+        click.echo("\n".join(pretraining_lines(found)))
+
+
 @main.command("descriptions")
 @_work_option("A work folder with audio frames, and descriptions in its manifest.")
 @click.option("--text-encoder", default="minilm", show_default=True, help="That reads them.")

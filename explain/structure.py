@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from cache.frames import Frames
@@ -37,6 +36,7 @@ from corpora.manifest import Manifest
 from explain.picture import BLUE, GREY
 from explain.ragged import Floats, Ints, floats
 from explain.subject import SPECIAL, WORD_START, Subject
+from heads.pretraining import FEWEST_EACH, cluster
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 TITLE = "Structure"
 # Times that emotions, or words, are dealt out anew.
 DRAWS = 199
-# K-means finds one of several partitions; the tightest of so many is taken.
-STARTS = 10
-# Of fewer utterances of each emotion clusters are a matter of chance.
-FEWEST_EACH = 3
 # So many occurrences are compared in half a second a layer; more say nothing new.
 MOST_WORDS = 1_000
 FEWEST_WORDS = 50
@@ -101,10 +97,7 @@ def speaker_clusters(
         own, clusters = own[kept], int((counts >= FEWEST_EACH).sum())
         if clusters < 2:
             continue
-        values = vectors[rows][kept]
-        deviation = values.std(axis=0)
-        values = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-        said = KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(values)
+        said = cluster(vectors[rows][kept], clusters, seed)
         found.append(adjusted_rand_score(own, said))
         null.append([adjusted_rand_score(random.permutation(own), said) for _ in range(draws)])
     if not found:

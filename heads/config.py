@@ -24,6 +24,8 @@ from heads.axes import INPUT_NORMS
 
 # What can be learnt: the label, the attributes, or both.
 TARGETS = ("emotion", "attributes", "both")
+# What heads can be trained on before, without labels (see `heads.pretraining`).
+PRETRAININGS = ("none", "clusters")
 # Heads whose weights are kept: enough for a look behind the winner and for an ensemble.
 KEPT = 10
 STUDY_NAME = "heads"
@@ -65,6 +67,12 @@ class SearchConfig(Config):
         "What heads learn: classes, arousal, valence and dominance as far as the manifest has "
         "them, or both at once.",
         choices=TARGETS,
+    )
+    pretrain: str = setting(
+        "none",
+        "Train poolings and hidden units first, without labels: utterances of one speaker and one "
+        "k-means cluster of theirs are drawn together.",
+        choices=PRETRAININGS,
     )
     epochs: int | None = setting(
         None, "Of a full trial.  [default: 9, more on small corpora]", least=1

@@ -19,8 +19,10 @@ from torch import Tensor
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
+from heads.pretraining import Clustered, pretrain
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 # Heads of a group: bounds parameters and optimiser state (60 MB a head with 4 queries of 1,792
@@ -75,18 +77,24 @@ class Runs:
         self._workers = workers
         # By group the positions of its runs among those that are left.
         self._groups = [list(group) for group in groups or [range(len(runs))]]
-        self._cohorts = [
-            Cohort(
+        clustered = Clustered.of(store, rows, folds) if schedule.pretrain else None
+
+        def begin(group: Sequence[int]) -> Cohort:
+            held_out = [runs[k].held_out for k in group]
+            cohort = Cohort(
                 [Head(runs[k].head, runs[k].training.seed) for k in group],
                 [runs[k].training for k in group],
                 store,
                 rows,
                 schedule,
                 folds,
-                () if folds is None else [runs[k].held_out for k in group],
+                () if folds is None else held_out,
             )
-            for group in self._groups
-        ]
+            if clustered is not None:
+                pretrain(cohort.heads, cohort.configs, store, clustered, schedule, held_out)
+            return cohort
+
+        self._cohorts = self._side_by_side(begin, self._groups)
         self.epoch = 0
         self.steps_per_epoch = self._cohorts[0].steps_per_epoch
 
@@ -146,10 +154,13 @@ class Runs:
 
     def _each(self, work: Callable[[Cohort], Result]) -> list[Result]:
         """Do something with every group, in their order."""
+        return self._side_by_side(work, self._cohorts)
+
+    def _side_by_side(self, work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         if self._workers == 1:
-            return [work(cohort) for cohort in self._cohorts]
+            return [work(part) for part in parts]
         with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(work, self._cohorts))
+            return list(pool.map(work, parts))
 
 
 def head_cost(head: HeadConfig) -> float:

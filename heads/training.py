@@ -97,7 +97,10 @@ class Schedule(Jsonable):
         clip: largest gradient norm of a head.
         data_seed: for the order of batches.
         frames: of an utterance that a step reads at most (see `Thinning`); None: all.
+        pretrain: what heads are trained on before (see `heads.pretraining`); "" for nothing.
     """
+
+    json_optional = "pretrain"
 
     epochs: int
     batch_size: int = 64
@@ -105,6 +108,7 @@ class Schedule(Jsonable):
     clip: float = 1.0
     data_seed: int = 0
     frames: int | None = TRAINED_FRAMES
+    pretrain: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schedule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -25,6 +26,19 @@ def test_every_command_has_help(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_onednn_keeps_little_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With its 1,024 shapes `predict --segments vad` takes more memory, the longer a recording."""
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "7")
+    CliRunner().invoke(main, ["predict", "--help"])
+    assert os.environ[name] == "7"
+    monkeypatch.delenv(name)
+    CliRunner().invoke(main, ["predict", "--help"])
+    assert os.environ[name] == "64"
 
 
 def options(command: str) -> dict[str, click.Option]:

@@ -36,6 +36,7 @@ from heads.load import (
     weighing_notes,
 )
 from heads.losses import count_without_votes
+from heads.pretraining import TEMPERATURE, Clustered
 from heads.records import BEST, Origin, claim_folder, clear
 from heads.search.conclusion import conclude, keep_chosen, trials_file
 from heads.search.report import SearchReport
@@ -138,10 +139,11 @@ def search_heads(
     selection = Selection.of(dataset, make_folds(dataset, config.folds), refit=config.refit)
     steps = math.ceil(len(selection.trained) / config.batch_size)
     epochs = config.epochs or default_epochs(steps)
+    pretrain = "" if config.pretrain == "none" else config.pretrain
     setting = SearchContext(
         VectorStore(dataset, precision, device, config.cuda_graphs),
         space,
-        Schedule(epochs, config.batch_size, data_seed=config.seed),
+        Schedule(epochs, config.batch_size, data_seed=config.seed, pretrain=pretrain),
         selection,
         origin,
         folder,
@@ -149,6 +151,7 @@ def search_heads(
         suitable_workers(dataset, config.batch_size) if device == "cpu" else 1,
     )
     starts, skipped = start_params(space)
+    clustered = _clustered(setting) if pretrain else []
     folder.mkdir(parents=True, exist_ok=True)
     # Processes of one study may share a folder: their files have different names.
     lock = shared_lock if config.shared else exclusive_lock
@@ -177,6 +180,7 @@ def search_heads(
                         *found,
                         *weighing_notes(dataset, origin.layers, space.axes),
                         *_votes_note(dataset, space, selection),
+                        *clustered,
                         *speaker_notes(dataset, choices(space.axes["input_norm"])),
                         *skipped,
                     ),
@@ -263,9 +267,19 @@ def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[st
     ]
 
 
+def _clustered(setting: SearchContext) -> list[str]:
+    """A note on what heads are pre-trained on; refuses a fold without which nothing is left."""
+    folds, trained = setting.selection.folds, setting.selection.trained
+    found = Clustered.of(setting.store, trained, None if folds is None else folds.numbers)
+    for fold in range(0 if folds is None else folds.count):
+        found.kept(fold)
+    return [found.to_text()]
+
+
 def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> dict[str, Any]:
     """All that makes the values of two trials comparable."""
     origin, folds, space = setting.origin, setting.selection.folds, setting.space
+    pretrain = setting.schedule.pretrain
     return {
         "labels": origin.labels,
         "streams": origin.streams,
@@ -281,6 +295,8 @@ def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> d
         "folds": "off" if folds is None else str(folds),
         "frames_a_step": setting.schedule.frames,
         "dropout_masks": MASKS,
+        # None, as studies from before there was such a thing have it.
+        "pretrain": f"{pretrain}, temperature {TEMPERATURE:g}" if pretrain else None,
         **({"attributes": dict(space.attributes)} if space.attributes else {}),
         **({OTHERS: other_layers(setting.store.dataset)} if space.layers else {}),
         **{f"axis {name}": values for name, values in space.to_json().items()},
