@@ -10,6 +10,7 @@ from corpora.alignments import Aligned, plain
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.manifest import Manifest
 from explain.config import ExplainConfig
+from explain.cues.cues_section import TITLE as CUES
 from explain.cues.cues_section import CueConfig, cues_section
 from explain.curves import CurveConfig
 from explain.faithfulness import faithfulness_section
@@ -18,6 +19,7 @@ from explain.localisation import localisation_section
 from explain.occlusion import OcclusionConfig
 from explain.phones_section import phones_section
 from explain.picture import utterance_figure
+from explain.probing_section import TITLE as PROBING
 from explain.probing_section import ProbingConfig, probing_section
 from explain.ragged import Floats
 from explain.structure import structure_section
@@ -78,7 +80,8 @@ def items_section(items: Sequence[Item]) -> Report:
             ]
         )
         said = f"labelled {item.utterance.label}, " if item.utterance.label else ""
-        parts = [f"{item.utterance.id}: {said}heard as {item.predicted} ({item.confidence:.2f})"]
+        heard_as = item.answer or f"{said}heard as {item.predicted} ({item.confidence:.2f})"
+        parts = [f"{item.utterance.id}: {heard_as}"]
         if item.strength is not None:
             parts.append(f"of strength {item.strength:.2f}")
         parts += [f"most attended at {times} s"] * bool(times)
@@ -134,7 +137,15 @@ def _words(context: Context) -> Report:
     return words_section(context.subject, context.aligned, texts)
 
 
+_CLASSES_ALONE = (
+    "Not made of an attribute: it is about emotions, predicted and labelled. A head that tells "
+    "them apart has it."
+)
+
+
 def _cues(context: Context) -> Report:
+    if context.subject.attribute is not None:
+        return Report(CUES, (_CLASSES_ALONE,))
     asked = context.config
     config = CueConfig(asked.cues, asked.attended, asked.seed, context.show_progress)
     return cues_section(context.subject, context.cache, config)
@@ -150,6 +161,8 @@ def _faithfulness(context: Context) -> Report:
 
 
 def _probing(context: Context) -> Report:
+    if context.subject.attribute is not None:
+        return Report(PROBING, (_CLASSES_ALONE,))
     asked = context.config
     config = ProbingConfig(asked.cues, seed=asked.seed, progress=context.show_progress)
     return probing_section(context.subject, context.cache, context.manifest, config)

@@ -48,6 +48,12 @@ class ExplainConfig(Config):
         "[default: the head where there is one]",
         choices=("head", "model"),
     )
+    attribute: str = setting(
+        "",
+        "Explain what is said of this attribute.  [default: the classes; of a head without, its "
+        "first attribute]",
+        metavar="NAME",
+    )
     attended: float | None = setting(
         help="Attended is the smallest set of frames with this share of the attention, or of "
         "what stands for it, or the top frame of each utterance.",

@@ -12,7 +12,7 @@ from cache.keys import WHOLE_SECONDS
 from cache.lookup import FrameCache
 from corpora.alignments import Aligned, read_alignments
 from corpora.base.codec import Jsonable
-from corpora.base.errors import ConfigError, EmopoolError, MissingStepError
+from corpora.base.errors import ConfigError, EmopoolError, MissingStepError, did_you_mean
 from corpora.base.files import read_json, write_text
 from corpora.base.report import Report, require_matplotlib
 from corpora.base.work import Work
@@ -20,7 +20,7 @@ from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
 from explain.analyses import ANALYSES, Context, choose_examples, items_section, pictures_section
 from explain.config import MODEL_LIMIT, ExplainConfig
-from explain.evidence import find_evidence
+from explain.evidence import Evidence, find_evidence
 from explain.evidence_cues import cues_of
 from explain.evidence_section import evidence_section, json_lines, sentences
 from explain.item import Item, collect_items
@@ -33,6 +33,7 @@ from explain.load import (
     model_material,
 )
 from explain.over_time_section import over_time_section, recordings_over_time, telling_parts
+from explain.pooled import answering_head
 from explain.report.write import SUMMARY, Contents, write_report
 from explain.subject import Subject, read_texts
 from explain.trust import FAITHFULNESS, head_digest, judge, kept_verdict
@@ -43,6 +44,8 @@ from finetune.model import EmotionModel
 from finetune.model_files import has_model
 from finetune.predict.over_time import longest_stretch
 from finetune.utterance_seconds import seconds_trained_on
+from heads.gold import objective_name
+from heads.head import Head
 from heads.pooling import pooling_config
 from heads.records import (
     BEST,
@@ -52,7 +55,6 @@ from heads.records import (
     HeadRecord,
     layer_weights,
     layer_weights_text,
-    refuse_attributes,
 )
 from heads.speakers import SPEAKER
 from heads.strength import Strength
@@ -89,15 +91,17 @@ def introduction(subject: Subject, items: Sequence[Item]) -> list[str]:
     """Sentences on who is explained on what, and all that has to be said first."""
     labelled = [item for item in items if item.right is not None]
     right = sum(bool(item.right) for item in labelled)
+    of = "labelled ones right" if subject.attribute is None else "rated ones on their side"
     where = f", {split_name(subject.split).removeprefix('the ')}" if subject.split else ""
     weights = layer_weights_text(layer_weights(subject.head), subject.layers)
     lines = [
         f"The {SUBJECTS[subject.kind]} ({subject.source}): {len(subject):,} "
         f"utterance{'' if len(subject) == 1 else 's'} of {subject.corpus or 'no corpus'}{where}"
-        + (f", {right:,} of {len(labelled):,} labelled ones right." if labelled else "."),
+        + (f", {right:,} of {len(labelled):,} {of}." if labelled else "."),
         f"Encoders: {encoders_text(subject.encoders, subject.layers)}.",
         *([f"Layer weights: {weights}."] if weights else []),
         *caveats(subject.encoders, synthetic=subject.synthetic),
+        *([] if subject.attribute is None else subject.attribute.sentences(subject.speakers)),
     ]
     bare = [name for name in subject.frames if name not in subject.weights]
     if bare:
@@ -142,6 +146,7 @@ def summarise(
                 "predicted": item.predicted,
                 "probability": item.confidence,
                 **({"strengths": dict(item.strengths)} if item.strengths else {}),
+                **({"answer": item.answer} if item.answer else {}),
             }
             for item in items
         ]
@@ -172,8 +177,9 @@ def other_head_note(record: HeadRecord, search: Path) -> str:
     best = max(filter(attends, kept), key=lambda one: one.dev_macro_f1, default=None)
     if best is None:
         return ""
+    score = objective_name(best.head.labels, best.head.attributes)
     return (
-        f"The best kept head with attention is trial {best.trial} (macro-F1 "
+        f"The best kept head with attention is trial {best.trial} ({score} "
         f"{best.dev_macro_f1:.3f} on {best.selected_on}): --trial {best.trial} explains that one."
     )
 
@@ -200,6 +206,7 @@ def explain_split(
     """
     _check_figures(config)
     opened = _open(work, config)
+    attribute = _attribute(_head(opened), config.attribute)
     if _head(opened).config.input_norm == SPEAKER:
         raise ConfigError(
             f"The head in {opened.source.path} reads frames normalised by each speaker's "
@@ -220,7 +227,7 @@ def explain_split(
         )
     material = _material(opened, rows, config, show_progress=show_progress)
     other = other_head_note(opened.record, work.search) if isinstance(opened, ScoredHead) else ""
-    strength, strength_notes = _strength(opened, work, config)
+    strength, strength_notes = _strength(opened, work, config, attribute)
     subject = build_subject(
         _head(opened),
         material,
@@ -230,8 +237,12 @@ def explain_split(
         split="" if config.ids else config.split,
         strength=strength,
         notes=[text for text in (note, *notes, other, *strength_notes) if text],
+        attribute=attribute,
     )
-    model = _with_encoders(opened, config) if config.occlusion else None
+    model = None
+    if config.occlusion:
+        model = _with_encoders(opened, config)
+        model.head = answering_head(model.head, attribute)
     folder = work.explain / "items" if config.ids else work.explain
     return _report(cache, folder, manifest, subject, config, model, show_progress=show_progress)
 
@@ -261,6 +272,7 @@ def explain_recordings(
     """
     _check_figures(config)
     opened = _open(work, config)
+    attribute = _attribute(_head(opened), config.attribute)
     names = [path.stem for path in recordings]
     utterances = tuple(
         Utterance(
@@ -279,7 +291,7 @@ def explain_recordings(
     timelines = recordings_over_time(model, utterances, seconds_trained_on(work, [model]), limit)
     parts = telling_parts(utterances, timelines, limit)
     material = model_material(model, parts, title="Encode" if show_progress else "")
-    strength, notes = _strength(opened, work, config)
+    strength, notes = _strength(opened, work, config, attribute)
     if "text" in _head(opened).config.modalities and not text:
         notes = ("No text was given (--text): the head read an empty one.", *notes)
     subject = build_subject(
@@ -289,6 +301,7 @@ def explain_recordings(
         source=opened.source,
         strength=strength,
         notes=notes,
+        attribute=attribute,
     )
     over_time = []
     if timelines:
@@ -317,9 +330,7 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
     """The head, which takes seconds, unless there is none or the model is asked for."""
     there = (work.search / BEST).is_file(), has_model(work.model)
     if config.head is not None or config.subject == "head" or (not config.subject and there[0]):
-        opened = open_head(FrameCache(work), config.head or work.search)
-        refuse_attributes(opened.record, "explain")
-        return opened
+        return open_head(FrameCache(work), config.head or work.search)
     if config.subject == "model" or there[1]:
         return open_model(work.model, device=choose_device(config.device))
     raise MissingStepError(
@@ -329,10 +340,10 @@ def _open(work: Work, config: ExplainConfig) -> Opened:
 
 
 def _strength(
-    opened: Opened, work: Work, config: ExplainConfig
+    opened: Opened, work: Work, config: ExplainConfig, attribute: str
 ) -> tuple[Strength | None, tuple[str, ...]]:
     """How strong a searched head's emotions are, and what has to be said of it."""
-    if isinstance(opened, ScoredModel):
+    if isinstance(opened, ScoredModel) or attribute:
         return None, ()
     try:
         strength = opened.strength(work.manifest, config.reference)
@@ -345,8 +356,19 @@ def _strength(
     return strength, (told, *strength.notes)
 
 
-def _head(opened: Opened) -> Any:  # noqa: ANN401 - heads.head.Head
+def _head(opened: Opened) -> Head:
     return opened.head if isinstance(opened, ScoredHead) else opened.model.head
+
+
+def _attribute(head: Head, asked: str) -> str:
+    """The attribute that is explained; "" for the classes."""
+    known = list(head.config.attributes)
+    if asked and asked not in known:
+        raise ConfigError(
+            f"--attribute {asked}: what is explained says {', '.join(known) or 'classes alone'}."
+            f"{did_you_mean(asked, known)}"
+        )
+    return asked or ("" if head.config.labels else known[0])
 
 
 def _material(
@@ -399,9 +421,11 @@ def _report(
         faithful = next(one.data for one in sections if one.title == FAITHFULNESS)
         trust, neutral = judge(faithful, subject.split), None
     single = bool(config.ids)
-    cues = cues_of(subject, None if single else cache, config.cues, neutral, show_progress)
-    evidence, neutral = find_evidence(subject, aligned, cues, neutral, progress=show_progress)
-    sections.append(evidence_section(subject, evidence, trust, neutral, single=single))
+    evidence: list[Evidence] = []
+    if subject.attribute is None:
+        cues = cues_of(subject, None if single else cache, config.cues, neutral, show_progress)
+        evidence, neutral = find_evidence(subject, aligned, cues, neutral, progress=show_progress)
+        sections.append(evidence_section(subject, evidence, trust, neutral, single=single))
     if evidence:
         said = sentences(evidence, trust)
         items = [replace(item, evidence=text) for item, text in zip(items, said, strict=True)]

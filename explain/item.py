@@ -48,6 +48,7 @@ class Item:
         tokens: attention of each text token, where it is not known which words they are.
         evidence: a sentence (`explain.evidence_section`); "" where none may be made.
         strengths: of each emotion, above 0 and below 1; empty where it is not known.
+        answer: of an attribute, what is said of it; "" for classes.
     """
 
     utterance: Utterance
@@ -66,6 +67,7 @@ class Item:
     tokens: Floats | None = None
     evidence: str = ""
     strengths: Mapping[str, float] = field(default_factory=dict)
+    answer: str = ""
 
     @property
     def predicted(self) -> str:
@@ -153,6 +155,7 @@ def collect_items(subject: Subject, aligned: Aligned, readings: list[Reading] | 
             alignment=aligned.alignments[number],
             reading=None if readings is None else readings[number],
             strengths=strengths[number],
+            answer="" if subject.attribute is None else subject.attribute.answer(number),
             **rows[number],
             **shared,  # type: ignore[arg-type]
         )

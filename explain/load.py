@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from corpora.base.terminal import progress_bar
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance, split_name
 from explain.pooled import (
+    answering_head,
     as_importance,
     frame_view,
     gradient_saliency,
@@ -36,11 +36,12 @@ from explain.pooled import (
     runs,
     scores,
 )
-from explain.ragged import Floats
-from explain.subject import ATTENTION, GRADIENT, Subject
+from explain.ragged import Floats, floats
+from explain.subject import ATTENTION, GRADIENT, Attribute, Subject
 from finetune.assembly import assemble, check_streams, refuse_imported
 from finetune.batches import Batch, counted, gather_examples, load_batches, plan_batches
-from finetune.evaluate.scored import FRAME_BUDGET, ScoredHead, Source
+from finetune.evaluate.scored import FRAME_BUDGET, ScoredHead
+from finetune.evaluate.source import Source
 from finetune.model import EmotionModel
 from heads.head import Head
 from heads.pooling.pooling import attention_weights
@@ -61,10 +62,7 @@ def model_material(
     Raises:
         AudioError: no recording could be read.
     """
-    # Lengths are measured for labelled rows alone, and here labels play no part.
-    own = {u.id: u for u in utterances}
-    marked = [replace(u, label=model.labels[0]) for u in utterances]
-    examples, skipped = gather_examples(model, marked, {})
+    examples, skipped = gather_examples(model, utterances, {}, annotated=False)
     plan = plan_batches(counted(model, examples.lengths, FRAME_BUDGET), FRAME_BUDGET)
     listens = model.audio_encoder is not None
     detector = load_detector() if listens else None
@@ -96,7 +94,7 @@ def model_material(
         )
         for name, parts in frames.items()
     }
-    kept = tuple(own[examples.utterances[row].id] for row in rows)
+    kept = tuple(examples.utterances[row] for row in rows)
     kinds = None
     if model.text_encoder is not None:
         texts = [normalise_text(u.text) for u in kept]
@@ -243,6 +241,7 @@ def build_subject(
     split: str = "",
     strength: Strength | None = None,
     notes: Sequence[str] = (),
+    attribute: str = "",
 ) -> Subject:
     """Run the head over the frames and weigh each of them.
 
@@ -255,8 +254,10 @@ def build_subject(
         split: their split.
         strength: see `Subject`.
         notes: see `Subject`.
+        attribute: of the head, which is explained; "" for its classes.
     """
-    head = copy.deepcopy(head).to("cpu").eval().requires_grad_(False)
+    scales = head.config.attributes
+    head = answering_head(head, attribute).to("cpu").eval().requires_grad_(False)
     frames = {name: material.frames[name] for name in head.config.modalities}
     attentive = [name for name in frames if is_attentive(head, name)]
     with one_thread_each() as threads:
@@ -264,14 +265,19 @@ def build_subject(
         layers = max(head.config.layers(name) for name in frames)
         chunks = runs(lengths, CHUNK_FRAMES // layers)
         seen = list(threads.map(lambda run: _weighed(head, frames, *run), chunks))
+    vectors = {name: torch.cat([chunk.vectors[name] for chunk in seen]) for name in frames}
+    utterances, explained = material.utterances, None
+    if attribute:
+        explained = _attribute(attribute, scales[attribute], logits_of(head, vectors), utterances)
+        utterances = _on_sides(utterances, explained, head.config.labels)
     return Subject(
         kind=kind,
         head=head,
         labels=head.config.labels,
-        utterances=material.utterances,
+        utterances=utterances,
         frames=frames,
         probabilities=torch.cat([chunk.probabilities for chunk in seen]),
-        vectors={name: torch.cat([chunk.vectors[name] for chunk in seen]) for name in frames},
+        vectors=vectors,
         weights={name: torch.cat([chunk.weights[name] for chunk in seen]) for name in attentive},
         saliency={
             name: torch.cat([chunk.saliency[name] for chunk in seen])
@@ -293,6 +299,28 @@ def build_subject(
         skipped=material.skipped,
         strength=strength,
         notes=tuple(notes),
+        attribute=explained,
+    )
+
+
+def _attribute(
+    name: str, scale: tuple[float, float], logits: Tensor, utterances: Sequence[Utterance]
+) -> Attribute:
+    """What is said of an attribute, of the logits `[n, 2]` of its sides, and how it was rated."""
+    low, high = scale
+    outputs = floats(logits[:, 1]).clip(-1, 1)
+    rated = [float("nan") if (own := getattr(u, name)) is None else own for u in utterances]
+    return Attribute(name, scale, (low + high) / 2 + outputs * (high - low) / 2, np.array(rated))
+
+
+def _on_sides(
+    utterances: Sequence[Utterance], attribute: Attribute, sides: Sequence[str]
+) -> tuple[Utterance, ...]:
+    """Utterances labelled by the side that they were rated on; none for the very middle."""
+    middle = sum(attribute.scale) / 2
+    return tuple(
+        replace(u, label=sides[own > middle] if own < middle or own > middle else "")
+        for u, own in zip(utterances, attribute.rated.tolist(), strict=True)
     )
 
 

@@ -13,7 +13,7 @@ from corpora.utterance import Utterance
 from explain.picture import file_name
 from finetune.model import EmotionModel
 from finetune.predict.over_time import WINDOW_SECONDS, over_time
-from finetune.predict.timeline import Timeline, clock, timeline_figure
+from finetune.predict.timeline import Moment, Timeline, clock, timeline_figure
 from finetune.utterance_seconds import UtteranceSeconds
 
 # A curve has some points: so many windows side by side, of which two overlap by a half.
@@ -55,22 +55,37 @@ def recordings_over_time(
 def telling_parts(
     utterances: Sequence[Utterance], timelines: Mapping[str, Timeline], limit: float
 ) -> list[Utterance]:
-    """The recordings, and of those longer than `limit` the window that is surest of each label."""
+    """The recordings, and of those longer than `limit` the windows that tell most.
+
+    Of each label the one that is surest of it; of attributes alone, where they are lowest and
+    highest.
+    """
     parts: list[Utterance] = []
     for one in utterances:
         timeline = timelines.get(one.id)
         if timeline is None or timeline.seconds <= limit:
             parts.append(one)
             continue
-        best = {}
-        for moment in sorted(timeline.moments, key=lambda moment: moment.probability):
-            best[moment.label] = moment
-        for moment in sorted(best.values(), key=lambda moment: moment.start):
+        for moment in sorted(_telling(timeline), key=lambda moment: moment.start):
             name = f"{one.id} {moment.start:.2f}-{moment.end:.2f}"
             # An alignment's times are the recording's, and its text is of all of it.
             bare = replace(one, id=name, text="", alignment=None)
             parts.append(replace(bare, start=moment.start, end=moment.end))
     return parts
+
+
+def _telling(timeline: Timeline) -> list[Moment]:
+    best: dict[str, Moment] = {}
+    for moment in sorted(timeline.moments, key=lambda one: one.probability or 0.0):
+        best[moment.label] = moment
+    if timeline.labels:
+        return list(best.values())
+    ends = [
+        end(timeline.moments, key=lambda one: one.attributes[name])
+        for name in timeline.scales
+        for end in (min, max)
+    ]
+    return list({moment.start: moment for moment in ends}.values())
 
 
 def over_time_section(
@@ -81,30 +96,34 @@ def over_time_section(
     rows: list[list[Cell]] = []
     for name, timeline in timelines.items():
         first = timeline.moments[0]
-        shares = ", ".join(f"{label} {share:.0%}" for label, share in timeline.shares().items())
+        what = "most probable: " if timeline.labels else ""
         text.append(
             f"{name}: {len(timeline.moments):,} windows of {first.end - first.start:.2f} s in "
-            f"{clock(timeline.seconds)}, each heard by itself; most probable: {shares}."
+            f"{clock(timeline.seconds)}, each heard by itself; {what}{timeline.summary()}."
         )
         if timeline.seconds > limit:
             text.append(
                 f"{name} is longer than the {limit:g} s that are heard at once: what is explained "
-                "of it are the windows that are surest of each label."
+                "of it are the windows that "
+                + ("are surest of each label." if timeline.labels else "are lowest and highest.")
             )
         for one in timeline.moments:
-            rows.append(
-                [name, one.start, one.end, one.label, one.length, *one.probabilities.values()]
-            )
+            said = [*one.probabilities.values(), *one.attributes.values()]
+            rows.append([name, one.start, one.end, one.label or None, one.length, *said])
     if {one.length for timeline in timelines.values() for one in timeline.moments} == {"unknown"}:
         text.append("How long the utterances trained on were is not known.")
     if reads:
         text.append("The head also reads: over time it read empty texts.")
-    labels = next(iter(timelines.values())).labels
-    columns = ("recording", "start", "end", "label", "length", *labels)
-    table = Table("over-time", columns, rows, "Probabilities over time")
+    any_one = next(iter(timelines.values()))
+    columns = ("recording", "start", "end", "label", "length", *any_one.labels, *any_one.scales)
+    what = "Probabilities" if any_one.labels else "Attributes"
+    table = Table("over-time", columns, rows, f"{what} over time")
     figures = [
         timeline_figure(timeline, f"over-time-{file_name(name)}")
         for name, timeline in timelines.items()
     ]
-    data = {name: timeline.shares() for name, timeline in timelines.items()}
+    data = {
+        name: {**(timeline.shares() if timeline.labels else {}), **timeline.means()}
+        for name, timeline in timelines.items()
+    }
     return Report("Over time", (*text, *figures, table), data=data)

@@ -160,6 +160,8 @@ def utterance_figure(item: Item, sound: Sound) -> Figure:
         f"{item.utterance.id}: {said}, heard as {item.predicted} (probability "
         f"{item.confidence:.2f})"
     )
+    if item.answer:
+        title = f"{item.utterance.id}: {item.answer}"
     return Figure(
         f"utterance-{file_name(item.utterance.id)}",
         lambda canvas: _draw(canvas, item, sound, panels, title),

@@ -21,6 +21,7 @@ Three answers, each relative to the utterance's own mean frame, which says nothi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -51,6 +52,34 @@ def one_thread_each() -> Iterator[ThreadPoolExecutor]:
     finally:
         workers.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+# Of a scale, below and above its middle.
+SIDES = ("low", "high")
+
+
+def answering_head(head: Head, attribute: str = "") -> Head:
+    """A copy that says classes alone, or on which side of its scale an attribute lies.
+
+    The output z of an attribute is −1 and 1 at the ends of the scale. With −z and z for the logits
+    of two classes the probability of a side is the logistic function of ±2 z, and what speaks for
+    an answer is what moves z away from the middle: each analysis of classes is one of z.
+
+    Args:
+        head: with or without attributes.
+        attribute: one of its attributes; "" for its classes.
+    """
+    if not head.config.attributes:
+        return copy.deepcopy(head)
+    labels, output = head.config.labels, head.output
+    weight, bias = output.weight[: len(labels)], output.bias[: len(labels)]
+    if attribute:
+        at = len(labels) + list(head.config.attributes).index(attribute)
+        labels = tuple(f"{side} {attribute}" for side in SIDES)
+        weight = torch.stack([-output.weight[at], output.weight[at]])
+        bias = torch.stack([-output.bias[at], output.bias[at]])
+    state = {**head.state_dict(), "output.weight": weight, "output.bias": bias}
+    return Head.from_state(replace(head.config, labels=labels, attributes={}), state)
 
 
 def is_attentive(head: Head, modality: str) -> bool:

@@ -143,7 +143,7 @@ def structure_section(
     emotions, speakers = subject.targets.numpy(), subject.speakers
     rows: list[list[Cell]] = []
     text, data = [], {}
-    for name, vectors in subject.vectors.items():
+    for name, vectors in {} if subject.attribute else subject.vectors.items():
         found = speaker_clusters(floats(vectors), emotions, speakers, seed=seed)
         if found is None:
             continue
@@ -153,7 +153,9 @@ def structure_section(
             f"K-means on each speaker's own pooled {name} vectors agrees with the "
             f"emotions by an adjusted Rand index of {found.to_text()}; {found.count} speakers."
         )
-    if not rows:
+    if subject.attribute is not None:
+        text.append("Clusters within a speaker are compared with emotions, not with an attribute.")
+    elif not rows:
         text.append(
             f"Clusters within a speaker need one with two emotions of {FEWEST_EACH} utterances "
             "each, and there is none."

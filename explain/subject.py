@@ -10,7 +10,7 @@ that is merely early.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance, speaker_key
 from explain.ragged import Bools, Floats, Ints, floats, ints, positions, segment_sum, segments
+from heads.attributes import attribute_report
 from heads.head import Head
 from heads.strength import Strength
 
@@ -160,6 +161,49 @@ ATTENTION, GRADIENT = "attention", "gradient saliency"
 
 
 @dataclass(frozen=True, eq=False)
+class Attribute:
+    """The attribute that is explained, of n utterances.
+
+    Attributes:
+        name: arousal, valence or dominance.
+        scale: its lowest and highest value.
+        said: `[n]`, in the units of the scale.
+        rated: `[n]`, likewise; not a number where an utterance was not rated.
+    """
+
+    name: str
+    scale: tuple[float, float]
+    said: Floats
+    rated: Floats
+
+    def answer(self, row: int) -> str:
+        """What is said of an utterance, and how it was rated."""
+        low, high = self.scale
+        rated = "" if np.isnan(self.rated[row]) else f", rated {self.rated[row]:.2f}"
+        return f"{self.name} {self.said[row]:.2f} on {low:g} to {high:g}{rated}"
+
+    def sentences(self, speakers: Sequence[str]) -> list[str]:
+        """What it is that is explained, and how well it is told of utterances by these speakers."""
+        low, high = self.scale
+        lines = [
+            f"Explained is {self.name}, on its scale of {low:g} to {high:g} (--attribute): its "
+            f"sides, below and above {(low + high) / 2:g}, count as two classes, and the logistic "
+            "function of twice the output as the probability: ½ in the middle, .88 at an end. A "
+            "frame speaks for an answer where it moves it away from the middle (saliency: the "
+            "gradient of the output). Evidence is not made of an attribute."
+        ]
+        if np.isfinite(self.rated).any():
+            scales = {self.name: self.scale}
+            report = attribute_report(self.rated[:, None], self.said[:, None], scales, speakers)
+            [one] = report.per_attribute
+            ends = one.ccc_interval
+            interval = "" if ends is None else f" [{ends.low:.3f}, {ends.high:.3f}]"
+            told = f"CCC {one.ccc:.3f}{interval}, MAE {one.mae:.3f}"
+            lines.append(f"Of the {one.n:,} rated ones: {told}.")
+        return lines
+
+
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A head on the utterances of a split, with all that the analyses read.
 
@@ -168,9 +212,11 @@ class Subject:
 
     Attributes:
         kind: `head` (searched, on cached frames) or `model` (fine-tuned, on its own encoders').
-        head: in eval mode; the fine-tuned model's for a model.
-        labels: in the order of the probabilities.
-        utterances: those that have frames; unlabelled ones have the label "".
+        head: in eval mode, what `answering_head` makes of the head; the fine-tuned model's for a
+            model.
+        labels: in the order of the probabilities; of an attribute, the sides of its scale.
+        utterances: those that have frames; unlabelled ones have the label "". Of an attribute, the
+            label is the side that they were rated on.
         frames: by modality that the head reads, audio first; audio has `.speech` where voice
             activity was extracted.
         probabilities: `[n, C]`.
@@ -196,6 +242,7 @@ class Subject:
         skipped: reasons by id for utterances left out.
         strength: of the emotions of a searched head; None where it is not known.
         notes: sentences to say before any result.
+        attribute: which one is explained; None for classes.
     """
 
     kind: str
@@ -222,6 +269,7 @@ class Subject:
     skipped: Mapping[str, str] = field(default_factory=dict)
     strength: Strength | None = None
     notes: tuple[str, ...] = ()
+    attribute: Attribute | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)

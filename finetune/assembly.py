@@ -451,7 +451,7 @@ def build_model(
         "study": _study(cache.root, source),
         "study_seed": record.study_seed,
         "search_manifest_sha256": record.origin.manifest_sha256,
-        "search_dev_macro_f1": record.dev_macro_f1,
+        f"search_dev_{'score' if record.head.attributes else 'macro_f1'}": record.dev_macro_f1,
         "versions": {n: version(n) for n in ("emopool", "torch", "transformers", "tokenizers")},
         "device": torch.device(device).type,
         "precision": precision,

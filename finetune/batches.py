@@ -27,7 +27,10 @@ from corpora.base.errors import AudioError, ConfigError, ManifestError
 from corpora.manifest import Utterance
 from finetune.model import EmotionModel
 from finetune.upper import Boundary
-from heads.losses import LossConfig, utterance_shares
+from heads.dataset import Dataset
+from heads.gold import Gold
+from heads.losses import LossConfig
+from heads.training import loss_targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,39 +41,51 @@ class Examples:
         utterances: in the manifest's order.
         lengths: frames of each, of audio where the model listens, else of text.
         labels: the model's label order.
+        attributes: the lowest and highest value of each that the model says.
     """
 
     utterances: tuple[Utterance, ...]
     lengths: tuple[int, ...]
     labels: tuple[str, ...]
+    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.utterances)
 
     @property
-    def targets(self) -> Tensor:
-        """`[N]` int64 class indices."""
-        index = {label: position for position, label in enumerate(self.labels)}
-        return torch.tensor([index[utterance.label] for utterance in self.utterances])
+    def gold(self) -> Gold:
+        """The truth about them."""
+        dataset, rows = self._dataset
+        return Gold.of(dataset, rows)
 
     def loss_targets(self, loss: LossConfig) -> Tensor:
         """What a loss learns of them: `[N]` class indices, or `[N, C]` shares of the votes."""
-        if not loss.from_votes:
-            return self.targets
-        return utterance_shares(self.utterances, self.labels, loss.smoothing)
+        dataset, rows = self._dataset
+        return loss_targets(dataset, rows, [loss])[0]
+
+    @property
+    def _dataset(self) -> tuple[Dataset, Tensor]:
+        whole = Dataset(self.utterances, self.labels, {}, attributes=self.attributes)
+        return whole, torch.arange(len(self))
 
 
 def gather_examples(
-    model: EmotionModel, utterances: Sequence[Utterance], known: Mapping[str, str]
+    model: EmotionModel,
+    utterances: Sequence[Utterance],
+    known: Mapping[str, str],
+    *,
+    annotated: bool = True,
 ) -> tuple[Examples, dict[str, str]]:
-    """Measure labelled utterances; those that cannot be used are left out.
+    """Measure annotated utterances; those that cannot be used are left out.
 
     Lengths come from headers and transcripts: nothing is decoded.
 
     Args:
         model: which decides what a frame is.
-        utterances: unlabelled ones are left out silently.
+        utterances: ones without a label (or, of a model that says attributes, a rating) are left
+            out silently.
         known: reasons by id of those that failed at extraction.
+        annotated: whether only such are wanted; else labels play no part.
 
     Returns:
         The examples, and reasons by id for what was left out.
@@ -81,10 +96,12 @@ def gather_examples(
     kept: list[Utterance] = []
     lengths: list[int] = []
     failed: dict[str, str] = {}
+    attributes = model.head.config.attributes
+    asked = Dataset((), model.labels, {}, attributes=attributes)
     for utterance in utterances:
-        if not utterance.label:
+        if annotated and not asked.is_annotated(utterance):
             continue
-        if utterance.label not in model.labels:
+        if annotated and model.labels and utterance.label not in ("", *model.labels):
             raise ManifestError(
                 f"line {utterance.line}, utterance {utterance.id}: label {utterance.label!r} is "
                 f"not one of the model's: {', '.join(model.labels)}."
@@ -99,7 +116,7 @@ def gather_examples(
             continue
         kept.append(utterance)
         lengths.append(frames)
-    return Examples(tuple(kept), tuple(lengths), model.labels), failed
+    return Examples(tuple(kept), tuple(lengths), model.labels, attributes), failed
 
 
 def _frames(model: EmotionModel, utterance: Utterance) -> int:

@@ -18,10 +18,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,10 +31,11 @@ from cache.encoders.files import hash_files
 from cache.store.layout import publish
 from corpora.base.errors import FormatVersionError
 from corpora.base.files import new_stamp, read_json, sweep, under_way, write_json, writing
-from finetune.launch import Score
 from finetune.model_files import fsync
+from finetune.objective import Score
 from finetune.steps import LogRow, Trainer
 from finetune.training import PhaseResult, Progress
+from heads.bootstrap import Floats
 from heads.search.storage import refuse_differences
 
 FORMAT, VERSION = "emopool-checkpoint", 1
@@ -238,13 +240,13 @@ class CheckpointManager:
         self._save(
             phase,
             {
-                "start": asdict(now.start),
-                "best": asdict(now.best),
+                "start": now.start.to_json(),
+                "best": now.best.to_json(),
                 "best_epoch": now.best_epoch,
                 "epoch": now.epoch,
                 "done": now.done,
                 "step": now.step,
-                "said": now.said,
+                **_said_json(now.said, len(trainer.train.labels)),
                 "log": _rows(now.log),
             },
             {
@@ -287,18 +289,37 @@ def _resume(trainer: Trainer, found: Checkpoint) -> Progress:
     trainer.load_moments(found.tensors.pop("moments"))
     trainer.step = value["step"]
     return Progress(
-        start=Score(**value["start"]),
+        start=Score.from_json(value["start"]),
         first=found.tensors.pop("first"),
-        best=Score(**value["best"]),
+        best=Score.from_json(value["best"]),
         kept=found.tensors.pop("best"),
         best_epoch=value["best_epoch"],
         epoch=value["epoch"],
         done=value["done"],
         step=value["step"],
-        said=value["said"],
+        said=_said(value, len(trainer.train.labels)),
         log=list(_log(value["log"])),
         scored=False,
     )
+
+
+def _said_json(said: Sequence[Floats], classes: int) -> dict[str, Any]:
+    """What was said after each epoch: the most probable class of each row, and its attributes."""
+    found: dict[str, Any] = {}
+    if classes:
+        found["said"] = [one[:, :classes].argmax(axis=1).tolist() for one in said]
+    attributes = [one[:, classes:].tolist() for one in said]
+    if any(row for one in attributes for row in one):
+        found["attributes"] = attributes
+    return found
+
+
+def _said(value: Mapping[str, Any], classes: int) -> list[Floats]:
+    """The inverse: `[n, C + A]` of each epoch, all of a class for the most probable one."""
+    kept = [[np.eye(classes)[rows] for rows in value.get("said", ())]] if classes else []
+    if "attributes" in value:
+        kept.append([np.array(rows) for rows in value["attributes"]])
+    return [np.concatenate(parts, axis=1) for parts in zip(*kept, strict=True)]
 
 
 def _result(value: Mapping[str, Any]) -> PhaseResult:
@@ -310,9 +331,14 @@ def _rows(log: Sequence[LogRow]) -> list[list[Any]]:
     """Rows as lists: a long run has a hundred thousand."""
     return [
         [row.phase, row.epoch, row.step, row.learning_rate, row.loss]
-        + ([] if row.dev is None else [row.dev.macro_f1, row.dev.loss])
+        + ([] if row.dev is None else _score_row(row.dev))
         for row in log
     ]
+
+
+def _score_row(score: Score) -> list[float | None]:
+    more = [] if score.mean_ccc is None else [score.mean_ccc]
+    return [score.macro_f1, score.loss, *more]
 
 
 def _log(rows: Sequence[Sequence[Any]]) -> tuple[LogRow, ...]:

@@ -148,7 +148,7 @@ def _finetune(
         title=title,
         phases=DONE,
         directory=found.directory,
-        dev=(found.phases[0].start.macro_f1, found.phases[-1].best.macro_f1),
+        dev=(found.phases[0].start.value, found.phases[-1].best.value),
         head=None if found.head is None else found.head.report,
         model=None if found.model is None else found.model.report,
         notes=found.notes,

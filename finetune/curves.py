@@ -85,9 +85,8 @@ class Curves:
             if row.loss is not None:
                 self._writer.add_scalar("train/loss", row.loss, number)
                 self._writer.add_scalar("train/learning_rate", row.learning_rate, number)
-            if row.dev is not None:
-                self._writer.add_scalar("dev/macro_f1", row.dev.macro_f1, number)
-                self._writer.add_scalar("dev/loss", row.dev.loss, number)
+            for name, value in (row.dev.to_json() if row.dev is not None else {}).items():
+                self._writer.add_scalar(f"dev/{name}", value, number)
         self._sent = len(ready)
         self._writer.flush()
 
@@ -118,19 +117,20 @@ def global_steps(rows: Sequence[LogRow]) -> list[int]:
 
 def log_text(rows: Sequence[LogRow]) -> str:
     """The steps as CSV."""
-    columns = ("phase", "epoch", "step", "lr", "loss", "dev_macro_f1", "dev_loss")
+    columns = ("phase", "epoch", "step", "lr", "loss")
+    scores = [{} if r.dev is None else r.dev.to_json() for r in rows]
+    known = dict.fromkeys(name for one in scores for name in one) or ("macro_f1", "loss")
     return csv_text(
-        columns,
+        (*columns, *(f"dev_{name}" for name in known)),
         [
-            (r.phase, r.epoch, r.step, r.learning_rate, r.loss)
-            + ((None, None) if r.dev is None else (r.dev.macro_f1, r.dev.loss))
-            for r in rows
+            (r.phase, r.epoch, r.step, r.learning_rate, r.loss, *(one.get(n) for n in known))
+            for r, one in zip(rows, scores, strict=True)
         ],
     )
 
 
 def curves_figure(rows: Sequence[LogRow]) -> Figure:
-    """Losses, development macro-F1 and learning rates of all phases over the steps."""
+    """Losses, development scores and learning rates of all phases over the steps."""
     return Figure("curves", partial(_draw, rows), size=(7.0, 7.0))
 
 
@@ -149,7 +149,13 @@ def _draw(rows: Sequence[LogRow], canvas: Canvas) -> None:
     loss.plot(
         [n for n, _ in scored], [dev.loss for _, dev in scored], "o-", ms=3, label="development"
     )
-    score.plot([n for n, _ in scored], [dev.macro_f1 for _, dev in scored], "o-", ms=3)
+    kinds = {"macro-F1": "macro_f1", "mean CCC": "mean_ccc"}
+    told = [name for name, kind in kinds.items() if scored and kind in scored[0][1].to_json()]
+    for name in told:
+        values = [getattr(dev, kinds[name]) for _, dev in scored]
+        score.plot([n for n, _ in scored], values, "o-", ms=3, label=name)
+    if len(told) > 1:
+        score.legend(fontsize="small")
     trained = [(n, row) for n, row in zip(numbers, rows, strict=True) if row.step]
     for phase in dict.fromkeys(row.phase for row in rows):
         own = [(n, row.learning_rate) for n, row in trained if row.phase == phase]
@@ -159,6 +165,6 @@ def _draw(rows: Sequence[LogRow], canvas: Canvas) -> None:
                 axes.axvline(own[0][0] - 1, color="0.5", linewidth=0.8, linestyle=":")
     loss.set(ylabel="loss", title="Fine-tuning by step")
     loss.legend(fontsize="small")
-    score.set(ylabel="macro-F1 (development)")
+    score.set(ylabel=f"{', '.join(told) or 'macro-F1'} (development)")
     rate.set(ylabel="learning rate", xlabel="step", yscale="log")
     rate.legend(fontsize="small")

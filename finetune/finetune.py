@@ -24,14 +24,17 @@ from finetune.model_files import check_replaceable
 from finetune.session import train_model
 from finetune.starting_head import SEEDS, starting_head
 from finetune.training import PhaseResult, Tell
+from heads.attributes import attributes_table, check_scales
+from heads.dataset import Dataset
+from heads.gold import objective_name
 from heads.metrics import scores_table
 from heads.records import (
     BEST,
     HeadRecord,
+    as_learnt,
     layer_weights_text,
     load_head,
     manifest_digest,
-    refuse_attributes,
 )
 
 
@@ -89,22 +92,31 @@ class FinetuneReport(Jsonable):
             *[f"Layer weights: {weights}."] * bool(weights),
             *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             *(f"Note: {note}" for note in self.notes),
-            _phase_table(self.phases),
-            self._scores(),
+            _phase_table(
+                self.phases, objective_name(self.record.head.labels, self.record.head.attributes)
+            ),
+            *self._scores(),
         )
         steps = (command_line(f"evaluate{split}", self.directory.parent, manifest),)
         return Report("", parts, self.files, steps).to_text()
 
-    def _scores(self) -> str | Table:
+    def _scores(self) -> list[str | Table]:
+        """Head and model beside one another, on classes and on attributes."""
         if self.head is None or self.model is None:
-            return "There is no labelled test split, so there is no result to report."
-        report = self.model.report
-        scored = {"searched head": self.head.report, "fine-tuned model": report}
-        return scores_table("test", scored, notes=report.interval_notes)
+            return ["There is no labelled test split, so there is no result to report."]
+        scored = {"searched head": self.head, "fine-tuned model": self.model}
+        found: list[str | Table] = []
+        classes = {title: one.classes for title, one in scored.items() if one.classes}
+        rated = {title: one.attributes for title, one in scored.items() if one.attributes}
+        for last in [*classes.values()][-1:]:
+            found.append(scores_table("test", classes, notes=last.interval_notes))
+        for own in [*rated.values()][-1:]:
+            found.append(attributes_table("test", rated, own.interval_notes))
+        return found
 
 
-def _phase_table(phases: Sequence[PhaseResult]) -> Table:
-    columns = ("phase", "rate", "trained", "epochs", "dev macro-F1 at start", "kept", "of epoch")
+def _phase_table(phases: Sequence[PhaseResult], score: str) -> Table:
+    columns = ("phase", "rate", "trained", "epochs", f"dev {score} at start", "kept", "of epoch")
     rows = []
     for result in phases:
         rows.append(
@@ -113,8 +125,8 @@ def _phase_table(phases: Sequence[PhaseResult]) -> Table:
                 f"{result.config.learning_rate:g}",
                 f"{sum(row.parameters for row in result.table):,}",
                 str(result.epochs),
-                f"{result.start.macro_f1:.3f}",
-                f"{result.best.macro_f1:.3f}",
+                f"{result.start.value:.3f}",
+                f"{result.best.value:.3f}",
                 str(result.best_epoch) if result.best_epoch else "0 (its start)",
                 *("-" if own is None else f"{own:.3f}" for own in (result.crosswise, result.bar)),
             )
@@ -152,7 +164,7 @@ def run_finetune(
 
     Raises:
         MissingStepError: nothing was extracted or searched, or there is no such trial.
-        ManifestError: no labelled utterance in train or dev.
+        ManifestError: no labelled utterance in train or dev, or ratings on another scale.
         ConfigError: an option out of range, or the head was searched on other labels, streams or
             encoders than those at hand, or on other splits of the corpus while there is a test
             split, or `WORK/model` holds something else than a model, or nothing can be used, or
@@ -166,24 +178,27 @@ def run_finetune(
     tell, show_progress = (tell, show_progress) if leads else (None, False)
     device = choose_device(config.device)
     check_replaceable(work.model)
-    require_splits(manifest, ("train", "dev"))
     work.finetune.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(work.finetune) if leads else nullcontext():
         source = starting_head(work, manifest, head, device=device, show_progress=show_progress)
         record = load_head(source)[1]
-        refuse_attributes(record, "finetune")
         refuse_imported(FrameCache(work), record)
+        if not record.head.attributes:
+            require_splits(manifest, ("train", "dev"))
+        learnt = as_learnt(manifest, record.head.labels)
         searched = _searched(work.search / BEST if head is None else head, source)
         again = _trained_again(load_head(searched)[1])
-        check_labels(record, manifest)
+        check_labels(record, learnt)
+        check_scales(manifest, record.head.attributes)
         check_streams(FrameCache(work), record)
-        scored = bool([u for u in manifest.in_split("test") if u.label])
+        asked = Dataset((), record.head.labels, {}, attributes=record.head.attributes)
+        scored = any(map(asked.is_annotated, manifest.in_split("test")))
         before: Evaluation | None = None
         if scored and leads:
             before = evaluate_head(work, manifest, head=searched)
         trained = train_model(
             work,
-            manifest,
+            learnt,
             config,
             source,
             device,
@@ -204,7 +219,7 @@ def run_finetune(
         phases=tuple(trained.results),
         head=before,
         model=after,
-        notes=(*_manifest_notes(record, manifest), *again, *trained.notes),
+        notes=(*_manifest_notes(record, learnt), *again, *trained.notes),
         shared_speakers=manifest.shared_speakers,
         curves=tuple(path for n in (CSV, PICTURE) if (path := work.finetune / n).is_file()),
     )
@@ -230,7 +245,7 @@ def _trained_again(searched: HeadRecord) -> list[str]:
 
 
 def _manifest_notes(record: HeadRecord, manifest: Manifest) -> list[str]:
-    if record.origin.manifest_sha256 == manifest_digest(manifest):
+    if record.origin.manifest_sha256 == manifest_digest(manifest, record.head.attributes):
         return []
     return [
         "The manifest has changed since the search: if utterances changed their split, the scores "

@@ -34,9 +34,7 @@ from corpora.base.terminal import progress_bar
 from finetune.batches import Batch, Examples, counted, load_batches, plan_batches
 from finetune.model import EmotionModel
 from finetune.upper import Boundary, PassOn, standing_in
-from heads.bootstrap import confusion_matrix, macro_f1
 from heads.head import as_inputs, stack_logits
-from heads.losses import Loss
 from heads.runs import seed_from
 
 # Frames of a masked stretch, .2 s: as in wav2vec 2.0, which takes ten at the same 20 ms.
@@ -298,23 +296,6 @@ def compute_dtype(asked: str, device: torch.device | str) -> ComputeDtype:
     return "bf16" if asked == "bf16" else "fp32"
 
 
-@dataclass(frozen=True)
-class Score:
-    """How good a model is on a split.
-
-    Attributes:
-        macro_f1: mean F1 over the classes that occur.
-        loss: the training loss on the same utterances.
-    """
-
-    macro_f1: float
-    loss: float
-
-    def better_than(self, other: Score) -> bool:
-        """Higher macro-F1; among equals, which a small split has many of, the lower loss."""
-        return (self.macro_f1, -self.loss) > (other.macro_f1, -other.loss)
-
-
 def predict_logits(
     model: EmotionModel,
     examples: Examples,
@@ -325,7 +306,7 @@ def predict_logits(
     boundary: Boundary | None = None,
     engine: Engine | None = None,
 ) -> Tensor:
-    """Logits `[N, C]` of examples in their order, float32 on the CPU.
+    """Logits `[N, C + A]` of examples in their order, float32 on the CPU.
 
     Args:
         model: put in eval mode.
@@ -343,7 +324,8 @@ def predict_logits(
     model.eval()
     rank, world = (0, 1) if engine is None else (engine.rank, engine.world)
     # With several processes a sum puts the rows together.
-    logits = torch.full((len(examples), len(examples.labels)), float("nan") if world == 1 else 0.0)
+    outputs = model.head.config.outputs
+    logits = torch.full((len(examples), outputs), float("nan") if world == 1 else 0.0)
     lengths = counted(model, examples.lengths, frame_budget)
     plan = plan_batches(lengths, frame_budget)[rank::world]
     batches = load_batches(
@@ -362,19 +344,3 @@ def predict_logits(
             logits[list(batch.rows)] = trainee(batch).float().cpu()
             bar.update(len(batch.rows))
     return logits if engine is None else engine.sum(logits).cpu()
-
-
-def score(logits: Tensor, targets: Tensor, loss: Loss, learnt: Tensor | None = None) -> Score:
-    """Score logits `[N, C]` against class indices `[N]`.
-
-    Args:
-        logits: of all utterances.
-        targets: their classes.
-        loss: the training loss.
-        learnt: what it learns of them, where that is not their classes.
-    """
-    predicted = logits.argmax(dim=1)
-    confusion = confusion_matrix(targets.numpy(), predicted.numpy(), logits.shape[1])
-    return Score(
-        float(macro_f1(confusion)), float(loss(logits, targets if learnt is None else learnt))
-    )

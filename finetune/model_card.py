@@ -17,6 +17,7 @@ from corpora.base.report import fill_template
 from corpora.utterance import ALL, SPLITS
 from finetune.evaluate.evaluation import FORMAT, VERSION
 from finetune.model_files import CARD, CONFIG
+from heads.gold import objective_name
 from heads.records import layer_weights_text
 
 BEGIN, END = "<!-- results: written by `evaluate` -->", "<!-- end of results -->"
@@ -39,6 +40,7 @@ def card_text(config: Config) -> str:
         "finetune",
         "model_card.md",
         labels=config["labels"],
+        attributes=scales_text(config["head"].get("attributes", {})),
         corpus=str(made.get("corpus") or "a corpus that is not named"),
         made=made,
         encoders=encoders,
@@ -46,11 +48,26 @@ def card_text(config: Config) -> str:
         listens="audio" in config["head"]["dims"],
         reads="text" in config["head"]["dims"],
         parts=_parts(config),
-        phases=[one for one in made.get("phases", ()) if isinstance(one, Mapping)],
+        score=objective_name(config["labels"], config["head"].get("attributes", {})),
+        phases=[_phase(one) for one in made.get("phases", ()) if isinstance(one, Mapping)],
         begin=BEGIN,
         end=END,
         results=NOT_YET,
     )
+
+
+def scales_text(attributes: Mapping[str, Sequence[float]]) -> list[str]:
+    """Each attribute with its scale, such as `arousal (1 to 7)`."""
+    return [f"{name} ({low:g} to {high:g})" for name, (low, high) in attributes.items()]
+
+
+def _phase(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A phase with its scores as text: of several the mean, which it was chosen by."""
+    scores = {}
+    for name in ("start", "best"):
+        known = [one[name][kind] for kind in ("macro_f1", "mean_ccc") if kind in one[name]]
+        scores[name] = f"{sum(known) / len(known):.3f}"
+    return {**one, **scores}
 
 
 def update_card(directory: Path, evaluations: Path) -> None:

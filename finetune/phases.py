@@ -21,6 +21,7 @@ from torch import nn
 from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.budget import GPU_SHARE, Need, batch_need, spoken_tokens
 from cache.recipe import layer_numbers
+from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
 from finetune.config import FinetuneConfig
@@ -84,7 +85,7 @@ FRAME_BUDGET = {"cpu": 2_400, "cuda": 9_600}
 
 
 @dataclass(frozen=True)
-class StepConfig:
+class StepConfig(Jsonable):
     """What the steps of all phases have in common.
 
     Attributes:
@@ -96,7 +97,10 @@ class StepConfig:
         warmup: share of a phase's steps with a rising learning rate; a cosine to 0 follows.
         clip: largest gradient norm.
         seed: for batches and dropout.
+        attribute_weight: share of the attributes in the loss of a head of both.
     """
+
+    json_optional = "attribute_weight"
 
     frame_budget: int = FRAME_BUDGET["cpu"]
     accumulate: int = 1
@@ -105,6 +109,7 @@ class StepConfig:
     warmup: float = 0.1
     clip: float = 1.0
     seed: int = 0
+    attribute_weight: float = 0.0
 
 
 PHASES = (1, 2, 3)

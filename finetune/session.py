@@ -35,23 +35,26 @@ from finetune.training import PhaseContext, PhaseResult, Progress, Tell, run_pha
 from finetune.upper import Boundary
 from finetune.utterance_seconds import ENTRY, UtteranceSeconds
 from heads.dataset import Dataset, VectorStore
+from heads.gold import objective_name
+from heads.head import answers
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
 from heads.step import MASKS
 from heads.training import predict
 
 
-def label_agreement(
+def agreement(
     cache: FrameCache,
     manifest: Manifest,
     model: EmotionModel,
     record: HeadRecord,
     examples: Examples,
     frame_budget: int,
-) -> tuple[int, int]:
-    """On how many utterances both say the same class, and of how many.
+) -> tuple[int, float, int]:
+    """How far both say the same: of how many utterances the same class, and of how many in all.
 
-    In float32 they do on all but ties. In bf16 a batch's company changes the last of eight bits.
+    Between them, by how much an attribute differs at most, as a share of its scale. In float32 both
+    do but for ties and rounding. In bf16 a batch's company changes the last of eight bits.
 
     Args:
         cache: with the frames of the head.
@@ -70,17 +73,21 @@ def label_agreement(
         speech=record.head.needs_speech,
     )
     frames, _ = found.read()
+    shape = model.head.config
     dataset = Dataset(
         found.utterances, model.labels, frames, others=found.others, layers=found.layers
     )
     store = VectorStore(dataset, device=model.device)
-    cached = predict([model.head], store, torch.arange(len(dataset)))[0].argmax(dim=1).cpu()
-    said = {u.id: int(c) for u, c in zip(found.utterances, cached, strict=True)}
-    heard = predict_logits(model, examples, frame_budget).argmax(dim=1).tolist()
-    pairs = [
-        (said[u.id], c) for u, c in zip(examples.utterances, heard, strict=True) if u.id in said
-    ]
-    return sum(a == b for a, b in pairs), len(pairs)
+    cached = predict([model.head], store, torch.arange(len(dataset)))[0]
+    heard = answers(shape, predict_logits(model, examples, frame_budget))
+    row = {u.id: number for number, u in enumerate(examples.utterances)}
+    heard = heard[[row[u.id] for u in found.utterances]]
+    classes, same = len(shape.labels), len(cached)
+    if classes:
+        same = int((cached[:, :classes].argmax(1) == heard[:, :classes].argmax(1)).sum())
+    lengths = torch.tensor([high - low for low, high in shape.attributes.values()])
+    apart = ((cached - heard)[:, classes:].abs() / lengths).flatten().tolist()
+    return same, max(apart, default=0.0), len(cached)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,20 +168,21 @@ def train_model(
         config.accumulate * engine.world,
         loss=record.training.loss,
         seed=config.seed,
+        attribute_weight=record.training.attribute_weight,
     )
     if config.gradient_checkpointing:
         compute_activations_again(model)
     phases = [_phase_config(config, number, record, tiny=tiny) for number in config.phases]
     identity = {
         "head": file_sha256(source),
-        "manifest_sha256": manifest_digest(manifest),
+        "manifest_sha256": manifest_digest(manifest, record.head.attributes),
         "streams": dict(model.provenance["streams"]),
         "utterances": [len(train), len(dev)],
         "precision": precision,
         "boundary": config.boundary,
         "dropout_masks": MASKS,
         **{f"phase {p.phase} {name}": v for p in phases for name, v in asdict(p).items()},
-        **asdict(steps),
+        **steps.to_json(),
     }
     checkpoints = Checkpoints(work.finetune, identity)
     if config.fresh and engine.leads:
@@ -196,16 +204,21 @@ def train_model(
         show_progress,
     )
     if precision == "bf16" and engine.leads:
-        same, of = label_agreement(cache, manifest, model, record, dev, steps.frame_budget)
-        say(f"In bf16 recordings and cached frames give {same} of {of} dev rows the same label.")
+        same, apart, of = agreement(cache, manifest, model, record, dev, steps.frame_budget)
+        if model.labels:
+            say(
+                f"In bf16 recordings and cached frames give {same} of {of} dev rows the same label."
+            )
+        if record.head.attributes:
+            say(f"In bf16 both say the attributes of dev alike up to {apart:.1%} of their scales.")
     results = _run_phases(session, phases, checkpoints)
     model.provenance |= {
         "corpus": manifest.corpus,
         "synthetic": manifest.synthetic,
-        "manifest_sha256": manifest_digest(manifest),
-        "steps": asdict(steps),
+        "manifest_sha256": manifest_digest(manifest, record.head.attributes),
+        "steps": steps.to_json(),
         "phases": [result.to_json() for result in results],
-        "dev_macro_f1": results[-1].best.macro_f1,
+        **{f"dev_{k}": v for k, v in results[-1].best.to_json().items() if k != "loss"},
     }
     if model.audio_encoder is not None:
         seconds = UtteranceSeconds.of_frames(train.lengths, model.audio_encoder.grid)
@@ -302,8 +315,9 @@ def _bar(session: _Session, done: Sequence[PhaseResult]) -> float | None:
     # The leader's: a GPU's sums differ in their last bits, and all processes have to go on alike.
     own = mean if session.engine.leads else 0.0
     mean = float(session.engine.sum(torch.tensor(own, dtype=torch.float64)))
+    name = objective_name(session.record.head.labels, session.record.head.attributes)
     session.tell(
-        f"Heads like this one from {len(scores)} other seeds: dev macro-F1 {mean:.3f} in the mean "
+        f"Heads like this one from {len(scores)} other seeds: dev {name} {mean:.3f} in the mean "
         f"({min(scores):.3f} to {max(scores):.3f})."
     )
     return mean

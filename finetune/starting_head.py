@@ -12,22 +12,15 @@ folds, that head learnt from dev too, which later phases are chosen by: this one
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import optuna
 import torch
-from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from cache.lookup import FrameCache
 from cache.recipe import layer_numbers
 from corpora.base.errors import (
-    ConfigError,
-    EmopoolError,
     FormatVersionError,
     MissingStepError,
 )
@@ -36,18 +29,28 @@ from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from finetune.assembly import FOLDER, refuse_imported
-from finetune.launch import Score, score
+from finetune.batches import Examples
 from finetune.model import EmotionModel
-from finetune.phases import PhaseConfig, format_table, trainable_parts, trainable_table
+from finetune.objective import ExampleLoss, Score, score
+from finetune.phases import (
+    PhaseConfig,
+    StepConfig,
+    format_table,
+    trainable_parts,
+    trainable_table,
+)
 from finetune.steps import LogRow
 from finetune.training import PhaseResult, Tell
-from heads.axes import Choice, Range
-from heads.bootstrap import confusion_matrix, macro_f1
-from heads.config import STUDY_NAME
+from finetune.trial_record import check_origin, trial_record
 from heads.dataset import Dataset, VectorStore
-from heads.head import Head
-from heads.load import OTHERS, choose_precision, load_dataset, read_origin, suitable_threads
-from heads.losses import LossConfig, inverse_frequency, loss_function, soft_targets
+from heads.gold import Gold, objective_name, selection_scores
+from heads.head import Head, as_outputs
+from heads.load import (
+    choose_precision,
+    load_dataset,
+    read_origin,
+    suitable_threads,
+)
 from heads.records import (
     BEST,
     FORMAT,
@@ -55,24 +58,12 @@ from heads.records import (
     TRIALS_FOLDER,
     VERSION,
     HeadRecord,
-    Origin,
+    as_learnt,
     load_head,
     origin_of_head,
-    package_versions,
-    refuse_attributes,
     save_head,
 )
 from heads.runs import Run, Runs, seed_from
-from heads.search.space import Space, trial_configs
-from heads.search.storage import (
-    close,
-    open_file,
-    readable,
-    refuse_differences,
-    silence_optuna,
-    unreadable,
-)
-from heads.search.study import SEED, START, check_trials, final_value
 from heads.training import Schedule, TrainingConfig
 
 
@@ -131,8 +122,9 @@ def run_head_phase(
         )
         for epoch, dev in enumerate(scores)
     )
+    name = objective_name(record.head.labels, record.head.attributes)
     tell(
-        f"dev macro-F1 {scores[0].macro_f1:.3f} at the start, {scores[found.best].macro_f1:.3f} "
+        f"dev {name} {scores[0]} at the start, {scores[found.best]} "
         f"after epoch {found.best} of {len(scores) - 1}\n"
     )
     return PhaseResult(
@@ -144,9 +136,6 @@ def run_head_phase(
 SEEDS = 5
 # Keeps their seeds apart from other numbers drawn from a trial's seed.
 _SEED_DOMAIN = 4
-_AXIS = "axis "
-# Of a study's notes: what the frames that its heads were trained on are known by.
-_FRAMES = ("labels", "streams", "frames", "manifest_sha256")
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +144,8 @@ class Retrained:
 
     Attributes:
         head: after the last epoch; with patience, after the best.
-        dev: probabilities `[epochs + 1, n, C]` of the development set, before the first epoch and
-            after each.
+        dev: what was said of the development set, `[n, C + A]`, before the first epoch and after
+            each.
         scores: of these.
         steps: optimiser steps of an epoch.
         best: after how many epochs the head stood so.
@@ -196,8 +185,9 @@ def retrain(
             named.
     """
     dataset = _frames_of(cache, manifest, record, device)
-    origin = origin_of_head(read_origin(cache, manifest, dataset.frames), dataset, record.head)
-    _check_origin(record.origin.to_json(), origin)
+    read = read_origin(cache, manifest, dataset.frames, record.head.attributes)
+    origin = origin_of_head(read, dataset, record.head)
+    check_origin(record.origin.to_json(), origin)
     training, schedule = record.training, record.schedule
     if learning_rate is not None:
         training = replace(training, learning_rate=learning_rate)
@@ -211,13 +201,14 @@ def retrain(
         runs = Runs([Run(record.head, training)], store, schedule, dataset.rows("train"))
         (head,) = runs.heads
         said = [runs.probabilities(dev)[0]]
-        scores = [*_scores(dataset, training.loss, said)]
+        judge = _Judge.of(dataset, training)
+        scores = [judge(said[0])]
         best, kept = 0, copy.deepcopy(head.state_dict())
 
         def look() -> bool:
             nonlocal best, kept
             said.append(runs.probabilities(dev)[0])
-            scores.extend(_scores(dataset, training.loss, said[-1:]))
+            scores.append(judge(said[-1]))
             bar.update()
             if patience is None or scores[-1].better_than(scores[best]):
                 best, kept = runs.epoch, copy.deepcopy(head.state_dict())
@@ -236,7 +227,7 @@ def scores_of_seeds(
     *,
     device: str = "cpu",
 ) -> tuple[float, ...]:
-    """Macro-F1 on dev of heads like this one, trained on train alone from `SEEDS` other seeds.
+    """The score on dev of heads like this one, trained on train alone from `SEEDS` other seeds.
 
     The head itself was chosen for its score, so that score is a lucky one; theirs are not.
 
@@ -262,127 +253,55 @@ def scores_of_seeds(
             [Run(record.head, own) for own in training], store, schedule, dataset.rows("train")
         )
         runs.train()
-        said = runs.probabilities(dev).argmax(dim=-1)
-    confusion = confusion_matrix(dataset.targets(dev), said, len(dataset.labels))
-    return tuple(macro_f1(confusion).tolist())
+        return tuple(selection_scores(runs.probabilities(dev), Gold.of(dataset, dev)))
 
 
 def _frames_of(cache: FrameCache, manifest: Manifest, record: HeadRecord, device: str) -> Dataset:
     """The frames of these utterances that a head reads."""
-    dataset = load_dataset(cache, manifest, tuple(record.origin.frames), device, others=True)
+    dataset = load_dataset(
+        cache,
+        manifest,
+        tuple(record.origin.frames),
+        device,
+        others=True,
+        attributes=record.head.attributes,
+    )
     return dataset.reading(
         {name: layer_numbers(read) for name, read in record.origin.layers.items()}
     )
 
 
-def _scores(dataset: Dataset, config: LossConfig, said: Sequence[Tensor]) -> tuple[Score, ...]:
-    """Of the development set, with the loss of the training rows."""
-    dev, train = dataset.rows("dev"), dataset.rows("train")
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Scores what is said of the development set, with the loss of the training rows."""
 
-    def learnt(rows: Tensor) -> Tensor:
-        if config.from_votes:
-            return soft_targets(dataset, rows, config.smoothing)
-        return dataset.targets(rows)
+    dev: Examples
+    gold: Gold
+    loss: ExampleLoss
 
-    loss = loss_function(config, inverse_frequency(learnt(train), len(dataset.labels)))
-    tiny = torch.finfo(torch.float32).tiny
-    # Losses take logits, for which logarithms of probabilities do.
-    return tuple(
-        score(one.clamp_min(tiny).log(), dataset.targets(dev), loss, learnt(dev)) for one in said
-    )
+    @classmethod
+    def of(cls, dataset: Dataset, training: TrainingConfig) -> _Judge:
+        """For heads that are trained so."""
+        train, dev = (_examples(dataset, dataset.rows(split)) for split in ("train", "dev"))
+        steps = StepConfig(loss=training.loss, attribute_weight=training.attribute_weight)
+        weight = ExampleLoss(train, steps).class_weight
+        return cls(dev, dev.gold, ExampleLoss(dev, steps, class_weight=weight))
 
-
-def trial_record(cache: FrameCache, manifest: Manifest, head: Path) -> HeadRecord:
-    """What is known about a trial of a search whose head was not kept.
-
-    Args:
-        cache: see `retrain`.
-        manifest: see `retrain`.
-        head: the JSON file that it would have, in the folder of the search's trials.
-
-    Raises:
-        MissingStepError: there is no such trial, or it was not trained.
-        ConfigError: the frames, labels or rows are not those of the search.
-    """
-    study, number = head.parents[1] / STUDY_FILE, int(head.stem)
-    trials, notes = _read_study(study) if study.is_file() else ({}, {})
-    if number not in trials:
-        trained = f"; trained ones are {_ranges(sorted(trials))}" if trials else ""
-        raise MissingStepError(
-            f"No trial {number} in {study}{trained}. Name one of these, or search first."
-        )
-    try:
-        return _recorded(cache, manifest, trials[number], notes)
-    except EmopoolError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise unreadable(error, str(study)) from error
+    def __call__(self, said: Tensor) -> Score:
+        """Of `[n, C + A]` class probabilities, and attributes in the units of their scales."""
+        classes = len(self.dev.labels)
+        # Losses take logits, for which logarithms of probabilities do.
+        tiny = torch.finfo(torch.float32).tiny
+        logits = said[:, :classes].clamp_min(tiny).log()
+        outputs = torch.cat([logits, as_outputs(self.dev.attributes, said[:, classes:])], dim=1)
+        loss = float(self.loss(outputs, range(len(said))))
+        return score(said.double().numpy(), self.gold, loss)
 
 
-def _recorded(
-    cache: FrameCache, manifest: Manifest, trial: FrozenTrial, notes: Mapping[str, Any]
-) -> HeadRecord:
-    """A trial's record, from the study's notes."""
-    if notes.get("attributes"):
-        raise ConfigError("finetune reads classes alone, and that search was for attributes too.")
-    dataset = load_dataset(cache, manifest, others=True).reading(notes.get(OTHERS, {}))
-    origin = read_origin(cache, manifest, dataset.frames)
-    _check_origin({name: notes[name] for name in _FRAMES}, origin)
-    head, training = trial_configs(trial, _space(dataset, notes), trial.user_attrs[SEED])
-    return HeadRecord(
-        trial=trial.number,
-        start=trial.user_attrs.get(START, ""),
-        params=trial.params,
-        head=head,
-        training=TrainingConfig.from_json(training.to_json()),
-        schedule=Schedule(notes["epochs"], notes["batch_size"], data_seed=notes["seed"]),
-        origin=origin_of_head(origin, dataset, head),
-        study_seed=notes["seed"],
-        versions=package_versions(),
-        dev_macro_f1=final_value(trial),
-        selected_on="dev" if notes["folds"] == "off" else str(notes["folds"]),
-    )
-
-
-def _read_study(path: Path) -> tuple[dict[int, FrozenTrial], dict[str, Any]]:
-    """The trained trials of a study by number, and its notes."""
-    silence_optuna()
-    with readable(str(path)), ExitStack() as stack:
-        storage = open_file(path)
-        stack.callback(close, storage)
-        study = optuna.load_study(storage=storage, study_name=STUDY_NAME)
-        check_trials(study, str(path))
-        known = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return {trial.number: trial for trial in known}, study.user_attrs
-
-
-def _space(dataset: Dataset, notes: Mapping[str, Any]) -> Space:
-    """The space of a study, every axis as it was."""
-    axes = {
-        name.removeprefix(_AXIS): Range(**value)
-        if isinstance(value, dict)
-        else Choice(tuple(value))
-        for name, value in notes.items()
-        if name.startswith(_AXIS)
-    }
-    return replace(Space.of(dataset, tied=bool(notes["tied"])), narrowed=axes)
-
-
-def _check_origin(searched: Mapping[str, Any], now: Origin) -> None:
-    refuse_differences(
-        searched,
-        {name: now.to_json()[name] for name in _FRAMES},
-        "the search was",
-        "A head can be trained again on the frames and rows of its search alone: restore them, or "
-        "search again.",
-    )
-
-
-def _ranges(numbers: list[int]) -> str:
-    """`0 to 99` or `0, 3, 4`."""
-    if numbers == list(range(len(numbers))):
-        return f"0 to {numbers[-1]}"
-    return ", ".join(map(str, numbers))
+def _examples(dataset: Dataset, rows: Tensor) -> Examples:
+    """These utterances of a data set, of whatever length."""
+    utterances = tuple(dataset.utterances[row] for row in rows.tolist())
+    return Examples(utterances, (1,) * len(utterances), dataset.labels, dataset.attributes)
 
 
 def starting_head(
@@ -423,8 +342,8 @@ def starting_head(
     else:
         load_head(path)  # says that it is missing
         return path
-    refuse_attributes(record, "finetune")
     refuse_imported(cache, record)
+    manifest = as_learnt(manifest, record.head.labels)
     title = f"Training the head of trial {record.trial} again" if show_progress else ""
     found = retrain(cache, manifest, record, device=device, title=title)
     save_head(again, again.with_suffix(".safetensors"), found.head, record)

@@ -6,7 +6,8 @@ stands says all of it.
 
 A step has `accumulate` batches, shared among the processes. Its loss is the cost of all their
 utterances divided by the weight of all of them, which each process knows from the plan: any number
-of processes, and any division into batches, gives the same sum.
+of processes, and any division into batches, gives the same sum (of attributes, which have a loss of
+the batch, any number of processes).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cache.encoders.device import is_out_of_memory, to_device
+from cache.encoders.device import is_out_of_memory
 from corpora.base.errors import TrainingError
 from finetune.batches import Batch, Examples, load_batches, plan_batches
-from finetune.launch import Augment, Engine, Score, Trainee, start_engine
+from finetune.launch import Augment, Engine, Trainee, start_engine
 from finetune.model import EmotionModel
+from finetune.objective import ExampleLoss, Score, StepWeight
 from finetune.phases import Part, PhaseConfig, StepConfig
 from finetune.upper import Boundary
-from heads.losses import Loss, inverse_frequency, loss_function
 from heads.runs import seed_from
 from heads.training import Schedule
 
@@ -61,7 +62,7 @@ class Trainer:
     Attributes:
         step: steps made.
         total_steps: steps of all epochs.
-        loss: the training loss with its class weights, for logits on the CPU.
+        loss: the training loss.
     """
 
     def __init__(
@@ -87,13 +88,7 @@ class Trainer:
         self._boundary = boundary
         trainee = Trainee(model, boundary, augment)
         self._module = self._engine.wrapped(trainee, all_used=not (augment and augment.drop))
-        self._targets = train.loss_targets(steps.loss)
-        weight = inverse_frequency(self._targets, len(train.labels))
-        self.loss: Loss = loss_function(steps.loss, weight)
-        self._loss = loss_function(steps.loss, weight.to(model.device))
-        self._row_weights = _row_weights(
-            self._targets, weight if steps.loss.class_weight else torch.ones_like(weight)
-        )
+        self.loss = ExampleLoss(train, steps, model.device)
         self._schedule = Schedule(config.epochs, warmup=steps.warmup, clip=steps.clip)
         groups = [{"params": list(p.parameters.values()), "factor": p.factor} for p in parts]
         # One kernel for many parameters. On a CPU its last digits differ from those of the other.
@@ -189,14 +184,14 @@ class Trainer:
         rate: float,
     ) -> float:
         """One step; returns the loss before it."""
-        weight = sum(float(self._row_weights[list(rows)].sum()) for rows in group)
+        weight = self.loss.weight(group)
         losses = torch.zeros(len(group), device=self.model.device)
         self.optimiser.zero_grad()
         for position, (number, counts) in enumerate(share):
             last = position == len(share) - 1
             alone = last or self._engine.world == 1
             with nullcontext() if alone else self._engine.accelerator.no_sync(self._module):
-                loss = self._backward(next(batches), number, weight or 1.0, counts=counts)
+                loss = self._backward(next(batches), number, weight, counts=counts)
             losses[number] += loss
         parameters = list(self.named.values())
         norm = nn.utils.clip_grad_norm_(parameters, self.steps.clip, foreach=True)
@@ -213,7 +208,7 @@ class Trainer:
         self.step += 1
         return total
 
-    def _backward(self, batch: Batch, number: int, weight: float, *, counts: bool) -> Tensor:
+    def _backward(self, batch: Batch, number: int, weight: StepWeight, *, counts: bool) -> Tensor:
         """Add a batch's gradients; returns its part of the loss, on the device."""
         device = self.model.device
         seed = seed_from(self.steps.seed, self.config.phase, self.step, number)
@@ -224,8 +219,7 @@ class Trainer:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 logits = self._module(batch, seed)
-            target = to_device(self._targets[list(batch.rows)], device)
-            loss = self._loss(logits, target, denominator=weight) * float(counts)
+            loss = self.loss(logits, batch.rows, weight) * float(counts)
             # The processes' gradients are averaged; the loss is a sum over them.
             self._engine.accelerator.backward(loss * self._engine.world)
         except (RuntimeError, MemoryError) as error:
@@ -267,8 +261,3 @@ def _share(batches: int, engine: Engine) -> list[tuple[int, bool]]:
     """
     own = [(number, True) for number in range(engine.rank, batches, engine.world)]
     return own + [(0, False)] * (math.ceil(batches / engine.world) - len(own))
-
-
-def _row_weights(targets: Tensor, weight: Tensor) -> Tensor:
-    """`[n]`, what each row adds to the denominator of the loss."""
-    return targets @ weight if targets.is_floating_point() else weight[targets]

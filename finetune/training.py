@@ -8,7 +8,7 @@ What a phase is worth on speakers who did not choose its epoch.
 
 The best of a phase's epochs on dev is also the luckiest one. So the speakers of dev are dealt into
 two halves, each half chooses its epoch, and the other half scores it: what is said of all
-utterances, each by an epoch that it had no part in choosing, gives one macro-F1.
+utterances, each by an epoch that it had no part in choosing, gives one score.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,13 +27,12 @@ from finetune.batches import Examples
 from finetune.launch import (
     Augment,
     Engine,
-    Score,
     predict_logits,
-    score,
     start_engine,
     takes_spectrograms,
 )
 from finetune.model import EmotionModel
+from finetune.objective import ExampleLoss, Score, score
 from finetune.phases import (
     Part,
     PhaseConfig,
@@ -47,7 +45,9 @@ from finetune.phases import (
 )
 from finetune.steps import LogRow, Trainer
 from finetune.upper import Boundary, layer_outputs
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.bootstrap import Floats
+from heads.gold import Gold, objective_name
+from heads.head import answers
 
 
 def speaker_halves(speakers: Sequence[str]) -> Tensor:
@@ -71,23 +71,21 @@ def speaker_halves(speakers: Sequence[str]) -> Tensor:
     return half
 
 
-def crosswise(predicted: Tensor, gold: Tensor, half: Tensor, classes: int) -> float:
-    """Macro-F1 of utterances whose epoch was chosen by the other half.
+def crosswise(said: Sequence[Floats], gold: Gold, half: Tensor) -> float:
+    """The score of utterances whose epoch was chosen by the other half.
 
     Args:
-        predicted: `[epochs, n]` class indices after each epoch, at least one.
-        gold: `[n]` class indices.
+        said: `[n, C + A]` after each epoch, at least one.
+        gold: of the n utterances.
         half: `[n]` from `speaker_halves`.
-        classes: how many there are.
     """
-    said = torch.empty_like(gold)
-    for side in (half, ~half):
+    joined = said[0].copy()
+    for side in (half.numpy(), ~half.numpy()):
         chooses = side if side.any() else ~side  # of one utterance there is no other half
-        scores = macro_f1(
-            confusion_matrix(gold[chooses].numpy(), predicted[:, chooses].numpy(), classes)
-        )
-        said[~side] = predicted[int(np.argmax(scores)), ~side]
-    return float(macro_f1(confusion_matrix(gold.numpy(), said.numpy(), classes)))
+        judge = gold.at(chooses)
+        best = max(said, key=lambda one: judge.score(one[chooses]))
+        joined[~side] = best[~side]
+    return gold.score(joined)
 
 
 Tell = Callable[[str], None]
@@ -105,7 +103,7 @@ class PhaseResult(Jsonable):
         best_epoch: after which epoch they stood; 0 is the start.
         epochs: passes made.
         log: a row for the start and for every step.
-        crosswise: macro-F1 of the phase on speakers who did not choose its epoch; None for phase 1,
+        crosswise: score of the phase on speakers who did not choose its epoch; None for phase 1,
             which makes all its epochs, or is stopped by the whole of dev.
         bar: what that was compared with: the score of the phase before, or the mean of heads like
             the searched one.
@@ -134,7 +132,7 @@ class Progress:
         best: of the best weights after an epoch so far; of `first` before there are any.
         kept: those.
         best_epoch: after which epoch they stood.
-        said: `[epochs, n]` classes predicted for the development set after each epoch.
+        said: `[n, C + A]` of the development set after each epoch (see `Gold`).
         epoch: the pass that is being made, or was made last.
         done: steps of it.
         step: steps in all.
@@ -147,7 +145,7 @@ class Progress:
     best: Score
     kept: dict[str, Tensor]
     best_epoch: int = 0
-    said: list[list[int]] = field(default_factory=list)
+    said: list[Floats] = field(default_factory=list)
     epoch: int = 0
     done: int = 0
     step: int = 0
@@ -227,11 +225,14 @@ def run_phase(
     noise = augmentation(model, config, parts)
     trainer = Trainer(model, parts, config, steps, train, engine, around.boundary, noise)
 
-    def evaluate() -> tuple[Score, list[int]]:
+    gold, name = dev.gold, objective_name(dev.labels, dev.attributes)
+    dev_loss = ExampleLoss(dev, steps, class_weight=trainer.loss.class_weight)
+
+    def evaluate() -> tuple[Score, Floats]:
         budget = steps.frame_budget
         logits = predict_logits(model, dev, budget, boundary=around.boundary, engine=engine)
-        found = score(logits, dev.targets, trainer.loss, dev.loss_targets(steps.loss))
-        return found, logits.argmax(dim=1).tolist()
+        said = answers(model.head.config, logits.double()).numpy()
+        return score(said, gold, float(dev_loss(logits, range(len(dev))))), said
 
     if around.resume is not None:
         now = around.resume(trainer)
@@ -254,7 +255,7 @@ def run_phase(
             if now.scored:
                 now.epoch, now.done, now.scored = now.epoch + 1, 0, False
             bar.set_postfix_str(
-                f"epoch {now.epoch}, dev macro-F1 {now.best.macro_f1:.3f}", refresh=False
+                f"epoch {now.epoch}, dev {name} {now.best.value:.3f}", refresh=False
             )
             for row in trainer.run_epoch(now.epoch, now.done):
                 now.log.append(row)
@@ -270,8 +271,8 @@ def run_phase(
                 now.kept = trainer.copy_weights(now.kept if now.best_epoch else None)
                 now.best, now.best_epoch = found, now.epoch
     half = speaker_halves(["/".join(speaker_key(u) or ()) for u in dev.utterances])
-    crossed = crosswise(torch.tensor(now.said), dev.targets, half, len(dev.labels))
-    bar_score = now.start.macro_f1 if around.bar is None else around.bar
+    crossed = crosswise(now.said, gold, half)
+    bar_score = now.start.value if around.bar is None else around.bar
     best = now.best
     if crossed <= bar_score:
         now.kept, now.best, now.best_epoch = now.first, now.start, 0
@@ -279,7 +280,7 @@ def run_phase(
     model.requires_grad_(False).eval()
     model.zero_grad()  # gradients would stay, as large as the model
     say(
-        f"dev macro-F1 {now.start.macro_f1:.3f} at the start, best {best.macro_f1:.3f} of "
+        f"dev {name} {now.start} at the start, best {best} of "
         f"{now.epoch} epochs; crosswise {crossed:.3f}, to beat {bar_score:.3f}: "
         f"{f'epoch {now.best_epoch} is kept' if now.best_epoch else 'its start is kept'}\n"
     )

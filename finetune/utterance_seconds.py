@@ -14,7 +14,8 @@ from corpora.base.errors import EmopoolError
 from corpora.base.work import Work
 from corpora.manifest import read_manifest
 from finetune.model import EmotionModel
-from heads.records import manifest_digest
+from heads.dataset import Dataset
+from heads.records import as_learnt, manifest_digest
 
 #: Where a model's provenance holds them.
 ENTRY = "utterance_seconds"
@@ -72,10 +73,12 @@ def _known(work: Work, model: EmotionModel) -> UtteranceSeconds | None:
         return None
     try:
         manifest = read_manifest(work.manifest)
-        if manifest_digest(manifest) != digest:
+        attributes = model.head.config.attributes
+        if manifest_digest(as_learnt(manifest, model.labels), attributes) != digest:
             return None
         splits = str(made.get("trained_on", "train")).split("+")
-        rows = tuple(u for u in manifest.utterances if u.split in splits and u.label)
+        learnt = Dataset((), model.labels, {}, attributes=attributes).is_annotated
+        rows = tuple(u for u in manifest.utterances if u.split in splits and learnt(u))
         cache = FrameCache(work)
         found = cache.find(replace(manifest, utterances=rows), ("audio",), speech=False)
     except EmopoolError:  # frames were pruned, or recordings are not there any more

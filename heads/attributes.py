@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from corpora.base.codec import Jsonable
-from corpora.base.errors import ConfigError
+from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.report import Cell, Table
+from corpora.manifest import Manifest
 from heads.bootstrap import (
     CONFIDENCE,
     Floats,
@@ -217,6 +218,25 @@ def _columns(sums: Any) -> Floats:  # noqa: ANN401 - sums of a resample
     """Every score `[..., 2 A + 1]`: CCC and MAE of each attribute, the mean CCC."""
     parts = (concordance(sums), mean_absolute_error(sums), mean_concordance(sums)[..., None])
     return np.concatenate(parts, axis=-1)
+
+
+def check_scales(manifest: Manifest, attributes: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ratings on another scale than was learnt: they would be taken for those on the same.
+
+    Raises:
+        ManifestError: there are such.
+    """
+    other = [
+        f"{name} from {manifest.scales[name][0]:g} to {manifest.scales[name][1]:g} instead of "
+        f"{low:g} to {high:g}"
+        for name, (low, high) in attributes.items()
+        if manifest.scales.get(name, (low, high)) != (low, high)
+    ]
+    if other:
+        raise ManifestError(
+            f"{manifest.corpus or 'the manifest'} is rated on another scale than was learnt: "
+            f"{', '.join(other)}. Convert its ratings, and the scales in its JSON file."
+        )
 
 
 def attributes_table(

@@ -8,7 +8,7 @@ same bootstraps serve all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,13 @@ class Gold:
             dataset.attributes,
             dataset.ratings(rows).numpy(),
             dataset.speakers(rows),
+        )
+
+    def at(self, rows: NDArray[np.bool_]) -> Gold:
+        """Of some of the utterances, `[n]`."""
+        speakers = [name for name, own in zip(self.speakers, rows, strict=True) if own]
+        return replace(
+            self, classes=self.classes[rows], ratings=self.ratings[rows], speakers=speakers
         )
 
     def score(self, said: Floats) -> float:

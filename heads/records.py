@@ -106,6 +106,11 @@ def manifest_digest(
     return digest.hexdigest()
 
 
+def as_learnt(manifest: Manifest, labels: Sequence[str]) -> Manifest:
+    """A manifest as what learnt these labels read it: without any, for attributes alone."""
+    return manifest if labels else replace(manifest, labels=())
+
+
 #: By modality the weights of a head's layers, lowest layer first, where it weighs several.
 LayerWeights = Mapping[str, tuple[float, ...]]
 

@@ -99,29 +99,10 @@ def ridge_reference(
         modalities: which it has to read; None: it may read any.
     """
     rows = {split: store.dataset.rows(split) for split in ("train", "dev", "test")}
-    judges = Judges.of(store.dataset, folds)
-    dataset = replace(store.dataset, labels=())
-    gold = Gold.of(dataset, judges.scored)
-
-    def judged(columns: Tensor, strengths: tuple[float, ...]) -> list[Floats]:
-        found = [np.empty((len(judges.scored), len(dataset.attributes))) for _ in strengths]
-        for own, at in judges.parts:
-            path = _Path(dataset, own, columns)
-            for said, strength in zip(found, strengths, strict=True):
-                said[at.numpy()] = path.said(judges.scored[at], strength)
-        return found
-
-    layers: dict[str, int | None] = {}
-    vectors: dict[str, Tensor] = {}
-    for name in (name for name in MODALITIES if name in dataset.frames):
-        numbers: tuple[int | None, ...] = dataset.numbers(name) or (None,)
-        several = {number: mean_and_deviation(store, name, number) for number in numbers}
-        if len(several) > 1:
-            tried = {n: judged(own, (LAYER_STRENGTH,))[0] for n, own in several.items()}
-            layers[name] = max(tried, key=lambda number: gold.score(tried[number]))
-        else:
-            layers[name] = numbers[0]
-        vectors[name] = several[layers[name]]
+    judges = _Judges.of(store, folds)
+    dataset, gold, scored = judges.dataset, judges.gold, judges.judges.scored
+    layers = best_ridge_layers(store, folds)
+    vectors = {name: mean_and_deviation(store, name, layer) for name, layer in layers.items()}
     together = selections(tuple(vectors))
     if modalities is not None:
         together = (tuple(name for name in vectors if name in modalities),)
@@ -129,7 +110,7 @@ def ridge_reference(
         (names, strength): said
         for names in together
         for strength, said in zip(
-            STRENGTHS, judged(torch.cat([vectors[n] for n in names], dim=1), STRENGTHS), strict=True
+            STRENGTHS, judges(torch.cat([vectors[n] for n in names], dim=1), STRENGTHS), strict=True
         )
     }
     # The first of equals reads all modalities, and is the most strongly regularised.
@@ -137,7 +118,7 @@ def ridge_reference(
     whole = folds is not None and refit
     own = folds.rows if folds is not None and refit else rows["train"]
     path = _Path(dataset, own, torch.cat([vectors[name] for name in names], dim=1))
-    answers = {"dev" if folds is None else "folds": (judges.scored, candidates[names, strength])}
+    answers = {"dev" if folds is None else "folds": (scored, candidates[names, strength])}
     for split in ("test",) if whole or folds is None else ("dev", "test"):
         if len(rows[split]):
             answers[split] = (rows[split], path.said(rows[split], strength))
@@ -153,6 +134,53 @@ def ridge_reference(
         {split: tuple(map(tuple, said.tolist())) for split, (_, said) in answers.items()},
         len(candidates),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Judges:
+    """What regressions are judged by: the ratings of rows that none of them was fitted on."""
+
+    judges: Judges
+    dataset: Dataset
+    gold: Gold
+
+    @classmethod
+    def of(cls, store: VectorStore, folds: Folds | None) -> _Judges:
+        """The development set, or each fold by those who were not in it."""
+        judges = Judges.of(store.dataset, folds)
+        dataset = replace(store.dataset, labels=())
+        return cls(judges, dataset, Gold.of(dataset, judges.scored))
+
+    def __call__(self, columns: Tensor, strengths: tuple[float, ...]) -> list[Floats]:
+        """What regressions on `[N, D]` with each of these strengths say of these rows."""
+        scored = self.judges.scored
+        found = [np.empty((len(scored), len(self.dataset.attributes))) for _ in strengths]
+        for own, at in self.judges.parts:
+            path = _Path(self.dataset, own, columns)
+            for said, strength in zip(found, strengths, strict=True):
+                said[at.numpy()] = path.said(scored[at], strength)
+        return found
+
+
+def best_ridge_layers(store: VectorStore, folds: Folds | None = None) -> dict[str, int | None]:
+    """By modality the cached layer that a regression of one strength does best with.
+
+    Args:
+        store: the data; None stands for a layer whose number is not known.
+        folds: what it is chosen on instead of the development set.
+    """
+    judges = _Judges.of(store, folds)
+
+    def score(name: str, layer: int | None) -> float:
+        [said] = judges(mean_and_deviation(store, name, layer), (LAYER_STRENGTH,))
+        return judges.gold.score(said)
+
+    layers: dict[str, int | None] = {}
+    for name in (name for name in MODALITIES if name in store.dataset.frames):
+        numbers: tuple[int | None, ...] = store.dataset.numbers(name) or (None,)
+        several = len(numbers) > 1
+        layers[name] = max(numbers, key=lambda n: score(name, n)) if several else numbers[0]
+    return layers
 
 
 class _Path:

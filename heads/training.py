@@ -26,7 +26,7 @@ from cache.encoders.device import to_device
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from heads.batches import PlannedStep, Thinning, plan_steps
-from heads.dataset import CHUNK_FRAMES, VectorStore, chunks
+from heads.dataset import CHUNK_FRAMES, Dataset, VectorStore, chunks
 from heads.head import (
     Head,
     Inputs,
@@ -171,7 +171,10 @@ class Cohort:
                 config.attribute_weight,
             )
             for config, target, own in zip(
-                configs, _targets(store, rows, [c.loss for c in configs]), held_out, strict=True
+                configs,
+                loss_targets(store.dataset, rows, [c.loss for c in configs]),
+                held_out,
+                strict=True,
             )
         ]
         self._optimiser = Optimiser(
@@ -414,12 +417,12 @@ def parameter_groups(head: Head, config: TrainingConfig) -> list[dict[str, Any]]
     ]
 
 
-def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> list[Tensor]:
+def loss_targets(dataset: Dataset, rows: Tensor, losses: Sequence[LossConfig]) -> list[Tensor]:
     """For each loss what is learnt of the rows: `[n]` classes, or `[n, C]` shares of votes.
 
     A row without a class, of which attributes are learnt, has no share of any.
     """
-    classes, count = store.dataset.targets(rows), len(store.dataset.labels)
+    classes, count = dataset.targets(rows), len(dataset.labels)
     if not count:
         return [torch.zeros(len(rows), 0)] * len(losses)
     known = classes >= 0
@@ -428,7 +431,7 @@ def _targets(store: VectorStore, rows: Tensor, losses: Sequence[LossConfig]) -> 
         return torch.zeros(len(rows), count).masked_scatter(known[:, None], shares)
 
     shares = {
-        smoothing: of_known(soft_targets(store.dataset, rows[known], smoothing))
+        smoothing: of_known(soft_targets(dataset, rows[known], smoothing))
         for smoothing in {loss.smoothing for loss in losses if loss.from_votes}
     }
     if not bool(known.all()):

@@ -74,7 +74,7 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
         "text": u.text,
         "speaker": u.speaker,
         "picture": picture,
-        "evidence": item.evidence,
+        "evidence": item.evidence or item.answer,
     }
     if item.strengths:
         row["strengths"] = {name: round(own, 3) for name, own in item.strengths.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,20 +33,22 @@ from finetune.evaluate.scored import (
     Narrowed,
     Predictions,
     Scored,
-    Source,
     average,
     calibrate_on_dev,
-    check_labels_equal,
-    in_order,
-    joint,
     open_head,
     open_model,
     open_scored,
+)
+from finetune.evaluate.source import (
+    Source,
+    check_labels_equal,
+    in_order,
+    joint,
     training_rows,
 )
 from finetune.model_card import update_card
 from finetune.model_files import has_model
-from heads.attributes import AttributeScores
+from heads.attributes import AttributeScores, check_scales
 from heads.bootstrap import Difference, Interval
 from heads.dataset import Dataset
 from heads.gold import Gold, objective_name
@@ -367,7 +369,7 @@ def _labelled(manifest: Manifest, split: str, source: Source) -> Manifest:
         wanted = [f"with one of the labels {', '.join(labels)}"] * bool(labels)
         wanted += [f"rated for {', '.join(source.attributes)}"] * bool(source.attributes)
         raise ManifestError(f"{split_name(split)} has no utterance {' or '.join(wanted)}.")
-    _check_scales(manifest, source.attributes)
+    check_scales(manifest, source.attributes)
     unknown = sorted({u.label for u in rows} - {"", *labels})
     if unknown and labels:
         meant = {name: likely(name, labels) for name in unknown}
@@ -379,21 +381,6 @@ def _labelled(manifest: Manifest, split: str, source: Source) -> Manifest:
             f"out with --map {unknown[0]}=, or search again."
         )
     return replace(manifest, utterances=rows)
-
-
-def _check_scales(manifest: Manifest, attributes: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse ratings on another scale than was learnt: they would be scored as if on the same."""
-    other = [
-        f"{name} from {manifest.scales[name][0]:g} to {manifest.scales[name][1]:g} instead of "
-        f"{low:g} to {high:g}"
-        for name, (low, high) in attributes.items()
-        if manifest.scales.get(name, (low, high)) != (low, high)
-    ]
-    if other:
-        raise ManifestError(
-            f"{manifest.corpus or 'the manifest'} is rated on another scale than was learnt: "
-            f"{', '.join(other)}. Convert its ratings, and the scales in its JSON file."
-        )
 
 
 def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source]) -> Path:

@@ -8,8 +8,8 @@ from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,27 +17,25 @@ import torch
 from torch import Tensor
 
 from cache.lookup import Found, FrameCache
-from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.base.files import file_sha256
 from corpora.label_map import chosen_labels
 from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import Utterance
-from finetune.assembly import check_streams, seen_note
+from finetune.assembly import check_streams
 from finetune.batches import gather_examples
 from finetune.evaluate.calibration import Calibration, calibrate
-from finetune.evaluate.evaluation import ENSEMBLE
+from finetune.evaluate.source import Source, development_manifest, in_order, training_rows
 from finetune.launch import predict_logits
 from finetune.model import EmotionModel
 from finetune.model_directory import resolve_model
 from finetune.model_files import CONFIG
 from finetune.predict.answering import renormalised
 from heads.dataset import Dataset, VectorStore
-from heads.head import Head
+from heads.head import Head, answers
 from heads.records import (
     BEST,
     HeadRecord,
-    LayerWeights,
     layer_weights,
     load_head,
     manifest_digest,
@@ -50,81 +48,6 @@ from heads.words import with_words
 
 # Frames of a batch when nothing is trained: no activations are kept.
 FRAME_BUDGET = 8_000
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where what is scored comes from.
-
-    Attributes:
-        kind: `head` or `model`.
-        path: its JSON file, folder or directory.
-        labels: in the order of its probabilities.
-        encoders: by modality, as the user named them.
-        layers: by modality, the hidden state read, or those weighed.
-        corpus: trained on.
-        manifest_sha256: of the manifest trained on; "" where it is not known.
-        search_manifest_sha256: for a model, of the manifest its head was searched on.
-        sha256: of its JSON file, which has the digests of all others.
-        layer_weights: by modality the weight of each layer, where several are weighed.
-        trained_on: the splits that its head learnt from, `train` or `train+dev`.
-        narrowed: the labels are some of those that it tells apart (`--labels`).
-        attributes: the lowest and highest value of each that it says besides, or without labels.
-    """
-
-    kind: str
-    path: Path
-    labels: tuple[str, ...]
-    encoders: Mapping[str, str]
-    layers: Mapping[str, LayersRead]
-    corpus: str
-    manifest_sha256: str
-    search_manifest_sha256: str
-    sha256: str
-    layer_weights: LayerWeights = field(default_factory=dict)
-    trained_on: str = "train"
-    narrowed: bool = False
-    attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-    def annotated(self, utterances: Iterable[Utterance]) -> tuple[Utterance, ...]:
-        """Those that it can be scored on; where it is narrowed, the ones of its labels."""
-        asked = Dataset((), self.labels, {}, attributes=self.attributes)
-        kept = (u for u in utterances if asked.is_annotated(u))
-        return tuple(u for u in kept if not self.narrowed or u.label in self.labels)
-
-    def digest(self, manifest: Manifest) -> str:
-        """Of a manifest, as far as it could be learnt from."""
-        asked = manifest if self.labels else replace(manifest, labels=())
-        return manifest_digest(asked, self.attributes)
-
-    @property
-    def knows_dev(self) -> bool:
-        """Whether its head learnt from the development set."""
-        return self.trained_on != "train"
-
-    def note(
-        self,
-        cache: FrameCache,
-        home: Path,
-        manifest: Manifest,
-        split: str,
-        rows: Sequence[Utterance],
-    ) -> str:
-        """What has to be said when it is scored on rows of a manifest (see `seen_note`)."""
-        if split == "dev" and self.knows_dev and self.manifest_sha256 == self.digest(manifest):
-            return f"The {self.kind} learnt from these utterances (--no-refit leaves dev out)."
-        return seen_note(
-            cache,
-            home,
-            self.kind,
-            self.corpus,
-            self.manifest_sha256,
-            manifest,
-            split,
-            rows,
-            searched=self.search_manifest_sha256,
-            digest_of=self.digest,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +188,7 @@ class ScoredModel:
         examples, skipped = gather_examples(self.model, rows.utterances, {})
         logits = predict_logits(self.model, examples, FRAME_BUDGET, skipped=skipped, title=title)
         kept = [row for row, u in enumerate(examples.utterances) if u.id not in skipped]
-        probabilities = torch.softmax(logits[kept], dim=-1)
+        probabilities = answers(self.model.head.config, logits[kept])
         return Predictions(tuple(examples.utterances[row] for row in kept), probabilities, skipped)
 
 
@@ -356,6 +279,7 @@ def open_model(name: str | Path, *, device: str = "cpu") -> ScoredModel:
         sha256=file_sha256(directory / CONFIG),
         layer_weights=layer_weights(model.head),
         trained_on=str(made.get("trained_on", "train")),
+        attributes=model.head.config.attributes,
     )
     return ScoredModel(source, model)
 
@@ -377,53 +301,6 @@ def average(said: Sequence[Predictions], sources: Sequence[Source]) -> Predictio
     utterances = tuple(u for u in said[0].utterances if u.id in common)
     skipped = {name: reason for one in said for name, reason in one.skipped.items()}
     return Predictions(utterances, torch.stack(parts).mean(dim=0).float(), skipped)
-
-
-def in_order(source: Source, first: Source) -> list[int]:
-    """Columns of what one says, in another's order of labels and attributes."""
-    own = [*source.labels, *source.attributes]
-    return [own.index(name) for name in (*first.labels, *first.attributes)]
-
-
-def check_labels_equal(one: Source, other: Source) -> None:
-    """Refuse to average or compare answers to different questions."""
-    if dict(one.attributes) != dict(other.attributes):
-        known = [
-            ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in own.attributes.items())
-            for own in (one, other)
-        ]
-        raise ConfigError(
-            f"the attributes differ: {one.path} says {known[0] or 'none'}, {other.path} "
-            f"{known[1] or 'none'}. Name heads of the same --targets."
-        )
-    own, others = set(one.labels), set(other.labels)
-    if own != others:
-        changes = [f"{one.path} alone has {', '.join(sorted(own - others))}"] * bool(own - others)
-        changes += [f"{other.path} alone has {', '.join(sorted(others - own))}"] * bool(
-            others - own
-        )
-        raise ConfigError(
-            f"the labels differ: {'; '.join(changes)}. Name models of the same labels."
-        )
-
-
-def joint(sources: Sequence[Source]) -> Source:
-    """What there is to say about an ensemble as a whole."""
-    if len(sources) == 1:
-        return sources[0]
-    encoders: dict[str, dict[str, None]] = {}
-    layers: dict[str, set[LayersRead]] = {}
-    for one in sources:
-        for kind, name in one.encoders.items():
-            encoders.setdefault(kind, {})[name] = None
-            layers.setdefault(kind, set()).add(one.layers[kind])
-    return replace(
-        sources[0],
-        kind=ENSEMBLE,
-        encoders={kind: " and ".join(names) for kind, names in encoders.items()},
-        layers={kind: found.pop() for kind, found in layers.items() if len(found) == 1},
-        layer_weights={},
-    )
 
 
 def calibrate_on_dev(
@@ -450,7 +327,7 @@ def calibrate_on_dev(
     """
     if any(one.source.knows_dev for one in scored):
         return None, "dev was learnt from, so no utterance is left to fit it on (search --no-refit)"
-    own = _development_manifest(home, manifest, scored[0].source)
+    own = development_manifest(home, manifest, scored[0].source)
     same = own is manifest and split == "dev"
     labels = scored[0].source.labels
     if not labels:
@@ -470,28 +347,6 @@ def calibrate_on_dev(
     where = f"the dev split of {own.corpus or 'the manifest'}"
     (scores, gold), (dev_scores, dev_gold) = (_classes(one, labels) for one in (said, dev))
     return calibrate(scores, gold, dev_scores, dev_gold, where, same_rows=same), ""
-
-
-def training_rows(home: Path, manifest: Manifest, source: Source) -> tuple[Utterance, ...]:
-    """The labelled utterances that something was trained on, as far as a manifest at hand has them.
-
-    Args:
-        home: the manifest of the work folder.
-        manifest: whose utterances are scored; its own training rows count where those trained on
-            are not at hand.
-        source: what was trained.
-    """
-    own = _development_manifest(home, manifest, source)
-    rows = (u for split in source.trained_on.split("+") for u in own.in_split(split))
-    return tuple(u for u in rows if u.label in source.labels)
-
-
-def _development_manifest(home: Path, manifest: Manifest, source: Source) -> Manifest:
-    """The manifest trained on, where it is at hand: its development set is the model's own."""
-    if source.manifest_sha256 in ("", source.digest(manifest)) or not home.is_file():
-        return manifest
-    own = read_manifest(home)
-    return own if source.digest(own) == source.manifest_sha256 else manifest
 
 
 def _classes(said: Predictions, labels: Sequence[str]) -> tuple[Tensor, list[int]]:

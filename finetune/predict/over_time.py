@@ -194,16 +194,18 @@ def over_time(
                     until=until,
                     name=stretch.name,
                     label=answer.label,
-                    probability=answer.probability,
+                    probability=answer.probabilities.get(answer.label),
                     length=UNKNOWN if lengths is None else lengths.mark(stretch.seconds),
                     probabilities=answer.probabilities,
                     text=answer.text,
                     text_source=answer.text_source,
                     strengths=answer.strengths,
+                    attributes=answer.attributes,
                 )
             )
         progress(len(lot) / len(stretches))
-    return Timeline(name, audio, duration, tuple(moments))
+    scales = models[0].head.config.attributes
+    return Timeline(name, audio, duration, tuple(moments), scales)
 
 
 def longest_stretch(models: Sequence[Model], max_seconds: float) -> float:

@@ -297,11 +297,6 @@ def run_over_time(
     """
     check_out(config.outs)
     models, hears, strength = _opened(work, config, tell)
-    if not models[0].labels:
-        raise ConfigError(
-            "over time models say classes, and this one knows "
-            f"{' and '.join(models[0].head.config.attributes)} alone."
-        )
     if not all(model.audio_encoder for model in models):
         raise ConfigError("over time a model has to listen, and this one reads text alone.")
     lengths = seconds_trained_on(work, models)

@@ -3,11 +3,13 @@
 | file | holds |
 |---|---|
 | `.csv` | a row a stretch: recording, start, end, from, to, name, label, probability, length, |
-| | `p_<label>` of every label; with strength also strength and `strength_<label>` |
+| | `p_<label>` of every label; with strength also strength and `strength_<label>`; a column for |
+| | each attribute, in the units of its scale (of attributes alone neither label nor p) |
 | `.jsonl` | the same, one JSON object a line |
-| `.TextGrid` | of one recording the tiers emotion, probability, length, and name if there is any |
+| `.TextGrid` | of one recording the tiers emotion, probability, one for each attribute, length, |
+| | and name if there is any |
 | `.rttm` | a SPEAKER line a stretch, the emotion where the speaker's name stands |
-| `.png`, `.svg` | of one recording the probabilities as curves |
+| `.png`, `.svg` | of one recording the probabilities, and attributes on their scales, as curves |
 
 RTTM knows no emotion. As in the scoring of emotion diarisation by diarisation tools (Wu, Zhang and
 Woodland 2023, TEER) its label takes the field of the speaker's name, its probability that of the
@@ -19,7 +21,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -53,20 +55,21 @@ class Moment(Jsonable):
         since: of what it stands for: of overlapping windows the moments nearest to its middle.
         until: the same.
         name: what the source of the stretch calls it; "" for nothing.
-        label: the most probable one.
-        probability: of the label.
+        label: the most probable one; "" where attributes alone are said.
+        probability: of the label; None without.
         length: against the utterances trained on: `usual`, `short`, `long`, or `unknown`.
         probabilities: of every label.
         text: what the model read; "" for none.
         text_source: see `finetune.predict.answering.Prediction`.
         strengths: likewise.
+        attributes: likewise.
     """
 
     json_entries = (
         "recording start end from=since to=until name label probability length probabilities text "
-        "text_source strengths strength"
+        "text_source attributes strengths strength"
     )
-    json_optional = "strengths strength"
+    json_optional = "label probability probabilities attributes strengths strength"
 
     recording: str
     start: float
@@ -75,12 +78,13 @@ class Moment(Jsonable):
     until: float
     name: str
     label: str
-    probability: float
+    probability: float | None
     length: str
     probabilities: Mapping[str, float]
     text: str = ""
     text_source: str = ""
     strengths: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def strength(self) -> float | None:
@@ -97,12 +101,14 @@ class Timeline:
         audio: its file.
         seconds: its length.
         moments: by their starts, at least one.
+        scales: the lowest and highest value of each attribute that is said.
     """
 
     id: str
     audio: Path
     seconds: float
     moments: tuple[Moment, ...]
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,29 +124,55 @@ class Timeline:
         ordered = sorted(spans.items(), key=lambda item: -item[1])
         return {label: span / total for label, span in ordered}
 
+    def means(self) -> dict[str, float]:
+        """By attribute, its mean over the time that anything is said about."""
+        spans = [one.until - one.since for one in self.moments]
+        return {
+            name: sum(s * one.attributes[name] for s, one in zip(spans, self.moments, strict=True))
+            / sum(spans)
+            for name in self.scales
+        }
+
+    def summary(self) -> str:
+        """Each label's share of the time, and the mean of each attribute."""
+        shares = self.shares() if self.labels else {}
+        said = [f"{label} {share:.0%}" for label, share in shares.items()]
+        said += [f"mean {name} {value:.2f}" for name, value in self.means().items()]
+        return ", ".join(said)
+
 
 def timeline_lines(timeline: Timeline) -> list[str]:
-    """For a terminal: what prevails, and runs of one label."""
-    shares = ", ".join(f"{label} {share:.0%}" for label, share in timeline.shares().items())
+    """For a terminal: what prevails, and runs of one label; of attributes alone each segment."""
     count = len(timeline.moments)
     many = "" if count == 1 else "s"
-    lines = [f"{timeline.id}: {clock(timeline.seconds)}, {count:,} segment{many}. {shares}."]
+    whole = f"{timeline.id}: {clock(timeline.seconds)}, {count:,} segment{many}."
+    lines = [f"{whole} {timeline.summary()}."]
     ranked = any(one.strengths for one in timeline.moments)
-    rows = [("from", "to", "label", "p", *["strength"] * ranked, "")]
-    runs = [list(run) for _, run in groupby(timeline.moments, lambda one: (one.label, one.name))]
+    labelled = bool(timeline.labels)
+    named = not labelled and any(one.name for one in timeline.moments)
+    columns = ("from", "to", *["label", "p"] * labelled, *["name"] * named)
+    rows = [(*columns, *["strength"] * ranked, *timeline.scales, "")]
+    runs = [[one] for one in timeline.moments]
+    if labelled:
+        alike = groupby(timeline.moments, lambda one: (one.label, one.name))
+        runs = [list(run) for _, run in alike]
     for run in runs[:MOST_LINES]:
-        mean = sum(one.probability for one in run) / len(run)
         odd = [one.length for one in run if one.length in (SHORT, LONG)]
         said = f"{', '.join(sorted(set(odd)))}: {len(odd)} of {len(run)}" if odd else ""
         label = f"{run[0].label} ({run[0].name})" if run[0].name else run[0].label
-        cells = [clock(run[0].since), clock(run[-1].until), label, f"{mean:.2f}"]
+        cells = [clock(run[0].since), clock(run[-1].until), *[run[0].name] * named]
+        if labelled:
+            cells.append(label)
+            cells.append(f"{sum(one.probabilities[one.label] for one in run) / len(run):.2f}")
         if ranked:
             strengths = [one.strength for one in run if one.strength is not None]
             cells.append(f"{sum(strengths) / len(strengths):.2f}" if strengths else "–")
-        rows.append((*cells, said))
+        means = replace(timeline, moments=tuple(run)).means()
+        rows.append((*cells, *(f"{value:.2f}" for value in means.values()), said))
     lines += aligned(rows, (0, 1))
     if len(runs) > MOST_LINES:
-        lines.append(f"and {len(runs) - MOST_LINES:,} more runs of one label (--out has them all)")
+        what = "runs of one label" if labelled else "segments"
+        lines.append(f"and {len(runs) - MOST_LINES:,} more {what} (--out has them all)")
     return lines
 
 
@@ -155,13 +187,17 @@ def clock(seconds: float) -> str:
 
 def _csv(timelines: Sequence[Timeline]) -> str:
     labels = timelines[0].labels
-    columns = ["recording", "start", "end", "from", "to", "name", "label", "probability", "length"]
+    columns = ["recording", "start", "end", "from", "to", "name"]
+    columns += [*["label", "probability"] * bool(labels), "length"]
     ranked = timelines[0].moments[0].strengths
     more = [*(f"p_{label}" for label in labels), *["strength"] * bool(ranked)]
-    more += [f"strength_{label}" for label in ranked]
+    more += [*(f"strength_{label}" for label in ranked), *timelines[0].scales]
     rows = []
     for one in (moment for timeline in timelines for moment in timeline.moments):
-        cells: dict[str, Any] = {**one.to_json(), "probability": f"{one.probability:.7f}"}
+        cells: dict[str, Any] = one.to_json()
+        if one.probability is not None:
+            cells["probability"] = f"{one.probability:.7f}"
+        cells |= {name: f"{value:.4f}" for name, value in one.attributes.items()}
         cells |= {name: f"{cells[name]:.3f}" for name in ("start", "end", "from", "to")}
         cells |= {f"p_{name}": f"{p:.7f}" for name, p in one.probabilities.items()}
         cells |= {f"strength_{name}": f"{value:.4f}" for name, value in one.strengths.items()}
@@ -177,13 +213,18 @@ def _json_lines(timelines: Sequence[Timeline]) -> str:
 
 
 def _rttm(timelines: Sequence[Timeline]) -> str:
+    if not timelines[0].labels:
+        raise ConfigError(
+            f"RTTM names labels, and {' and '.join(timelines[0].scales)} are numbers. Take .csv, "
+            ".jsonl, .TextGrid or a picture for --out."
+        )
     lines = [
         rttm_line(
             timeline.audio,
             one.since,
             one.until,
             one.label,
-            one.probability,
+            one.probabilities[one.label],
             one.length if one.length in (SHORT, LONG) else "",
         )
         for timeline in timelines
@@ -199,11 +240,13 @@ def _textgrid(timeline: Timeline) -> str:
             f"{timeline.id}: segments overlap, which a tier of a TextGrid cannot. Take .csv, "
             ".jsonl or .rttm for --out."
         )
-    said: dict[str, Callable[[Moment], str]] = {
-        "emotion": lambda one: one.label,
-        "probability": lambda one: f"{one.probability:.3f}",
-        "length": lambda one: one.length,
-    }
+    said: dict[str, Callable[[Moment], str]] = {}
+    if timeline.labels:
+        said["emotion"] = lambda one: one.label
+        said["probability"] = lambda one: f"{one.probability:.3f}"
+    for name in timeline.scales:
+        said[name] = partial(_value, name)
+    said["length"] = lambda one: one.length
     if any(one.name for one in moments):
         said["name"] = lambda one: one.name
     tiers = {
@@ -213,6 +256,10 @@ def _textgrid(timeline: Timeline) -> str:
         for tier, words in said.items()
     }
     return format_textgrid(tiers, timeline.seconds)
+
+
+def _value(name: str, moment: Moment) -> str:
+    return f"{moment.attributes[name]:.3f}"
 
 
 _TOGETHER: Mapping[str, Callable[[Sequence[Timeline]], str]] = {
@@ -275,9 +322,13 @@ def write_timelines(paths: Sequence[str | Path], timelines: Sequence[Timeline]) 
 
 
 def timeline_figure(timeline: Timeline, name: str = "over-time") -> Figure:
-    """Probabilities over time, and under them the most probable label; odd lengths are hatched."""
+    """Probabilities over time, and under them the most probable label; odd lengths are hatched.
+
+    Attributes have a panel each, as high as their scale.
+    """
     title = f"{timeline.id}: emotion over time"
-    return Figure(name, partial(_draw, timeline, title), title, (10.0, 3.6))
+    height = (3.6 if timeline.labels else 0.8) + 1.4 * len(timeline.scales)
+    return Figure(name, partial(_draw, timeline, title), title, (10.0, height))
 
 
 def _draw(timeline: Timeline, title: str, canvas: Canvas) -> None:
@@ -287,35 +338,53 @@ def _draw(timeline: Timeline, title: str, canvas: Canvas) -> None:
     colours = {
         label: palette[number % len(palette)] for number, label in enumerate(timeline.labels)
     }
-    upper, strip = canvas.subplots(2, 1, sharex=True, height_ratios=(6, 1))
+    labelled = bool(colours)
+    heights = [6] * labelled + [3] * len(timeline.scales) + [1]
+    panels = canvas.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    strip = panels[-1]
     unit, scale = ("min", 60.0) if timeline.seconds > 300 else ("s", 1.0)
-    for label, colour in colours.items():
-        times: list[float] = []
-        values: list[float] = []
-        for one in timeline.moments:
-            if times and one.since / scale > times[-1] + 1e-9:  # nothing is said in between
-                times.append(times[-1])
-                values.append(float("nan"))
-            times += [one.since / scale, one.until / scale]
-            values += [one.probabilities[label]] * 2
-        upper.plot(times, values, color=colour, lw=1.0, label=label.replace("$", r"\$"))
+    if labelled:
+        for label, colour in colours.items():
+            curve = _curve(timeline, scale, [one.probabilities[label] for one in timeline.moments])
+            panels[0].plot(*curve, color=colour, lw=1.0, label=label.replace("$", r"\$"))
+        panels[0].set(ylabel="probability", ylim=(0, 1))
+        panels[0].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axes, (name, ends) in zip(panels[labelled:-1], timeline.scales.items(), strict=True):
+        values = [one.attributes[name] for one in timeline.moments]
+        axes.plot(*_curve(timeline, scale, values), color="0.2", lw=1.0)
+        axes.axhline(sum(ends) / 2, color="0.7", lw=0.8, ls=":")
+        axes.set(ylabel=name, ylim=ends)
     for one in timeline.moments:
         odd = one.length in (SHORT, LONG)
         strip.axvspan(
             one.since / scale,
             one.until / scale,
-            facecolor=colours[one.label],
+            facecolor=colours.get(one.label, "0.8"),
             hatch="////" if odd else None,
             edgecolor="white" if odd else "none",
             linewidth=0,
         )
-    upper.set(ylabel="probability", ylim=(0, 1), xlim=(0, timeline.seconds / scale))
-    upper.set_title(title.replace("$", r"\$"), fontsize=10)
-    upper.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panels[0].set(xlim=(0, timeline.seconds / scale))
+    panels[0].set_title(title.replace("$", r"\$"), fontsize=10)
     marks = {one.length for one in timeline.moments}
     said = (
         "" if marks.isdisjoint((SHORT, LONG)) else "  (hatched: shorter or longer than trained on)"
     )
     if UNKNOWN in marks:
         said = "  (lengths trained on: unknown)"
-    strip.set(yticks=[], xlabel=f"{unit}{said}", ylabel="label")
+    strip.set(yticks=[], xlabel=f"{unit}{said}", ylabel="label" if labelled else "")
+
+
+def _curve(
+    timeline: Timeline, scale: float, values: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Times and heights of a step curve of one value a moment; broken where nothing is said."""
+    times: list[float] = []
+    heights: list[float] = []
+    for one, value in zip(timeline.moments, values, strict=True):
+        if times and one.since / scale > times[-1] + 1e-9:
+            times.append(times[-1])
+            heights.append(float("nan"))
+        times += [one.since / scale, one.until / scale]
+        heights += [value] * 2
+    return times, heights

@@ -12,6 +12,7 @@ from corpora.base.codec import Jsonable
 from corpora.base.report import Part, Report, Table
 from corpora.base.work import command_line
 from heads.bootstrap import Difference
+from heads.gold import objective_key
 from heads.load import WEIGHTED
 from heads.metrics import Scores
 from heads.optimism import Optimism
@@ -37,8 +38,8 @@ class TrialLine:
         number: in the study.
         start: name of the starting configuration it is; "" for a sampled one.
         params: the values of the search's axes.
-        dev_macro_f1: what it was selected on; with folds their pooled macro-F1. With attributes the
-            report's `objective` says what it is.
+        dev_macro_f1: what it was selected on; with folds their pooled macro-F1. With attributes
+            another score (the report's `objective`), by whose name the JSON calls it.
         difference: from the best trial, where a bootstrap can say; None for the best one.
     """
 
@@ -100,6 +101,14 @@ class SearchReport(Jsonable):
     ridge: Ridge | None = None
     objective: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what trials were selected on is called what it is."""
+        found, head = super().to_json(), self.best.head
+        own = f"dev_{objective_key(head.labels, head.attributes)}"
+        named = {"dev_macro_f1": own}
+        found["top"] = [{named.get(k, k): v for k, v in line.items()} for line in found["top"]]
+        return found
+
     @property
     def reference(self) -> Reference:
         """The logistic regression of a search for classes."""
@@ -142,8 +151,9 @@ class SearchReport(Jsonable):
             *[f"Layer weights: {weights}."] * bool(weights),
             *self._score_tables(),
         )
-        steps = ("evaluate",) if best.head.attributes else ("finetune --best", "evaluate")
-        following = tuple(command_line(step, work, manifest) for step in steps)
+        following = tuple(
+            command_line(step, work, manifest) for step in ("finetune --best", "evaluate")
+        )
         return Report("", parts, self.files, following).to_text()
 
     def _score_tables(self) -> list[Table]:

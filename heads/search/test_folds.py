@@ -8,6 +8,7 @@ head that had no part of it. The searches lie in folders of their own, so a stop
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from corpora.base.report import Part, Report, Table
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
 from corpora.splits import UNITS, Division, divide, folds_by, folds_of_count
-from heads.bootstrap import Difference, paired_differences
+from corpora.utterance import ATTRIBUTES
+from heads.attributes import AttributeScores, attributes_table
+from heads.bootstrap import Difference
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import MOST_FOLDS, make_folds, refuse_shared_recordings
-from heads.load import load_dataset, read_origin
-from heads.metrics import Scores, classification_report, score_cells
+from heads.gold import Gold, objective_name
+from heads.load import aimed, load_dataset, read_origin
+from heads.metrics import Scores, score_cells
 from heads.records import (
     TEST_FOLD_PREDICTIONS,
     TEST_FOLDS,
@@ -39,8 +43,9 @@ from heads.records import (
     write_predictions,
 )
 from heads.reference import best_layers
+from heads.ridge import best_ridge_layers
 from heads.search.report import SearchReport, trial_title
-from heads.search.score_tables import fold_note, verdict
+from heads.search.score_tables import References, fold_note, selection_score, verdict
 from heads.search.search import search_heads
 from heads.training import predict
 
@@ -57,9 +62,16 @@ class TestFold(Jsonable):
         head: what was chosen, in words.
         layers: by modality the layers that the head reads.
         reference: what the regression is, in words.
-        report: of the head on the fold.
+        report: of the head on the fold; None without classes.
         reference_report: of the regression on it.
+        attributes: of the head on the fold; None without attributes.
+        reference_attributes: of the regression on it.
+        score: of the head, what heads are compared by.
+        reference_score: of the regression.
     """
+
+    json_entries = "* -score -reference_score"
+    json_optional = "attributes reference_attributes"
 
     # pytest would take the class for tests.
     __test__ = False
@@ -68,8 +80,12 @@ class TestFold(Jsonable):
     head: str
     layers: str
     reference: str
-    report: Scores
-    reference_report: Scores
+    report: Scores | None
+    reference_report: Scores | None
+    attributes: AttributeScores | None
+    reference_attributes: AttributeScores | None
+    score: float
+    reference_score: float
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,12 @@ class TestFoldsReport(Jsonable):
 
     Attributes:
         unit: what a fold is, in words.
-        report: of the heads on all folds together.
+        report: of the heads on all folds together; None without classes.
         reference: of the regressions on them.
+        attributes: of the heads on all folds together; None without attributes.
+        reference_attributes: of the regressions on them.
+        lead: head minus reference, what heads are compared by.
+        objective: what that is called.
         difference: head minus reference; None where speakers are too few to say.
         reason: why there is none; "" otherwise.
         folds: each by itself.
@@ -88,13 +108,20 @@ class TestFoldsReport(Jsonable):
         work: the work folder.
     """
 
-    json_entries = "* -work"
+    json_entries = (
+        "unit report reference attributes reference_attributes difference reason folds notes files"
+    )
+    json_optional = "attributes reference_attributes"
 
     __test__ = False
 
     unit: str
-    report: Scores
-    reference: Scores
+    report: Scores | None
+    reference: Scores | None
+    attributes: AttributeScores | None
+    reference_attributes: AttributeScores | None
+    lead: float
+    objective: str
     difference: Difference | None
     reason: str
     folds: tuple[TestFold, ...]
@@ -108,35 +135,61 @@ class TestFoldsReport(Jsonable):
             (
                 fold.name,
                 f"{fold.head}, {fold.layers}",
-                f"{fold.report.macro_f1:.3f}",
-                f"{fold.reference_report.macro_f1:.3f}",
-                f"{fold.report.n:,}",
+                f"{fold.score:.3f}",
+                f"{fold.reference_score:.3f}",
+                f"{_counted(fold):,}",
             )
             for fold in self.folds
         ]
-        scores = [
-            (title, *score_cells(own), f"{own.weighted_f1:.3f}")
-            for title, own in (("search", self.report), ("reference", self.reference))
-        ]
         notes = (
-            *self.report.interval_notes,
             *[f"Search minus reference: {self.difference}."] * (self.difference is not None),
             *[f"No paired interval: {self.reason}."] * bool(self.reason),
-            *fold_note([fold.report for fold in self.folds]),
         )
-        columns = ("", "macro-F1", "UA", "WA", "utterances", "weighted F1")
-        each = ("test fold", "head", "macro-F1", "reference", "utterances")
+        each = ("test fold", "head", self.objective, "reference", "utterances")
         parts: tuple[Part, ...] = (
-            *verdict(self.difference, self.report.macro_f1 - self.reference.macro_f1, "all folds"),
+            *verdict(self.difference, self.lead, "all folds", self._regressions()),
             f"The whole search was repeated for each {self.unit} as the test set; the predictions "
             f"of {len(self.folds)} searches are scored together.",
             *(f"Note: {note}" for note in self.notes),
             Table("", each, rows, right=(2, 3, 4)),
-            Table("", columns, scores, right=(4, 5), notes=notes),
+            *self._tables(notes),
         )
         step = command_line("search", self.work, manifest)
         steps = (f"{step}   (a head to use, chosen on train and dev)",)
         return Report("", parts, self.files, steps).to_text()
+
+    def _regressions(self) -> str:
+        """How a sentence on the references begins."""
+        if self.attributes is None:
+            return "The reference, a logistic regression, is"
+        if self.report is None:
+            return "The reference, a ridge regression, is"
+        return "The references, a logistic and a ridge regression, are"
+
+    def _tables(self, notes: Sequence[str]) -> list[Table]:
+        """Search and reference on all folds: of classes, and of attributes."""
+        found = []
+        if self.report is not None and self.reference is not None:
+            scored = (("search", self.report), ("reference", self.reference))
+            rows = [(title, *score_cells(own), f"{own.weighted_f1:.3f}") for title, own in scored]
+            own_notes = (
+                *self.report.interval_notes,
+                *(notes if self.attributes is None else ()),
+                *fold_note([fold.report for fold in self.folds if fold.report]),
+            )
+            columns = ("", "macro-F1", "UA", "WA", "utterances", "weighted F1")
+            found.append(Table("", columns, rows, right=(4, 5), notes=own_notes))
+        if self.attributes is not None and self.reference_attributes is not None:
+            rated = {"search": self.attributes, "reference": self.reference_attributes}
+            own_notes = (*self.attributes.interval_notes, *notes)
+            found.append(attributes_table("", rated, own_notes))
+        return found
+
+
+def _counted(fold: TestFold) -> int:
+    """Utterances that a fold was scored on."""
+    rated = fold.attributes.per_attribute if fold.attributes else ()
+    return max([fold.report.n if fold.report else 0, *(one.n for one in rated)])
 
 
 def search_test_folds(
@@ -158,7 +211,7 @@ def search_test_folds(
         show_progress: whether to draw progress bars.
 
     Raises:
-        ConfigError: another word, a study in a database, or other targets than classes.
+        ConfigError: another word, or a study in a database.
         ManifestError: the utterances do not say which speaker, session or fold they are of, or
             there are fewer than three.
     """
@@ -166,20 +219,22 @@ def search_test_folds(
         raise ConfigError(
             "--test-folds makes a study for each fold, and --storage names one. Leave one out."
         )
-    if config.targets != "emotion":
-        raise ConfigError(
-            f"--test-folds scores classes alone. Leave it out, or --targets {config.targets}."
-        )
     cache = FrameCache(work)
+    manifest, attributes = aimed(manifest, config.targets)
     dataset = load_dataset(
-        cache, manifest, config.modalities, choose_device(config.device), others=True
+        cache,
+        manifest,
+        config.modalities,
+        choose_device(config.device),
+        others=True,
+        attributes=attributes,
     )
     utterances, names = _fold_names(dataset, config.test_folds)
     dataset = replace(dataset, utterances=utterances)
     keys = cache.keys(utterances)
     found: list[TestFold] = []
     norms: set[str] = set()
-    pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, probabilities, the reference's classes
+    pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, what heads and references say of them
     folds = divide(utterances, names).folds
     root = work.search / TEST_FOLDS_FOLDER
     if fresh:  # also those of another number of folds
@@ -189,7 +244,8 @@ def search_test_folds(
         refuse_shared_recordings(division.utterances, keys)
         own = _with_chosen_layers(replace(dataset, utterances=division.utterances), config)
         divided = replace(manifest, utterances=division.utterances)
-        origin = replace(read_origin(cache, divided, own.frames), layers=_layers(own))
+        origin = read_origin(cache, divided, own.frames, attributes)
+        origin = replace(origin, layers=_layers(own))
         folder = root / _folder_name(number, name)
         title = f"Fold {name} ({number} of {len(folds)})"
         report = search_heads(
@@ -197,20 +253,25 @@ def search_test_folds(
         )
         rows = own.rows("test")
         said = predict([load_head(folder)[0]], VectorStore(own), rows)[0]
-        pooled.append((rows, said, torch.tensor(report.reference.predicted["test"])))
-        found.append(_fold(name, report))
+        references = References(report.logistic, report.ridge)
+        other = torch.from_numpy(references.said("test", len(dataset.labels)))
+        pooled.append((rows, said, other))
+        found.append(_fold(name, report, references))
         norms.add(report.best.head.input_norm)
     rows, said, other = (torch.cat(parts) for parts in zip(*pooled, strict=True))
-    gold, speakers = dataset.targets(rows).numpy(), dataset.speakers(rows)
-    differences, reason = paired_differences(
-        gold, said.argmax(-1)[None].numpy(), other.numpy(), len(dataset.labels), speakers
-    )
+    gold = Gold.of(dataset, rows)
+    own_said, other_said = said.double().numpy(), other.numpy()
+    differences, reason = gold.differences([own_said], other_said)
     root.mkdir(parents=True, exist_ok=True)
     files = (work.search / TEST_FOLDS, work.search / TEST_FOLD_PREDICTIONS, root)
     result = TestFoldsReport(
         unit=config.test_folds if config.test_folds in UNITS else "fold",
-        report=classification_report(gold, said.numpy(), dataset.labels, speakers),
-        reference=classification_report(gold, other.numpy(), dataset.labels, speakers),
+        report=gold.class_scores(said.numpy()),
+        reference=gold.class_scores(other_said),
+        attributes=gold.attribute_scores(own_said),
+        reference_attributes=gold.attribute_scores(other_said),
+        lead=gold.score(own_said) - gold.score(other_said),
+        objective=objective_name(dataset.labels, attributes),
         difference=differences[0] if differences else None,
         reason="" if differences else reason,
         folds=tuple(found),
@@ -226,7 +287,7 @@ def search_test_folds(
 def _fold_names(dataset: Dataset, how: str) -> tuple[tuple[Any, ...], list[str]]:
     """The utterances that count, and the fold of each."""
     if how == "protocol":
-        names = [u.fold if u.label else "" for u in dataset.utterances]
+        names = [u.fold if dataset.is_annotated(u) else "" for u in dataset.utterances]
         if not any(names):
             raise ManifestError(
                 "The manifest has no folds. Prepare the corpus with a protocol of folds "
@@ -234,11 +295,22 @@ def _fold_names(dataset: Dataset, how: str) -> tuple[tuple[Any, ...], list[str]]
             )
         return dataset.utterances, names
     # A row without a split was left out by the user or a protocol.
-    utterances = tuple(u if u.split else replace(u, label="") for u in dataset.utterances)
+    bare = dict.fromkeys(ATTRIBUTES)
+    utterances = tuple(
+        u if u.split else replace(u, label="", **bare)  # type: ignore[arg-type]
+        for u in dataset.utterances
+    )
+    # Folds are made of what has a label, and alike in labels.
+    marked = [
+        replace(u, label=(u.label if dataset.labels else "") or "rated")
+        if dataset.is_annotated(u)
+        else replace(u, label="")
+        for u in utterances
+    ]
     if how in UNITS:
-        names = folds_by(utterances, how)
+        names = folds_by(marked, how)
     elif how.isdecimal() and 3 <= int(how) <= MOST_FOLDS:
-        names = folds_of_count(utterances, int(how), seed=0)
+        names = folds_of_count(marked, int(how), seed=0)
     else:
         raise ConfigError(f"--test-folds {how}: expected {CHOICES} (at most {MOST_FOLDS}).")
     count = len(set(names) - {""})
@@ -255,8 +327,9 @@ def _with_chosen_layers(dataset: Dataset, config: SearchConfig) -> Dataset:
     several = [name for name in dataset.frames if len(dataset.numbers(name)) > 1]
     if not several:
         return dataset
-    layers = best_layers(VectorStore(dataset), make_folds(dataset, config.folds))
-    return dataset.with_layers({name: layers[name] for name in several})
+    best = best_layers if dataset.labels else best_ridge_layers
+    layers = best(VectorStore(dataset), make_folds(dataset, config.folds))
+    return dataset.with_layers({name: layers[name] or 0 for name in several})
 
 
 def _layers(dataset: Dataset) -> dict[str, int]:
@@ -269,8 +342,9 @@ def _folder_name(number: int, name: str) -> str:
     return f"{number:02}-{plain}"[:60]
 
 
-def _fold(name: str, report: SearchReport) -> TestFold:
-    best, reference = report.best, report.reference
+def _fold(name: str, report: SearchReport, references: References) -> TestFold:
+    best, logistic, ridge = report.best, references.classes, references.attributes
+    reference = " ".join(one.to_text() for one in (logistic, ridge) if one)
     layers = ", ".join(
         f"{modality} {layers_text(best.origin.layers[modality])}"
         for modality in best.head.modalities
@@ -280,9 +354,13 @@ def _fold(name: str, report: SearchReport) -> TestFold:
         name,
         trial_title(best.start, best.params),
         layers,
-        reference.to_text(),
-        best.scores["test"],
-        reference.scores["test"],
+        reference,
+        best.scores.get("test"),
+        logistic.scores.get("test") if logistic else None,
+        best.attribute_scores.get("test"),
+        ridge.scores.get("test") if ridge else None,
+        selection_score(best.scores, best.attribute_scores, "test"),
+        selection_score(logistic.scores if logistic else {}, ridge.scores if ridge else {}, "test"),
     )
 
 

@@ -10,7 +10,7 @@ from corpora.base.errors import MissingExtraError
 from corpora.base.report import render
 from finetune import curves
 from finetune.curves import Curves, curves_figure, global_steps
-from finetune.launch import Score
+from finetune.objective import Score
 from finetune.steps import LogRow
 
 

@@ -14,8 +14,6 @@ import pytest
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
-from explain.config import ExplainConfig
-from explain.explain import explain_split
 from finetune.config import EvaluateConfig
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import Evaluation
@@ -157,8 +155,6 @@ def test_another_scale_and_other_attributes_are_refused(
     )
     with pytest.raises(ManifestError, match=r"no utterance .*rated for arousal, valence"):
         evaluate(folder, unrated, config=EvaluateConfig("head"))
-    with pytest.raises(ConfigError, match="explain reads classes alone"):
-        explain_split(folder, rated, config=ExplainConfig(subject="head"))
 
 
 def test_ratings_that_changed_are_another_manifest(work: tuple[Work, str], rated: Manifest) -> None:

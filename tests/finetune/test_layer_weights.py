@@ -28,7 +28,7 @@ from finetune.model import EmotionModel
 from finetune.model_directory import read_model_config
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.predict.answering import Prediction, predict
-from finetune.session import label_agreement
+from finetune.session import agreement
 from finetune.starting_head import retrain, starting_head
 from finetune.steps import Trainer
 from heads.config import SearchConfig
@@ -118,10 +118,8 @@ def test_the_assembled_model_says_what_the_head_says_before_any_step(
     record = load_head(weighed.search)[1]
     assert record.origin.layers == READ
     dev = gather_examples(model, manifest.in_split("dev"), {})[0]
-    assert label_agreement(FrameCache(weighed), manifest, model, record, dev, 400) == (
-        len(dev),
-        len(dev),
-    )
+    same, _, count = agreement(FrameCache(weighed), manifest, model, record, dev, 400)
+    assert same == count == len(dev)
 
 
 def test_layers_above_the_highest_that_is_weighed_are_left_out(encoders: Path) -> None:

@@ -292,3 +292,48 @@ def test_a_fine_tuned_model_knows_what_it_was_trained_on(
 def test_options_are_checked_in_python_too() -> None:
     with pytest.raises(ConfigError, match="exclude"):
         PredictConfig(every=1.0, segments="vad")
+
+
+SCALES = {"arousal": (1.0, 7.0), "valence": (-1.0, 1.0)}
+
+
+@pytest.mark.parametrize("labels", [LABELS, ()])
+def test_attributes_over_time_are_those_of_the_windows_as_files(
+    labels: tuple[str, ...], encoders: Path, recording: Path, tmp_path: Path
+) -> None:
+    pooling = {"audio": {"kind": "average"}}
+    shape = HeadConfig(labels, {"audio": 128}, pooling, mlp_width=8, attributes=SCALES)
+    rating = assemble(Head(shape, seed=1), {"audio": encoders / "tiny-audio"}, {"audio": 2})
+    stretches = [Stretch(start, start + 2.0) for start in (0.0, 3.0, 12.0)]
+    found = over_time([rating], utterance(recording), pick(stretches), lengths=LENGTHS)
+    rows = [replace(utterance(recording), start=one.start, end=one.end) for one in stretches]
+    for moment, said in zip(found.moments, predict([rating], rows), strict=True):
+        assert isinstance(said, Prediction)
+        # Cut before resampling there, behind it here: the edges differ.
+        assert moment.attributes == pytest.approx(dict(said.attributes), abs=1e-3)
+        assert moment.label == said.label
+    means = {
+        name: np.mean([one.attributes[name] for one in found.moments]) for name in found.scales
+    }
+    assert found.means() == pytest.approx(means)
+    written = write_timelines([tmp_path / f"x{s}" for s in (".csv", ".jsonl", ".png")], [found])
+    with written[0].open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["arousal"]) for row in table] == pytest.approx(
+        [one.attributes["arousal"] for one in found.moments], abs=1e-4
+    )
+    lines = [json.loads(line) for line in written[1].read_text().splitlines()]
+    assert lines[2]["attributes"] == pytest.approx(dict(found.moments[2].attributes))
+    for name in ("label", "probability"):
+        assert (name in table[0]) == (name in lines[0]) == bool(labels)
+    assert written[2].stat().st_size > 10_000
+    [grid] = write_timelines([tmp_path / "x.TextGrid"], [found])
+    tiers = [tier.name for tier in read_textgrid(grid).tiers]
+    assert tiers == [*["emotion", "probability"] * bool(labels), *SCALES, "length"]
+    text = "\n".join(timeline_lines(found))
+    assert f"mean arousal {means['arousal']:.2f}" in text
+    if labels:
+        write_timelines([tmp_path / "x.rttm"], [found])
+    else:
+        with pytest.raises(ConfigError, match="RTTM names labels, and arousal and valence are"):
+            write_timelines([tmp_path / "x.rttm"], [found])

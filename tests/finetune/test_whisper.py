@@ -30,7 +30,7 @@ from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
 from finetune.predict.answering import Prediction, Unusable, predict
-from finetune.session import label_agreement
+from finetune.session import agreement
 from finetune.steps import Trainer
 from finetune.upper import Upper, upper_layers
 from heads.dataset import VectorStore
@@ -162,7 +162,7 @@ def test_the_model_says_what_the_head_says_of_cached_frames(
 ) -> None:
     record = build_model(FrameCache(work), work.search / "best.json", "cpu", "fp32")[1]
     examples = gather_examples(model, manifest.in_split("dev"), {})[0]
-    same, count = label_agreement(FrameCache(work), manifest, model, record, examples, 2000)
+    same, _, count = agreement(FrameCache(work), manifest, model, record, examples, 2000)
     assert same == count == len(examples)
 
 

@@ -381,6 +381,9 @@ def test_a_search_for_attributes_says_what_it_found(
     assert ("macro-F1" in text) == (targets == "both")
     kept = json.loads((tmp_path / "best.json").read_text())
     assert "dev_score" in kept
+    name = {"attributes": "dev_mean_ccc", "both": "dev_macro_f1_ccc"}[targets]
+    assert report.to_json()["top"][0][name] == record.dev_macro_f1
+    assert "dev_macro_f1" not in report.to_json()["top"][0]
     assert "dev_macro_f1" not in kept
     with (tmp_path / "trials.csv").open(newline="") as file:
         assert "dev_score" in next(csv.reader(file))

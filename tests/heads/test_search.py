@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 import heads.training
 from corpora.base.errors import CacheError, ConfigError, ManifestError
 from corpora.base.work import exclusive_lock
-from finetune.starting_head import _read_study
+from finetune.trial_record import _read_study
 from heads.dataset import Dataset, VectorStore
 from heads.folds import make_folds
 from heads.gold import Gold, selection_scores
