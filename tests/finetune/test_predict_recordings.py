@@ -27,12 +27,12 @@ def test_a_folder_gives_all_recordings_below_it_and_an_empty_one_is_said(
 
 
 def test_recordings_that_are_not_read_are_said_and_converted_ones_are_not(tmp_path: Path) -> None:
-    for name in ("a.aiff", "a.m4a", "b.MP4", "c.opus"):
+    for name in ("a.aiff", "a.m4a", "b.AMR", "c.opus"):
         (tmp_path / name).write_bytes(b"sound")
     found, unusable = utterances_of([str(tmp_path)])
     assert [u.audio.name for u in found] == ["a.aiff", "c.opus"]
     assert [one.error for one in unusable] == [
-        f"{tmp_path / 'b.MP4'}: .mp4 is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
+        f"{tmp_path / 'b.AMR'}: .amr is not read: convert it to WAV or FLAC (ffmpeg -i IN OUT.wav)."
     ]
 
 
