@@ -23,7 +23,7 @@ from explain.probing_section import TITLE as PROBING
 from explain.probing_section import ProbingConfig, probing_section
 from explain.ragged import Floats
 from explain.structure import structure_section
-from explain.subject import Subject
+from explain.subject import ATTENTION, Subject
 from explain.words import words_section
 from finetune.model import EmotionModel
 
@@ -47,13 +47,14 @@ def choose_examples(items: Sequence[Item]) -> list[int]:
 
 def pictures_section(subject: Subject, items: Sequence[Item], numbers: Sequence[int]) -> Report:
     """The pictures of these utterances, one below the other."""
-    text: list[str] = []
+    notes: dict[str, list[str]] = {}
     figures: list[Figure] = []
     for number in numbers:
         sound = listen(subject, number)
-        name = items[number].utterance.id
         figures.append(utterance_figure(items[number], sound))
-        text += [f"{name}: {note}" for note in (sound.problem, *sound.notes) if note]
+        for note in (sound.problem, *sound.notes):
+            notes.setdefault(note, []).append(items[number].utterance.id)
+    text = [f"{', '.join(names)}: {note}" for note, names in notes.items() if note]
     if any(item.columns is not None and item.columns.shape[1] > 1 for item in items):
         text.insert(0, "Grey curves: the attention of each query and head; blue: their mean.")
     return Report("Pictures", (*text, *figures))
@@ -63,6 +64,7 @@ def items_section(items: Sequence[Item]) -> Report:
     """What is said about each of a few utterances, in sentences and as a table."""
     rows: list[list[Cell]] = []
     text = []
+    most = "most attended" if items[0].method == ATTENTION else f"highest {items[0].method}"
     ranked = any(item.strengths for item in items)
     for item in items:
         times = "" if item.attention is None else _most_attended(item.times, item.attention)
@@ -84,15 +86,13 @@ def items_section(items: Sequence[Item]) -> Report:
         parts = [f"{item.utterance.id}: {heard_as}"]
         if item.strength is not None:
             parts.append(f"of strength {item.strength:.2f}")
-        parts += [f"most attended at {times} s"] * bool(times)
+        parts += [f"{most} at {times} s"] * bool(times)
         for name, (at, own) in item.beside.items():
-            parts.append(f"most attended of {name} at {_most_attended(at, own)} s")
-        parts += [f"most attended words: {words}"] * bool(words)
+            parts.append(f"{most} of {name} at {_most_attended(at, own)} s")
+        parts += [f"{most} of words: {words}"] * bool(words)
         text.append("; ".join(parts) + ".")
     columns = ("utterance", "label", "predicted", "probability", *["strength"] * ranked)
-    table = Table(
-        "items", (*columns, "most attended (s)", "most attended words"), rows, "Utterances", 2
-    )
+    table = Table("items", (*columns, f"{most} (s)", f"{most} words"), rows, "Utterances", 2)
     return Report("Answers", (*text, table))
 
 

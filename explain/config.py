@@ -63,7 +63,7 @@ class ExplainConfig(Config):
         metavar="SHARE|top",
         parse=parse_attended,
     )
-    # Some 25 kB each for three seconds.
+    # Some 17 kB each for three seconds.
     embedded: int = setting(
         200,
         "Utterances whose sound goes into the page; the others are linked.",

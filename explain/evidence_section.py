@@ -24,6 +24,7 @@ from explain.evidence import (
     Stretch,
 )
 from explain.evidence_cues import CORPUS, SPEAKER, CueLevel, Reference
+from explain.finding import Finding, strength, strongest
 from explain.ragged import Floats, interval_note, speaker_means
 from explain.subject import Subject
 from explain.trust import EVIDENCE, NEUTRAL, Trust
@@ -111,6 +112,14 @@ def sentences(found: Sequence[Evidence], trust: Trust) -> list[str]:
     return ["" if untold(one, trust) else sentence(one) for one in found]
 
 
+def told(one: Evidence, trust: Trust) -> str:
+    """The sentence on an answer, or why there is none; "" where there is none on any."""
+    why = untold(one, trust)
+    if why == DISTRUSTED:
+        return ""
+    return f"No sentence on what it rests on: {why}." if why else sentence(one)
+
+
 def evidence_section(
     subject: Subject,
     found: Sequence[Evidence],
@@ -146,6 +155,11 @@ def evidence_section(
         f"speech (a run of them; the mean of {CHOICES} choices)."
     ]
     lost, elsewhere, more = speaker_means(_losses(found), subject.speakers)
+    told = (
+        f"Without the frames it attends to most an answer is {lost.value:.2f} less probable, "
+        f"without as much other speech {elsewhere.value:.2f}."
+    )
+    findings = [Finding(told, "evidence-emotions", strength(more.value, (more.low, more.high)))]
     if lost.count and not single:
         text.append(
             f"Without the stretches the probability of the most probable emotion falls by {lost}, "
@@ -165,6 +179,7 @@ def evidence_section(
     data: dict[str, Any] = {"utterances": len(found), "sentences": len(made)}
     if lost.count:
         data |= {"tested": lost.count, "lost": lost.value, "lost_elsewhere": elsewhere.value}
+        data |= {} if single else strongest(findings)
     if single:
         data["answers"] = evidence_data(found, trust)
     elif reference is not None:

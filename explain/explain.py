@@ -22,7 +22,7 @@ from explain.analyses import ANALYSES, Context, choose_examples, items_section, 
 from explain.config import MODEL_LIMIT, ExplainConfig
 from explain.evidence import Evidence, find_evidence
 from explain.evidence_cues import cues_of
-from explain.evidence_section import evidence_section, json_lines, sentences
+from explain.evidence_section import evidence_section, json_lines, told, untold
 from explain.item import Item, collect_items
 from explain.load import (
     LoadedRows,
@@ -34,6 +34,7 @@ from explain.load import (
 )
 from explain.over_time_section import over_time_section, recordings_over_time, telling_parts
 from explain.pooled import answering_head
+from explain.report.answers import Known, answers, known_scores
 from explain.report.write import SUMMARY, Contents, write_report
 from explain.subject import Subject, read_texts
 from explain.trust import FAITHFULNESS, head_digest, judge, kept_verdict
@@ -244,7 +245,10 @@ def explain_split(
         model = _with_encoders(opened, config)
         model.head = answering_head(model.head, attribute)
     folder = work.explain / "items" if config.ids else work.explain
-    return _report(cache, folder, manifest, subject, config, model, show_progress=show_progress)
+    known = known_scores(opened, work, manifest, config.split)
+    return _report(
+        cache, folder, manifest, subject, config, model, known, show_progress=show_progress
+    )
 
 
 def explain_recordings(
@@ -316,6 +320,7 @@ def explain_recordings(
         subject,
         single,
         None,
+        known_scores(opened, work, None, "test"),
         more=over_time,
         show_progress=show_progress,
     )
@@ -400,6 +405,7 @@ def _report(
     subject: Subject,
     config: ExplainConfig,
     model: EmotionModel | None,
+    known: Known,
     *,
     more: Sequence[Report] = (),
     show_progress: bool,
@@ -427,8 +433,17 @@ def _report(
         evidence, neutral = find_evidence(subject, aligned, cues, neutral, progress=show_progress)
         sections.append(evidence_section(subject, evidence, trust, neutral, single=single))
     if evidence:
-        said = sentences(evidence, trust)
-        items = [replace(item, evidence=text) for item, text in zip(items, said, strict=True)]
+        said = [told(one, trust) for one in evidence]
+        items = [
+            replace(
+                item,
+                evidence=text,
+                stretches=()
+                if untold(one, trust)
+                else [(part.start, part.end) for part in one.stretches],
+            )
+            for item, text, one in zip(items, said, evidence, strict=True)
+        ]
     if config.figures:
         sections.append(pictures_section(subject, items, chosen))
     summary = summarise(subject, items, sections, aligned)
@@ -436,10 +451,12 @@ def _report(
         title=f"What the {subject.kind} hears: {subject.corpus or 'recordings'}"
         + (f", {split_name(subject.split).removeprefix('the ')}" if subject.split else ""),
         intro=intro,
+        cards=answers(subject, sections, trust, known),
         sections=sections,
         items=items,
         embedded=_embedded(len(items), config.embedded, chosen),
         summary=summary,
+        caution="" if trust.tells else f"It is not shown that {subject.weighing} decides.",
     )
     title = "Draw" if show_progress else ""
     written = write_report(folder, contents, figures=config.figures, title=title)

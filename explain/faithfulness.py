@@ -221,4 +221,6 @@ def draw_curves(canvas: Canvas, curves: Curves, method: str = ATTENTION) -> None
         title="Deletion (lower is better)",
     )
     right.set(xlabel="frames kept, first in order (%)", title="Insertion (higher is better)")
-    right.legend(loc="lower right", fontsize="small")
+    canvas.legend(
+        *right.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small"
+    )

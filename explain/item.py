@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,8 @@ class Item:
         alignment: words and phones; None without.
         reading: words of the text with their attention; None without.
         tokens: attention of each text token, where it is not known which words they are.
-        evidence: a sentence (`explain.evidence_section`); "" where none may be made.
+        evidence: a sentence (`explain.evidence_section`), or why there is none; "" where neither.
+        stretches: start and end, in seconds, of what the sentence is about.
         strengths: of each emotion, above 0 and below 1; empty where it is not known.
         answer: of an attribute, what is said of it; "" for classes.
     """
@@ -66,6 +67,7 @@ class Item:
     reading: Reading | None = None
     tokens: Floats | None = None
     evidence: str = ""
+    stretches: Sequence[tuple[float, float]] = ()
     strengths: Mapping[str, float] = field(default_factory=dict)
     answer: str = ""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from corpora.base.report import Cell, Figure, Report, Table
+from explain.finding import Finding, strength, strongest
 from explain.picture import BLUE, BY_MODALITY, GREY, ORANGE, RED
 from explain.ragged import (
     Bools,
@@ -26,6 +27,7 @@ from explain.ragged import (
     positions,
     ranks_within,
     segment_sum,
+    speaker_means,
 )
 from explain.subject import Subject, frame_attention
 from heads.pooling.view import DEFAULT_THRESHOLD
@@ -209,13 +211,13 @@ def draw_curves(canvas: Canvas, found: Mapping[str, Concentration], method: str)
     axes.plot([0, 100], [0, 100], ":", color=GREY, label=f"even {method}")
     axes.axhline(100 * HELD, color=GREY, lw=0.6, ls="--")
     axes.set(
-        xlabel="frames, most attended first (%)",
+        xlabel=f"frames, those with most {method} first (%)",
         ylabel=f"{method} held (%)",
         xlim=(0, 100),
         ylim=(0, 102),
         title=f"Cumulative {method}; band: {BAND[0]:g}th to {BAND[1]:g}th percentile",
     )
-    axes.legend(loc="lower right")
+    canvas.legend(loc="outside lower center", ncols=2)
 
 
 def draw_places(canvas: Canvas, frames: Floats, attention: Floats, method: str) -> None:
@@ -227,7 +229,7 @@ def draw_places(canvas: Canvas, frames: Floats, attention: Floats, method: str) 
     axes.set_yticks(height, PLACES)
     axes.invert_yaxis()
     axes.set(xlabel="share (%)", xlim=(0, 100))
-    axes.legend(loc="lower right")
+    canvas.legend(loc="outside right center")
 
 
 def draw_lengths(canvas: Canvas, found: Mapping[str, Concentration]) -> None:
@@ -273,7 +275,7 @@ def localisation_section(subject: Subject) -> Report:
         Figure(
             "cumulative",
             lambda canvas: draw_curves(canvas, found, subject.weighing),
-            f"Share of {subject.weighing} held by the most attended frames",
+            f"Share of {subject.weighing} held by the frames with most of it",
             (7.0, 4.2),
         )
     ]
@@ -299,7 +301,21 @@ def localisation_section(subject: Subject) -> Report:
         }
         for name, c in found.items()
     }
-    return Report("Localisation", (*text, *figures, *tables), data=summary)
+    data = {**summary, **strongest(_finding(subject, name, c) for name, c in found.items())}
+    return Report("Localisation", (*text, *figures, *tables), data=data)
+
+
+def _finding(subject: Subject, modality: str, c: Concentration) -> Finding:
+    """Whether what frames are weighed by is narrow or even."""
+    [mean] = speaker_means(c.shares[:, None], subject.speakers)
+    what = "tokens" if modality == "text" else f"{modality} frames"
+    even = "nearly even" if mean.value > HELD - 0.15 else "uneven"
+    even = "narrow" if mean.value < HELD / 2 else even
+    text = (
+        f"Its {subject.methods[modality]} is {even}: {mean.value:.0%} of the {what} hold "
+        f"{HELD:.0%} of it, where even weights need {HELD:.0%}."
+    )
+    return Finding(text, "localisation", strength(mean.value, (mean.low, mean.high), HELD))
 
 
 def _beside_sound(subject: Subject, modality: str) -> Report:

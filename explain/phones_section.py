@@ -9,6 +9,7 @@ import numpy as np
 
 from corpora.alignments import Aligned, frame_intervals
 from corpora.base.report import Cell, Figure, Report, Table
+from explain.finding import Finding, ends_text, strength, strongest
 from explain.phones import (
     MINIMUM_FRAMES,
     SILENCE,
@@ -73,10 +74,13 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
         named = np.array([*new, -1])[codes]  # -1 stays -1
         return likelihood_ratios(named, list(names), attended, owners, subject.speakers)
 
+    picked = subject.picked
     by_phone = ratios(lambda phone: phone.name)
     text = [*aligned.problems, *_text(subject, aligned, phone_set, by_phone, share)]
     tables = [_table("phones", "Phones, the most salient first", by_phone.ratios)]
-    figures = [_bars("phone-ratios", "How much more often phones are attended", by_phone.ratios)]
+    figures = [
+        _bars("phone-ratios", f"How much more often phones are {picked}", by_phone.ratios, picked)
+    ]
     plain = {phone.name for phone in known.values()} | {SILENCE}
     classes = [
         r
@@ -86,7 +90,7 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
     ]
     if classes:
         tables.append(_table("phone-classes", "Classes of phones", classes))
-        figures.append(_bars("phone-class-ratios", "Classes of phones", classes))
+        figures.append(_bars("phone-class-ratios", "Classes of phones", classes, picked))
     hop, first = subject.step(name), float(subject.times[name][0])
     even = first + hop * positions(offsets)
     onsets = None
@@ -107,12 +111,28 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
             )
         )
         tables.append(_onset_table(onsets, measure))
+    named = [("phone-classes", r) for r in classes] + [("phones", r) for r in by_phone.ratios]
+    # Without intervals the first counts: of classes, which have many frames, the least even.
+    named.sort(key=lambda one: (one[0] == "phones", -abs(np.log(max(one[1].ratio, 0.01)))))
+    found = strongest(_finding(subject, ratio, table) for table, ratio in named)
     summary = {
+        **found,
         "phone_set": phone_set.name,
         "attended": "top frame" if share is None else share,
         "ratios": {r.name: [r.ratio, r.low, r.high] for r in by_phone.ratios},
     }
     return Report(title, (*text, *figures, *tables), data=summary)
+
+
+def _finding(subject: Subject, ratio: Ratio, table: str) -> Finding:
+    ends = ratio.low, ratio.high
+    name = f"The phone {ratio.name} is" if table == "phones" else f"{ratio.name.capitalize()} are"
+    if ratio.name in (SILENCE, UNKNOWN):
+        name = f"{ratio.name.capitalize()} is"
+    text = (
+        f"{name} {subject.picked} {ratio.ratio:.1f} times as often as it occurs{ends_text(ends)}."
+    )
+    return Finding(text, table, strength(ratio.ratio, ends, 1.0))
 
 
 def _kind(phone: Phone) -> str:
@@ -172,16 +192,16 @@ def _table(name: str, title: str, ratios: Sequence[Ratio]) -> Table:
     return Table(name, COLUMNS, rows, title, 2)
 
 
-def _bars(name: str, title: str, ratios: Sequence[Ratio]) -> Figure:
+def _bars(name: str, title: str, ratios: Sequence[Ratio], picked: str) -> Figure:
     shown = list(ratios)
     if len(shown) > BARS:
         shown = [*shown[: BARS // 2], *shown[-(BARS // 2) :]]
         title += f" ({BARS // 2} highest and lowest)"
     height = 0.9 + 0.19 * len(shown)
-    return Figure(name, lambda canvas: _draw_ratios(canvas, shown), title, (7.0, height))
+    return Figure(name, lambda canvas: _draw_ratios(canvas, shown, picked), title, (7.0, height))
 
 
-def _draw_ratios(canvas: Canvas, ratios: Sequence[Ratio]) -> None:
+def _draw_ratios(canvas: Canvas, ratios: Sequence[Ratio], picked: str) -> None:
     axes = canvas.add_subplot()
     rows = np.arange(len(ratios))
     values = np.array([r.ratio for r in ratios])
@@ -193,7 +213,7 @@ def _draw_ratios(canvas: Canvas, ratios: Sequence[Ratio]) -> None:
     axes.set_yticks(rows, [f"{r.name}  ({r.frames:,})" for r in ratios])
     axes.set_ylim(len(ratios) - 0.5, -0.5)
     band = "; bar: 95 % over speakers" if any(r.low is not None for r in ratios) else ""
-    axes.set(xlabel=f"P(phone | attended) / P(phone){band}; in brackets: frames")
+    axes.set(xlabel=f"P(phone | {picked}) / P(phone){band}; in brackets: frames")
 
 
 def _onset_table(onsets: Onsets, measure: str) -> Table:
@@ -220,7 +240,7 @@ def _draw_onsets(canvas: Canvas, onsets: Onsets, measure: str) -> None:
         ylabel=measure,
         title=f"Mean over {onsets.count:,} onsets",
     )
-    axes.legend()
+    canvas.legend(loc="outside lower center", ncols=2)
 
 
 def phone_frames(subject: Subject, aligned: Aligned, silence: str) -> tuple[Ints, list[str]]:

@@ -243,7 +243,7 @@ def _draw_attention(axes: Axes, item: Item, sound: Sound) -> None:
     for name, (times, own) in item.beside.items():
         axes.plot(times, own * len(own), color=BY_MODALITY[name], lw=1.0, label=name)
     if item.beside:
-        axes.legend(fontsize=6, loc="upper right", framealpha=0.7)
+        _legend_above(axes)
     axes.axhline(1, color=GREY, lw=0.6, ls="--")
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"{item.method.replace(' ', chr(10))}\n(1 = even)", rotation=0, ha="right")
@@ -267,7 +267,13 @@ def _draw_saliency(axes: Axes, item: Item, sound: Sound) -> None:
     axes.set_ylim(-1.1, 1.1)
     axes.set_yticks([-1, 0, 1])
     axes.set_ylabel("saliency\n(scaled)", rotation=0, ha="right", va="center")
-    axes.legend(fontsize=6, ncols=3, loc="lower right", framealpha=0.7)
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
+    """A legend that covers no curve."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "borderaxespad": 0.0}
+    axes.legend(fontsize=6, ncols=3, frameon=False, **place)
 
 
 def _draw_energy(axes: Axes, item: Item, sound: Sound) -> None:

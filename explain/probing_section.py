@@ -17,6 +17,7 @@ from corpora.utterance import Utterance, speaker_key, split_name
 from explain.cues.measure import present_means
 from explain.cues.stream import CueFrames, cue_set, load_cues
 from explain.cues.within import FEWEST_FRAMES
+from explain.finding import Finding, ends_text, strength, strongest
 from explain.picture import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 from explain.pooled import one_thread_each
 from explain.probing import (
@@ -110,8 +111,8 @@ def probe_figure(rows: Sequence[ProbeRow], cues: Sequence[str], classes: int) ->
             [values for row in rows for values in (row.probe.r2, row.probe.control)]
         )
         lowest = min(0.0, float(np.nanmin(drawn)))
-        axes.set_ylim(max(lowest, -0.5) - 0.05, 1.2)  # room for the legend
-        axes.legend(fontsize="small", ncols=3, loc="upper left")
+        axes.set_ylim(max(lowest, -0.5) - 0.05, 1.05)
+        canvas.legend(fontsize="small", ncols=3, loc="outside lower center")
 
     title = "Cues and emotion in each layer" if len(layers) > 1 else "Cues and emotion by pooling"
     return Figure("probing", draw, title, (8.0, 4.2))
@@ -227,8 +228,25 @@ def probing_section(
     return Report(
         TITLE,
         (*text, probe_figure(rows, names, len(subject.labels)), *tables),
-        data={"probes": [_json(row, targets) for row in rows]},
+        data={
+            **strongest(
+                _finding(row, cue.title, k)
+                for row in rows
+                for k, cue in enumerate(cues.cues)
+                if row.probe.r2[k] > row.probe.control[k]
+            ),
+            "probes": [_json(row, targets) for row in rows],
+        },
     )
+
+
+def _finding(row: ProbeRow, cue: str, number: int) -> Finding:
+    r2, control, ends = row.probe.r2[number], row.probe.control[number], row.probe.intervals[number]
+    text = (
+        f"What it hears holds {cue}: a linear probe of {row.name}, on unheard speakers, has "
+        f"R² {r2:.2f}{ends_text(ends)}, {control:.2f} with values dealt out anew."
+    )
+    return Finding(text, "probing", strength(r2, ends, control))
 
 
 def _chosen(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from corpora.alignments import Aligned, Alignment, frame_intervals, plain
 from corpora.base.errors import MissingStepError
 from corpora.base.report import Cell, Figure, Report, Table
 from corpora.manifest import Manifest
+from explain.finding import Finding, strength, strongest
 from explain.picture import BLUE, GREY
 from explain.ragged import Floats, Ints, floats
 from explain.subject import SPECIAL, WORD_START, Subject
@@ -142,13 +143,22 @@ def structure_section(
     """
     emotions, speakers = subject.targets.numpy(), subject.speakers
     rows: list[list[Cell]] = []
-    text, data = [], {}
+    text: list[str] = []
+    data: dict[str, Any] = {}
+    findings: list[Finding] = []
     for name, vectors in {} if subject.attribute else subject.vectors.items():
         found = speaker_clusters(floats(vectors), emotions, speakers, seed=seed)
         if found is None:
             continue
         rows.append([name, found.value, float(found.null.mean()), found.p, found.count])
         data[f"{name}_clusters"] = found.value
+        reach = 1.96 * float(found.null.std())
+        away = strength(found.value, (-reach, reach), float(found.null.mean()))
+        told = (
+            f"Each speaker's {name} vectors fall into clusters that are their emotions in part: "
+            f"adjusted Rand index {found.value:.2f}, 0 by chance."
+        )
+        findings.append(Finding(told, "speaker-clusters", away))
         text.append(
             f"K-means on each speaker's own pooled {name} vectors agrees with the "
             f"emotions by an adjusted Rand index of {found.to_text()}; {found.count} speakers."
@@ -164,7 +174,8 @@ def structure_section(
     title = "Clusters of each speaker's vectors against the emotions"
     tables = [Table("speaker-clusters", columns, rows, title, 3)] * bool(rows)
     words = _words(subject, aligned, cache, manifest, seed)
-    return Report(TITLE, (*text, *tables, *words.parts), data={**data, **words.data})
+    data = {**strongest(findings), **data, **words.data}
+    return Report(TITLE, (*text, *tables, *words.parts), data=data)
 
 
 def _words(

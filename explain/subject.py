@@ -280,6 +280,12 @@ class Subject:
         return " and ".join(dict.fromkeys(self.methods[name] for name in self.frames))
 
     @property
+    def picked(self) -> str:
+        """What frames with much weight are called: attended only where there is attention."""
+        first = self.methods[self.timed or next(iter(self.frames))]
+        return "attended" if first == ATTENTION else "salient"
+
+    @property
     def predicted(self) -> Tensor:
         """`[n]` int64, the most probable class of each utterance."""
         return self.probabilities.argmax(dim=1)

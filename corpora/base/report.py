@@ -1,7 +1,7 @@
 """What a command found, in one form; rendered once each as text, Markdown and CSV.
 
-As JSON a report is its `data` (`corpora.base.codec`); as HTML it is a template's (`render`), where
-every text is escaped.
+As JSON a report is its `data` (`corpora.base.codec`); as HTML it is a section of a page
+(`corpora.base.page`), where every text is escaped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from corpora.base.files import write_bytes
 from corpora.base.terminal import aligned, inert, wrapped
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
     from matplotlib.figure import Figure as Canvas
 
 
@@ -197,22 +197,29 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any] | Mapping[str,
 
 
 def fill_template(package: str, name: str, **values: object) -> str:
-    """Fill a Jinja template that lies in a package; every text in `values` is escaped for HTML."""
-    return _template(package, name).render(values)
+    """Fill a Jinja template that lies in a package; every text in `values` is escaped for HTML.
+
+    Templates name one another as `package/name`.
+    """
+    return _templates().get_template(f"{package}/{name}").render(values)
 
 
 @cache
-def _template(package: str, name: str) -> Template:
-    from jinja2 import Environment, StrictUndefined
+def _templates() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(
+    def read(name: str) -> str:
+        package, _, file = name.partition("/")
+        return files(package).joinpath(file).read_text(encoding="utf-8")
+
+    return Environment(
+        loader=FunctionLoader(read),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 SUFFIXES = (".png", ".svg")

@@ -14,6 +14,7 @@ from explain.cues.descriptors import Directions, read_directions
 from explain.cues.measure import CORRECT, OUTCOMES, CueAnalysis, analyse
 from explain.cues.stream import CueFrames, cue_set, load_cues
 from explain.cues.within import FEWEST_DONORS, FEWEST_FRAMES, TOP
+from explain.finding import Finding, ends_text, strength, strongest
 from explain.ragged import Floats, interval_note, ints
 from explain.subject import Subject
 
@@ -96,7 +97,7 @@ def score_table(found: CueAnalysis) -> Table:
     return Table("cues-windows", columns, rows, title)
 
 
-def effect_figure(found: CueAnalysis) -> Figure:
+def effect_figure(found: CueAnalysis, picked: str) -> Figure:
     """Heat maps of question (a)."""
 
     def cell(label: str, outcome: str, cue: str) -> tuple[float, str]:
@@ -104,12 +105,12 @@ def effect_figure(found: CueAnalysis) -> Figure:
         star = "*" if effect.corrected < SIGNIFICANT else ""
         return effect.mean.value, star
 
-    note = f"attended less other frames, in deviations; * p < {SIGNIFICANT:g} after Holm"
-    title = "Cues at attended against other frames of the same utterance"
+    note = f"{picked} less other frames, in deviations; * p < {SIGNIFICANT:g} after Holm"
+    title = f"Cues at {picked} against other frames of the same utterance"
     return _figure("cues-within", title, note, found, found.labels, cell)
 
 
-def level_figure(found: CueAnalysis) -> Figure:
+def level_figure(found: CueAnalysis, picked: str) -> Figure:
     """Heat maps of question (b)."""
     labels = tuple(dict.fromkeys(label for label, _, _ in found.levels))
 
@@ -119,7 +120,7 @@ def level_figure(found: CueAnalysis) -> Figure:
         return level.mean.value, arrow
 
     note = "above the speaker's neutral speech, in deviations; arrow: the expected direction"
-    title = "Cues at attended frames against neutral speech"
+    title = f"Cues at {picked} frames against neutral speech"
     return _figure("cues-levels", title, note, found, labels, cell)
 
 
@@ -233,15 +234,36 @@ def cue_frames_section(subject: Subject, frames: CueFrames, config: CueConfig) -
     text = [*_setting(subject, frames, config, found), *_missing(subject, found, directions)]
     text += _within_text(found, subject.methods["audio"])
     tables: list[Table] = [effect_table(found)]
-    figures: list[Figure] = [effect_figure(found)]
+    figures: list[Figure] = [effect_figure(found, subject.picked)]
     if found.levels:
         text += _level_text(found)
         tables.append(level_table(found))
-        figures.append(level_figure(found))
+        figures.append(level_figure(found, subject.picked))
     if found.scores:
         text += _score_text(found)
         tables.append(score_table(found))
-    return Report(TITLE, (*text, *figures, *tables), data=_summary(found))
+    data = {**strongest(_findings(found)), **_summary(found)}
+    return Report(TITLE, (*text, *figures, *tables), data=data)
+
+
+def _findings(found: CueAnalysis) -> list[Finding]:
+    """Levels of right answers against neutral speech where research expects something."""
+    titles = {cue.name: cue.title for cue in found.cues}
+    findings = []
+    # Where there are no intervals the first counts, and that is the largest.
+    largest = sorted(found.levels.items(), key=lambda own: -abs(own[1].mean.value))
+    for (label, outcome, cue), level in largest:
+        mean = level.mean
+        if outcome != CORRECT or level.agrees is None or mean.count < FEWEST_UTTERANCES:
+            continue
+        ends = mean.low, mean.high
+        agrees = "as" if level.agrees else "against what"
+        text = (
+            f"Where it hears {label}, {titles[cue]} is {mean.value:+.1f} deviations from the same "
+            f"speaker's neutral speech{ends_text(ends, 1)}, {agrees} research expects."
+        )
+        findings.append(Finding(text, "cues-levels", strength(mean.value, ends)))
+    return findings
 
 
 def _setting(

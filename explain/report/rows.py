@@ -1,6 +1,6 @@
-"""The browsable utterances of the page: JSON that its script reads, sound included up to a limit.
+"""The browsable utterances of the page: what its scripts read, sound included up to a limit.
 
-Sound is embedded as MP3, 16 kHz mono, some 6 kB a second: every browser plays and seeks it, and as
+Sound is embedded as MP3, 16 kHz mono, some 4 kB a second: every browser plays and seeks it, and as
 libsndfile writes it (with the encoder's delay) it starts at the very sample, so the attention curve
 moves with what is heard. FLAC is four times as large, and Chromium cannot seek in it.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +22,25 @@ import soundfile
 from cache.clock import SAME_SECONDS
 from cache.encoders.grid import SAMPLE_RATE
 from corpora.base.errors import AudioError
+from explain.evidence import find_runs
 from explain.item import Item
 from explain.phones import SILENT
+from explain.ragged import Floats
 from finetune.batches import decode
+from heads.pooling.view import DEFAULT_THRESHOLD
+
+# Points of a waveform a second, and the most of a recording.
+PEAKS, MOST_PEAKS = 200, 4000
 
 
-def rows_json(
+def rows(
     items: Sequence[Item],
     folder: Path,
     *,
     embedded: Collection[int],
     pictures: Mapping[str, str],
-) -> str:
-    """The rows as JSON that is safe inside a `<script>` element.
+) -> list[dict[str, Any]]:
+    """A row of JSON values for each utterance.
 
     Args:
         items: all utterances.
@@ -50,17 +55,10 @@ def rows_json(
                 enumerate(items),
             )
         )
-    rows = [
+    return [
         _row(item, pictures.get(item.utterance.id, "")) | sound
         for item, sound in zip(items, heard, strict=True)
     ]
-    return safe_json(rows)
-
-
-def safe_json(value: object) -> str:
-    """JSON in which no character can end a script element or begin a comment."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _row(item: Item, picture: str) -> dict[str, Any]:
@@ -91,18 +89,24 @@ def _row(item: Item, picture: str) -> dict[str, Any]:
         ]
         row["special"] = round(item.reading.special, 4)
     if item.alignment is not None:
-        row["spoken"] = [
-            [round(i.start, 3), round(i.end, 3), i.label]
-            for i in item.alignment.words
-            if i.label.lower() not in SILENT
-        ]
+        for tier in ("words", "phones"):
+            row[f"spoken_{tier}"] = [  # start and end in milliseconds, label, start, …
+                part
+                for i in getattr(item.alignment, tier)
+                if i.label.lower() not in SILENT
+                for part in (round(1000 * i.start), round(1000 * i.end), i.label)
+            ]
+    if item.stretches:
+        row["stretches"] = [[round(start, 3), round(end, 3)] for start, end in item.stretches]
+    if item.energy is not None:  # a waveform's outline, where the sound itself is not in the page
+        row["wave"] = _bytes(10 ** ((item.energy - item.energy.max()) / 20))
     return row
 
 
 def _curve(item: Item) -> dict[str, Any]:
     """The attention in 256 steps up to its highest value, which is given relative to an even share.
 
-    Speech likewise, 255 being certain.
+    Speech as start and end of each run of frames, in seconds.
     """
     assert item.attention is not None
     top = float(item.attention.max()) or 1.0
@@ -111,7 +115,11 @@ def _curve(item: Item) -> dict[str, Any]:
         "top": round(top * len(item.attention), 3),
     }
     if item.speech is not None:
-        curve["speech"] = _bytes(np.clip(item.speech, 0, 1))
+        middles, half = item.times, item.hop / 2
+        curve["speech"] = [
+            [round(float(middles[first]) - half, 3), round(float(middles[end - 1]) + half, 3)]
+            for first, end in find_runs(item.speech >= DEFAULT_THRESHOLD)
+        ]
     return curve
 
 
@@ -123,11 +131,22 @@ def _sound(item: Item, folder: Path, embed: bool) -> dict[str, Any]:
     """Where the sound is: in the row, or a link with the second at which the utterance starts."""
     if embed:
         try:
-            return {"audio": sound_uri(decode(item.utterance)), "at": 0}
+            waveform = decode(item.utterance)
+            seconds = round(len(waveform) / SAMPLE_RATE, 3)
+            sound = {"audio": sound_uri(waveform), "at": 0, "seconds": seconds}
+            return sound | {"wave": _bytes(_peaks(np.abs(waveform)))}
         except AudioError as error:
             return {"audio": "", "at": 0, "problem": str(error)}
     link = quote(Path(os.path.relpath(item.utterance.audio, folder)).as_posix())
     return {"audio": link, "at": item.utterance.start or 0}
+
+
+def _peaks(loudness: Floats) -> Floats:
+    """The highest of each piece of `[samples]`, up to 1."""
+    pieces = min(max(len(loudness) * PEAKS // SAMPLE_RATE, 1), MOST_PEAKS, len(loudness))
+    starts = np.arange(pieces) * len(loudness) // pieces
+    peaks: Floats = np.maximum.reduceat(loudness, starts) / (float(loudness.max()) or 1.0)
+    return peaks
 
 
 def sound_uri(waveform: Any) -> str:  # noqa: ANN401 - [samples] float32
@@ -136,6 +155,8 @@ def sound_uri(waveform: Any) -> str:  # noqa: ANN401 - [samples] float32
     clipped = np.clip(waveform, -1, 1)
     lossy = "MP3" in soundfile.available_formats()
     kind, subtype = ("MP3", "MPEG_LAYER_III") if lossy else ("WAV", "PCM_16")
-    soundfile.write(buffer, clipped, SAMPLE_RATE, format=kind, subtype=subtype)
+    # Some 33 kbit a second. A constant rate as low as that would shift the start.
+    packed = {"bitrate_mode": "VARIABLE", "compression_level": 0.7} if lossy else {}
+    soundfile.write(buffer, clipped, SAMPLE_RATE, format=kind, subtype=subtype, **packed)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:{'audio/mpeg' if lossy else 'audio/wav'};base64,{data}"

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from corpora.base.files import write_json, write_text
-from corpora.base.report import Report, cell_text, csv_text, fill_template, write_figure
+from corpora.base.page import Card, fill_page
+from corpora.base.report import Report, csv_text, write_figure
 from corpora.base.terminal import progress_bar
+from explain.finding import findings_of
 from explain.item import Item
 from explain.picture import file_name
-from explain.report.rows import rows_json, safe_json
+from explain.report.rows import rows
 
 FORMAT, VERSION = "emopool-explanation", 1
 PAGE, SUMMARY = "report.html", "summary.json"
 FIGURES, TABLES = "figures", "tables"
-# Longer tables are cut in the page, not in their CSV; those with more than the second are folded.
-MOST_ROWS, OPEN_ROWS = 60, 15
+# In this order: wavesurfer.js (BSD-3, its licence beside it) draws, plays and zooms a waveform.
+FILES = ("player.css", "wavesurfer.min.js", "clip.js", "player.js")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +29,23 @@ class Contents:
 
     Attributes:
         title: of the page.
-        intro: sentences under it.
+        intro: sentences; the first stands under the title, the others below the player.
+        cards: what a reader asks first.
         sections: in order.
         items: all utterances.
         embedded: numbers of those whose sound goes into the page.
+        caution: what has to be said wherever attention is shown; "" for nothing.
         summary: JSON values for `summary.json`.
     """
 
     title: str
     intro: Sequence[str]
+    cards: Sequence[Card]
     sections: Sequence[Report]
     items: Sequence[Item]
     embedded: Sequence[int]
     summary: Mapping[str, Any]
+    caution: str = ""
 
 
 def write_report(
@@ -71,44 +75,42 @@ def write_report(
     for section in contents.sections:
         for table in section.tables:
             write_text(folder / TABLES / f"{table.name}.csv", csv_text(table.columns, table.rows))
-    rows = rows_json(
+    made = rows(
         contents.items,
         folder,
         embedded=set(contents.embedded),
         pictures=_linked(contents.items, pictures),
     )
-    page = page_html(contents, pictures, rows)
+    page = page_html(contents, pictures, made)
     write_json(folder / SUMMARY, {"format": FORMAT, "version": VERSION, **contents.summary})
     write_text(folder / PAGE, page)
-    made = [folder / PAGE, folder / SUMMARY]
-    return made + [folder / name for name in (FIGURES, TABLES) if any((folder / name).glob("*"))]
+    written = [folder / PAGE, folder / SUMMARY]
+    return written + [folder / name for name in (FIGURES, TABLES) if any((folder / name).glob("*"))]
 
 
-def page_html(contents: Contents, pictures: Mapping[str, bytes], rows: str) -> str:
-    """The whole page: head, sections, utterances, style and script in one file.
+def page_html(
+    contents: Contents, pictures: Mapping[str, bytes], made: Sequence[Mapping[str, Any]]
+) -> str:
+    """The whole page: answers, player and sections, style and scripts in one file.
 
     Args:
         contents: what it says.
         pictures: SVG files by figure name; a figure without one is left out.
-        rows: from `rows_json`.
+        made: from `rows`.
     """
-    own = files("explain.report")
-    return fill_template(
+    labels = list(contents.items[0].labels) if contents.items else []
+    return fill_page(
         "explain.report",
-        "page.html",
+        "report.html",
         title=contents.title,
+        pictures=pictures,
+        files_of=FILES,
+        data={"player-data": {"rows": made, "labels": labels, "caution": contents.caution}},
         intro=contents.intro,
+        cards=contents.cards,
         sections=contents.sections,
-        pictures={name: base64.b64encode(svg).decode("ascii") for name, svg in pictures.items()},
+        hints={title: one.text for title, one in findings_of(contents.sections).items()},
         browsing=_browsing(len(contents.items), len(contents.embedded)),
-        ranked=any(item.strengths for item in contents.items),
-        labels=safe_json(list(contents.items[0].labels) if contents.items else []),
-        rows_json=rows,
-        style=own.joinpath("page.css").read_text(encoding="utf-8"),
-        script=own.joinpath("page.js").read_text(encoding="utf-8"),
-        cell_text=cell_text,
-        most_rows=MOST_ROWS,
-        open_rows=OPEN_ROWS,
     )
 
 
@@ -118,14 +120,13 @@ def _linked(items: Sequence[Item], pictures: Mapping[str, bytes]) -> dict[str, s
     return {key: f"{FIGURES}/{name}.svg" for key, name in names.items() if name in pictures}
 
 
-def _browsing(utterances: int, embedded: int) -> list[str]:
+def _browsing(utterances: int, embedded: int) -> str:
     if embedded >= utterances:
-        return ["Open an utterance to hear it and to see which frames count."]
-    return [
-        f"Open an utterance to hear it and to see which frames count. The sound of {embedded:,}"
-        f" of {utterances:,} utterances is in this page; the others are links to the corpus's own "
-        "files and play only while those are there."
-    ]
+        return ""
+    return (
+        f"The sound of {embedded:,} of {utterances:,} utterances is in this page; the others are "
+        "links to the corpus's own files and play only while those are there."
+    )
 
 
 def _clear(folder: Path) -> None:

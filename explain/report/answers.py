@@ -1,0 +1,217 @@
+"""What the page says first: is it good, may attention be believed, and what does it go by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corpora.base.page import Card, Line, Scale
+from corpora.base.report import Report
+from corpora.base.work import Work
+from corpora.manifest import Manifest
+from corpora.utterance import split_name
+from explain.finding import ends_text, findings_of
+from explain.subject import Subject
+from explain.trust import EVIDENCE, FAITHFULNESS, Trust
+from finetune.evaluate.evaluation import read_report
+from finetune.evaluate.scored import ScoredHead, ScoredModel
+from heads.attributes import AttributeScores, attribute_report
+from heads.bootstrap import Interval
+from heads.metrics import Scores, classification_report
+from heads.records import REFERENCE
+from heads.reference import read_reference
+
+STRONGEST = 3
+YES, NO, OPEN = "yes", "no", "open"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The scores that are kept of what is explained, by split, on the manifest at hand.
+
+    Attributes:
+        own: of the head or model.
+        reference: of the logistic regression.
+        attributes: of the head's attributes.
+    """
+
+    own: Mapping[str, Scores]
+    reference: Mapping[str, Scores]
+    attributes: Mapping[str, AttributeScores]
+
+
+def known_scores(
+    opened: ScoredHead | ScoredModel, work: Work, manifest: Manifest | None, split: str
+) -> Known:
+    """The scores that are kept, of this manifest unless it is None."""
+    source = opened.source
+    if manifest is not None and source.manifest_sha256 != source.digest(manifest):
+        return Known({}, {}, {})
+    if isinstance(opened, ScoredModel):
+        kept = read_report(work.evaluation, "model", split)
+        return Known({} if kept is None else {split: kept}, {}, {})
+    record = opened.record
+    reference = read_reference(work.search / REFERENCE, record.origin)
+    scores = {} if reference is None else reference.scores
+    return Known(record.scores, scores, record.attribute_scores)
+
+
+def answers(subject: Subject, sections: Sequence[Report], trust: Trust, known: Known) -> list[Card]:
+    """The cards, those first that a reader asks for first.
+
+    Args:
+        subject: what is explained.
+        sections: of the report, with their data.
+        trust: whether attention may be believed.
+        known: its scores.
+    """
+    found = next((one.data for one in sections if one.title == FAITHFULNESS), {})
+    cards = [_score(subject, known) if subject.attribute is None else _attribute(subject, known)]
+    cards.append(_belief(subject, found, trust, sections))
+    cards.append(_findings(sections))
+    return [card for card in cards if card.answer or card.lines]
+
+
+def _score(subject: Subject, known: Known) -> Card:
+    """The score of the page's split where it is kept, else of test; else of what is shown."""
+    question = "Is it good?"
+    split = next((name for name in (subject.split, "test") if name in known.own), "")
+    scores = known.own.get(split)
+    if scores is None:
+        rows = (subject.targets >= 0).nonzero().flatten()
+        if not subject.split or not len(rows):
+            return Card(
+                question, "Not known here", tone=OPEN, lines=[Line("No score of it is kept.")]
+            )
+        scores = classification_report(
+            subject.targets[rows].numpy(),
+            subject.predicted[rows].numpy(),
+            subject.labels,
+            [subject.speakers[row] for row in rows.tolist()],
+        )
+    right = sum(row[number] for number, row in enumerate(scores.confusion))
+    ends = (scores.intervals or {}).get("macro_f1")
+    whose = f"{scores.n:,} utterances{_who(scores.speakers)}"
+    said = f"{_where(split)} it is right in {right:,} of {whose}."
+    if split and subject.split and split != subject.split:
+        said += f" (Below are {len(subject):,} of {split_name(subject.split)}.)"
+    lines = [Line(said)]
+    if ends is None and scores.interval_reason:
+        lines.append(Line(f"No interval: {scores.interval_reason}."))
+    ranked = sorted((one for one in scores.per_class if one.support), key=lambda one: -one.f1)
+    if len(ranked) > 1:
+        best, worst = (f"{one.label} (F1 {one.f1:.2f})" for one in (ranked[0], ranked[-1]))
+        lines.append(Line(f"Best at {best}, worst at {worst}."))
+    folds = known.own.get("folds")
+    if folds is not None:
+        own = ends_text((folds.intervals or {}).get("macro_f1"), 3)
+        chosen = f"{folds.n:,} utterances{_who(folds.speakers)}: {folds.macro_f1:.3f}{own}"
+        lines.append(Line(f"Held out in folds of train and dev, by which it was chosen, {chosen}."))
+    marks = {"guessing": 1 / len(scores.labels)}
+    if split in known.reference:
+        marks["logistic regression"] = known.reference[split].macro_f1
+    beside = f"macro-F1{ends_text(ends, 3)}, of 1"
+    scale = _scale(scores.macro_f1, ends, marks)
+    return Card(question, f"{scores.macro_f1:.3f}", beside, lines, scale)
+
+
+def _attribute(subject: Subject, known: Known) -> Card:
+    """The concordance of the attribute that is explained."""
+    assert subject.attribute is not None
+    own, name = subject.attribute, subject.attribute.name
+    question = f"Is it good at {name}?"
+    split = next((split for split in (subject.split, "test") if split in known.attributes), "")
+    report = known.attributes.get(split)
+    if report is None:
+        scales = {name: own.scale}
+        report = attribute_report(own.rated[:, None], own.said[:, None], scales, subject.speakers)
+    one = next(one for one in report.per_attribute if one.name == name)
+    if one.ccc is None:
+        few = Line("Too few utterances are rated.")
+        return Card(question, "Not known here", tone=OPEN, lines=[few])
+    ends = one.ccc_interval
+    lines = [Line(f"{_where(split)}: {one.n:,} rated utterances{_who(report.speakers)}.")]
+    if ends is None and report.interval_reason:
+        lines.append(Line(f"No interval: {report.interval_reason}."))
+    beside = f"concordance (CCC){ends_text(ends, 3)}"
+    marks = {"guessing": 0.0}
+    return Card(question, f"{one.ccc:.3f}", beside, lines, _scale(one.ccc, ends, marks))
+
+
+def _scale(value: float, ends: Interval | None, marks: Mapping[str, float]) -> Scale:
+    low, high = ends or (None, None)
+    return Scale(value, low, high, marks)
+
+
+def _where(split: str) -> str:
+    return f"On {split_name(split)}" if split else "On the utterances below"
+
+
+def _who(speakers: int) -> str:
+    return f" of {speakers:,} speaker{'' if speakers == 1 else 's'}" if speakers else ""
+
+
+def _belief(
+    subject: Subject, found: Mapping[str, Any], trust: Trust, sections: Sequence[Report]
+) -> Card:
+    """The verdict of the tests on a split; of single utterances, that of the last split."""
+    question = f"May the {subject.weighing} be believed?"
+    if not found:
+        answer, tone = ("Yes", YES) if trust.tells else ("Not known here", OPEN)
+        return Card(question, answer, lines=[Line(trust.reason)], tone=tone)
+    lines, verdicts = [], []
+    for modality in subject.frames:
+        own = found[modality]
+        verdicts.append(_verdict(own))
+        lines.append(_tested(subject, modality, own, alone=len(subject.frames) == 1))
+    evidence = next((one.data for one in sections if one.title == EVIDENCE), {})
+    if trust.tells and evidence:
+        told = f"{evidence['sentences']:,} of {evidence['utterances']:,} answers"
+        lines.append(Line(f"What an answer rests on is said below for {told}.", "evidence"))
+    elif verdicts[0][1] != YES:
+        lines.append(Line("See it as where the head looks, not as why it answers."))
+    answer, tone = verdicts[0]
+    if len(set(verdicts)) > 1:
+        each = zip(subject.frames, verdicts, strict=True)
+        answer = "; ".join(f"{name}: {said}" for name, (said, _) in each)
+    return Card(question, answer, lines=lines, tone=tone)
+
+
+def _verdict(own: Mapping[str, Any]) -> tuple[str, str]:
+    first = own["gains"][0]["deletion"]
+    if own["dropping_tells"]:
+        return "Yes", YES
+    if first["low"] is None:
+        return "Cannot be told", OPEN
+    return ("No", NO) if first["high"] < 0 else ("Not shown", NO)
+
+
+def _tested(subject: Subject, modality: str, own: Mapping[str, Any], *, alone: bool) -> Line:
+    """What dropping frames cost, in plain words."""
+    first = own["gains"][0]["deletion"]
+    method = subject.methods[modality]
+    what = "the words" if modality == "text" else f"the {modality} frames"
+    if first["value"] is None:
+        return Line(f"{modality.capitalize()}: {own['verdict']}")
+    compared = "more" if first["value"] >= 0 else "less"
+    ends = first["low"], first["high"]
+    if first["value"] < 0 and first["low"] is not None:
+        ends = -first["high"], -first["low"]
+    text = (
+        f"Tested on {own['utterances']:,} utterances: without {what} that {method} puts first, the "
+        f"answer loses {abs(first['value']):.3f}{ends_text(ends, 3)} {compared} of its probability "
+        f"than without those that another utterance's {method} would pick."
+    )
+    if first["low"] is None:
+        text += " Too few speakers to tell that from chance."
+    return Line(
+        text if alone else f"{modality.capitalize()}: {text}", f"faithfulness-gains-{modality}"
+    )
+
+
+def _findings(sections: Sequence[Report]) -> Card:
+    """The strongest findings, in their order."""
+    ranked = sorted(findings_of(sections).values(), key=lambda one: -one.strength)
+    lines = [Line(one.text, one.table) for one in ranked[:STRONGEST]]
+    return Card("What is found? The strongest three", lines=lines)
