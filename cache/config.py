@@ -143,6 +143,9 @@ class ExtractConfig(Config):
 
 WHISPER = "openai/whisper-large-v3"
 AUTO = "auto"
+TRANSFORMERS, FASTER = "transformers", "faster-whisper"
+#: Which run a Whisper. The last has weights of 8 bits.
+ENGINES = (TRANSFORMERS, FASTER, f"{FASTER}-int8")
 
 
 def language_code(text: str) -> str:
@@ -156,6 +159,13 @@ class TranscribeConfig(Config):
 
     model: str = setting(
         WHISPER, "Which Whisper: hub id or directory.", flag="--whisper", metavar="ID|DIR"
+    )
+    engine: str = setting(
+        TRANSFORMERS,
+        "What runs it. faster-whisper (an extra) takes a Whisper converted for CTranslate2, or "
+        "converts another once; the same texts. faster-whisper-int8 rounds weights to 8 bits: "
+        "less memory, and some words are others.",
+        choices=ENGINES,
     )
     language: str = setting(
         "",

@@ -124,8 +124,9 @@ class SearchConfig(Config):
     )
     storage: str = setting(
         "",
-        "Database of a study that several machines work on, such as postgresql://user@host/db or "
-        "sqlite:////shared/study.db.  [default: WORK/search/study.db]",
+        "Database of a study that several machines work on, such as "
+        "postgresql+psycopg://user@host/db or sqlite:////shared/study.db.  "
+        "[default: WORK/search/study.db]",
         metavar="URL",
     )
     study_name: str = setting(STUDY_NAME, "Of the study in --storage.")

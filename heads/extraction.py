@@ -44,6 +44,7 @@ _MOST_OF_FREE = 0.25
 # is then at most this part of the corpus, but as many utterances as a ranking needs.
 _PART_ENCODED_TWICE = 0.25
 _FEWEST = 500
+_NOTHING_TO_GO_BY = "no labelled training utterance can be read"
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ class _Chooser:
     ) -> None:
         """Make the moments of all layers; shortens the sample where it is encoded twice."""
         if not sample:
-            raise ManifestError("no labelled training utterance can be read")
+            raise ManifestError(_NOTHING_TO_GO_BY)
         plan = self._plan(sample, [kind])
         if is_complete(plan):
             return
@@ -294,9 +295,10 @@ class _Chooser:
 
         source = self._plan(sample, [kind]).extraction.source(kind)
         layers = source.moments
-        stream = FrameStream.open(
-            self.cache.features / source.recipe.folder / moments_name(layers[0])
-        )
+        first = self.cache.features / source.recipe.folder / moments_name(layers[0])
+        if not first.is_dir():
+            raise ManifestError(_NOTHING_TO_GO_BY)
+        stream = FrameStream.open(first)
         held = {u.id: source.held_key(stream, self.keys[u.id].get(kind, "")) for u in sample}
         usable = [u for u in sample if held[u.id] in stream]
         own = [self.keys[u.id][kind] for u in usable]

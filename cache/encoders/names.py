@@ -225,7 +225,7 @@ def _read(piece: Packaged) -> bytes:
 
 # What is fetched from a hub. Pickled weights only where there are no others (as in
 # microsoft/deberta-v3-base); transformers reads them with torch's tensors-only unpickler.
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.codes", "*.safetensors"]
+HUB_FILES = ("*.json", "*.txt", "*.model", "*.codes", "*.safetensors")
 _HUB_PICKLED = ["pytorch_model*.bin", "pytorch_model*.json"]
 # Nothing from subfolders; and no second copy of the same weights (openai/whisper-large-v3 has one).
 _HUB_IGNORED = ["*/*", "*.fp32*"]
@@ -324,7 +324,7 @@ def hub_directory(
     complete: Callable[[Path], bool],
     otherwise: str = "",
     *,
-    files: Sequence[str] = _HUB_FILES,
+    files: Sequence[str] = HUB_FILES,
     ignored: Sequence[str] = _HUB_IGNORED,
     revision: str | None = None,
 ) -> Path | None:
@@ -361,7 +361,7 @@ def hub_directory(
                 revision=revision,
             )
         )
-        if files is _HUB_FILES and not any(directory.glob("*.safetensors")):
+        if files is HUB_FILES and not any(directory.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=_HUB_PICKLED, ignore_patterns=_HUB_IGNORED)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

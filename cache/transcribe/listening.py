@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.audio import decode_ahead, load_audio
-from cache.config import TranscribeConfig
+from cache.config import TRANSFORMERS, TranscribeConfig
 from cache.encoders.budget import batch_bytes
 from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK
@@ -21,6 +21,7 @@ from cache.encoders.vad import SpeechDetector, load_detector
 from cache.extract.audio_pass import measure
 from cache.extract.encoding import Encoding
 from cache.extract.targets import Item
+from cache.transcribe.faster import FasterWhisper, load_faster_whisper
 from cache.transcribe.journal import Heard, Journal, Transcript
 from cache.transcribe.model_files import WhisperFiles
 from cache.transcribe.transcription import UNSPACED
@@ -83,7 +84,11 @@ def listen(
     device = choose_device(config.device)
     failures: dict[Heard, str] = {}
     jobs = _measured(items, failures)
-    model = load_whisper(whisper.directory, device=device)
+    model = (
+        load_whisper(whisper.directory, device=device)
+        if config.engine == TRANSFORMERS
+        else load_faster_whisper(whisper.directory, config.engine, device)
+    )
     size = config.batch_size or pieces_at_once(model, device)
     listener = Listener(
         model,
@@ -124,7 +129,7 @@ def listen(
     return Listened(transcripts, failures, done, time.monotonic() - started, device)
 
 
-def pieces_at_once(model: Whisper, device: str) -> int:
+def pieces_at_once(model: Whisper | FasterWhisper, device: str) -> int:
     """As many as keep a device busy, or as its memory takes."""
     return min(BATCH_SIZE[torch.device(device).type], model.need.fitting(batch_bytes(device)))
 
@@ -162,7 +167,7 @@ class Listener:
 
     def __init__(
         self,
-        model: Whisper,
+        model: Whisper | FasterWhisper,
         detector: SpeechDetector,
         *,
         batch_size: int,

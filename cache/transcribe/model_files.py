@@ -5,11 +5,13 @@ Nothing here imports torch, so that a run with nothing to do ends at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cache.config import WHISPER
+from cache.config import FASTER, TRANSFORMERS, WHISPER
 from cache.encoders.files import (
     Hashes,
     hash_files,
@@ -20,15 +22,20 @@ from cache.encoders.files import (
     without_volatile,
 )
 from cache.encoders.grid import read_config
-from cache.encoders.names import hub_directory
+from cache.encoders.names import HUB_FILES, hub_directory
 from cache.recipe import JSON, Recipe
-from corpora.base.errors import ConfigError, did_you_mean
+from corpora.base.errors import ConfigError, MissingExtraError, did_you_mean
 
 #: How this floor decodes, counted up when texts change by it.
 DECODING_VERSION = 1
 # transformers 5 writes the front end's settings into the first, earlier versions into the second.
 _FRONT_ENDS = ("processor_config.json", "preprocessor_config.json")
 _NEEDED = ("config.json", "generation_config.json")
+#: Weights in the format of CTranslate2, which faster-whisper reads.
+CONVERTED = "model.bin"
+_VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
+# A Whisper that knows more than English has at least so many tokens; CTranslate2 goes by it, too.
+_MULTILINGUAL_TOKENS = 51_865
 # Whisper's codes where they are not the tag that corpora use (BCP 47 or ISO 639-3).
 _CODES = {
     "arb": "ar", "cmn": "zh", "deu": "de", "eng": "en", "fil": "tl", "fra": "fr", "ita": "it",
@@ -84,12 +91,15 @@ class WhisperFiles:
         return primary
 
 
-def find_whisper(name: str, hashes: Hashes | None = None) -> WhisperFiles:
+def find_whisper(
+    name: str, hashes: Hashes | None = None, engine: str = TRANSFORMERS
+) -> WhisperFiles:
     """Find a Whisper; a hub id that is not on this machine is downloaded.
 
     Args:
         name: a hub id or a directory.
         hashes: how to hash the weight files; by default they are read every time.
+        engine: of `ENGINES`; all but the first take one that was converted for CTranslate2, too.
 
     Raises:
         ConfigError: no such directory, or it holds no Whisper that can be used.
@@ -99,13 +109,27 @@ def find_whisper(name: str, hashes: Hashes | None = None) -> WhisperFiles:
     if path.is_dir():
         directory, source = path.resolve(), path.resolve().name
     else:
-        found = hub_directory(name, "Whisper model", _is_complete)
+        either = engine != TRANSFORMERS
+        found = hub_directory(
+            name,
+            "Whisper model",
+            lambda one: _is_complete(one) or (either and (one / CONVERTED).is_file()),
+            files=(*HUB_FILES, CONVERTED) if either else HUB_FILES,
+        )
         if found is None:
             raise ConfigError(
                 f"Whisper model {name}: no such directory, and not a hub id. Expected a directory "
                 f"or an id such as {WHISPER}."
             )
         directory, source = found, name
+    if (directory / CONVERTED).is_file():
+        if engine == TRANSFORMERS:
+            raise ConfigError(
+                f"{directory} is converted for CTranslate2 ({CONVERTED}): --engine {FASTER} hears "
+                "with it. The times of words, and all else, need the original, such as "
+                "openai/whisper-base."
+            )
+        return _converted(directory, source, hash_files if hashes is None else hashes)
     config = read_config(directory, "config.json")
     if config.get("model_type") != "whisper":
         raise ConfigError(
@@ -128,6 +152,59 @@ def find_whisper(name: str, hashes: Hashes | None = None) -> WhisperFiles:
     }
     languages = _languages(directory, generation)
     return WhisperFiles(source, directory, Recipe("transcript", fields).fingerprint, languages)
+
+
+def _converted(directory: Path, source: str, hashes: Hashes) -> WhisperFiles:
+    """One in the format of CTranslate2."""
+    config = read_config(directory, "config.json")
+    words = next((directory / n for n in _VOCABULARIES if (directory / n).is_file()), None)
+    if words is None:
+        raise ConfigError(
+            f"{directory} lacks {' or '.join(_VOCABULARIES)} beside {CONVERTED}. Copy it again."
+        )
+    try:
+        text = words.read_text("utf-8")
+        lines = text.removesuffix("\n").split("\n")
+        tokens = json.loads(text) if words.suffix == ".json" else lines
+        numbers = config["lang_ids"] if len(tokens) >= _MULTILINGUAL_TOKENS else ()
+        languages = tuple(sorted(tokens[number].strip("<|>") for number in numbers))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ConfigError(
+            f"{directory}: config.json and {words.name} do not say which languages it knows "
+            f"({error}). Copy it again."
+        ) from error
+    weights = directory / CONVERTED
+    read = [words, *tokenizer_files(directory), *directory.glob(_FRONT_ENDS[1])]
+    found = hash_files(read)
+    fields: dict[str, JSON] = {
+        "weights": hashes([weights])[weights],
+        "config": config,
+        "files": {file.name: found[file] for file in read},
+        "decoding": DECODING_VERSION,
+    }
+    return WhisperFiles(source, directory, Recipe("transcript", fields).fingerprint, languages)
+
+
+def run_by(whisper: WhisperFiles, engine: str) -> WhisperFiles:
+    """The same with what an engine adds to its name and its fingerprint.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
+    """
+    if engine == TRANSFORMERS:
+        return whisper
+    try:
+        number = version(FASTER)
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            f"--engine {engine} is an extra that is not installed: "
+            f"pip install 'emopool[{FASTER}]', or leave --engine out."
+        ) from error
+    return replace(
+        whisper,
+        source=f"{whisper.source} ({engine})",
+        fingerprint=f"{whisper.fingerprint}-{engine}-{number}",
+    )
 
 
 def _languages(directory: Path, generation: Mapping[str, JSON]) -> tuple[str, ...]:

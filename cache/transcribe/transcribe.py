@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.config import TranscribeConfig
+from cache.config import TRANSFORMERS, TranscribeConfig
 from cache.lookup import FrameCache
 from cache.transcribe.journal import Journal, Transcript
-from cache.transcribe.model_files import find_whisper
+from cache.transcribe.model_files import find_whisper, run_by
 from cache.transcribe.texts import Plan, fill, heard_as, items_of, make_plan
 from cache.transcribe.transcription import (
+    NORMALISER,
     TranscribeReport,
     WordErrors,
     normalised_words,
+    require_rapidfuzz,
     word_errors,
 )
 from corpora.base.errors import AudioError
@@ -44,7 +46,10 @@ def transcribe(
     Raises:
         ConfigError: the model cannot be used or does not know a language.
         AudioError: not one of the recordings could be used.
+        MissingExtraError: the engine, or what counts errors, is not installed.
     """
+    if config.reference:
+        require_rapidfuzz()
     work.root.mkdir(parents=True, exist_ok=True)
     report = _fill_in(work, path, config, tell=tell, show_progress=show_progress)
     if config.word_times:
@@ -73,7 +78,10 @@ def _fill_in(
         report = TranscribeReport(path, work.root, human=plan.human, edited=plan.edited)
         if not plan.write and not plan.compare:
             return report
-        whisper = find_whisper(config.model, cache.hashes)
+        model = find_whisper(config.model, cache.hashes, config.engine)
+        if config.word_times and config.engine != TRANSFORMERS:
+            find_whisper(config.model, cache.hashes)  # a converted one cannot give them
+        whisper = run_by(model, config.engine)
         heard = heard_as(plan, config, whisper)
         # Which recordings are taken for silent decides texts, too.
         fingerprint = f"{whisper.fingerprint}-{config.speech_threshold:g}"
@@ -83,6 +91,10 @@ def _fill_in(
         report = replace(report, source=whisper.source, known=len(found))
         failures = dict(plan.absent)
         if lacking:
+            if config.engine != TRANSFORMERS:
+                from cache.transcribe.faster import converted  # imports torch and transformers
+
+                whisper = replace(whisper, directory=converted(model, work.root))
             from cache.transcribe.listening import listen  # imports torch and transformers
 
             done = listen(
@@ -127,6 +139,7 @@ def _fill_in(
         kept_as=filled.kept_as,
         lost_columns=filled.lost_columns,
         errors=_errors(plan, by_id, manifest.labels),
+        normaliser=NORMALISER if config.reference else None,
     )
 
 

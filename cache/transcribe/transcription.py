@@ -2,11 +2,12 @@
 
 Word error rate: edits to turn what was recognised into what was said, a word of what was said.
 
-Both texts are normalised alike: Unicode NFKC, lower case, what stands in round, square or angle
-brackets dropped (`[laughter]`), apostrophes dropped, everything but letters, marks and digits made
-a space. Numbers are not spelled out, contractions not expanded, spellings not unified, so the rate
-is higher than with Whisper's own English normaliser. Languages that are written without spaces are
-counted by characters.
+Both texts are normalised alike, by what reports call `basic`: Unicode NFKC, lower case, what stands
+in round, square or angle brackets dropped (`[laughter]`), apostrophes dropped, everything but
+letters, marks and digits made a space. Numbers are not spelled out, contractions not expanded,
+spellings not unified, so the rate is higher than with Whisper's own English normaliser; and unlike
+Whisper's own for other languages it keeps marks, without which words of many scripts are none.
+Languages that are written without spaces are counted by characters.
 
 Over several utterances edits and words are summed before dividing: long utterances count for more,
 and an utterance without words counts with its insertions.
@@ -18,15 +19,18 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from corpora.base.codec import Jsonable
+from corpora.base.errors import MissingExtraError
 from corpora.base.report import Part, Report, Table
 from corpora.base.terminal import count_text, shortened
 from corpora.base.work import command_line
 
 #: Written without spaces: their characters are counted.
 UNSPACED = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
+NORMALISER = "basic"
 _BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|<[^<>]*>")
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc]")
 
@@ -83,32 +87,39 @@ def word_errors(reference: Sequence[str], recognised: Sequence[str]) -> WordErro
     """Count the edits of one utterance.
 
     Their number is the Levenshtein distance; of the alignments with as few edits, the one with the
-    fewest substitutions, which has the most words right.
+    fewest substitutions, which has the most words right (jiwer's split of the edits can differ).
 
     Args:
         reference: normalised words.
         recognised: the same.
+
+    Raises:
+        MissingExtraError: RapidFuzz is not installed.
     """
-    words = len(reference)
-    # What is right at either end is right in a best alignment: most of a good transcript.
-    while reference and recognised and reference[0] == recognised[0]:
-        reference, recognised = reference[1:], recognised[1:]
-    while reference and recognised and reference[-1] == recognised[-1]:
-        reference, recognised = reference[:-1], recognised[:-1]
-    # One number for both: edits first, then substitutions (fewer than `edit` by far).
-    edit, substitution = 1 << 32, (1 << 32) + 1
-    row = [number * edit for number in range(len(recognised) + 1)]
-    for number, word in enumerate(reference, start=1):
-        diagonal, row[0] = row[0], number * edit
-        for column, other in enumerate(recognised, start=1):
-            best = diagonal if word == other else diagonal + substitution
-            diagonal = row[column]
-            row[column] = min(best, diagonal + edit, row[column - 1] + edit)
-    edits, substitutions = divmod(row[-1], edit)
+    require_rapidfuzz()
+    from rapidfuzz.distance import Levenshtein
+
+    # One number for both: edits first, then substitutions, which are fewer than `edit`.
+    edit = len(reference) + len(recognised) + 1
+    distance = Levenshtein.distance(reference, recognised, weights=(edit, edit, edit + 1))
+    edits, substitutions = divmod(distance, edit)
     # Deletions less insertions is how much longer the reference is.
     deletions = (edits - substitutions + len(reference) - len(recognised)) // 2
     insertions = edits - substitutions - deletions
-    return WordErrors(words, substitutions, deletions, insertions, 1)
+    return WordErrors(len(reference), substitutions, deletions, insertions, 1)
+
+
+def require_rapidfuzz() -> None:
+    """Check before anything is heard that errors can be counted.
+
+    Raises:
+        MissingExtraError: RapidFuzz is not installed.
+    """
+    if find_spec("rapidfuzz") is None:
+        raise MissingExtraError(
+            "The word error rate needs RapidFuzz, an extra that is not installed: "
+            "pip install 'emopool[wer]', or leave --reference out."
+        )
 
 
 SHOWN_FAILURES = 5
@@ -169,10 +180,11 @@ class TranscribeReport(Jsonable):
         seconds_of_audio: heard in this run.
         seconds: it took.
         errors: of words, by label, and under "all"; empty without `--reference`.
+        normaliser: of both texts before errors are counted; with `--reference`.
         word_times: with `--word-times`.
     """
 
-    json_optional = "word_times"
+    json_optional = "word_times normaliser"
 
     manifest: Path
     work: Path
@@ -192,6 +204,7 @@ class TranscribeReport(Jsonable):
     seconds_of_audio: float = 0.0
     seconds: float = 0.0
     errors: Mapping[str, WordErrors] = field(default_factory=dict)
+    normaliser: str | None = None
     word_times: WordTimes | None = None
 
     def to_text(self) -> str:
@@ -278,8 +291,9 @@ class TranscribeReport(Jsonable):
             for name, one in self.errors.items()
         ]
         how = (
-            f"Word error rate of {self.source} against the human texts (edits / words; lower "
-            "case, without punctuation and what is in brackets; characters for languages "
-            "written without spaces):"
+            f"Word error rate of {self.source} against the human texts (edits / words; "
+            f"alignment: RapidFuzz; normaliser {self.normaliser}: NFKC, lower case, without "
+            "punctuation and what is in brackets; characters for languages written without "
+            "spaces):"
         )
         return ["", how, Table("", _WER_HEAD, rows, right=range(1, len(_WER_HEAD)))]

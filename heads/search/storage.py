@@ -161,7 +161,7 @@ def open_shared(
     """The storage at a database URL, with heartbeats.
 
     Args:
-        url: such as `postgresql://user@host/database` or `sqlite:////shared/study.db`.
+        url: such as `postgresql+psycopg://user@host/database` or `sqlite:////shared/study.db`.
         retry: what is done with the trial of a dead process, once, by one process.
         heartbeat: seconds between two signs of life.
         grace: seconds without one after which a process counts as dead.
@@ -176,7 +176,7 @@ def open_shared(
     except ArgumentError as error:
         raise ConfigError(
             f"{url!r} is not a database URL. Expected one such as "
-            "postgresql://user@host/database or sqlite:////shared/study.db."
+            "postgresql+psycopg://user@host/database or sqlite:////shared/study.db."
         ) from error
     options = {}
     if parsed.drivername.startswith("sqlite") and parsed.database:
@@ -204,7 +204,7 @@ def open_shared(
     except ImportError as error:
         raise MissingExtraError(
             f"{parsed.drivername} needs a database driver that is not installed ({error}). "
-            "For PostgreSQL: pip install psycopg2-binary."
+            "For PostgreSQL: pip install 'emopool[postgresql]', and postgresql+psycopg://…."
         ) from error
     except (SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
         # The URL may hold a password, so it is shown without.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from cache.extract.targets import targets_of
 from cache.last_extraction import read_failures
 from cache.lookup import FrameCache
 from cache.stream import FrameStream
+from cache.upkeep.compact import compact
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from tests.cache.extractors import Extractors, extractors, script, wait_until
@@ -170,18 +172,37 @@ def test_ranks_know_each_others_failures_and_the_first_writes_the_record(
 
 
 @pytest.mark.slow
-def test_torchrun_finishes_the_work_of_a_rank_that_is_killed(
+def test_torchrun_finishes_the_work_of_ranks_that_are_killed(
     fresh: Work, whole: tuple[Work, Manifest], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    """Of four ranks one is killed, and another after torchrun has started all of them again."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4"]
     command += ["--max-restarts", "2", "--monitor-interval", "0.2", "--master-port", "0"]
     command += [str(script(tmp_path / "extract.py")), *arguments(fresh)]
-    environment = {**os.environ, "PAUSE": "0.2", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PAUSE": "0.5", "OMP_NUM_THREADS": "1"}
+    killed: set[int] = set()
     with subprocess.Popen(command, env=environment, cwd=tmp_path) as running:
-        wait_until(lambda: parts(fresh) > 1, "parts")
-        workers = subprocess.run(
-            ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True
-        ).stdout.split()
-        os.kill(int(workers[-1]), signal.SIGKILL)
+
+        def workers() -> set[int]:
+            """Those of the present start."""
+            listed = ["pgrep", "-P", str(running.pid)]
+            out = subprocess.run(listed, capture_output=True, text=True, check=False).stdout
+            return {int(line) for line in out.split()} - before
+
+        for _ in range(2):
+            before = killed
+            wait_until(lambda: len(workers()) == 4, "four ranks")
+            least = parts(fresh) + 1
+            wait_until(lambda: parts(fresh) >= least, "parts")  # noqa: B023
+            killed = workers()
+            os.kill(max(killed), signal.SIGKILL)
         assert running.wait() == 0
     assert_equal(fresh, *whole)
+    # Each key is in one part only, or one that two processes stored is dropped as a copy.
+    compact(fresh, show_progress=False)
+    assert_equal(fresh, *whole)
+    (layer,) = fresh.features.glob("audio-*/layer_3")
+    described = [json.loads(path.read_text()) for path in layer.glob("part-*/zarr.json")]
+    stream = FrameStream.open(layer)
+    rows = sum(int(one["shape"][0]) for one in described)
+    assert rows == sum(stream.lengths(stream.keys).tolist())

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from cache.transcribe.transcription import WordErrors, normalised_words, word_errors
 
+pytest.importorskip("rapidfuzz", reason="needs the extra wer")
+
 words = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=9)
 
 

@@ -22,7 +22,9 @@ LANGUAGES = ("en", "de", "ja")
 LENGTH = 12
 
 
-def save_whisper(folder: Path, *, seed: int = 0, multilingual: bool = True) -> Path:
+def save_whisper(
+    folder: Path, *, seed: int = 0, multilingual: bool = True, length: int = LENGTH
+) -> Path:
     """Write one: bytes as tokens, and special tokens in the order of the real vocabulary."""
     vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     languages = [f"<|{code}|>" for code in LANGUAGES] if multilingual else []
@@ -51,7 +53,7 @@ def save_whisper(folder: Path, *, seed: int = 0, multilingual: bool = True) -> P
             decoder_attention_heads=2,
             encoder_ffn_dim=32,
             decoder_ffn_dim=32,
-            max_target_positions=LENGTH + 4,
+            max_target_positions=length + 4,
             decoder_start_token_id=start,
             init_std=0.7,  # so that texts depend on the sound
             suppress_tokens=None,
@@ -72,7 +74,7 @@ def save_whisper(folder: Path, *, seed: int = 0, multilingual: bool = True) -> P
     silenced = [i for i in range(number("<|notimestamps|>")) if i not in spoken and i != end]
     model.generation_config = GenerationConfig(
         decoder_start_token_id=start,
-        max_length=LENGTH + 4,
+        max_length=length + 4,
         suppress_tokens=silenced,
         **special,
         **settings,

@@ -7,13 +7,21 @@ import time
 import warnings
 from pathlib import Path
 
+from heads.config import SearchConfig, SharedStudy
 from heads.training import Cohort
 from tests.heads.searches import small_search
 
 
-def main(url: str, folder: str, trials: str, hang_after: str) -> None:
+def quick(config: SearchConfig) -> SharedStudy | None:
+    """Heartbeats of a second, and death after a few."""
+    return SharedStudy(config.storage, config.study_name, 1, 4) if config.storage else None
+
+
+def main(url: str, folder: str, trials: str, hang_after: str, speed: str = "") -> None:
     """Search; after some epochs of training say so, and hang until killed."""
     warnings.simplefilter("error")
+    if speed:
+        SearchConfig.shared = property(quick)  # type: ignore[method-assign,assignment]
     left = int(hang_after)
     train = Cohort.run_epoch
 

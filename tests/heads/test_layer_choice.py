@@ -16,7 +16,7 @@ from cache.encoders.names import resolve_encoder
 from cache.last_extraction import extract_command, read_failures
 from cache.lookup import FrameCache
 from cli import main
-from corpora.base.errors import ManifestError, UnreadableLayersError
+from corpora.base.errors import AudioError, ManifestError, UnreadableLayersError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance, write_manifest
 from heads import extraction
@@ -204,6 +204,14 @@ def test_another_manifest_reads_the_layers_that_were_chosen(work: Work, manifest
     found = run(work, replace(manifest, utterances=foreign), foreign=True)
     assert found.choices["audio"] == first
     assert FrameCache(work).extraction.source("audio").layers == first.best()
+
+
+def test_where_no_recording_can_be_read_it_is_the_recordings_that_are_named(
+    work: Work, manifest: Manifest, tmp_path: Path
+) -> None:
+    absent = tuple(replace(u, audio=tmp_path / "nowhere.wav") for u in manifest.utterances)
+    with pytest.raises(AudioError, match=r"none of the \d+ recordings.*nowhere\.wav"):
+        run(work, replace(manifest, utterances=absent))
 
 
 def test_several_layers_can_be_kept(work: Work, manifest: Manifest) -> None:

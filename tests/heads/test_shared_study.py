@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -19,15 +20,19 @@ from heads.records import load_head, trial_file
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.storage import close
 from heads.search.study import HeadStudy
+from tests.heads import shared_worker
 from tests.heads.searches import BEGINNINGS, STARTED, finished, small_dataset, small_search, untimed
+from tests.postgres import postgres
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(url: str, folder: Path, trials: int, hang_after: int = 0) -> subprocess.Popen[str]:
+def start(
+    url: str, folder: Path, trials: int, hang_after: int = 0, *more: str
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.heads.shared_worker", url, str(folder)]
     return subprocess.Popen(
-        [*command, str(trials), str(hang_after)],
+        [*command, str(trials), str(hang_after), *more],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -61,12 +66,15 @@ def check_all_done(trials: list[FrozenTrial], count: int) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats of a second, and death after two."""
+    monkeypatch.setattr(SearchConfig, "shared", property(shared_worker.quick))
 
-    def shared(config: SearchConfig) -> SharedStudy | None:
-        return SharedStudy(config.storage, config.study_name, 1, 2) if config.storage else None
 
-    monkeypatch.setattr(SearchConfig, "shared", property(shared))
+def wait_for(sign: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process says that it hangs."""
+    end = time.monotonic() + 300
+    while not sign.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    assert sign.exists()
 
 
 @pytest.mark.parametrize("same_folder", [True, False])
@@ -91,11 +99,7 @@ def test_two_processes_make_n_trials_in_all(same_folder: bool, tmp_path: Path) -
 def test_trials_of_a_killed_process_are_run_by_another(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     process = start(url, tmp_path / "killed", STARTED + 2, hang_after=2)
-    sign = tmp_path / "killed.hangs"
-    end = time.monotonic() + 120
-    while not sign.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.1)
-    assert sign.exists()
+    wait_for(tmp_path / "killed.hangs", process)
     running = [trial for trial in trials_at(url) if trial.state == TrialState.RUNNING]
     assert len(running) == len(PROBES)
     process.kill()
@@ -108,6 +112,43 @@ def test_trials_of_a_killed_process_are_run_by_another(tmp_path: Path) -> None:
     for trial in running:
         same = again[tuple(sorted(trial.params.items()))]
         assert untimed(same) == untimed(trial)
+
+
+@pytest.mark.slow
+def test_of_four_workers_of_a_postgresql_study_two_are_killed_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
+    """Four at once: two that hang with trials in hand until they are killed, and two that go on."""
+    count = STARTED + 8
+    with postgres() as url, ExitStack() as ends:
+
+        def begin(name: str, hang_after: int) -> subprocess.Popen[str]:
+            process = start(url, tmp_path / name, count, hang_after, "quick")
+            ends.callback(process.communicate)
+            ends.callback(process.kill)
+            return process
+
+        killed = [begin(f"killed{number}", 2 + number) for number in range(2)]
+        for number, process in enumerate(killed):
+            wait_for(tmp_path / f"killed{number}.hangs", process)
+        held = [trial for trial in trials_at(url) if trial.state == TrialState.RUNNING]
+        alive = [begin(f"alive{number}", 0) for number in range(2)]
+        end = time.monotonic() + 300
+        while not finished(trials_at(url)) and time.monotonic() < end:
+            time.sleep(0.1)
+        for process in killed:
+            process.kill()
+        said = [process.communicate(timeout=300)[0].split() for process in alive]
+        assert [process.returncode for process in alive] == [0, 0]
+        trials = trials_at(url)
+    check_all_done(trials, count)
+    again = {tuple(sorted(trial.params.items())): trial for trial in finished(trials)}
+    assert held
+    for trial in held:  # with the same values and seed
+        same = again[tuple(sorted(trial.params.items()))]
+        assert untimed(same) == untimed(trial)
+    assert [total for _, total, _ in said] == [str(count)] * 2
+    assert len({best for _, _, best in said}) == 1
 
 
 def take(study: HeadStudy, count: int, total: int) -> list[int]:
