@@ -93,6 +93,28 @@ def info(manifest_path: Path | None, as_json: bool, work: Work) -> None:
 
 
 @cache.command()
+@click.argument("url", required=False)
+@click.option(
+    "--limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="GB",
+    help="What copies of frames that lie there may take here.  [default: as before, or 50]",
+)
+@json_option
+@work_option
+def connect(url: str | None, limit: float | None, as_json: bool, work: Work) -> None:
+    """Keep the cache in an object store: s3://, gs:// or az://BUCKET/PREFIX (docs/scale.md).
+
+    WORK remembers the URL, and all commands go by it. Parts go there when they are made; frames
+    come when they are read. Without a URL, what only is here is sent, and both are compared.
+    """
+    from cache.store.mirror import connect as run
+
+    found = run(work, url, None if limit is None else round(limit * 1e9))
+    show(found.to_json(), found.to_text(), as_json)
+
+
+@cache.command()
 @click.option("--fix", is_flag=True, help="Drop damaged parts, so that extract fills them again.")
 @manifest_option
 @json_option

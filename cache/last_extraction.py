@@ -18,6 +18,7 @@ from pathlib import Path
 from cache.encoders.grid import Grid, recorded_grid, recorded_padding
 from cache.keys import ENCODED, MODALITIES, windowed_key
 from cache.recipe import Recipe
+from cache.store.remote import upload_records
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.files import read_json, write_json, write_text
@@ -169,17 +170,16 @@ class Extraction(Jsonable):
 
 
 def write_extraction(path: Path, extraction: Extraction) -> None:
-    """Write `WORK/extraction.json`, unless it says all that already.
+    """Write `WORK/extraction.json`, unless it says all that already; send it where it is connected.
 
     Raises:
         FormatVersionError: there is one of another version, which is kept.
     """
     value = {"format": FORMAT, "version": VERSION, **extraction.to_json()}
-    if path.is_file():
-        earlier = read_json(path, kind=FORMAT, version=VERSION)
-        if json.dumps(value) == json.dumps(earlier):
-            return
-    write_json(path, value)
+    earlier = read_json(path, kind=FORMAT, version=VERSION) if path.is_file() else None
+    if json.dumps(value) != json.dumps(earlier):
+        write_json(path, value)
+    upload_records(path.parent)
 
 
 def extract_command(root: Path, manifest: Path | None = None) -> str:

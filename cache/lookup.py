@@ -29,6 +29,7 @@ from cache.last_extraction import (
 )
 from cache.recipe import LayersRead, layer_numbers, layers_text
 from cache.sources import SourceIndex
+from cache.store.mirror import refresh
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.work import Work
@@ -161,6 +162,8 @@ class Found:
 class FrameCache:
     """The streams of a work folder, as the last extraction made them.
 
+    Where the folder is connected to an object store, it is looked there what there is.
+
     Args:
         work: the work folder.
 
@@ -173,6 +176,7 @@ class FrameCache:
         self.root = work.root
         self.features = work.features
         self._work = work
+        refresh(work.root)
 
     @cached_property
     def extraction(self) -> Extraction:

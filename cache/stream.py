@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
+from cache.store.mirror import pull
 from cache.store.parts import (
+    PART_BYTES,
     Index,
     Run,
     check_sum,
@@ -27,6 +29,7 @@ from cache.store.parts import (
     scan,
     seen_of_parts,
 )
+from cache.store.remote import remote_of
 from cache.store.writer import PartWriter
 from corpora.base.errors import CacheError
 
@@ -64,7 +67,7 @@ class FrameStream:
         self._header = header
         self._index = self._scan()
         self._maps: dict[int, npt.NDArray[Any]] = {}  # by part number; the last used one last
-        self._most_maps = _most_maps()
+        self._most_maps = _most_maps(path)
         self._summed: set[str] = set()  # paths of parts whose checksum was right
 
     @classmethod
@@ -328,6 +331,7 @@ class FrameStream:
             raise self._going(error) from error
 
     def _look_again(self) -> None:
+        pull(self.path.absolute().parents[2])
         read_stream(self.path)  # says so if the whole stream is gone
         self._index = self._scan()
         self._maps.clear()
@@ -339,7 +343,14 @@ class FrameStream:
         )
 
 
-def _most_maps() -> int:
-    """How many maps a stream keeps open: never more than an eighth of what the process may."""
+def _most_maps(stream: Path) -> int:
+    """How many maps a stream keeps open: never more than an eighth of what the process may.
+
+    Nor more than an eighth of what copies from an object store may take: what is mapped stays.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return OPEN_MAPS if soft == resource.RLIM_INFINITY else max(1, min(OPEN_MAPS, soft // 8))
+    most = OPEN_MAPS if soft == resource.RLIM_INFINITY else min(OPEN_MAPS, soft // 8)
+    remote = remote_of(stream.absolute().parents[2])
+    if remote is not None:
+        most = min(most, remote.limit // (8 * PART_BYTES))
+    return max(1, most)

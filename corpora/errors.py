@@ -10,6 +10,7 @@ from corpora.base.errors import (
     ManifestError,
     MissingExtraError,
     MissingStepError,
+    ObjectStoreError,
     TrainingError,
     UnreadableLayersError,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "ManifestError",
     "MissingExtraError",
     "MissingStepError",
+    "ObjectStoreError",
     "TrainingError",
     "UnreadableLayersError",
 ]

@@ -23,6 +23,7 @@ from cache.extract.summary import CheckReport, ExtractReport, is_complete, repor
 from cache.last_extraction import Source, layer_name, moments_name
 from cache.lookup import FrameCache
 from cache.store.layout import scratch_folder, withdraw
+from cache.store.mirror import refuse_if_claimed
 from corpora.base.errors import CacheError, ManifestError, UnreadableLayersError
 from corpora.base.work import Work, current_rank, exclusive_lock
 from corpora.manifest import Manifest, Utterance, speaker_key
@@ -329,6 +330,7 @@ def _frame_paths(source: Source) -> list[str]:
 def _remove(features: Path, streams: Sequence[str], tell: Callable[[str], None] | None) -> bool:
     """Take frames out of the cache that were kept for the choice alone; whether that was done."""
     try:
+        refuse_if_claimed(features.parent)
         with exclusive_lock(features):
             withdraw(
                 [features / path for path in streams if (features / path).is_dir()],

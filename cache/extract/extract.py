@@ -18,6 +18,7 @@ from cache.last_extraction import (
 )
 from cache.lookup import FrameCache
 from cache.store.layout import clear_stale_sites, scratch_folder
+from cache.store.mirror import push
 from corpora.base.errors import AudioError
 from corpora.base.work import Work, current_rank
 from corpora.manifest import Manifest
@@ -68,6 +69,8 @@ def extract(
     # Here too, where nothing may be left to do: a killed run may have taken layers out.
     clear_stale_sites(scratch_folder(work.features))
     cache = FrameCache(work)
+    if rank.leads:
+        push(work.root)  # what a killed run had stored here and not sent
     plan = make_plan(cache, manifest, config)
     if config.surprisal_model and rank.leads:
         words = extract_surprisal(

@@ -20,6 +20,7 @@ from cache.encoders.budget import batch_budget
 from cache.encoders.grid import encoder_shape
 from cache.encoders.text_encoder import TextEncoder, Tokens, load_text_encoder
 from cache.extract.audio_pass import AudioPass
+from cache.extract.claims import Claimed
 from cache.extract.encoding import Encoded, Encoding, encode_text, layers_of
 from cache.extract.plan import Plan
 from cache.extract.stream_writer import Shares, StreamWriter, open_shares, share_of
@@ -29,6 +30,7 @@ from cache.keys import normalise_text
 from cache.last_extraction import Source
 from cache.moments import ROWS, derive_moments
 from cache.store.layout import open_features
+from cache.store.mirror import pull
 from corpora.base.errors import CacheError
 from corpora.base.terminal import bytes_text, progress_bar
 from corpora.base.work import Rank
@@ -211,7 +213,7 @@ def _fill(
     features: Path,
     plan: Plan,
     one: TextPass | AudioPass,
-    shares: Shares,
+    shares: Shares | Claimed,
     report: ExtractReport,
     show_progress: bool,
 ) -> None:
@@ -229,6 +231,7 @@ def _fill(
         found = [
             item for share in taken for item in by_share[share] if item.key not in report.failed
         ]
+        pull(features.parent)  # what other machines sent, where it is connected to an object store
         missing = still_lacking(features, found, windowed=plan.windowed)
         given: set[int] = set()
         if missing:
@@ -265,7 +268,7 @@ def _work(
     one: TextPass | AudioPass,
     items: Sequence[Item],
     writer: StreamWriter,
-    shares: Shares,
+    shares: Shares | Claimed,
     show_progress: bool,
 ) -> set[int]:
     """Encode and store inputs; returns the shares that were given to others on the way."""

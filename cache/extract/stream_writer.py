@@ -36,9 +36,11 @@ from types import TracebackType
 
 import numpy as np
 
+from cache.extract.claims import Claimed, open_claims
 from cache.extract.encoding import Encoded, Row
 from cache.extract.targets import Item, Target
 from cache.store.layout import ensure_stream
+from cache.store.remote import remote_of
 from cache.store.writer import PartWriter
 from corpora.base.errors import CacheError
 from corpora.base.work import Rank
@@ -128,8 +130,10 @@ class Shares:
 
 
 @contextmanager
-def open_shares(root: Path, streams: Iterable[str], rank: Rank) -> Iterator[Shares]:
+def open_shares(root: Path, streams: Iterable[str], rank: Rank) -> Iterator[Shares | Claimed]:
     """Shares of the extraction of some streams; leaving lets go of all.
+
+    Of a work folder that is connected to an object store they are held there.
 
     Args:
         root: the work folder.
@@ -139,6 +143,11 @@ def open_shares(root: Path, streams: Iterable[str], rank: Rank) -> Iterator[Shar
     named = hashlib.sha256("\n".join(sorted(streams)).encode()).digest()
     # 32 bits of the hash: two extractions meet once in billions, and then only wait for each other.
     base = int.from_bytes(named[:4], "big") * 2 * SHARES
+    remote = remote_of(root)
+    if remote is not None:
+        with open_claims(remote, named.hex()[:32], rank) as claimed:
+            yield claimed
+        return
     path = root / ".extract.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:

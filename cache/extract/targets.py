@@ -12,6 +12,7 @@ from cache.last_extraction import TOKEN_KIND, VALUES, Source, layer_name, moment
 from cache.recipe import Recipe
 from cache.store.layout import DTYPES
 from cache.store.parts import PART_BYTES
+from cache.store.remote import remote_of
 from cache.stream import FrameStream
 from corpora.base.errors import CacheError
 from corpora.base.terminal import bytes_text
@@ -205,7 +206,8 @@ def check_space(folder: Path, needed: Estimate) -> int:
         CacheError: the disk has less.
     """
     free = shutil.disk_usage(folder).free
-    if needed.nbytes > free:
+    remote = remote_of(folder)  # what lies there need not stay here
+    if min(needed.nbytes, needed.nbytes if remote is None else remote.limit) > free:
         largest = sorted(needed.streams.items(), key=lambda entry: -entry[1])[:3]
         listed = ", ".join(f"{path} {bytes_text(nbytes)}" for path, nbytes in largest)
         raise CacheError(

@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.recipe import JSON, Recipe, difference
+from cache.store.copies import remove
 from corpora.base.errors import CacheError, ConfigError, FormatVersionError, MissingStepError
 from corpora.base.files import abandoned, fsync_folder, new_stamp
 from corpora.base.work import shared_lock
@@ -84,8 +85,11 @@ def publish(site: Path, target: Path) -> None:
     fsync_folder(target.parent)
 
 
-def withdraw(folders: Sequence[Path], scratch: Path) -> None:
+def withdraw(folders: Sequence[Path], scratch: Path, *, here_alone: bool = False) -> None:
     """Take folders out of the cache: each leaves it by one rename, then is deleted.
+
+    Where the cache lies in an object store too, they leave that first, so that a kill in between
+    does not bring them back; unless they are to leave `here_alone`.
 
     The renames are made durable before anything is deleted, so that a power cut leaves a folder
     whole in its place or takes it away. Readers that have its files mapped go on reading. The
@@ -93,6 +97,8 @@ def withdraw(folders: Sequence[Path], scratch: Path) -> None:
     """
     if not folders:
         return
+    if not here_alone:
+        remove(folders, scratch.parent)
     site = new_site(scratch)
     for number, folder in enumerate(folders):
         with suppress(FileNotFoundError):

@@ -33,6 +33,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from cache.store.copies import is_uploaded, open_matrix
 from cache.store.layout import DTYPES, METADATA, StreamHeader
 from corpora.base.errors import CacheError
 
@@ -94,8 +95,8 @@ class DamagedPartError(CacheError):
         self.utterances = utterances
         count = "an unknown number of" if utterances is None else str(utterances)
         super().__init__(
-            f"{path}: {reason}; {count} utterances affected. Remove this folder and run `extract` "
-            "again, which computes what is missing."
+            f"{path}: {reason}; {count} utterances affected. Run `cache verify --fix`, which "
+            "drops it, and `extract` again, which computes what is missing."
         )
 
 
@@ -129,6 +130,8 @@ def metadata(header: StreamHeader, keys: list[str], lengths: list[int]) -> dict[
 def read_part(path: str, header: StreamHeader) -> Part:
     """Read a part's metadata and check that its chunk file is there and has its size.
 
+    One that lies in an object store too is not looked for: it is brought when it is opened.
+
     Raises:
         FileNotFoundError: the part is gone.
         DamagedPartError: it is there but cannot be used.
@@ -157,6 +160,8 @@ def read_part(path: str, header: StreamHeader) -> Part:
     except FileNotFoundError as error:
         if not os.path.isdir(path):
             raise
+        if error.filename == os.path.join(path, CHUNK) and is_uploaded(path):
+            return part
         missing = os.path.relpath(error.filename, path)
         count = None if missing == METADATA else len(part.keys)
         raise DamagedPartError(path, f"{missing} is missing", count) from error
@@ -172,12 +177,9 @@ def map_part(part: Part) -> npt.NDArray[Any]:
         FileNotFoundError: the chunk file is gone.
         DamagedPartError: it has another size than it had.
     """
-    descriptor = os.open(part.chunk, os.O_RDONLY)
-    try:
-        _check_size(part, os.fstat(descriptor).st_size)
-        mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
+    with open_matrix(part.path) as file:
+        _check_size(part, os.fstat(file.fileno()).st_size)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # `count` leaves the checksum out.
     values = part.frames * part.header.dim
     frames = np.frombuffer(mapped, DTYPES[part.header.dtype], count=values)
@@ -196,7 +198,7 @@ def read_through(part: Part, numbers: Collection[int]) -> Iterator[npt.NDArray[A
     """
     shape, dtype = (-1, part.header.dim), DTYPES[part.header.dtype]
     total = 0
-    with open(part.chunk, "rb") as file:
+    with open_matrix(part.path) as file:
         _check_size(part, os.fstat(file.fileno()).st_size)
         for number, length in enumerate(part.lengths):
             data = file.read(length * part.header.frame_bytes)
@@ -225,7 +227,7 @@ def read_rows(part: Part, rows: Sequence[tuple[int, int, int]], out: npt.NDArray
     step = max(1, _BLOCK_BYTES // part.header.frame_bytes)
     staging = np.empty((min(step, part.frames), part.header.dim), DTYPES[part.header.dtype])
     total, done = 0, 0
-    with open(part.chunk, "rb") as file:
+    with open_matrix(part.path) as file:
         _check_size(part, os.fstat(file.fileno()).st_size)
         for first in range(0, part.frames, step):
             block = staging[: part.frames - first]
@@ -276,7 +278,7 @@ def compare_sum(part: Part, computed: int) -> None:
     Raises:
         DamagedPartError: they differ.
     """
-    with open(part.chunk, "rb") as file:
+    with open_matrix(part.path) as file:
         file.seek(part.nbytes)
         _compare(part, computed, file.read(SUM_BYTES))
 

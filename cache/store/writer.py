@@ -20,6 +20,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from cache.store.copies import upload
 from cache.store.layout import (
     DTYPES,
     METADATA,
@@ -96,6 +97,8 @@ class PartSite:
     def publish(self, stream_folder: Path, time_ns: int | None = None) -> None:
         """Finish the part and rename it into the stream; without utterances there is none.
 
+        Where the work folder is connected to an object store, it is then sent there.
+
         Args:
             stream_folder: where to.
             time_ns: for its name; by default now, which is after all that takes long: of two parts
@@ -113,6 +116,7 @@ class PartSite:
         write_new(self._folder / METADATA, json.dumps(described, separators=(",", ":")).encode())
         name = part_name(time.time_ns() if time_ns is None else time_ns)
         publish(self._folder, stream_folder / name)
+        upload(stream_folder / name)
 
     def close(self) -> None:
         """Clear the site away, if it was not published."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.store.layout import clear_stale_sites, scratch_folder, withdraw
+from cache.store.mirror import pull
 from cache.store.parts import PART_BYTES, PREFIX, Part, read_through, seen_of_parts
 from cache.store.writer import PartSite
 from cache.upkeep.info import Stream, read_catalogue
@@ -126,6 +127,7 @@ def compact(work: Work, *, show_progress: bool = False) -> CompactReport:
             cache is in use.
         OSError: the disk is full or failed; nothing is lost.
     """
+    pull(work.root)
     read_catalogue(work.features)  # says so when there is none, before a lock file is made for it
     scratch = scratch_folder(work.features)
     with exclusive_lock(work.features):

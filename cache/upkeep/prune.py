@@ -15,6 +15,7 @@ from cache.keys import possible_keys
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
 from cache.store.layout import METADATA, clear_stale_sites, scratch_folder, withdraw
+from cache.store.mirror import refuse_if_claimed
 from cache.store.parts import seen_of_parts
 from cache.upkeep.info import CUES, Stream, read_catalogue
 from corpora.base.codec import Jsonable
@@ -122,8 +123,8 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
         raise ConfigError("name at least one manifest to keep: cache prune --keep MANIFEST…")
     # Also where nothing is left to drop: a pruning that was killed may have left what it took out.
     clear_stale_sites(scratch_folder(work.features))
-    of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work.features).streams)
     cache, used = FrameCache(work), set[str]()
+    of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work.features).streams)
     for path in manifests:
         utterances = read_manifest(path).utterances
         keys = cache.keys(utterances)
@@ -169,6 +170,7 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
     Raises:
         CacheError: the cache is in use, or a part is damaged.
     """
+    refuse_if_claimed(work.root)
     with exclusive_lock(work.features):
         now = plan_for_keys(work, plan.used, last_only=plan.last_only, planned=plan)
         withdraw(_dropped(work.features, now), scratch_folder(work.features))

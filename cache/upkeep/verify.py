@@ -36,7 +36,9 @@ import numpy.typing as npt
 from cache.keys import KEY_DIGITS, windowed_key
 from cache.lookup import FrameCache
 from cache.recipe import KEPT, canonical_json
+from cache.store.copies import UPLOADED, is_uploaded, open_matrix
 from cache.store.layout import DTYPES, METADATA, clear_stale_sites, scratch_folder, withdraw
+from cache.store.mirror import pull
 from cache.store.parts import CHUNK, SUM_BYTES, Part, Scan, scan
 from cache.upkeep.info import Catalogue, Stream, read_catalogue
 from cache.upkeep.verify_report import Problem, VerifyReport
@@ -135,7 +137,7 @@ def inspect_part(part: Part) -> list[Finding]:
     bad_rows: list[npt.NDArray[np.int64]] = []
     total, first_row = 0, 0
     try:
-        with open(part.chunk, "rb", buffering=0) as file:
+        with open_matrix(part.path) as file:
             for block in _blocks(file, part):
                 data = np.frombuffer(block, np.uint8)
                 total = google_crc32c.extend(total, data)
@@ -172,8 +174,8 @@ def listed_keys(part: Path) -> tuple[str, ...] | None:
 
 
 def foreign_entries(part: Path) -> list[Path]:
-    """What lies in a part's folder and is neither its metadata nor its chunk."""
-    own = {METADATA, *(CHUNK[:end] for end in (1, 3, 5))}  # c, c/0, c/0/0
+    """What lies in a part's folder and is neither its metadata, its mark nor its chunk."""
+    own = {METADATA, UPLOADED, *(CHUNK[:end] for end in (1, 3, 5))}  # c, c/0, c/0/0
     found = []
     for folder, folders, files in os.walk(part):
         for name in sorted([*folders, *files]):
@@ -258,17 +260,17 @@ def verify(
         CacheError: with `fix`, somebody else is using the cache.
     """
     started = time.monotonic()
+    pull(work.root)
     read_catalogue(work.features)  # says so when there is none, before a lock file is made for it
     with exclusive_lock(work.features) if fix else nullcontext():
         if fix:
             clear_stale_sites(scratch_folder(work.features))
-        catalogue = read_catalogue(work.features)
-        scans = [(stream, scan(stream.path, stream.header)) for stream in catalogue.streams]
-        problems = [
-            *_damaged_parts(scans, show_progress),
-            *_disagreeing_parts(scans),
-            *_strays(catalogue, scans),
-        ]
+        scans, problems = _look(work.features, show_progress)
+        copies = {p.path for p in problems if p.is_part and is_uploaded(p.path)}
+        if fix and copies:  # they may be right where they come from
+            withdraw(sorted(copies), scratch_folder(work.features), here_alone=True)
+            pull(work.root)
+            scans, problems = _look(work.features, show_progress)
         if problems:
             problems = _named(FrameCache(work), manifest or work.manifest, problems, scans)
         if fix:
@@ -287,6 +289,17 @@ def verify(
 
 
 Scans = list[tuple[Stream, Scan]]
+
+
+def _look(features: Path, show_progress: bool) -> tuple[Scans, list[Problem]]:
+    catalogue = read_catalogue(features)
+    scans = [(stream, scan(stream.path, stream.header)) for stream in catalogue.streams]
+    problems = [
+        *_damaged_parts(scans, show_progress),
+        *_disagreeing_parts(scans),
+        *_strays(catalogue, scans),
+    ]
+    return scans, problems
 
 
 def _damaged_parts(scans: Scans, show_progress: bool) -> list[Problem]:

@@ -46,6 +46,10 @@ class MissingStepError(EmopoolError, FileNotFoundError):
     """A command needs the output of an earlier one."""
 
 
+class ObjectStoreError(EmopoolError, RuntimeError):
+    """An object store does not answer, refuses, or holds no cache."""
+
+
 class TrainingError(EmopoolError, ArithmeticError):
     """Training went wrong: a loss or a gradient is not finite."""
 

@@ -26,11 +26,13 @@ import json, os, signal, sys, time, traceback
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import cache.encoders.tiny, cache.store.writer
 import cache.extract.audio_pass, cache.extract.compare_with_transformers
-import cache.extract.passes, cache.extract.stream_writer
+import cache.extract.claims, cache.extract.passes, cache.extract.stream_writer
 from cli import main
 cache.store.writer.PART_BYTES = {PART_BYTES}
 cache.extract.stream_writer.POLL_SECONDS = 0.05
 cache.extract.stream_writer._PAUSE_SECONDS = 0.15
+cache.extract.claims.BEAT_S, cache.extract.claims.DEAD_S = 0.5, 10.0
+cache.extract.claims._POLL_S, cache.extract.claims._PAUSE_S = 0.2, 0.6
 encode = cache.extract.audio_pass.encode_audio
 def slowly(*arguments, **options):
     time.sleep(float(os.environ.get("PAUSE", "0")))

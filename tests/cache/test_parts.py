@@ -111,7 +111,13 @@ def test_a_damaged_part_is_named_when_opening(tmp_path: Path, name: str) -> None
     damage(part)
     with pytest.raises(CacheError) as caught:
         FrameStream.open(stream)
-    for expected in ("1 of 2 parts", f"with {count} utterances", part.name, message, "Remove this"):
+    for expected in (
+        "1 of 2 parts",
+        f"with {count} utterances",
+        part.name,
+        message,
+        "verify --fix",
+    ):
         assert expected in str(caught.value)
 
 

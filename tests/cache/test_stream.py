@@ -302,9 +302,9 @@ def test_open_maps_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(os.listdir("/dev/fd")) <= before + 3
 
 
-def test_few_descriptors_mean_few_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_descriptors_mean_few_maps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda what: (256, 4096))
-    assert cache.stream._most_maps() == 32
+    assert cache.stream._most_maps(make_stream(tmp_path)) == 32
 
 
 def test_opening_and_asking_do_not_import_torch(tmp_path: Path) -> None:
