@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     "rows",
     default="",
     metavar="NAMES",
-    help="Take these rows on with their encoders: their heads are phase 1, then phases 2 and 3.",
+    help="Take these rows on with their encoders: their heads are phase 1, then phases 2 and 3. "
+    "NAME:lora[:RANK[:TARGET+TARGET]] trains adapters in place of the encoders (peft).",
 )
 @click.option("--fresh", is_flag=True, help="Remove an earlier comparison first.")
 @manifest_option

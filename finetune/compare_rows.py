@@ -1,7 +1,9 @@
 """Rows of a comparison taken on with their encoders: phases 2 and 3 from the head of phase 1.
 
 Phase 1 is what the comparison did: the row's head on frozen frames, as tuned, of the first seed
-(no choice is made among seeds). Models go to `WORK/compare/finetuned/<row>/`.
+(no choice is made among seeds). Models go to `WORK/compare/finetuned/<row>/`. What stands behind a
+row's name trains adapters in place of the encoders: `MQMHA:lora`, `MQMHA:lora:16` (the rank),
+`MQMHA:lora:16:q_proj+v_proj` (the layers that get one).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from corpora.base.errors import ConfigError, did_you_mean
 from corpora.base.files import file_sha256, read_json, write_json
 from corpora.base.work import Work
 from corpora.manifest import Manifest
+from finetune.adapters import require_peft
 from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.model_files import CONFIG
@@ -47,12 +50,37 @@ def check_names(names: Sequence[str], manifest: Manifest, config: CompareConfig)
             "trains one for each fold. Compare with --no-folds, which goes by the splits."
         )
     known = _titles(config)
-    for name in names:
+    for name, asked in map(row_of, names):
+        if asked.adapter:
+            require_peft()
         if name.lower() not in {title.lower() for title in known}:
             raise ConfigError(
                 f"--finetune: no row {name!r} in the tables {', '.join(config.tables)}."
                 f"{did_you_mean(name, known)} Known: {', '.join(known)}."
             )
+
+
+def row_of(text: str) -> tuple[str, FinetuneConfig]:
+    """The name of a row, and how it is taken on.
+
+    Raises:
+        ConfigError: what stands behind the name says no adapters.
+    """
+    name, *behind = text.split(":")
+    if not behind:
+        return name, FinetuneConfig(phases=ENCODER_PHASES)
+    kind, rank, targets, *more = (*behind, "", "")[: max(3, len(behind))]
+    if kind != "lora" or more or (rank and not rank.isdigit()):
+        raise ConfigError(
+            f"--finetune {text}: expected a row's name, and behind it nothing or :lora, "
+            ":lora:RANK or :lora:RANK:TARGET+TARGET, such as MQMHA:lora:16:q_proj+v_proj."
+        )
+    return name, FinetuneConfig(
+        phases=ENCODER_PHASES,
+        adapter=kind,
+        lora_rank=int(rank) if rank else FinetuneConfig.lora_rank,
+        lora_targets=tuple(target for target in targets.split("+") if target),
+    )
 
 
 def compare_rows(
@@ -102,7 +130,7 @@ def finetune_rows(
         work: the work folder.
         manifest: the utterances, with their splits.
         report: of the comparison.
-        names: titles of rows.
+        names: titles of rows, see `row_of`.
         device: `auto`, `cpu` or `cuda`.
         plot: as the comparison was made.
         tell: called with a few lines of text at the start of each phase.
@@ -116,17 +144,23 @@ def finetune_rows(
         Others: as `finetune.finetune.run_finetune`.
     """
     done = []
-    for name in names:
+    for name, asked in map(row_of, names):
         line = report.find(name)
         if line is None or line.key not in report.heads:
             raise ConfigError(f"--finetune {name}: {' '.join(report.notes) or 'no such row.'}")
+        title, key = line.title, line.key
+        if asked.adapter:
+            targets = "+".join(asked.lora_targets)
+            title += f", LoRA rank {asked.lora_rank}{f' on {targets}' if targets else ''}"
+            key += "-".join(("", asked.adapter, str(asked.lora_rank), *asked.lora_targets))
         if tell is not None:
-            tell(f"\nFine-tuning {line.title} (rate {line.tunings[0].learning_rate:g}, seed 0)")
+            tell(f"\nFine-tuning {title} (rate {line.tunings[0].learning_rate:g}, seed 0)")
         head = report.heads[line.key]
-        folder = work.compare / FOLDER / line.key
-        kept = _kept(folder, head, line.title)
+        folder = work.compare / FOLDER / key
+        kept = _kept(folder, head, title)
         if kept is None:
-            kept = _finetune(work, manifest, line.title, head, folder, device, tell, show_progress)
+            config = replace(asked, device=device)
+            kept = _finetune(work, manifest, title, head, folder, config, tell, show_progress)
         done.append(kept)
     return write_report(replace(report, finetuned=tuple(done)), plot=plot)
 
@@ -137,12 +171,11 @@ def _finetune(
     title: str,
     head: Path,
     folder: Path,
-    device: str,
+    config: FinetuneConfig,
     tell: Tell | None,
     show_progress: bool,
 ) -> Finetuned:
     own = replace(work, results=folder)
-    config = FinetuneConfig(phases=ENCODER_PHASES, device=device)
     found = run_finetune(own, manifest, config, head=head, tell=tell, show_progress=show_progress)
     row = Finetuned(
         title=title,
@@ -152,6 +185,7 @@ def _finetune(
         head=None if found.head is None else found.head.report,
         model=None if found.model is None else found.model.report,
         notes=found.notes,
+        trained=max(sum(part.parameters for part in phase.table) for phase in found.phases),
     )
     value = {
         "format": FORMAT,

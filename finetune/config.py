@@ -10,6 +10,8 @@ from cache.config import WHISPER, ExtractConfig, language_code
 from corpora.base.command_options import (
     Config,
     device_setting,
+    log_setting,
+    names,
     plots_setting,
     precision_setting,
     setting,
@@ -48,6 +50,26 @@ class FinetuneConfig(Config):
     lr3: float | None = setting(None, "Of phase 3.  [default: 1e-6; tiny: 3e-5]", above=0)
     layer_decay: float = setting(
         1.0, "Factor on the learning rate from a layer to the one below.", above=0, most=1
+    )
+    adapter: str = setting(
+        "",
+        "Leave the encoders as they are and train adapters in their layers: in phase 2 the upper "
+        "ones', in phase 3 all (peft).  [default: train the encoders]",
+        choices=("lora",),
+    )
+    lora_rank: int = setting(8, "Rank of the adapters' matrices.", least=1)
+    lora_alpha: int | None = setting(
+        None, "What they give counts alpha / rank.  [default: twice the rank]", least=1
+    )
+    lora_targets: tuple[str, ...] = setting(
+        (),
+        "Linear layers that get one, by name.  [default: query and value projections; of WavLM, "
+        "which does not call these, the feed-forward ones]",
+        metavar="A,B,…",
+        parse=names,
+    )
+    merge: bool = setting(
+        False, "Add the adapters to the encoders' weights in the model; else they lie beside."
     )
     epochs: int = setting(10, "Most passes of a phase.", least=1)
     # A phase often loses in its first epochs, when parts that never moved begin to, and gains
@@ -93,7 +115,8 @@ class FinetuneConfig(Config):
         1_000, "Steps between two checkpoints; a killed run goes on from the last.", least=1
     )
     fresh: bool = setting(False, "Forget an unfinished run.")
-    tensorboard: bool = setting(False, "Write curves for TensorBoard too.")
+    log: str = log_setting("WORK/finetune")
+    tensorboard: bool = setting(False, "The same as --log tensorboard.")
     device: str = device_setting()
 
     def __post_init__(self) -> None:
@@ -103,6 +126,18 @@ class FinetuneConfig(Config):
                 f"phases {', '.join(map(str, self.phases)) or 'none'}: expected some of 1, 2 and "
                 "3, in this order."
             )
+        own = ("lora_rank", "lora_alpha", "lora_targets", "merge")
+        if not self.adapter and any(getattr(self, n) != getattr(FinetuneConfig, n) for n in own):
+            raise ConfigError(
+                "--lora-rank, --lora-alpha, --lora-targets and --merge go with --adapter lora."
+            )
+        if self.adapter and not set(self.phases) & {2, 3}:
+            raise ConfigError("--adapter lora trains in phases 2 and 3: name one with --phases.")
+
+    @property
+    def tracker(self) -> str:
+        """What follows it; "" for nothing."""
+        return self.log or "tensorboard" * self.tensorboard
 
     @property
     def learning_rates(self) -> Mapping[int, float]:

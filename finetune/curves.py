@@ -1,4 +1,4 @@
-"""Losses, scores and learning rates by step: a CSV file, TensorBoard, a picture."""
+"""Losses, scores and learning rates by step: a CSV file, a tracker, a picture."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from corpora.base.errors import MissingExtraError
 from corpora.base.files import write_text
 from corpora.base.report import Figure, csv_text, write_figure
 from finetune.steps import LogRow
+from heads.tracking import Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-CSV, PICTURE, EVENTS = "curves.csv", "curves.png", "tensorboard"
+CSV, PICTURE = "curves.csv", "curves.png"
 # Between two writings of the CSV file.
 SECONDS = 10.0
 
@@ -28,14 +28,11 @@ class Curves:
     Args:
         folder: where they go.
         earlier: rows of phases that are finished.
-        tensorboard: whether TensorBoard gets them too.
-
-    Raises:
-        MissingExtraError: TensorBoard is asked for and not installed.
+        tracker: gets them too; it has begun behind the earlier ones.
     """
 
     def __init__(
-        self, folder: Path, earlier: Sequence[LogRow] = (), *, tensorboard: bool = False
+        self, folder: Path, earlier: Sequence[LogRow] = (), tracker: Tracker | None = None
     ) -> None:
         self._folder = folder
         self._earlier = list(earlier)
@@ -43,14 +40,7 @@ class Curves:
             (folder / PICTURE).unlink(missing_ok=True)  # of another run
         self._written = time.monotonic()
         self._sent = len(self._earlier)
-        self._writer: Any = None
-        if tensorboard:
-            require_tensorboard()
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What a killed run sent beyond its last checkpoint is taken back.
-            begin = global_steps(earlier)[-1] + 1 if earlier else 0
-            self._writer = SummaryWriter(str(folder / EVENTS), purge_step=begin)
+        self._tracker = tracker
 
     def follow(self, log: Sequence[LogRow]) -> None:
         """Take the rows of the phase under way; called after every step."""
@@ -61,8 +51,8 @@ class Curves:
         """Write them out."""
         rows = [*self._earlier, *log]
         write_text(self._folder / CSV, log_text(rows))
-        if self._writer is not None:
-            self._send(rows)
+        if self._tracker is not None:
+            self._send(rows, self._tracker)
         self._written = time.monotonic()
 
     def end_phase(self, log: Sequence[LogRow]) -> None:
@@ -72,36 +62,20 @@ class Curves:
 
     def close(self) -> None:
         """Finish the picture and let go of the files."""
-        if self._writer is not None:
-            self._writer.close()
         if find_spec("matplotlib") is not None and self._earlier:
             write_figure(self._folder, curves_figure(self._earlier), [".png"])
 
-    def _send(self, rows: Sequence[LogRow]) -> None:
+    def _send(self, rows: Sequence[LogRow], tracker: Tracker) -> None:
         # The last row of an epoch gets its score only after it was made: it waits for it.
         ready = rows if rows and rows[-1].dev is not None else rows[:-1]
         numbers = global_steps(ready)
         for row, number in list(zip(ready, numbers, strict=True))[self._sent :]:
+            found: dict[str, float] = {}
             if row.loss is not None:
-                self._writer.add_scalar("train/loss", row.loss, number)
-                self._writer.add_scalar("train/learning_rate", row.learning_rate, number)
-            for name, value in (row.dev.to_json() if row.dev is not None else {}).items():
-                self._writer.add_scalar(f"dev/{name}", value, number)
+                found = {"train/loss": row.loss, "train/learning_rate": row.learning_rate}
+            dev = {} if row.dev is None else row.dev.to_json()
+            tracker.log({**found, **{f"dev/{name}": v for name, v in dev.items()}}, number)
         self._sent = len(ready)
-        self._writer.flush()
-
-
-def require_tensorboard() -> None:
-    """Check before any training that TensorBoard's files can be written.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    if find_spec("tensorboard") is None:
-        raise MissingExtraError(
-            "TensorBoard is not installed: pip install 'emopool[tensorboard]', or leave "
-            "--tensorboard out; curves.csv has the same numbers."
-        )
 
 
 def global_steps(rows: Sequence[LogRow]) -> list[int]:

@@ -12,9 +12,10 @@ from cache.encoders.device import choose_device
 from cache.lookup import FrameCache
 from corpora.base.codec import Jsonable
 from corpora.base.errors import MissingStepError
-from corpora.base.report import Report, Table
+from corpora.base.report import Part, Report, Table
 from corpora.base.work import Work, command_line, current_rank, exclusive_lock
 from corpora.manifest import Manifest, require_splits
+from finetune.adapters import require_peft
 from finetune.assembly import FOLDER, check_labels, check_streams, refuse_imported
 from finetune.config import FinetuneConfig
 from finetune.curves import CSV, PICTURE
@@ -36,6 +37,7 @@ from heads.records import (
     load_head,
     manifest_digest,
 )
+from heads.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -85,33 +87,35 @@ class FinetuneReport(Jsonable):
         split = "" if self.model is not None else " --split dev"
         after = self.model
         weights = "" if after is None else layer_weights_text(after.layer_weights, after.layers)
-        parts = (
+        parts: tuple[Part, ...] = (
             f"Fine-tuned the head of trial {self.record.trial} with its encoders on "
             f"{origin.corpus or 'the manifest'}.",
             f"Encoders: {encoders_text(encoders, origin.layers)}.",
             *[f"Layer weights: {weights}."] * bool(weights),
             *caveats(encoders, synthetic=self.synthetic, shared_speakers=self.shared_speakers),
             *(f"Note: {note}" for note in self.notes),
-            _phase_table(
-                self.phases, objective_name(self.record.head.labels, self.record.head.attributes)
-            ),
-            *self._scores(),
+            *self.tables.values(),
+            *["There is no labelled test split, so there is no result to report."]
+            * (self.model is None),
         )
         steps = (command_line(f"evaluate{split}", self.directory.parent, manifest),)
         return Report("", parts, self.files, steps).to_text()
 
-    def _scores(self) -> list[str | Table]:
-        """Head and model beside one another, on classes and on attributes."""
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The phases; head and model beside one another on test, on classes and on attributes."""
+        shape = self.record.head
+        score = objective_name(shape.labels, shape.attributes)
+        found = {"phases": _phase_table(self.phases, score)}
         if self.head is None or self.model is None:
-            return ["There is no labelled test split, so there is no result to report."]
+            return found
         scored = {"searched head": self.head, "fine-tuned model": self.model}
-        found: list[str | Table] = []
         classes = {title: one.classes for title, one in scored.items() if one.classes}
         rated = {title: one.attributes for title, one in scored.items() if one.attributes}
         for last in [*classes.values()][-1:]:
-            found.append(scores_table("test", classes, notes=last.interval_notes))
+            found["scores"] = scores_table("test", classes, notes=last.interval_notes)
         for own in [*rated.values()][-1:]:
-            found.append(attributes_table("test", rated, own.interval_notes))
+            found["attributes"] = attributes_table("test", rated, own.interval_notes)
         return found
 
 
@@ -177,9 +181,12 @@ def run_finetune(
     leads = current_rank().leads
     tell, show_progress = (tell, show_progress) if leads else (None, False)
     device = choose_device(config.device)
+    if config.adapter:
+        require_peft()
     check_replaceable(work.model)
     work.finetune.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(work.finetune) if leads else nullcontext():
+    follows = Tracker(config.tracker if leads else "", work.finetune, "emopool-finetune")
+    with exclusive_lock(work.finetune) if leads else nullcontext(), follows as tracker:
         source = starting_head(work, manifest, head, device=device, show_progress=show_progress)
         record = load_head(source)[1]
         refuse_imported(FrameCache(work), record)
@@ -203,6 +210,7 @@ def run_finetune(
             source,
             device,
             searched=searched if again else None,
+            tracker=tracker,
             tell=tell,
             show_progress=show_progress,
         )
@@ -212,17 +220,20 @@ def run_finetune(
         if leads:
             trained.checkpoints.clear()
             shutil.rmtree(work.finetune / FOLDER, ignore_errors=True)
-    return FinetuneReport(
-        directory=work.model,
-        record=record,
-        synthetic=manifest.synthetic,
-        phases=tuple(trained.results),
-        head=before,
-        model=after,
-        notes=(*_manifest_notes(record, learnt), *again, *trained.notes),
-        shared_speakers=manifest.shared_speakers,
-        curves=tuple(path for n in (CSV, PICTURE) if (path := work.finetune / n).is_file()),
-    )
+        report = FinetuneReport(
+            directory=work.model,
+            record=record,
+            synthetic=manifest.synthetic,
+            phases=tuple(trained.results),
+            head=before,
+            model=after,
+            notes=(*_manifest_notes(record, learnt), *again, *trained.notes),
+            shared_speakers=manifest.shared_speakers,
+            curves=tuple(path for n in (CSV, PICTURE) if (path := work.finetune / n).is_file()),
+        )
+        for name, table in report.tables.items():
+            tracker.table(name, table)
+    return report
 
 
 def _searched(path: Path, source: Path) -> Path:

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.signal import Signal, Waveform
+from cache.encoders.text_encoder import TextEncoder
 from cache.encoders.vad import speech
 from cache.frames import Frames
 from cache.keys import normalise_text
 from cache.recipe import layer_numbers
 from corpora.base.errors import AudioError, ConfigError
 from corpora.utterance import Utterance
+from finetune.adapters import has_adapters, merge_adapters
 from finetune.config import PredictConfig
 from finetune.model_directory import Parts, read_model, resolve_model, write_model
 from finetune.predict.answering import Prediction, Unusable, predict
@@ -55,6 +58,11 @@ class EmotionModel(nn.Module):
         return self.head.config.labels
 
     @property
+    def encoders(self) -> dict[str, AudioEncoder | TextEncoder]:
+        """The encoders by modality."""
+        return self._parts.encoders
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head.output.weight.device
@@ -62,15 +70,24 @@ class EmotionModel(nn.Module):
     def train(self, mode: bool = True) -> EmotionModel:
         """Training mode for what is trainable alone; what is frozen stays in eval mode.
 
-        A module goes to training mode when all of its parameters are trainable: dropout then acts
-        inside unfrozen layers and nowhere below them.
+        A module goes to training mode when all of its parameters are trainable, a layer also when
+        its adapters are: dropout then acts inside unfrozen layers and nowhere below them.
         """
         super().train(False)
         self.training = mode
         if mode:
             for child in self.children():
                 _train_unfrozen(child)
+            for encoder in self.encoders.values():
+                for layer in (encoder.stack or ()) if has_adapters(encoder) else ():
+                    layer.train(any(p.requires_grad for p in layer.parameters()))
         return self
+
+    def merge_adapters(self) -> None:
+        """Add what LoRA's adapters have learnt to the encoders' weights, and take them out."""
+        for encoder in self.encoders.values():
+            if has_adapters(encoder):
+                merge_adapters(encoder)
 
     def encode(
         self, waveforms: Sequence[Waveform] | None, texts: Sequence[str] | None

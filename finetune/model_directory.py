@@ -6,10 +6,13 @@
     speech_detector.safetensors     the voice activity detector, where the head needs one
     audio_encoder/                  config.json, preprocessor_config.json, model.safetensors
     text_encoder/                   config.json, tokenizer files, model.safetensors
+    audio_adapter/, text_adapter/   adapter_config.json, adapter_model.safetensors: what LoRA added
+                                    to the encoders, where it was not merged into them
     training.csv                    losses and scores by step
 
 The two encoder folders are plain transformers directories: `AutoModel.from_pretrained` reads them,
-and so does `extract --audio-encoder`. Nothing in the directory is code or a pickle. The entries
+and so does `extract --audio-encoder`; the adapter folders are
+plain peft ones. Nothing in the directory is code or a pickle. The entries
 `model_type`, `architectures` and `id2label` of config.json are what hubs and their tools look for.
 """
 
@@ -23,7 +26,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.device import usual_dtype
@@ -37,6 +40,7 @@ from cache.recipe import LayersRead, layers_from_json
 from corpora.base.codec import parse, plain
 from corpora.base.errors import ConfigError, EmopoolError, MissingStepError
 from corpora.base.files import read_json, write_json, write_text
+from finetune.adapters import base_tensors, has_adapters, read_adapter, write_adapter
 from finetune.model_card import card_text
 from finetune.model_files import (
     CARD,
@@ -98,8 +102,11 @@ def _is_complete(directory: Path) -> bool:
 
 
 FORMAT, VERSION = "emopool-model", 1
+# Of a model with adapters: what does not know of them would answer without them.
+ADAPTED = 2
 WEIGHTS, DETECTOR = "model.safetensors", "speech_detector.safetensors"
 FOLDERS = {"audio": "audio_encoder", "text": "text_encoder"}
+ADAPTERS = {"audio": "audio_adapter", "text": "text_adapter"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +163,13 @@ def write_model(directory: Path, parts: Parts, extra: Mapping[str, str] | None =
         ConfigError: the directory holds something else.
     """
     with replacing(directory) as site:
-        _save_tensors(parts.head, site / HEAD)
+        _save_tensors(parts.head.state_dict(), site / HEAD)
         if parts.detector is not None:
-            _save_tensors(parts.detector, site / DETECTOR)
+            _save_tensors(parts.detector.state_dict(), site / DETECTOR)
         for modality, encoder in parts.encoders.items():
             _write_encoder(site / FOLDERS[modality], encoder, parts.front_ends[modality])
+            if has_adapters(encoder):
+                write_adapter(site / ADAPTERS[modality], encoder)
         for name, text in (extra or {}).items():
             write_text(site / name, text)
         described = {**describe(parts), "files": digests(site)}
@@ -173,7 +182,7 @@ def describe(parts: Parts) -> dict[str, Any]:
     labels = parts.head.config.labels
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": ADAPTED if any(map(has_adapters, parts.encoders.values())) else VERSION,
         "model_type": "emopool",
         "architectures": ["EmotionModel"],
         **_label_entries(labels),
@@ -181,7 +190,11 @@ def describe(parts: Parts) -> dict[str, Any]:
         "layers": plain(parts.layers),
         "layer_weights": plain(layer_weights(parts.head)),
         "encoders": {
-            name: {"folder": FOLDERS[name], **_encoder_summary(encoder)}
+            name: {
+                "folder": FOLDERS[name],
+                **({"adapter": ADAPTERS[name]} if has_adapters(encoder) else {}),
+                **_encoder_summary(encoder),
+            }
             for name, encoder in parts.encoders.items()
         },
         "speech_dtype": parts.speech_dtype,
@@ -232,6 +245,9 @@ def read_model(directory: Path, *, device: torch.device | str = "cpu") -> Parts:
         )
     if "text" in folders:
         text = load_text_encoder(folders["text"], device=device)
+    for name, encoder in (("audio", audio), ("text", text)):
+        if encoder is not None and "adapter" in config["encoders"][name]:
+            read_adapter(directory / ADAPTERS[name], encoder)
     return Parts(
         head=head.to(device).requires_grad_(False),
         audio_encoder=audio,
@@ -258,13 +274,15 @@ def read_model_config(directory: Path) -> dict[str, Any]:
             f"no model in {directory} ({CONFIG} is missing). Make one with "
             "`python cli.py finetune --best`, or name another directory."
         )
-    if "format" not in read_config(directory, CONFIG):
-        other = read_config(directory, CONFIG).get("model_type", "something else")
+    found = read_config(directory, CONFIG)
+    if "format" not in found:
+        other = found.get("model_type", "something else")
         raise ConfigError(
             f"{directory} is no model of Emopool: its {CONFIG} is that of {other}. Name a "
             "directory that `finetune` wrote; an encoder is named when features are extracted."
         )
-    config = read_json(path, kind=FORMAT, version=VERSION)
+    version = ADAPTED if found.get("version") == ADAPTED else VERSION
+    config = read_json(path, kind=FORMAT, version=version)
     if not isinstance(config.get("files"), dict):
         raise ConfigError(f"{path} lists no files. Restore it, or fine-tune again.")
     return config
@@ -292,7 +310,7 @@ def _write_encoder(
     folder.mkdir()
     model: Any = encoder.model
     model.config.save_pretrained(folder)
-    _save_tensors(model, folder / WEIGHTS)
+    _save_tensors(base_tensors(model), folder / WEIGHTS)
     for name, data in front_end.items():
         (folder / name).write_bytes(data)
         fsync(folder / name)
@@ -313,10 +331,10 @@ def _encoder_summary(encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
     return summary
 
 
-def _save_tensors(module: nn.Module, path: Path) -> None:
-    tensors = {name: value.detach().cpu() for name, value in module.state_dict().items()}
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     # transformers refuses files that do not say what framework they are from.
-    save_file({n: v.contiguous() for n, v in tensors.items()}, path, metadata={"format": "pt"})
+    save_file(own, path, metadata={"format": "pt"})
     fsync(path)
 
 

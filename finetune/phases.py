@@ -8,6 +8,8 @@ all layers, such as DeBERTa's relative embeddings and their layer norm, waits fo
 
 With layer-wise decay d, layer n learns at d^(L − n) of the rate, what lies below and beside the
 layers at d^L (as in ELECTRA and BEiT), the head at the rate itself.
+
+Of an encoder with adapters (`finetune.adapters`) these alone are trained, in the same layers.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from cache.recipe import layer_numbers
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
+from finetune.adapters import has_adapters, is_adapter
 from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel
 from heads.losses import LossConfig
@@ -35,6 +38,8 @@ LEARNING_RATES = {2: 3e-6, 3: 1e-6}
 # hundred steps. Measured on the sample corpus and on EMO-DB: at three times these rates the first
 # epochs undo what the head had learnt.
 TINY_LEARNING_RATES = {2: 1e-4, 3: 3e-5}
+# Adapters start at 0 and there are few of them: at an encoder's rates they do not move.
+ADAPTER_LEARNING_RATES = {2: 1e-4, 3: 1e-4}
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class PhaseConfig:
     def of(cls, config: FinetuneConfig, phase: int, *, tiny: bool) -> PhaseConfig:
         """Phase 2 or 3 as the user asks, with the rate that holds for these encoders."""
         usual = TINY_LEARNING_RATES if tiny else LEARNING_RATES
+        usual = ADAPTER_LEARNING_RATES if config.adapter else usual
         return cls(
             phase=phase,
             learning_rate=config.learning_rates.get(phase, usual[phase]),
@@ -244,8 +250,11 @@ def step_frames(
             )
         return found
 
-    # In float32: every weight, and as if all were trained its gradient and AdamW's two moments.
-    left -= 4 * 4 * sum(parameter.numel() for parameter in model.parameters())
+    # In float32: every weight; of adapters, else as if all were trained, gradient and two moments.
+    weights = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    own = {name: n for name, n in weights.items() if is_adapter(name) or name.startswith("head.")}
+    adapted = any(map(is_adapter, weights))
+    left -= 4 * sum(weights.values()) + 3 * 4 * sum((own if adapted else weights).values())
     fitting = min(length * need(length).fitting(left) for length in set(lengths))
     # In hundreds: what a driver keeps for itself differs a little from one to the next.
     return min(most, max(fitting, 100) // 100 * 100)
@@ -328,6 +337,9 @@ def _encoder_parts(
         if f"{prefix}.{name}" in used
     }
     title, lowest, parts = _NAMES[modality], 1, []
+    if has_adapters(encoder):
+        named = {name: p for name, p in named.items() if is_adapter(name)}
+        title += ", adapters"
     if phase == 2:
         lowest = lowest_trained(model, modality, unfreeze_layers)
     else:

@@ -14,12 +14,13 @@ from corpora.base.errors import ConfigError, MissingStepError
 from corpora.base.files import file_sha256
 from corpora.base.work import Work
 from corpora.manifest import Manifest
+from finetune.adapters import add_adapters
 from finetune.assembly import build_model, failed_at_extraction
 from finetune.batches import Examples, gather_examples
 from finetune.boundary import open_boundary
 from finetune.checkpoints import CheckpointManager, Checkpoints
 from finetune.config import FinetuneConfig
-from finetune.curves import Curves, log_text
+from finetune.curves import Curves, global_steps, log_text
 from finetune.launch import (
     Engine,
     compute_activations_again,
@@ -40,6 +41,7 @@ from heads.head import answers
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
 from heads.step import MASKS
+from heads.tracking import Tracker
 from heads.training import predict
 
 
@@ -121,6 +123,7 @@ class _Session:
     dev: Examples
     tell: Tell
     show_progress: bool
+    tracker: Tracker | None
 
 
 def train_model(
@@ -131,6 +134,7 @@ def train_model(
     device: str,
     *,
     searched: Path | None = None,
+    tracker: Tracker | None = None,
     tell: Tell | None = None,
     show_progress: bool = False,
 ) -> Trained:
@@ -144,6 +148,7 @@ def train_model(
         device: see `cache.encoders.device.choose_device`.
         searched: where that head learnt from train alone, the JSON file of the one of the search
             that learnt from dev too: the model has it where no phase gains.
+        tracker: gets the curves.
         tell: for lines to be read while it runs.
         show_progress: whether to draw progress bars.
     """
@@ -157,10 +162,11 @@ def train_model(
             "change with the encoder. Search a head without it (input_norm of --space), or take "
             "another trial (--trial)."
         )
+    adapter = add_adapters(model.encoders, model.layers, config) if config.adapter else None
     train, dev, notes = _gather(cache, manifest, model, record)
     tiny = set(model.provenance["encoders"].values()) == {"tiny"}
     asked = set(config.phases) & set(ENCODER_PHASES)
-    if tiny and not asked <= set(config.learning_rates):
+    if tiny and not adapter and not asked <= set(config.learning_rates):
         published = " and ".join(f"{LEARNING_RATES[p]:g} (phase {p})" for p in sorted(asked))
         notes.append(f"Learning rates are those for tiny encoders; full ones get {published}.")
     steps = StepConfig(
@@ -180,6 +186,7 @@ def train_model(
         "utterances": [len(train), len(dev)],
         "precision": precision,
         "boundary": config.boundary,
+        "adapter": adapter,
         "dropout_masks": MASKS,
         **{f"phase {p.phase} {name}": v for p in phases for name, v in asdict(p).items()},
         **steps.to_json(),
@@ -202,6 +209,7 @@ def train_model(
         dev,
         say,
         show_progress,
+        tracker,
     )
     if precision == "bf16" and engine.leads:
         same, apart, of = agreement(cache, manifest, model, record, dev, steps.frame_budget)
@@ -231,6 +239,10 @@ def train_model(
             "No phase gained anything, so the model is the encoders as they were and the searched "
             f"head, which learnt from {whole.trained_on}."
         )
+    if adapter is not None:
+        model.provenance["adapter"] = {"kind": config.adapter, **adapter, "merged": config.merge}
+        if config.merge:
+            model.merge_adapters()
     if engine.leads:
         rows = [row for result in results for row in result.log]
         model.save_pretrained(work.model, training=log_text(rows))
@@ -250,8 +262,11 @@ def _run_phases(
         session.tell(keeper.resumes)
     model.load_state_dict(keeper.weights(), strict=False)
     earlier = [row for result in keeper.results for row in result.log]
-    tensorboard = config.tensorboard and engine.leads
-    curves = Curves(session.folder, earlier, tensorboard=tensorboard)
+    # What a killed run logged beyond its last checkpoint is taken back.
+    begin = global_steps(earlier)[-1] + 1 if earlier else 0
+    if session.tracker is not None:
+        session.tracker.start(config, session.engine.device.type, begin)
+    curves = Curves(session.folder, earlier, session.tracker)
 
     def after_step(trainer: Trainer, now: Progress) -> None:
         keeper.after_step(trainer, now)

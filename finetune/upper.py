@@ -256,14 +256,14 @@ def upper_layers(encoder: AudioEncoder | TextEncoder, start: int, read: LayersRe
         return "it reads waveforms through convolutions"
     found = Upper(encoder, start, layers, layer_outputs(encoder))
     with torch.no_grad():
-        probes = _probes(encoder, sorted({start, *layers}))
+        states = probes(encoder, sorted({start, *layers}))
         try:
-            again = found(Frames.beside([probes[layer] for layer in found.given])).values
+            again = found(Frames.beside([states[layer] for layer in found.given])).values
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
             return "its upper layers need more than hidden states"
-    expected = Frames.beside([probes[layer] for layer in layers]).values
+    expected = Frames.beside([states[layer] for layer in layers]).values
     precision = encoder.compute_dtype if isinstance(encoder, AudioEncoder) else "fp32"
     largest = TOLERANCE[precision] * float(expected.abs().max())
     if again.shape != expected.shape or float((again - expected).abs().max()) > largest:
@@ -282,13 +282,13 @@ def layer_outputs(encoder: AudioEncoder | TextEncoder) -> int:
     handle = encoder.stack[0].register_forward_hook(look)
     try:
         with torch.no_grad():
-            _probes(encoder, [encoder.layers])
+            probes(encoder, [encoder.layers])
     finally:
         handle.remove()
     return outputs[0]
 
 
-def _probes(encoder: AudioEncoder | TextEncoder, layers: list[int]) -> dict[int, Frames]:
+def probes(encoder: AudioEncoder | TextEncoder, layers: list[int]) -> dict[int, Frames]:
     """Hidden states of two stretches of noise, or two texts, of different lengths."""
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(length, generator=generator) - 0.5 for length in (8_000, 5_000)]

@@ -14,6 +14,7 @@ from corpora.base.command_options import (
     Config,
     device_setting,
     graphs_setting,
+    log_setting,
     names,
     plots_setting,
     precision_setting,
@@ -136,6 +137,7 @@ class SearchConfig(Config):
     )
     device: str = device_setting()
     cuda_graphs: bool = graphs_setting()
+    log: str = log_setting("WORK/search")
     plots: bool = plots_setting(
         "Also draw the study, into WORK/search/plots (matplotlib).", default=False
     )
@@ -149,6 +151,8 @@ class SearchConfig(Config):
                 f"An ensemble is made of 2 to {KEPT} heads (so many are kept), "
                 f"got {self.ensemble}. 0 is none."
             )
+        if self.log and self.test_folds:
+            raise ConfigError("--log follows one search, and --test-folds makes several.")
 
     @property
     def shared(self) -> SharedStudy | None:

@@ -25,6 +25,7 @@ from corpora.base.work import Work
 from corpora.utterance import ALL, SPLITS
 
 PRECISIONS = ("auto", "fp32", "bf16")
+TRACKERS = ("tensorboard", "trackio", "mlflow", "wandb")
 Function = TypeVar("Function", bound=Callable[..., Any])
 Asked = TypeVar("Asked", bound="Config")
 _SETTING = "setting"
@@ -95,6 +96,15 @@ def device_setting() -> Any:  # noqa: ANN401 - as `setting`
 def plots_setting(help: str, default: bool, **more: Any) -> Any:  # noqa: ANN401 - as `setting`
     """`--plots/--no-plots`, of what draws with matplotlib."""
     return setting(default, help, flag="--plots/--no-plots", **more)
+
+
+def log_setting(folder: str) -> Any:  # noqa: ANN401 - as `setting`
+    """`--log`, of what a tracker can follow."""
+    help = (
+        f"Let a tracker follow it, which writes below {folder} and sends nothing, unless "
+        "WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say where to."
+    )
+    return setting("", help, choices=TRACKERS)
 
 
 def graphs_setting() -> Any:  # noqa: ANN401 - as `setting`

@@ -27,6 +27,7 @@ class Finetuned(Jsonable):
         head: the head of the first seed on the test split, before; None without such a split.
         model: the fine-tuned model on it.
         notes: what the user should know.
+        trained: parameters of the phase that trains most; 0 where that was not kept.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Finetuned(Jsonable):
     head: Scores | None
     model: Scores | None
     notes: tuple[str, ...] = ()
+    trained: int = 0
 
 
 @dataclass(frozen=True)

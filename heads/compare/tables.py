@@ -167,18 +167,25 @@ def _below_reference(report: CompareReport) -> list[str]:
     ]
 
 
+# Of each parameter that is trained, in float32: its gradient and AdamW's two moments.
+TRAINED_BYTES = 3 * 4
+
+
 def finetuned_table(finetuned: Sequence[Finetuned]) -> Table:
     """The rows that were taken on with their encoders."""
     scored = any(row.model for row in finetuned)
-    columns = ["row", "phases", "dev macro-F1: start, best (chosen by it)"]
+    columns = ["row", "phases", "trained", "their MB", "dev macro-F1: start, best (chosen by it)"]
     columns += ["test: head of the first seed", "test: model", "UA", "WA", "utterances"] * scored
     rows = []
     for row in finetuned:
-        cells = [row.title, row.phases, f"{row.dev[0]:.3f}, {row.dev[1]:.3f}"]
+        held = row.trained * TRAINED_BYTES / 1e6
+        trained = (f"{row.trained:,}", f"{held:,.1f}") if row.trained else ("-", "-")
+        cells = [row.title, row.phases, *trained, f"{row.dev[0]:.3f}, {row.dev[1]:.3f}"]
         if row.head and row.model:
             cells += (score_cells(row.head)[0], *score_cells(row.model))
         rows.append(cells)
-    notes = [f"Note: {note}" for row in finetuned for note in row.notes]
+    notes = ["Trained: parameters, and what their gradients and AdamW's two moments take."]
+    notes += [f"Note: {note}" for row in finetuned for note in row.notes]
     return Table("", columns, rows, "Fine-tuned with their encoders", notes=notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from heads.gold import objective_key
 from heads.load import WEIGHTED
 from heads.metrics import Scores
 from heads.optimism import Optimism
-from heads.records import HeadRecord, layer_weights_text
+from heads.records import TRIALS, HeadRecord, layer_weights_text
 from heads.reference import Reference
 from heads.ridge import Ridge
 from heads.search.score_tables import (
@@ -155,6 +156,20 @@ class SearchReport(Jsonable):
             command_line(step, work, manifest) for step in ("finetune --best", "evaluate")
         )
         return Report("", parts, self.files, following).to_text()
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The best head's values on the axes, all trials, and the scores."""
+        with (self.folder / TRIALS).open(encoding="utf-8", newline="") as file:
+            columns, *rows = csv.reader(file)
+        axes = [(name, str(value)) for name, value in self.best.params.items()]
+        scores = self._score_tables()
+        names = ["scores"] * (self.logistic is not None) + ["attributes"]
+        return {
+            "best": Table("", ("axis", "value"), [("trial", str(self.best.trial)), *axes]),
+            "trials": Table("", columns, rows),
+            **dict(zip(names, scores, strict=False)),
+        }
 
     def _score_tables(self) -> list[Table]:
         """Classes, attributes, or both: what follows from all scores stands under the last one."""

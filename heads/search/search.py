@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
 from cache.encoders.device import choose_device
 from cache.lookup import FrameCache
 from corpora.base.errors import CacheError, ManifestError
@@ -43,8 +45,9 @@ from heads.search.report import SearchReport
 from heads.search.rounds import SearchContext, Selection, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
-from heads.search.study import HeadStudy
+from heads.search.study import HeadStudy, final_value
 from heads.step import MASKS
+from heads.tracking import Tracker
 from heads.training import Schedule
 
 # How long to wait for another process that is writing its results.
@@ -127,6 +130,7 @@ def search_heads(
         title: of the progress bar.
     """
     found = check_rows(dataset)
+    follows = Tracker(config.log, folder, "emopool-search")
     if config.plots:
         from corpora.base.report import require_matplotlib
 
@@ -155,7 +159,7 @@ def search_heads(
     folder.mkdir(parents=True, exist_ok=True)
     # Processes of one study may share a folder: their files have different names.
     lock = shared_lock if config.shared else exclusive_lock
-    with lock(folder), suitable_threads(dataset, config.batch_size):
+    with lock(folder), suitable_threads(dataset, config.batch_size), follows as tracker:
         if fresh:
             clear(folder)
         with HeadStudy(
@@ -167,9 +171,10 @@ def search_heads(
             shared=config.shared,
         ) as study:
             claim_folder(folder, study.id)
-            added = _run_cohorts(setting, study, config, title if show_progress else "")
+            tracker.start(config, device, study.finished)
+            added = _run_cohorts(setting, study, config, tracker, title if show_progress else "")
             with _alone(folder / BEST) if config.shared else nullcontext():
-                return conclude(
+                report = conclude(
                     setting,
                     study,
                     added=added,
@@ -185,6 +190,9 @@ def search_heads(
                         *skipped,
                     ),
                 )
+                for name, table in report.tables.items() if config.log else ():
+                    tracker.table(name, table)
+                return report
 
 
 def check_rows(dataset: Dataset) -> list[str]:
@@ -303,7 +311,9 @@ def _identity(setting: SearchContext, config: SearchConfig, precision: str) -> d
     }
 
 
-def _run_cohorts(setting: SearchContext, study: HeadStudy, config: SearchConfig, title: str) -> int:
+def _run_cohorts(
+    setting: SearchContext, study: HeadStudy, config: SearchConfig, tracker: Tracker, title: str
+) -> int:
     """Train cohorts until there are enough trials, and one of them completed; return how many.
 
     The first one is of probes alone, which take seconds: from then on there is a head to use.
@@ -313,6 +323,7 @@ def _run_cohorts(setting: SearchContext, study: HeadStudy, config: SearchConfig,
     def size(left: int, probes: int) -> int:
         return min(probes or config.cohort, left)
 
+    logged = {trial.number for trial in study.ended}
     waiting, left = study.queued_probes, max(0, trials - study.finished)
     first = size(left, waiting)
     whole, rest = divmod(left - first, config.cohort)
@@ -328,6 +339,7 @@ def _run_cohorts(setting: SearchContext, study: HeadStudy, config: SearchConfig,
                 taken = run_cohort(setting, study, count, most, bar)
             finally:  # also when it was interrupted
                 trials_file(setting, study.trials)
+                _log_trials(study, tracker, logged)
             added += taken
             if taken and study.ranked and not study.shared:
                 keep_chosen(setting, study)
@@ -335,6 +347,20 @@ def _run_cohorts(setting: SearchContext, study: HeadStudy, config: SearchConfig,
                 bar.set_postfix_str("the rest is in other processes' hands")
                 study.wait()
     return added
+
+
+def _log_trials(study: HeadStudy, tracker: Tracker, logged: set[int]) -> None:
+    """Hand on the trials that have ended since: a step each, in their order."""
+    best = float("-inf")
+    for trial in study.ended:
+        best = max(best, final_value(trial) if trial.state == TrialState.COMPLETE else best)
+        if trial.number in logged:
+            continue
+        values = {"trial/number": trial.number, "trial/epochs": trial.last_step or 0}
+        curves = {"trial/score": final_value(trial), "best/score": best}
+        finite = {name: value for name, value in curves.items() if math.isfinite(value)}
+        tracker.log({**values, **finite}, len(logged))
+        logged.add(trial.number)
 
 
 @contextmanager

@@ -176,9 +176,14 @@ class HeadStudy:
         return self._study.get_trials(deepcopy=False)
 
     @property
+    def ended(self) -> list[FrozenTrial]:
+        """Trials with a result, by number: completed and halved ones."""
+        return [t for t in self.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+    @property
     def finished(self) -> int:
-        """Trials with a result: completed and halved ones."""
-        return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
+        """How many have a result."""
+        return len(self.ended)
 
     @property
     def taken(self) -> int:
@@ -222,14 +227,7 @@ class HeadStudy:
         """
         asked: dict[int, T] = {}
         learnt_from = optuna.create_study(direction="maximize")
-        learnt_from.add_trials(
-            [
-                trial
-                for trial in self.trials
-                if START not in trial.user_attrs
-                and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            ]
-        )
+        learnt_from.add_trials([trial for trial in self.ended if START not in trial.user_attrs])
         cohort, finished = self._interrupted()
         for one in finished:
             trial = Trial(self._study, one._trial_id)

@@ -10,7 +10,7 @@ import finetune.compare_rows as compare_rows
 from corpora.base.errors import ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from finetune.compare_rows import DONE, check_names, finetune_rows
+from finetune.compare_rows import DONE, check_names, finetune_rows, row_of
 from finetune.config import FinetuneConfig
 from finetune.model import EmotionModel
 from heads.compare.compare import run_compare
@@ -44,12 +44,13 @@ def compared(
 def tuned(compared: tuple[Work, CompareReport], manifest: Manifest) -> CompareReport:
     work, report = compared
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_rows, "FinetuneConfig", short_config)
+        patch.setattr(compare_rows, "row_of", short_row)
         return finetune_rows(work, manifest, report, ["Statistics"], device="cpu", plot=False)
 
 
-def short_config(phases: tuple[int, ...], device: str) -> FinetuneConfig:
-    return FinetuneConfig(phases, epochs=1, patience=1, frame_budget=200, device=device)
+def short_row(text: str) -> tuple[str, FinetuneConfig]:
+    name, config = row_of(text)
+    return name, replace(config, epochs=1, patience=1, frame_budget=200)
 
 
 def test_a_fine_tuned_row_has_a_model_of_its_own_and_the_users_stays(
@@ -84,6 +85,33 @@ def test_a_row_that_is_done_is_not_fine_tuned_again(
     work, report = compared
     again = finetune_rows(work, manifest, report, ["statistics"], device="cpu", plot=False)
     assert again.finetuned == tuned.finetuned
+
+
+def test_a_row_with_adapters_stands_beside_the_one_without(
+    compared: tuple[Work, CompareReport], tuned: CompareReport, manifest: Manifest
+) -> None:
+    pytest.importorskip("peft")
+    work, report = compared
+    asked = ["Statistics", "Statistics:lora:2:linear_q+query_proj"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_rows, "row_of", short_row)
+        found = finetune_rows(work, manifest, report, asked, device="cpu", plot=False)
+    whole, adapted = found.finetuned
+    assert whole == tuned.finetuned[0]
+    assert adapted.title == "statistics, LoRA rank 2 on linear_q+query_proj"
+    assert adapted.directory.parent.name.endswith("-statistics-lora-2-linear_q-query_proj")
+    head = EmotionModel.from_pretrained(adapted.directory).head
+    # Two matrices of rank 2 in each of 3 layers of both encoders, which are 128 and 96 wide.
+    adapters = 3 * 2 * 2 * (128 + 96)
+    assert adapted.trained == adapters + sum(p.numel() for p in head.parameters())
+    assert adapted.trained < whole.trained
+    assert f"{adapted.trained:,}" in terminal_text(found)
+
+
+@pytest.mark.parametrize("text", ["MHA:dora", "MHA:lora:x", "MHA:lora:4:q_proj:2", "MHA:"])
+def test_what_stands_behind_a_row_is_checked(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--finetune .*expected a row's name.*:lora:RANK"):
+        row_of(text)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from corpora.base.errors import MissingExtraError
 from corpora.base.report import render
-from finetune import curves
 from finetune.curves import Curves, curves_figure, global_steps
 from finetune.objective import Score
 from finetune.steps import LogRow
+from heads.tracking import Tracker
 
 
 def phase(number: int, steps: int) -> list[LogRow]:
@@ -45,24 +44,18 @@ def test_the_picture_is_drawn() -> None:
     assert render(curves_figure(ROWS))[".png"].startswith(b"\x89PNG")
 
 
-def test_tensorboard_gets_every_number_once(tmp_path: Path) -> None:
+def test_a_tracker_gets_every_number_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = Curves(tmp_path, tensorboard=True)
-    found.write(ROWS[:3])
-    found.end_phase(ROWS[:4])
-    found.end_phase(ROWS[4:])
-    found.close()
-    events = EventAccumulator(str(tmp_path / curves.EVENTS))
+    with Tracker("tensorboard", tmp_path, "emopool-finetune") as tracker:
+        tracker.start({"seed": 0}, "cpu")
+        found = Curves(tmp_path, tracker=tracker)
+        found.write(ROWS[:3])
+        found.end_phase(ROWS[:4])
+        found.end_phase(ROWS[4:])
+        found.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5]
     assert [event.step for event in events.Scalars("dev/macro_f1")] == [0, 3, 3, 5]
-
-
-def test_without_tensorboard_its_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(curves, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"emopool\[tensorboard\]"):
-        Curves(tmp_path, tensorboard=True)
