@@ -27,6 +27,8 @@ COMMANDS = {
     "evaluate": "finetune.commands",
     "predict": "finetune.commands",
     "explain": "explain.commands",
+    "export": "finetune.commands",
+    "push": "finetune.commands",
     "cache": "cache.commands",
     "demo": "finetune.commands",
 }

@@ -36,7 +36,7 @@ from corpora.base.errors import EmopoolError
 from corpora.base.work import Work
 from corpora.commands import prepare
 from corpora.utterance import ALL
-from finetune.config import EvaluateConfig, FinetuneConfig, PredictConfig
+from finetune.config import EvaluateConfig, ExportConfig, FinetuneConfig, PredictConfig
 from heads.commands import extract, search
 from heads.config import FIXABLE, CompareConfig
 
@@ -298,6 +298,55 @@ def _predict_over_time(
         tell(f"Wrote {', '.join(map(str, written))}.")
     if len(timelines) < len(utterances) + len(unusable):
         raise click.exceptions.Exit(1)
+
+
+@click.group()
+def export() -> None:
+    """Write a head or a model for programs without Emopool."""
+
+
+@export.command("onnx")
+@options(ExportConfig)
+@split_option("The file is compared on recordings of this one.", default="test")
+@manifest_option
+@json_option
+@work_option
+def export_onnx_command(
+    config: ExportConfig, split: str, manifest_path: Path | None, as_json: bool, work: Work
+) -> None:
+    """Write the fine-tuned model, or the searched head on its encoders, as one ONNX file.
+
+    Samples at 16 kHz go in (and tokens, where it reads), probabilities come out; labels and the
+    tokenizer are in the file. examples/run_onnx.py runs it without torch. Nothing is written unless
+    onnxruntime says what torch says.
+    """
+    from corpora.manifest import read_manifest
+    from finetune.export_onnx import export_onnx
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    path = manifest_path or (work.manifest if work.manifest.is_file() else None)
+    report = export_onnx(work, read_manifest(path) if path else None, split, config, tell)
+    show(report.data, report.to_text(), as_json)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("repository", metavar="HUB-ID")
+@click.option("--private/--public", default=True, show_default=True, help="Who may see it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent; nothing is.")
+@json_option
+def push(model: str, repository: str, private: bool, dry_run: bool, as_json: bool) -> None:
+    """Send a fine-tuned model with its card to the Hugging Face hub.
+
+    MODEL is a directory that finetune wrote; HUB-ID is owner/name. The token is that of `hf auth
+    login`, or HF_TOKEN. A repository that is there keeps who may see it.
+    """
+    from finetune.push import push as run
+
+    report = run(Path(model), repository, private=private, dry_run=dry_run)
+    show(report.data, report.to_text(), as_json)
 
 
 @click.command()

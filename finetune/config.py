@@ -326,3 +326,33 @@ class PredictConfig(Config):
     def transcriber(self) -> str:
         """The Whisper that fills in missing texts; "" for none."""
         return self.whisper or (WHISPER if self.transcribe else "")
+
+
+@dataclass(frozen=True)
+class ExportConfig(Config):
+    """What the user asks of an export."""
+
+    model: str | None = setting(
+        None,
+        "Model (directory or hub id), or head of a search in --work.  [default: WORK/model, else "
+        "the search's best head]",
+        metavar="DIR|ID",
+    )
+    frames: bool = setting(
+        False,
+        "The head alone: frames of each modality go in, not recordings.",
+    )
+    int8: bool = setting(
+        False,
+        "Weights of 8 bits instead of 32: less than half of the size. What that costs is measured.",
+    )
+    out: Path | None = setting(
+        None,
+        "File to write.  [default: WORK/model.onnx; with --frames WORK/head.onnx]",
+    )
+    check: int = setting(
+        50,
+        "How many recordings of --split, spread over it, the file is compared on before it is "
+        "written.",
+        least=1,
+    )

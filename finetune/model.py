@@ -63,6 +63,11 @@ class EmotionModel(nn.Module):
         return self._parts.encoders
 
     @property
+    def speech_dtype(self) -> str:
+        """What probabilities of speech are rounded to, as in the cache."""
+        return self._parts.speech_dtype
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head.output.weight.device
@@ -239,7 +244,7 @@ class EmotionModel(nn.Module):
         assert self.audio_encoder is not None
         assert self.detector is not None
         rows = speech(signal, self.audio_encoder.grid, self.detector)
-        stored = np.concatenate(rows).astype(self._parts.speech_dtype)
+        stored = np.concatenate(rows).astype(self.speech_dtype)
         return torch.from_numpy(stored.astype(np.float32)).to(self.device)
 
 

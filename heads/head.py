@@ -167,9 +167,14 @@ def layer_normalised(frames: Frames, layers: int = 1) -> Frames:
 
     Several layers beside one another are normalised each by itself.
     """
-    values = frames.values if frames.values.dtype == torch.float64 else frames.values.float()
-    parts = values.unflatten(1, (layers, -1))
-    return replace(frames, values=F.layer_norm(parts, parts.shape[2:]).flatten(1))
+    return replace(frames, values=layer_normalised_rows(frames.values, layers))
+
+
+def layer_normalised_rows(values: Tensor, layers: int = 1) -> Tensor:
+    """The same of rows `[N, L·D]`."""
+    wide = values if values.dtype == torch.float64 else values.float()
+    parts = wide.unflatten(1, (layers, -1))
+    return F.layer_norm(parts, parts.shape[2:]).flatten(1)
 
 
 class Head(nn.Module):

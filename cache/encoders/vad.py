@@ -101,6 +101,11 @@ class SpeechDetector(nn.Module):
         probabilities: NDArray[np.float32] = torch.cat([torch.zeros(0), *found]).numpy()
         return probabilities
 
+    def of_chunks(self, chunks: Tensor) -> Tensor:
+        """`[chunks]` probabilities of all chunks `[chunks, 64 + 512]` of one recording."""
+        states, _ = self.lstm(self._features(chunks)[None])
+        return self._probabilities(states)[0]
+
     def _probabilities(self, states: Tensor) -> Tensor:
         """`[B, chunks]` of the recurrent layer's states."""
         logits = self.final_conv(torch.relu(states).transpose(1, 2)).squeeze(1)

@@ -233,7 +233,7 @@ def _opened(
     """
     strength = _strength(work, config, tell) if config.strength else None
     device = choose_device(config.device)
-    models = [open_predictor(work, name, device, tell) for name in _names(work, config)]
+    models = [open_predictor(work, name, device, tell) for name in model_names(work, config.models)]
     known = models[0].labels
     labels = chosen_labels(known, config.labels, "the model") if config.labels else known
     if config.submission is not None:
@@ -260,8 +260,8 @@ def _opened(
 
 def _strength(work: Work, config: PredictConfig, tell: Tell) -> Strength:
     """How strong the emotions of the head asked for are; says what has to be known of it."""
-    names = _names(work, config)
-    if len(names) > 1 or not _is_head(work, names[0]):
+    names = model_names(work, config.models)
+    if len(names) > 1 or not is_head(work, names[0]):
         raise ConfigError(
             "--strength is told of one searched head, by the cached frames that it learnt from, "
             f"and not of {' and '.join(map(str, names))}. Give --model {work.search}."
@@ -356,7 +356,7 @@ def open_predictor(
         device: `cpu` or `cuda`.
         tell: for a line that says it is a head.
     """
-    if _is_head(work, name):
+    if is_head(work, name):
         path = Path(name)
         record = load_head(path)[1]
         cache = FrameCache(work)
@@ -369,7 +369,8 @@ def open_predictor(
     return EmotionModel.from_pretrained(name, device=device)
 
 
-def _is_head(work: Work, name: str | Path) -> bool:
+def is_head(work: Work, name: str | Path) -> bool:
+    """Whether a name is that of a searched head, and not of a model."""
     path = Path(name)
     return path.suffix == ".json" or (path / BEST).is_file() or path == work.search
 
@@ -467,9 +468,14 @@ def conclude(answers: Sequence[Answer], config: PredictConfig) -> list[str]:
     return lines
 
 
-def _names(work: Work, config: PredictConfig) -> tuple[str | Path, ...]:
-    if config.models:
-        return config.models
+def model_names(work: Work, asked: Sequence[str | Path] = ()) -> tuple[str | Path, ...]:
+    """The models asked for; without any the one of the work folder, or its best head.
+
+    Raises:
+        MissingStepError: there is neither.
+    """
+    if asked:
+        return tuple(asked)
     if has_model(work.model):
         return (work.model,)
     if (work.search / BEST).is_file():

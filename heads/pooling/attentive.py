@@ -76,8 +76,8 @@ def network_scores(
     """
     parts = centred.unflatten(1, (len(weight), -1)).permute(1, 2, 0)
     linear = torch.bmm(weight.to(centred.dtype), parts).to(weight.dtype)
-    own = layout(tuple(lengths), centred.device)
-    if own.slot is None:
+    own = layout(tuple(lengths), centred.device) if len(lengths) > 1 else None
+    if own is None or own.slot is None:
         units = (linear.unflatten(2, (len(lengths), -1)) + bias[..., None]).flatten(2)
     elif centred.is_cuda:
         units = linear + bias.index_select(2, own.owner)

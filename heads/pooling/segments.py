@@ -218,10 +218,12 @@ def attentive_moments(
         halves = (slice(cut), lengths[:half]), (slice(cut, None), lengths[half:])
         found = [attentive_moments(scores[:, :, at], centred[at], part) for at, part in halves]
         return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
-    own, rows = layout(tuple(lengths), scores.device), len(lengths)
+    rows = len(lengths)
     slices, queries, _ = scores.shape
     placed, frames = scores.transpose(1, 2), _cut(centred.to(scores.dtype), slices)
-    if own.slot is not None:
+    # One utterance lies as it is: there is nothing to look up, and its length may be a symbol.
+    own = layout(tuple(lengths), scores.device) if rows > 1 else None
+    if own is not None and own.slot is not None:
         # A slot that no frame takes has no weight.
         empty = scores.new_full((slices, rows * own.longest, queries), float("-inf"))
         placed = empty.index_copy(1, own.slot, placed)

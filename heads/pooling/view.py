@@ -52,6 +52,8 @@ class View:
         self, frames: Frames | None = None, vectors: Mapping[str, Tensor] | None = None
     ) -> None:
         self.frames = frames
+        #: `[N]` probability of speech of each frame, where a detector was run.
+        self.speech: Tensor | None = None if frames is None else frames.speech
         self._vectors: dict[str, Tensor] = dict(vectors or {})
         #: `[N]`, which frames only fill their utterance up; None where none does.
         self.padding: Tensor | None = None
@@ -84,6 +86,18 @@ class View:
         view._centred, view.lengths, view.padding = centred, lengths, padding
         return view
 
+    @classmethod
+    def of_one(cls, values: Tensor, speech: Tensor | None = None) -> View:
+        """A view of one utterance, whose length need not be known: it may be a symbol of a trace.
+
+        Args:
+            values: `[T, D]`, its frames.
+            speech: `[T]`, the probability of speech of each, where a detector was run.
+        """
+        view = cls()
+        view._values, view.speech, view.lengths = values, speech, [values.shape[0]]
+        return view
+
     def part(self, rows: slice) -> View:
         """Some neighbours of a batch whose frames were given centred, or that has vectors only."""
         assert self.frames is None, "their speech would have to be cut too"
@@ -112,6 +126,8 @@ class View:
 
     def per_frame(self, vectors: Tensor) -> Tensor:
         """Repeat `[B, …]` for each frame of its utterance: `[N, …]`."""
+        if len(self.lengths) == 1:
+            return vectors.expand(self.lengths[0], *vectors.shape[1:])
         return vectors.index_select(0, layout(tuple(self.lengths), vectors.device).owner)
 
     def vector(self, name: str) -> Tensor:
@@ -167,11 +183,10 @@ class View:
 
         Frames without a detector's output (text) all count as speech.
         """
-        frames = self.frames
-        if frames is None or frames.speech is None:
-            is_speech = torch.ones(len(self.values), device=self.values.device)
+        if self.speech is None:
+            is_speech = torch.ones_like(self.values[:, 0])
         else:
-            is_speech = (frames.speech >= threshold).to(self.values.dtype)
+            is_speech = (self.speech >= threshold).to(self.values.dtype)
         return self._even_weights(is_speech)
 
     def word_weights(self, share: float, *, random: bool) -> Tensor:
@@ -199,8 +214,7 @@ class View:
         """`[N]`, 1/n on an utterance's n chosen frames, else 0; 1/T where none is chosen."""
         counts = segment_sum(chosen, self.lengths)
         chosen = torch.where(self.per_frame(counts == 0), torch.ones_like(chosen), chosen)
-        lengths = layout(tuple(self.lengths), counts.device).lengths.to(counts.dtype)
-        return chosen / self.per_frame(torch.where(counts == 0, lengths, counts))
+        return chosen / self.per_frame(segment_sum(chosen, self.lengths))
 
 
 def layer_pairs(layers: int) -> list[tuple[int, int]]:
