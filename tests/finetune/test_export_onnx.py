@@ -177,7 +177,8 @@ def test_real_encoders_on_fifty_real_recordings(name: str, tmp_path: Path) -> No
     folder = resolve_encoder(name, "audio", work.root)
     on_encoder(folder, {"kind": "mqmha"}, 0.05).save_pretrained(work.model)
     corpus = read_corpus("emodb", REAL)
-    manifest = Manifest(tuple(u for u in corpus.utterances if u.label in LABELS), LABELS)
+    rows = tuple(u for u in corpus.utterances if u.label in LABELS)
+    manifest = Manifest(rows, LABELS, corpus="emodb")
     report = export_onnx(work, manifest, "all", ExportConfig()).data
     [found] = report["onnxruntime"]
     assert report["compared_on"]["utterances"] == 50
