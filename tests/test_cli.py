@@ -192,7 +192,7 @@ def test_signals_end_a_run_with_a_sentence(
         for name in signals:
             process.stdout.readline()
             process.send_signal(getattr(signal, name))
-        said = process.communicate(timeout=30)[1]
+        said = process.communicate(timeout=90)[1]
     assert process.returncode == 130
     assert said.startswith("Interrupted. ")
     assert "Traceback" not in said

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from corpora.base.errors import FormatVersionError
 from corpora.base.page import Card, Line, Scale
 from corpora.base.report import Report
 from corpora.base.work import Work
@@ -52,7 +53,11 @@ def known_scores(
         kept = read_report(work.evaluation, "model", split)
         return Known({} if kept is None else {split: kept}, {}, {})
     record = opened.record
-    reference = read_reference(work.search / REFERENCE, record.origin)
+    try:
+        reference = read_reference(work.search / REFERENCE, record.origin)
+    except FormatVersionError:
+        # An earlier Emopool's search: its head can be explained, beside no regression.
+        reference = None
     scores = {} if reference is None else reference.scores
     return Known(record.scores, scores, record.attribute_scores)
 

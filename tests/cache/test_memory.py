@@ -44,6 +44,7 @@ def _cost(action: Callable[[], T]) -> tuple[T, float, float]:
     return result, held / COUNT, peak / COUNT
 
 
+@pytest.mark.slow
 def test_an_utterance_costs_a_kilobyte_or_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_emotions_of_each_voice_are_found() -> None:
     assert abs(found.null.mean()) < 0.02
 
 
+@pytest.mark.slow
 def test_in_noise_nothing_is_found() -> None:
     values = [speaker_clusters(voices(0.0, seed), EMOTIONS, SPEAKERS) for seed in range(8)]
     p = [one.p for one in values if one is not None]

@@ -87,6 +87,7 @@ def test_draws_do_not_depend_on_what_the_starts_scored(sampler: str, tmp_path: P
     assert drawn[0] == drawn[1] == drawn[2]
 
 
+@pytest.mark.slow
 def test_draws_of_tpe_depend_on_what_sampled_trials_scored_and_random_ones_do_not(
     tmp_path: Path,
 ) -> None:

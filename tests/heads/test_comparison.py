@@ -51,6 +51,7 @@ def test_the_difference_is_that_of_the_scores() -> None:
     assert [one.p for one in found] == pytest.approx(holm(np.array(raised)).tolist())
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_the_paired_resamples_of_speakers() -> None:
     head, other = answers(1, 0.5), answers(3, 0.6)
     found, _ = paired_differences(gold(), head[None], other, CLASSES, SPEAKERS)

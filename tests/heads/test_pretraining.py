@@ -126,6 +126,7 @@ def score(dataset: Dataset, kind: str, seed: int = 0) -> float:
     return float(macro_f1(confusion_matrix(dataset.targets(rows), said, len(LABELS))))
 
 
+@pytest.mark.slow
 def test_clusters_that_are_emotions_help_where_labels_are_few() -> None:
     found = {
         kind: np.array([score(planted(seed), kind, seed) for seed in range(4)])

@@ -261,6 +261,7 @@ def test_a_storage_that_cannot_be_used_is_refused(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_queued_trial_is_taken_by_one_process_only(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     taker = (

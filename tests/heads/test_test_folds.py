@@ -57,6 +57,7 @@ def test_every_labelled_utterance_is_scored_once_by_heads_without_its_speaker(
     assert len(set().union(*tested)) == sum(len(own) for own in tested)
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_says_the_same(
     extracted: Extracted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_json_holds_report_reference_difference_and_folds(extracted: Extract
     assert "Mean and standard deviation over 4 folds: macro-F1" in text
 
 
+@pytest.mark.slow
 def test_labels_of_a_test_fold_reach_no_head_that_is_scored_on_it(extracted: Extracted) -> None:
     work, manifest, _ = extracted
     before = search(extracted)
@@ -189,6 +191,7 @@ def test_attributes_are_scored_once_each_beside_ridge_on_the_same_folds(
         assert report.difference.value == pytest.approx(lead, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_folds_by_speaker_need_no_labels_where_ratings_are_learnt(extracted: Extracted) -> None:
     manifest = rated(extracted[1])
     bare = tuple(replace(u, label="") for u in manifest.utterances)
