@@ -21,7 +21,7 @@ import torch
 
 from bench.gpu_commands import commands
 from bench.gpu_counts import ROOT, Finding, Setup, peaks
-from bench.gpu_extraction import equal_batch, extraction
+from bench.gpu_extraction import compiled, equal_batch, extraction
 from bench.gpu_finetune import finetune
 from bench.gpu_heads import equal_steps, training_step
 from bench.gpu_search import search
@@ -48,6 +48,7 @@ Part = Callable[[Setup], Iterator[Finding]]
 PARTS: dict[str, tuple[tuple[Part, ...], float]] = {
     "heads": ((device, training_step, equal_steps), 90.0),
     "extraction": ((equal_batch, extraction), 200.0),
+    "compiled": ((compiled,), 120.0),
     "finetune": ((finetune,), 100.0),
     "commands": ((commands,), 200.0),
     "search": ((search,), float("inf")),

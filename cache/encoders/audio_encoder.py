@@ -145,6 +145,35 @@ class AudioEncoder(nn.Module):
                     rounded = nn.Parameter(parameter.to(torch.bfloat16), requires_grad=False)
                     setattr(module, name, rounded)
 
+    def compile_layers(self) -> None:
+        """Have PyTorch join the small operations of each layer (`torch.compile`), at once.
+
+        Numbers agree to rounding. It takes half a minute: what is compiled serves all layers, and
+        any number and length of recordings. Only the layers' forward passes are compiled, for the
+        hooks around them, which keep hidden states, are others in every call.
+
+        Raises:
+            ConfigError: the layers are not a plain list, or PyTorch cannot compile here.
+        """
+        if self.stack is None:
+            raise ConfigError("this encoder's layers are not a plain list: leave --compile out.")
+        for layer in self.stack:
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+        # Two: a number of one would be compiled as a constant.
+        trial = [torch.zeros(self._trial_samples), torch.zeros(2 * self._trial_samples)]
+        with (
+            loading(
+                "PyTorch could not compile the encoder's layers",
+                "It needs a C++ compiler, and on a GPU Triton; or leave --compile out.",
+            ),
+            torch.inference_mode(),
+        ):
+            self(trial, [self._layers])
+
+    @property
+    def _trial_samples(self) -> int:
+        return max(self.grid.minimum_samples, _TRIAL_SAMPLES)
+
     def forward(
         self,
         waveforms: Sequence[Waveform] | Signal,
@@ -298,7 +327,7 @@ def load_audio_encoder(
         ),
         torch.inference_mode(),
     ):
-        encoder([torch.zeros(max(grid.minimum_samples, _TRIAL_SAMPLES))], [encoder.layers])
+        encoder([torch.zeros(encoder._trial_samples)], [encoder.layers])
     return encoder
 
 

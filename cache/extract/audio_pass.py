@@ -242,6 +242,8 @@ class AudioPass:
                 padding=self._padding,
             )
             self._encoder.cast_weights()
+            if self._plan.config.compile:
+                self._encoder.compile_layers()
         if "speech" in lacking and self._detector is None:
             self._detector = load_detector(self._device)
 

@@ -266,6 +266,8 @@ def _sources(
         fields |= {"compute_dtype": dtype, "tf32": False, "stored_dtype": config.stored_dtype}
         if kind == "audio":
             fields["decoder"] = dict(decoder_fields())
+            if config.compile:
+                fields["compiled"] = True
         chosen = _layers(kind, layers, directory)
         sources[kind] = Source(
             Recipe(kind, fields),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -226,6 +227,39 @@ def test_weights_stay_where_fp32_is_computed_in(tmp_path: Path) -> None:
     model = load_audio_encoder(save_encoder(tmp_path, "w2v-bert"))
     model.cast_weights()
     assert {one.dtype for one in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("name", ENCODERS)
+def test_compiled_layers_give_the_same_frames(tmp_path: Path, name: str) -> None:
+    model = load_audio_encoder(save_encoder(tmp_path, name))
+    batches, layers = [waveforms(8000, 3000), waveforms(5000)], range(model.layers + 1)
+    with torch.inference_mode():
+        expected = [model(batch, layers) for batch in batches]
+        model.compile_layers()
+        for batch, wanted in zip(batches, expected, strict=True):
+            found = model(batch, layers)
+            for layer in layers:
+                torch.testing.assert_close(
+                    found[layer].values, wanted[layer].values, rtol=1e-4, atol=1e-5
+                )
+
+
+def test_what_cannot_be_compiled_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(forward: object, **_: object) -> Callable[..., None]:
+        def failing(*_: object, **__: object) -> None:
+            raise RuntimeError("no compiler\nand much besides")
+
+        return failing
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = load_audio_encoder(save_encoder(tmp_path, "w2v-bert"))
+    with pytest.raises(
+        ConfigError, match=r"compile the encoder's layers \(no compiler\)\. It needs"
+    ):
+        model.compile_layers()
 
 
 def test_too_short_a_waveform_is_refused(encoder: Callable[[str], AudioEncoder]) -> None:
