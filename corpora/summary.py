@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corpora.base.codec import Jsonable
 from corpora.base.report import Part, Report, Table
+from corpora.base.terminal import time_text
 from corpora.protocol import Protocol, metrics_text
 from corpora.readers.registry import Dropped
 from corpora.utterance import SPLITS, Utterance, speaker_key
@@ -54,7 +55,7 @@ class Tally(Jsonable):
         )
 
     def table(self, labels: Sequence[str]) -> Table:
-        """Counts of utterances, speakers and hours (where known) by split, in label order."""
+        """Counts of utterances, speakers and audio (where known) by split, in label order."""
         counts = self.counts
         splits = list(counts)
         shown = [*labels, *([""] if any(counts[split][""] for split in splits) else [])]
@@ -68,7 +69,7 @@ class Tally(Jsonable):
             rows.append(_counts("of unknown speakers", unknown))
         hours = [self.hours[s] for s in splits]
         if any(hours):
-            rows.append(["hours", *(f"{h:,.2f}" for h in (*hours, sum(hours)))])
+            rows.append(["audio", *(time_text(3600 * h) for h in (*hours, sum(hours)))])
         columns = ("utterances", *(split or UNUSED for split in splits), "all")
         return Table("", columns, rows, right=range(1, len(columns)))
 

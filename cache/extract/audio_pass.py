@@ -31,7 +31,7 @@ from cache.moments import ROWS
 from cache.store.layout import DTYPES
 from cache.store.parts import MAX_PART_BYTES
 from corpora.base.errors import AudioError
-from corpora.base.terminal import progress_bar
+from corpora.base.terminal import AUDIO, progress_bar
 from corpora.utterance import where_of
 
 
@@ -138,8 +138,8 @@ class AudioPass:
             for one in recordings
             for target in (*one.item.targets, *one.item.derived)
         )
-        hours = sum(one.seconds for one in recordings) / 3600
-        return estimate(wanted, {"audio": self._dim}, hours)
+        spoken = sum(one.seconds for one in recordings)
+        return estimate(wanted, {"audio": self._dim}, spoken)
 
     def remaining(self) -> Iterator[Item]:
         """What `run` has not begun; nothing if too little is left to be worth sharing."""
@@ -159,7 +159,7 @@ class AudioPass:
             items: which.
             put: takes what was encoded.
             give: between two batches: the shares that others have taken over.
-            show_progress: a bar in hours of audio.
+            show_progress: a bar.
         """
         self._load({target.recipe.kind for item in items for target in item.targets})
         recordings = longest_first(self._usable(items))
@@ -174,9 +174,9 @@ class AudioPass:
             lambda one: self._counted_frames(len(one.waveform)),
         )
         started, done = time.monotonic(), 0.0
-        hours = sum(one.seconds for one in recordings) / 3600
+        total = sum(one.seconds for one in recordings)
         with (
-            progress_bar("extracting audio", hours, "h", show=show_progress) as bar,
+            progress_bar("extracting audio", total, AUDIO, show=show_progress) as bar,
             # Decoding runs ahead in a copy: what others take over is dropped when its turn comes.
             closing(decoded(list(self._left), self._grid, self._report.fail)) as stream,
         ):
@@ -195,7 +195,7 @@ class AudioPass:
                 self._report.seconds_of_audio += seconds
                 speed = done / (time.monotonic() - started)
                 bar.set_postfix_str(f"{speed:.0f}× real time", refresh=False)
-                bar.update(sum(one.seconds for one in planned) / 3600)
+                bar.update(sum(one.seconds for one in planned))
 
     def _encoded_frames(self, samples: int) -> int:
         """Frames that are encoded for a recording, silence behind it included."""

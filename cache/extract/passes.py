@@ -32,7 +32,7 @@ from cache.moments import ROWS, derive_moments
 from cache.store.layout import open_features
 from cache.store.mirror import pull
 from corpora.base.errors import CacheError
-from corpora.base.terminal import bytes_text, progress_bar
+from corpora.base.terminal import bytes_text, progress_bar, time_text
 from corpora.base.work import Rank
 from corpora.utterance import where_of
 
@@ -300,7 +300,7 @@ def _announce(
     for line in changes_lines(plan):
         tell(line)
     streams = {path: n for one in estimates for path, n in one.streams.items()}
-    needed = Estimate(streams, sum(one.hours for one in estimates))
+    needed = Estimate(streams, sum(one.seconds for one in estimates))
     report.estimated.update(needed.streams)
     config = plan.config
     if "all" in (config.audio_layers, config.text_layers) and not config.moments_only:
@@ -310,7 +310,7 @@ def _announce(
             "alone."
         )
     free = check_space(root, needed)
-    audio = f"{needed.hours:,.2f} hours of audio: " if needed.hours else ""
+    audio = f"{time_text(needed.seconds)} of audio: " if needed.seconds else ""
     tell(f"To do: {audio}{bytes_text(needed.nbytes)} to be written, {bytes_text(free)} free.")
 
 

@@ -14,7 +14,7 @@ from cache.last_extraction import SURPRISAL, Source
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError
 from corpora.base.report import Report, Table
-from corpora.base.terminal import shortened
+from corpora.base.terminal import shortened, time_text
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
 
@@ -206,7 +206,7 @@ def _what_was_done(plan: Plan, report: ExtractReport) -> str:
     speed = report.seconds_of_audio / report.seconds if report.seconds else 0.0
     rate = f", {speed:.0f}× real time" if report.seconds_of_audio else ""
     return (
-        f"Extracted {report.seconds_of_audio / 60:.1f} minutes of audio in {report.seconds:.1f} s "
+        f"Extracted {time_text(report.seconds_of_audio)} of audio in {time_text(report.seconds)} "
         f"on {plan.device}{rate}."
     )
 

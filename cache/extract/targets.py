@@ -155,11 +155,11 @@ class Estimate:
 
     Attributes:
         streams: by path inside the cache.
-        hours: of audio to be encoded.
+        seconds: of audio to be encoded.
     """
 
     streams: Mapping[str, int]
-    hours: float = 0.0
+    seconds: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +168,7 @@ class Estimate:
 
 
 def estimate(
-    wanted: Iterable[tuple[Target, int]], dims: Mapping[str, int], hours: float = 0.0
+    wanted: Iterable[tuple[Target, int]], dims: Mapping[str, int], seconds: float = 0.0
 ) -> Estimate:
     """Add up what is to be stored.
 
@@ -176,7 +176,7 @@ def estimate(
         wanted: each utterance of each stream with its number of rows: frames, tokens, or 2 of
             moments.
         dims: values per frame of the encoders, by modality.
-        hours: of audio to be encoded.
+        seconds: of audio to be encoded.
     """
     rows: dict[Target, int] = {}
     utterances: dict[Target, int] = {}
@@ -189,7 +189,7 @@ def estimate(
         matrix = count * dim * DTYPES[target.dtype].itemsize
         parts = -(-matrix // PART_BYTES)
         streams[target.path] = matrix + utterances[target] * _UTTERANCE_BYTES + parts * _PART_BYTES
-    return Estimate(streams, hours)
+    return Estimate(streams, seconds)
 
 
 def check_space(folder: Path, needed: Estimate) -> int:

@@ -26,7 +26,7 @@ from cache.transcribe.journal import Heard, Journal, Transcript
 from cache.transcribe.model_files import WhisperFiles
 from cache.transcribe.transcription import UNSPACED
 from cache.transcribe.whisper import PIECE_SECONDS, Piece, Whisper, cut_at_pauses, load_whisper
-from corpora.base.terminal import progress_bar
+from corpora.base.terminal import AUDIO, progress_bar
 from corpora.utterance import where_of
 
 # Pieces decoded at once: a step of a GPU takes as long for one as for several; a CPU gains little.
@@ -79,7 +79,7 @@ def listen(
         config: what the user asks.
         journal: takes the transcripts.
         tell: for lines to be read while it runs.
-        show_progress: a bar in hours of audio.
+        show_progress: a bar.
     """
     device = choose_device(config.device)
     failures: dict[Heard, str] = {}
@@ -107,9 +107,9 @@ def listen(
 
     transcripts: dict[Heard, Transcript] = {}
     started, done = time.monotonic(), 0.0
-    hours = sum(job.seconds for job in jobs) / 3600
+    total = sum(job.seconds for job in jobs)
     with (
-        progress_bar("transcribing", hours, "h", show=show_progress) as bar,
+        progress_bar("transcribing", total, AUDIO, show=show_progress) as bar,
         closing(decode_ahead(_batches(jobs, size), decode, fail)) as stream,
     ):
         for planned, batch in stream:
@@ -125,7 +125,7 @@ def listen(
             transcripts |= new
             speed = done / (time.monotonic() - started)
             bar.set_postfix_str(f"{speed:.1f}× real time", refresh=False)
-            bar.update(sum(job.seconds for job in planned) / 3600)
+            bar.update(sum(job.seconds for job in planned))
     return Listened(transcripts, failures, done, time.monotonic() - started, device)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from corpora.base.codec import Jsonable
 from corpora.base.errors import MissingExtraError
 from corpora.base.report import Part, Report, Table
-from corpora.base.terminal import count_text, shortened
+from corpora.base.terminal import count_text, shortened, time_text
 from corpora.base.work import command_line
 
 #: Written without spaces: their characters are counted.
@@ -223,8 +223,8 @@ class TranscribeReport(Jsonable):
             speed = self.seconds_of_audio / self.seconds if self.seconds else 0.0
             lines.append(
                 f"Transcribed {count_text(self.heard, 'recording')} "
-                f"({self.seconds_of_audio / 3600:.2f} h) with {self.source} in {self.seconds:.0f} "
-                f"s on {self.device}, {speed:.1f}× real time."
+                f"({time_text(self.seconds_of_audio)}) with {self.source} in "
+                f"{time_text(self.seconds)} on {self.device}, {speed:.1f}× real time."
             )
         if self.known:
             lines.append(f"{count_text(self.known, 'transcript')} by {self.source} were there.")

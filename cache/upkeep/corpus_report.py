@@ -11,7 +11,7 @@ import numpy as np
 from cache.keys import SharedSentences
 from corpora.base.codec import Jsonable
 from corpora.base.report import Part, Report, Table
-from corpora.base.terminal import shortened
+from corpora.base.terminal import shortened, time_text
 from corpora.utterance import Utterance
 
 BINS = 12
@@ -225,10 +225,11 @@ class CorpusCheck(Jsonable):
         for split, found in self.durations.items():
             numbers = ("-",) * (len(QUANTILES) + 3)
             if found.known:
-                inner = (found.hours, found.shortest, *found.quantiles.values(), found.longest)
-                numbers = tuple(f"{value:,.2f}" for value in inner)
+                inner = (found.shortest, *found.quantiles.values(), found.longest)
+                told = (f"{value:,.2f}" for value in inner)
+                numbers = (time_text(3600 * found.hours), *told)
             rows.append((split or UNUSED, f"{found.utterances:,}", *numbers))
-        columns = ("seconds", "utterances", "hours", "shortest", *QUANTILES, "longest")
+        columns = ("seconds", "utterances", "together", "shortest", *QUANTILES, "longest")
         return Table("", columns, rows, right=range(1, len(columns)))
 
     def _heard_lines(self) -> list[str]:

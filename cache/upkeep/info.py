@@ -19,7 +19,7 @@ from cache.store.parts import Part as StoredPart
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.base.report import Part, Report, Table
-from corpora.base.terminal import bytes_text, count_text
+from corpora.base.terminal import bytes_text, count_text, time_text
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 
@@ -176,7 +176,7 @@ _HEADER = (
     "stream",
     "encoder",
     "utterances",
-    "hours",
+    "audio",
     "frames",
     "size",
     "parts",
@@ -375,7 +375,7 @@ def _row(one: StreamInfo) -> tuple[str, ...]:
         mark + one.stream,
         one.encoder,
         f"{one.utterances:,}",
-        "" if one.hours is None else f"{one.hours:,.{2 if one.hours >= 1 else 4}f}",
+        "" if one.hours is None else time_text(3600 * one.hours),
         f"{one.frames:,}",
         bytes_text(one.nbytes),
         f"{one.parts:,}",

@@ -89,11 +89,23 @@ def bytes_text(nbytes: int) -> str:
     return f"{size:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f} {_UNITS[unit]}"
 
 
+# From how many seconds on a larger unit is used, and what it has.
+_TIMES = ((2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min"), (0.0, 1.0, "s"))
+
+
+def time_text(seconds: float) -> str:
+    """`42.3 s`, `15.7 min`, `78.0 h`."""
+    _, size, unit = next(one for one in _TIMES if seconds >= one[0])
+    return f"{seconds / size:,.1f} {unit}"
+
+
 def count_text(count: int, singular: str, plural: str = "") -> str:
     """`1 part`, `2,000 parts`."""
     return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"
 
 
+#: The unit of bars over recordings.
+AUDIO = "of audio"
 # Shorter work is over before a bar would be read.
 DELAY_SECONDS = 2.0
 # Between two updates: often enough for an eye on a terminal, seldom enough for a log file.
@@ -109,7 +121,8 @@ def progress_bar(
         description: what is going on.
         total: in units; fractions are fine. Where more is done than that, it grows: a bar of tqdm's
             would have no total from there on, and none of the formats below.
-        unit: such as `trial`, `step`; `h` of audio gets a real-time factor instead of a rate.
+        unit: such as `trial`, `step`; or AUDIO, of which `total` and updates are seconds: it is
+            shown in seconds, minutes or hours, whatever fits.
         show: False keeps it silent.
         initial: what was done before, in units; the time left does not count it.
     """
@@ -120,20 +133,20 @@ def progress_bar(
             self.total: float = max(self.total, self.n + n)
             return super().update(n)
 
-    formats = {
-        "h": "{desc}: {percentage:3.0f}% |{bar:24}| {n:.2f}/{total:.2f} h of audio "
-        "[{elapsed}<{remaining}{postfix}]"
-    }
-    usual = (
-        "{desc}: {percentage:3.0f}% |{bar:24}| {n:.0f}/{total:.0f}{unit} "
-        "[{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    _, size, name = next(one for one in _TIMES if total >= one[0])
+    # Of audio the caller says the rate: how many times faster than real time.
+    done = (
+        f"{{n:.1f}}/{{total:.1f}} {name} {AUDIO} [{{elapsed}}<{{remaining}}{{postfix}}]"
+        if unit == AUDIO
+        else "{n:.0f}/{total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
     )
     return Growing(
         desc=description,
         total=total,
         initial=initial,
-        unit=unit if unit == "h" else f" {unit}",
-        bar_format=formats.get(unit, usual),
+        unit=f" {unit}",
+        unit_scale=1 / size if unit == AUDIO else False,
+        bar_format="{desc}: {percentage:3.0f}% |{bar:24}| " + done,
         delay=DELAY_SECONDS,
         mininterval=TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS,
         disable=not show,

@@ -66,7 +66,7 @@ def test_it_is_told_before_anything_is_done(work: Work, manifest: Manifest) -> N
     extract(work, manifest, replace(TINY, audio_layers="all"), tell=told.append)
     assert "--moments-only" in told[0]
     assert "bytes)" in told[0]
-    assert "hours of audio" in told[1]
+    assert "s of audio" in told[1]
     assert "free" in told[1]
 
 
