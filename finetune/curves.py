@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpora.base.files import write_text
-from corpora.base.report import Figure, csv_text, write_figure
+from corpora.base.report import Figure, csv_text, legend_beside, write_figure
 from finetune.steps import LogRow
 from heads.tracking import Tracker
 
@@ -129,7 +129,7 @@ def _draw(rows: Sequence[LogRow], canvas: Canvas) -> None:
         values = [getattr(dev, kinds[name]) for _, dev in scored]
         score.plot([n for n, _ in scored], values, "o-", ms=3, label=name)
     if len(told) > 1:
-        score.legend(fontsize="small")
+        legend_beside(score)
     trained = [(n, row) for n, row in zip(numbers, rows, strict=True) if row.step]
     for phase in dict.fromkeys(row.phase for row in rows):
         own = [(n, row.learning_rate) for n, row in trained if row.phase == phase]
@@ -138,7 +138,7 @@ def _draw(rows: Sequence[LogRow], canvas: Canvas) -> None:
             for axes in (loss, score):
                 axes.axvline(own[0][0] - 1, color="0.5", linewidth=0.8, linestyle=":")
     loss.set(ylabel="loss", title="Fine-tuning by step")
-    loss.legend(fontsize="small")
+    legend_beside(loss)
     score.set(ylabel=f"{', '.join(told) or 'macro-F1'} (development)")
     rate.set(ylabel="learning rate", xlabel="step", yscale="log")
-    rate.legend(fontsize="small")
+    legend_beside(rate)

@@ -23,6 +23,7 @@ from corpora.base.terminal import aligned, inert, wrapped
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 
@@ -73,6 +74,11 @@ class Figure:
     draw: Callable[[Canvas], None]
     title: str = ""
     size: tuple[float, float] = (7.0, 4.0)
+
+
+def legend_beside(axes: Axes) -> None:
+    """A legend that covers no data: on the right of the axes."""
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 Part: TypeAlias = "str | Table | Figure | Report"

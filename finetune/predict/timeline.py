@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.files import write_bytes, write_text
-from corpora.base.report import Figure, csv_text, render, require_matplotlib
+from corpora.base.report import Figure, csv_text, legend_beside, render, require_matplotlib
 from corpora.base.terminal import aligned
 from corpora.stretches import rttm_line
 from corpora.textgrid import Interval, fill_gaps, format_textgrid
@@ -348,7 +348,7 @@ def _draw(timeline: Timeline, title: str, canvas: Canvas) -> None:
             curve = _curve(timeline, scale, [one.probabilities[label] for one in timeline.moments])
             panels[0].plot(*curve, color=colour, lw=1.0, label=label.replace("$", r"\$"))
         panels[0].set(ylabel="probability", ylim=(0, 1))
-        panels[0].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        legend_beside(panels[0])
     for axes, (name, ends) in zip(panels[labelled:-1], timeline.scales.items(), strict=True):
         values = [one.attributes[name] for one in timeline.moments]
         axes.plot(*_curve(timeline, scale, values), color="0.2", lw=1.0)

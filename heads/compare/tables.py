@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from corpora.base.report import Figure, Table, csv_text
+from corpora.base.report import Figure, Table, csv_text, legend_beside
 from heads.compare.comparison import CompareReport, Finetuned
 from heads.compare.lines import Line, RowTable
 from heads.compare.outcomes import Outcome, Score
@@ -326,7 +326,7 @@ def _draw_rows(axes: Axes, report: CompareReport, table: RowTable) -> None:
     axes.set_axisbelow(True)
     axes.set(xlabel=f"{report.objective_name}, mean over seeds")
     axes.set_title(table.title, fontsize="medium")
-    axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    legend_beside(axes)
 
 
 def _draw_curve(axes: Axes, report: CompareReport, table: RowTable) -> None:
@@ -351,7 +351,7 @@ def _draw_curve(axes: Axes, report: CompareReport, table: RowTable) -> None:
     axes.grid(axis="y", color="0.9")
     axes.set(xlabel="hidden state", ylabel=f"macro-F1, {_named(report, split)}")
     axes.set_title(table.title, fontsize="medium")
-    axes.legend(fontsize="x-small")
+    legend_beside(axes)
 
 
 def _reach(score: Score) -> tuple[float, float, str]:

@@ -15,7 +15,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from corpora.base.report import Figure, write_figure
+from corpora.base.report import Figure, legend_beside, write_figure
 from heads.search.study import START, final_value
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _draw_history(axes: Axes, trials: Sequence[FrozenTrial], objective: str) -> 
     numbers = [trial.number for trial in complete]
     axes.step(numbers, line, where="post", color="tab:red", label="best so far")
     axes.set(xlabel="trial", ylabel=f"{objective} (selection)", title="Optimisation history")
-    axes.legend(fontsize="small")
+    legend_beside(axes)
 
 
 def _draw_poolings(axes: Axes, trials: Sequence[FrozenTrial], objective: str) -> None:
