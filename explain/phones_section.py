@@ -161,10 +161,11 @@ def _text(
             f"the smallest set of frames that holds {share:.0%} of an utterance's "
             f"{subject.methods[subject.timed]}"
         )
+    picked = subject.picked
     lines = [
-        f"{aligned.count:,} of {len(subject):,} utterances have an alignment. Attended: {meant}. "
-        "The ratio is P(phone | attended) / P(phone), both counted in frames, silence included: "
-        "above 1 a phone is attended more often than it occurs.",
+        f"{aligned.count:,} of {len(subject):,} utterances have an alignment. "
+        f"{picked.capitalize()}: {meant}. The ratio is P(phone | {picked}) / P(phone), both counted in frames, silence "
+        f"included: above 1 a phone is {picked} more often than it occurs.",
         f"Phone set: {phone_set.name}."
         if phone_set.name
         else "The phone labels belong to no set that is known here (ARPAbet, IPA, SAMPA as in "

@@ -211,13 +211,14 @@ def words_section(subject: Subject, aligned: Aligned, texts: Iterable[str]) -> R
         rows += [[name, r.word, r.count, r.relative, r.surprisal] for r in ranked[name]]
         if ranked[name]:
             top = ", ".join(f"{r.word} {r.relative:.2f}" for r in ranked[name][:TOLD])
-            text.append(f"Most attended in {name} (1 = even): {top}.")
+            text.append(f"Most {subject.picked} in {name} (1 = even): {top}.")
         else:
             text.append(f"No word occurs {MINIMUM_OCCURRENCES} times in {name}: no ranking.")
     tables, figures = [], []
     shown = {name: found for name, found in ranked.items() if found}
     if shown:
-        title = f"Words with at least {MINIMUM_OCCURRENCES} occurrences, the most attended first"
+        least = f"Words with at least {MINIMUM_OCCURRENCES} occurrences"
+        title = f"{least}, the most {subject.picked} first"
         measure = f"{subject.weighing} (1 = even)"
         columns = ("modality", "word", "occurrences", measure, "surprisal (bits)")
         tables.append(Table("words", columns, rows, title, 2))

@@ -30,7 +30,7 @@ ARROWS = {1: "↑", -1: "↓"}
 WORDS = {1: "up", -1: "down"}
 
 
-def effect_table(found: CueAnalysis) -> Table:
+def effect_table(found: CueAnalysis, picked: str) -> Table:
     """Question (a)."""
     rows: list[list[Cell]] = []
     for (label, outcome, cue), effect in found.effects.items():
@@ -47,11 +47,11 @@ def effect_table(found: CueAnalysis) -> Table:
         "predicted", "prediction", "cue", "utterances", "with too few frames",
         "effect (deviations)", "low", "high", "p (exchange)", "p (Holm)",
     )  # fmt: skip
-    title = "Within an utterance: cues at attended frames less those at its other speech frames"
+    title = f"Within an utterance: cues at {picked} frames less those at its other speech frames"
     return Table("cues-within", columns, rows, title, digits=4)
 
 
-def level_table(found: CueAnalysis) -> Table:
+def level_table(found: CueAnalysis, picked: str) -> Table:
     """Question (b)."""
     rows: list[list[Cell]] = []
     for (label, outcome, cue), level in found.levels.items():
@@ -73,11 +73,11 @@ def level_table(found: CueAnalysis) -> Table:
         "predicted", "prediction", "cue", "utterances", "difference (deviations)", "low", "high",
         "expected", "agrees", "share of utterances that agree", "low ", "high ", "source",
     )  # fmt: skip
-    title = "Cues at attended frames, against the same speaker's neutral utterances"
+    title = f"Cues at {picked} frames, against the same speaker's neutral utterances"
     return Table("cues-levels", columns, rows, title)
 
 
-def score_table(found: CueAnalysis) -> Table:
+def score_table(found: CueAnalysis, picked: str) -> Table:
     """The published scores."""
     rows: list[list[Cell]] = [
         [
@@ -93,7 +93,7 @@ def score_table(found: CueAnalysis) -> Table:
         "predicted", "prediction", "cue", "utterances", "similarity", "low", "high",
         "coverage", "coverage by chance", "above chance: low", "above chance: high",
     )  # fmt: skip
-    title = "Five most attended windows of 150 ms against the five most extreme ones"
+    title = f"Five most {picked} windows of 150 ms against the five most extreme ones"
     return Table("cues-windows", columns, rows, title)
 
 
@@ -233,15 +233,15 @@ def cue_frames_section(subject: Subject, frames: CueFrames, config: CueConfig) -
     found = analyse(subject, frames, directions, share=config.share, seed=config.seed)
     text = [*_setting(subject, frames, config, found), *_missing(subject, found, directions)]
     text += _within_text(found, subject.methods["audio"])
-    tables: list[Table] = [effect_table(found)]
+    tables: list[Table] = [effect_table(found, subject.picked)]
     figures: list[Figure] = [effect_figure(found, subject.picked)]
     if found.levels:
-        text += _level_text(found)
-        tables.append(level_table(found))
+        text += _level_text(found, subject.picked)
+        tables.append(level_table(found, subject.picked))
         figures.append(level_figure(found, subject.picked))
     if found.scores:
-        text += _score_text(found)
-        tables.append(score_table(found))
+        text += _score_text(found, subject.picked)
+        tables.append(score_table(found, subject.picked))
     data = {**strongest(_findings(found)), **_summary(found)}
     return Report(TITLE, (*text, *figures, *tables), data=data)
 
@@ -276,8 +276,8 @@ def _setting(
     )
     names = ", ".join(f"{cue.title} ({cue.unit})" if cue.unit else cue.title for cue in frames.cues)
     lines = [
-        f"Cues: {names}. Attended is {meant} of {subject.methods['audio']}; only frames that a "
-        f"voice activity detector calls speech take part, and {found.voiced:.0%} of these are "
+        f"Cues: {names}. {subject.picked.capitalize()} is {meant} of {subject.methods['audio']}; "
+        f"only frames that a voice activity detector calls speech take part, and {found.voiced:.0%} of these are "
         "voiced. Elsewhere voiced cues are missing, not zero."
     ]
     if subject.frames["audio"].speech is None:
@@ -380,7 +380,7 @@ def _within_text(found: CueAnalysis, method: str) -> list[str]:
     ]
 
 
-def _level_text(found: CueAnalysis) -> list[str]:
+def _level_text(found: CueAnalysis, picked: str) -> list[str]:
     parts = []
     for outcome in OUTCOMES:
         known = [
@@ -392,14 +392,14 @@ def _level_text(found: CueAnalysis) -> list[str]:
             parts.append(f"{sum(known)} of {len(known)} for {outcome} predictions")
     agreement = "; ".join(parts) if parts else "none could be checked"
     return [
-        "(b) Levels at attended frames lie where research expects them, against the same "
+        f"(b) Levels at {picked} frames lie where research expects them, against the same "
         f"speaker's neutral speech, in this many emotions and cues: {agreement} (counted with "
         f"{FEWEST_UTTERANCES} utterances and more). Wrong predictions are under the emotion they "
         "were taken for. Where no source says, nothing is expected."
     ]
 
 
-def _score_text(found: CueAnalysis) -> list[str]:
+def _score_text(found: CueAnalysis, picked: str) -> list[str]:
     right = [s for (_, outcome, _), s in found.scores.items() if outcome == CORRECT]
     if not right:
         return []
@@ -407,7 +407,7 @@ def _score_text(found: CueAnalysis) -> list[str]:
     above = float(np.mean([s.above_chance.value for s in right]))
     return [
         "For reference, the scores of Nasr et al. (2025) with formulas of our own, since theirs "
-        "are not available to us: the five most attended windows cover "
+        f"are not available to us: the five most {picked} windows cover "
         f"{coverage:.0%} of the five most extreme ones (mean over emotions and cues, correct "
         f"predictions; {coverage - above:.0%} by chance)."
     ]
