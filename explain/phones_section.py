@@ -164,8 +164,9 @@ def _text(
     picked = subject.picked
     lines = [
         f"{aligned.count:,} of {len(subject):,} utterances have an alignment. "
-        f"{picked.capitalize()}: {meant}. The ratio is P(phone | {picked}) / P(phone), both counted in frames, silence "
-        f"included: above 1 a phone is {picked} more often than it occurs.",
+        f"{picked.capitalize()}: {meant}. The ratio is P(phone | {picked}) / P(phone), both "
+        f"counted in frames, silence included: above 1 a phone is {picked} more often than it "
+        "occurs.",
         f"Phone set: {phone_set.name}."
         if phone_set.name
         else "The phone labels belong to no set that is known here (ARPAbet, IPA, SAMPA as in "

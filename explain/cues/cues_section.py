@@ -277,8 +277,8 @@ def _setting(
     names = ", ".join(f"{cue.title} ({cue.unit})" if cue.unit else cue.title for cue in frames.cues)
     lines = [
         f"Cues: {names}. {subject.picked.capitalize()} is {meant} of {subject.methods['audio']}; "
-        f"only frames that a voice activity detector calls speech take part, and {found.voiced:.0%} of these are "
-        "voiced. Elsewhere voiced cues are missing, not zero."
+        "only frames that a voice activity detector calls speech take part, and "
+        f"{found.voiced:.0%} of these are voiced. Elsewhere voiced cues are missing, not zero."
     ]
     if subject.frames["audio"].speech is None:
         lines.append("No speech detection is in the cache, so pauses take part too.")
