@@ -17,7 +17,7 @@ from tests.cache.streams import add, make_stream, utterances
 DTYPES = [torch.float16, torch.float32, torch.bfloat16]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12),
     dtype=st.sampled_from(DTYPES),

@@ -92,13 +92,13 @@ def test_lengths_from_a_tenth_to_thirty_seconds(seconds: float) -> None:
     assert_equal_to_the_extractor([noise(round(seconds * 16000), 0.1)])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1600, 6000), min_size=1, max_size=5), st.integers(0, 1000))
 def test_any_ragged_batch_gives_the_extractors_features(lengths: list[int], seed: int) -> None:
     assert_equal_to_the_extractor([noise(n, 0.1, seed + i) for i, n in enumerate(lengths)])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(560, 9000), min_size=2, max_size=4))
 def test_features_do_not_depend_on_batch_mates(lengths: list[int]) -> None:
     waveforms = [noise(n, 0.1, i) for i, n in enumerate(lengths)]

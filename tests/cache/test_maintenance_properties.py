@@ -186,7 +186,6 @@ TestMaintenance = MaintenanceMachine.TestCase
 TestMaintenance.settings = settings(
     max_examples=120,
     stateful_step_count=20,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import (
@@ -31,7 +31,6 @@ def noise(*lengths: int) -> list[NDArray[np.float32]]:
     return [(random.standard_normal(n) * 0.1 + 0.02).astype(np.float32) for n in lengths]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=5), st.data())
 def test_recordings_stand_in_silence_and_side_by_side(lengths: list[int], data: Any) -> None:
     waves = noise(*lengths)

@@ -165,7 +165,6 @@ TestStream = StreamMachine.TestCase
 TestStream.settings = settings(
     max_examples=80,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

@@ -111,7 +111,7 @@ def test_kinds_tell_special_tokens_word_starts_and_the_rest(encoder: TextEncoder
     assert tokens.kinds[-1] == SPECIAL
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.text("abcdeüß,.'日 ", min_size=1), max_size=6).map(" ".join))
 def test_every_word_has_one_start_whatever_the_tokenizer(encoder: TextEncoder, text: str) -> None:
     words = text.split()

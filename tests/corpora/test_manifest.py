@@ -72,7 +72,7 @@ def utterances(draw: st.DrawFn, folder: Path) -> Utterance:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_is_written_is_read_back(tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / "sounds"

@@ -62,12 +62,16 @@ def test_bad_rows_are_named_by_line_and_the_rest_is_kept(tmp_path: Path) -> None
     assert all(part in reasons for part in ("do not pair", "'hungry'", "twice", "not a number"))
 
 
-def test_sound_is_preferred_to_video_and_video_alone_is_warned_about(tmp_path: Path) -> None:
+@pytest.mark.parametrize("readable", [False, True])
+def test_sound_is_preferred_and_video_alone_is_warned_about_where_it_cannot_be_read(
+    readable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corpora.containers.available", lambda: readable)
     for name in ("dia0_utt0.mp4", "dia0_utt0.wav", "dia0_utt1.mp4"):
         write_wav(tmp_path / "train_splits" / name)
     result = read(tmp_path, row(), row(number="1"))
     assert [u.audio.suffix for u in result.utterances] == [".wav", ".mp4"]
-    assert any("1 utterances have a video alone" in note for note in result.notes)
+    assert any("1 utterances have a video alone" in note for note in result.notes) != readable
 
 
 def test_recordings_of_the_test_split_may_carry_its_long_name(tmp_path: Path) -> None:

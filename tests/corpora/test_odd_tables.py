@@ -306,7 +306,7 @@ def tables(draw: st.DrawFn) -> tuple[bytes, int | None]:
     return bytes(data), count if plain else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tables())
 @example((rows(A, B), 2))
 @example((rows("a.wav,sad,x", "A.WAV,joy,y", "b.wav,sad,z", "c.wav,sad,z", ",joy,z"), 5))

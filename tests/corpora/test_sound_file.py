@@ -139,9 +139,7 @@ SOURCES = {
 }
 
 
-@settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     source=st.sampled_from(sorted(SOURCES)),
     keep=st.floats(0, 1),
@@ -166,9 +164,7 @@ def test_whatever_the_bytes_all_of_the_sound_or_one_message(
     assert heard.size / RATE == pytest.approx(header.seconds, abs=0.101)
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=st.sampled_from(sorted(SOURCES)), keep=st.floats(0.1, 0.9))
 def test_no_file_cut_anywhere_gives_fewer_seconds(tmp_path: Path, source: str, keep: float) -> None:
     data = SOURCES[source]
@@ -179,7 +175,7 @@ def test_no_file_cut_anywhere_gives_fewer_seconds(tmp_path: Path, source: str, k
 
 
 @given(content=st.binary(max_size=300))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(b"\xff\xfb\x90\x00" * 60)
 @example(b"NIST_1A\n   1024\nsample_count -i 99999999999999999999\n")
 @example(b"riff" + bytes(12) + b"\xff" * 40)

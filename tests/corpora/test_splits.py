@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from corpora.base.errors import ManifestError
@@ -53,7 +53,6 @@ speaker_sizes = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(sizes=speaker_sizes, seed=st.integers(0, 3))
 def test_no_speaker_stands_in_two_splits_and_none_is_empty(
     sizes: dict[str, dict[str, int]], seed: int
@@ -64,7 +63,6 @@ def test_no_speaker_stands_in_two_splits_and_none_is_empty(
     assert sum(map(len, found.values())) == len(sizes)
 
 
-@settings(deadline=None)
 @given(sizes=speaker_sizes, seed=st.integers(0, 3))
 def test_only_the_split_changes_and_the_order_is_kept(
     sizes: dict[str, dict[str, int]], seed: int
@@ -74,7 +72,6 @@ def test_only_the_split_changes_and_the_order_is_kept(
     assert [u.id for u in made] == [u.id for u in given_]
 
 
-@settings(deadline=None)
 @given(sizes=speaker_sizes, seed=st.integers(0, 3), order=st.randoms(use_true_random=False))
 def test_the_same_seed_gives_the_same_splits_in_any_row_order(
     sizes: dict[str, dict[str, int]], seed: int, order: random.Random

@@ -58,7 +58,7 @@ def nll(logits: Floats, gold: NDArray[np.int64], temperature: float) -> float:
     return float(-np.log(softmax(logits / temperature)[np.arange(len(gold)), gold]).mean())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     n=st.integers(1, 60),
@@ -81,7 +81,7 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
     assert [one.count for one in found.bins] == [1, 1]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), true=st.floats(0.3, 4.0))
 def test_the_temperature_is_the_best_of_a_fine_grid(seed: int, true: float) -> None:
     logits, gold = drawn(seed, 400)

@@ -44,7 +44,7 @@ def batch(seed: int, size: int = 9, classes: int = 5) -> tuple[Floats, NDArray[n
     return logits, random.integers(0, classes, size), random.uniform(0.1, 4, classes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     size=st.integers(1, 12),

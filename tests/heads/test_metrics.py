@@ -35,7 +35,7 @@ def case(seed: int, size: int = 300, speakers: int = 12) -> tuple[Any, Any, list
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=pairs)
 def test_scores_equal_scikit_learn_over_the_classes_that_occur(
     pairs: list[tuple[int, int]],
@@ -53,7 +53,7 @@ def test_scores_equal_scikit_learn_over_the_classes_that_occur(
     assert report.weighted_f1 == pytest.approx(weighted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=pairs)
 def test_class_scores_equal_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     gold, predicted = (list(column) for column in zip(*pairs, strict=True))
