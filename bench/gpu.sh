@@ -23,17 +23,20 @@ cd "$(dirname "$0")/.."
 PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH
 python="${PYTHON:-python3}"
-for module in accelerate click google_crc32c google.protobuf h5py jinja2 numpy optuna safetensors \
-    scipy sentencepiece silero_vad sklearn soundfile soxr tokenizers torch tqdm transformers zarr; do
-    "$python" - "$module" <<'EOF' || { echo "$python has no $module; pyproject.toml lists what is needed." >&2; exit 1; }
+lacks="$("$python" - accelerate click google_crc32c google.protobuf h5py jinja2 numpy optuna safetensors \
+    scipy sentencepiece silero_vad sklearn soundfile soxr tokenizers torch tqdm transformers zarr <<'EOF'
 import importlib.util, sys
-try:
-    found = importlib.util.find_spec(sys.argv[1])
-except ModuleNotFoundError:
-    found = None
-sys.exit(found is None)
+for name in sys.argv[1:]:
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        print(name)
+        break
 EOF
-done
+)"
+[ -z "$lacks" ] || { echo "$python has no $lacks; pyproject.toml lists what is needed." >&2; exit 1; }
 "$python" -c 'import importlib.metadata as m; m.version("emopool")' 2>/dev/null || {
     echo "Emopool is not installed: $python -m pip install --no-deps --no-build-isolation -e ." >&2; exit 1; }
 exec "$python" -m bench.gpu "$@"

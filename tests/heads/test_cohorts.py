@@ -78,7 +78,7 @@ def proposals(
         return [trial.params for trial in study.ask(6, draw, total=99)]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_draws_do_not_depend_on_what_the_starts_scored(sampler: str, tmp_path: Path) -> None:
     drawn = [
         proposals(tmp_path / str(number), scores, 0.5, sampler)

@@ -77,7 +77,7 @@ def wait_for(sign: Path, process: subprocess.Popen[str]) -> None:
     assert sign.exists()
 
 
-@pytest.mark.parametrize("same_folder", [True, False])
+@pytest.mark.parametrize("same_folder", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_processes_make_n_trials_in_all(same_folder: bool, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     folders = [tmp_path / "one" / "search", tmp_path / ("one" if same_folder else "two") / "search"]

@@ -143,7 +143,7 @@ def ccc(x: np.ndarray, y: np.ndarray) -> float:
     return float(2 * together / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
 
-@pytest.mark.parametrize("targets", ["attributes", "both"])
+@pytest.mark.parametrize("targets", ["attributes", pytest.param("both", marks=pytest.mark.slow)])
 def test_attributes_are_scored_once_each_beside_ridge_on_the_same_folds(
     targets: str, extracted: Extracted
 ) -> None:
