@@ -27,10 +27,11 @@ COMMANDS = {
     "evaluate": "finetune.commands",
     "predict": "finetune.commands",
     "explain": "explain.commands",
+    "report": "explain.commands",
     "export": "finetune.commands",
     "push": "finetune.commands",
     "cache": "cache.commands",
-    "demo": "finetune.commands",
+    "demo": "explain.commands",
 }
 # No option is meant to be larger. Seeds are 64 bits, as torch draws from them.
 MOST, MOST_SEED, MOST_FLOAT = 10**9, 2**63 - 1, 1e30

@@ -1,4 +1,4 @@
-"""The commands of this floor: `finetune` and what is done with models, `compare`, and `demo`.
+"""The commands of this floor: `finetune` and what is done with models, and `compare`.
 
 `compare` stands on this floor because of `--finetune`; the comparison itself is `heads.comparing`.
 """
@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,7 +17,6 @@ import click
 
 from corpora.base.command_options import (
     File,
-    WorkFolder,
     head_options,
     json_option,
     manifest_option,
@@ -32,12 +29,9 @@ from corpora.base.command_options import (
     with_defaults,
     work_option,
 )
-from corpora.base.errors import EmopoolError
 from corpora.base.work import Work
-from corpora.commands import prepare
 from corpora.utterance import ALL
 from finetune.config import EvaluateConfig, ExportConfig, FinetuneConfig, PredictConfig
-from heads.commands import extract, search
 from heads.config import FIXABLE, CompareConfig
 
 if TYPE_CHECKING:
@@ -347,68 +341,3 @@ def push(model: str, repository: str, private: bool, dry_run: bool, as_json: boo
 
     report = run(Path(model), repository, private=private, dry_run=dry_run)
     show(report.data, report.to_text(), as_json)
-
-
-@click.command()
-@click.option("--trials", default=30, show_default=True, help="Trials of the search.")
-@click.option("--utterances", default=400, show_default=True, help="Of the sample corpus.")
-@click.option("--seed", default=0, show_default=True, help="Of corpus, search and fine-tuning.")
-@click.option(
-    "--work",
-    type=WorkFolder(),
-    default="demo-work",
-    show_default=True,
-    help="A folder of its own, so that no work of yours is replaced.",
-)
-@json_option
-def demo(trials: int, utterances: int, seed: int, work: Work, as_json: bool) -> None:
-    """Do all of it on the embedded sample corpus of synthetic speech, with small encoders.
-
-    These are whisper-tiny.en and minilm; random ones (tiny) where those cannot be had.
-
-    With --json the results alone go to standard output, and what the steps say to standard error.
-    """
-    from finetune.demo import check_demo_folder, read_results
-
-    check_demo_folder(work)
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        _demo_steps(work, trials, utterances, seed)
-    results = read_results(work)
-    show(results.to_json(), results.to_text(), as_json)
-
-
-def _demo_steps(work: Work, trials: int, utterances: int, seed: int) -> None:
-    """Every command in the order of use, each said before it runs."""
-    from corpora.speech_synth import write_sample_corpus
-
-    corpus = work.root / "sample-corpus"
-
-    def step(command: click.Command, words: str) -> None:
-        line = f"{words} --work {shlex.quote(str(work.root))}"
-        click.secho(f"\n$ python cli.py {line}", bold=True)
-        command.main(shlex.split(line)[1:], standalone_mode=False)
-
-    click.echo(f"Making {utterances} utterances of SYNTHETIC speech in {corpus} ...")
-    write_sample_corpus(corpus, utterances=utterances, seed=seed)
-    step(prepare, f"prepare sample {shlex.quote(str(corpus))} --seed {seed}")
-    audio, text = _demo_encoders(work)
-    step(extract, f"extract --audio-encoder {audio} --text-encoder {text}")
-    step(search, f"search --trials {trials} --seed {seed} --fresh")
-    # Three passes a phase: the demo shows the way, and more take minutes.
-    step(finetune, f"finetune --best --epochs 3 --seed {seed}")
-    step(evaluate, "evaluate")
-
-
-def _demo_encoders(work: Work) -> tuple[str, str]:
-    """The small pretrained pair; where it cannot be had the random one, with the reason."""
-    from cache.encoders.names import resolve_encoder
-
-    pair = ("whisper-tiny.en", "minilm")
-    try:
-        resolve_encoder(pair[0], "audio", work.root)
-        resolve_encoder(pair[1], "text", work.root)
-    except EmopoolError as error:
-        reason = str(error).partition(". ")[0]
-        click.echo(f"Random encoders are used, for small pretrained ones cannot be had: {reason}.")
-        return "tiny", "tiny"
-    return pair

@@ -106,7 +106,7 @@ class FinetuneReport(Jsonable):
         """The phases; head and model beside one another on test, on classes and on attributes."""
         shape = self.record.head
         score = objective_name(shape.labels, shape.attributes)
-        found = {"phases": _phase_table(self.phases, score)}
+        found = {"phases": phase_table(self.phases, score)}
         if self.head is None or self.model is None:
             return found
         scored = {"searched head": self.head, "fine-tuned model": self.model}
@@ -119,7 +119,13 @@ class FinetuneReport(Jsonable):
         return found
 
 
-def _phase_table(phases: Sequence[PhaseResult], score: str) -> Table:
+def phase_table(phases: Sequence[PhaseResult], score: str) -> Table:
+    """What each phase trained, and whether it was kept.
+
+    Args:
+        phases: their results.
+        score: what they were chosen by, in words.
+    """
     columns = ("phase", "rate", "trained", "epochs", f"dev {score} at start", "kept", "of epoch")
     rows = []
     for result in phases:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ManifestError
 from corpora.base.files import read_json, write_json
+from corpora.base.report import Table
 from corpora.base.terminal import aligned, progress_bar
 from corpora.manifest import Utterance, speaker_key
 
@@ -87,23 +88,30 @@ class LayerChoice(Jsonable):
 
     def to_text(self, chosen: Sequence[int]) -> str:
         """The curve, with a mark at what was chosen."""
-        rows = [("layer", "macro-F1", "95 % interval", "")]
+        found = self.table(chosen)
+        rows = aligned([found.columns, *found.shown], found.right)
+        return "\n".join([f"{found.title}:", *rows, *found.notes])
+
+    def table(self, chosen: Sequence[int]) -> Table:
+        """The same as a table."""
+        rows = []
         for one in self.scores:
             interval = "" if one.interval is None else "{:.3f} to {:.3f}".format(*one.interval)
             mark = "chosen" if one.layer in chosen else ""
             rows.append((str(one.layer), f"{one.macro_f1:.3f}", interval, mark))
         top = max(self.scores, key=lambda one: one.macro_f1)
-        lines = [
-            f"Layers of the {self.kind} encoder {self.encoder}, by {self.utterances:,} training "
-            f"utterances of {self.speakers or 'unknown'} speakers in {self.folds} folds:",
-            *aligned(rows, right=(0, 1)),
-        ]
+        notes = []
         if (top.interval or (top.macro_f1, 0.0))[0] <= self.chance:
-            lines.append(
+            notes.append(
                 f"No layer is surely better than guessing ({self.chance:.3f}): the {self.kind} "
                 "may tell nothing about the emotion here."
             )
-        return "\n".join(lines)
+        title = (
+            f"Layers of the {self.kind} encoder {self.encoder}, by {self.utterances:,} training "
+            f"utterances of {self.speakers or 'unknown'} speakers in {self.folds} folds"
+        )
+        columns = ("layer", "macro-F1", "95 % interval", "")
+        return Table("", columns, rows, title, right=(0, 1), notes=notes)
 
 
 def draw_sample(

@@ -203,8 +203,7 @@ def scores_parts(scores: Scores) -> list[Part]:
     ]
     measures = ("label", "precision", "recall", "F1", "utterances")
     absent = f"Not in the gold labels, so not averaged: {', '.join(scores.absent)}."
-    # Column heads are cut so that eight classes fit on 80 columns; the rows carry the full names.
-    heads = ["", *(label if len(label) <= 7 else label[:6] + "…" for label in scores.labels)]
+    heads = ("", *scores.labels)
     counts: list[tuple[Cell, ...]] = [
         (label, *row) for label, row in zip(scores.labels, scores.confusion, strict=True)
     ]
@@ -213,7 +212,8 @@ def scores_parts(scores: Scores) -> list[Part]:
         *headlines,
         *scores.interval_notes,
         Table("", measures, classes, right=range(1, 5), notes=[absent] * bool(scores.absent)),
-        Table("", heads, counts, title, right=range(1, len(heads))),
+        # Cut so that eight classes fit on 80 columns; the rows carry the full names.
+        Table("", heads, counts, title, right=range(1, len(heads)), letters=7),
     ]
 
 

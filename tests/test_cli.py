@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from cli import COMMANDS, main
 from corpora.base.errors import EmopoolError
 from corpora.base.work import Work
-from finetune.commands import _demo_encoders
+from explain.commands import _demo_encoders
 
 ROOT = Path(__file__).parents[1]
 

@@ -254,6 +254,10 @@ class Info(Jsonable):
 
     def to_text(self) -> str:
         """The same to read."""
+        return self.to_report().to_text()
+
+    def to_report(self) -> Report:
+        """The same in parts."""
         total = sum(one.nbytes for one in self.streams)
         count = count_text(len(self.streams), "stream")
         parts: list[Part] = [f"{self.features}: {count}, {bytes_text(total)}"]
@@ -264,12 +268,12 @@ class Info(Jsonable):
             parts.append(Table("", columns, rows, right=range(_LEFT_COLUMNS, len(columns))))
             versions = {one.stream.split("/")[0]: one.versions for one in self.streams}
             made = (f"  {folder}: {_versions_text(found)}" for folder, found in versions.items())
-            parts += ["Made with:", *made]
+            parts.append("\n".join(["Made with:", *made]))
         if any(one.last for one in self.streams):
             parts.append("* what the last extraction asked for, and later commands read")
         if any(one.kind == CUES for one in self.streams):
             parts.append("cues: computed and kept by explain and prepare describe")
-        return Report("", [*parts, *_warnings(self)]).to_text()
+        return Report("", [*parts, *_warnings(self)])
 
 
 def cache_info(work: Work, manifest: Manifest | None) -> Info:

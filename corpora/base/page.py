@@ -26,10 +26,12 @@ class Line:
     Attributes:
         text: the sentence.
         table: the name of the table it stands in, which it links to; "" for none.
+        section: the title of the section that says more, likewise.
     """
 
     text: str
     table: str = ""
+    section: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def fill_page(
     title: str,
     pictures: Mapping[str, bytes],
     files_of: Sequence[str] = (),
+    stored: bool = True,
     data: Mapping[str, object] | None = None,
     **values: object,
 ) -> str:
@@ -86,9 +89,10 @@ def fill_page(
         package: where it lies.
         template: its name.
         title: of the page.
-        pictures: SVG files by figure name; a figure without one is left out.
+        pictures: SVG or PNG files by figure name; a figure without one is left out.
         files_of: names of style sheets (`.css`) and scripts (`.js`) of the package, in order; those
             of the base come first.
+        stored: tables and figures are files beside the page, too, which it names.
         data: JSON by element id, for the scripts.
         values: what else the template names.
     """
@@ -100,7 +104,8 @@ def fill_page(
         package,
         template,
         title=title,
-        pictures={name: base64.b64encode(svg).decode("ascii") for name, svg in pictures.items()},
+        pictures={name: _data_address(picture) for name, picture in pictures.items()},
+        stored=stored,
         styles=[text for name, text in texts.items() if name.endswith(".css")],
         scripts=[text for name, text in texts.items() if name.endswith(".js")],
         data={name: safe_json(value) for name, value in (data or {}).items()},
@@ -109,6 +114,11 @@ def fill_page(
         open_rows=OPEN_ROWS,
         **values,
     )
+
+
+def _data_address(picture: bytes) -> str:
+    kind = "png" if picture.startswith(b"\x89PNG") else "svg+xml"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def safe_json(value: object) -> str:

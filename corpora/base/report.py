@@ -43,6 +43,7 @@ class Table:
         digits: decimal places of numbers in the report; the CSV has all of them.
         right: numbers of the columns whose cells end under one another on a terminal.
         notes: sentences right under it.
+        letters: that a heading has on a terminal, at most; 0: all.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Table:
     digits: int = 3
     right: Sequence[int] = ()
     notes: Sequence[str] = ()
+    letters: int = 0
 
     @property
     def shown(self) -> list[list[str]]:
@@ -129,7 +131,8 @@ class Report:
                 lines += _lines(part, indent)
             elif isinstance(part, Table):
                 lines += ["", *[f"{part.title}:"] * bool(part.title)]
-                lines += aligned([part.columns, *part.shown], part.right)
+                heads = [_cut(name, part.letters) for name in part.columns]
+                lines += aligned([heads, *part.shown], part.right)
                 lines += [*(line for note in part.notes for line in wrapped(note)), ""]
             elif isinstance(part, Report):
                 lines += ["", part.to_text("  " * bool(part.title)), ""]
@@ -158,6 +161,10 @@ class Report:
         return "\n\n".join(blocks) + "\n"
 
 
+def _cut(name: str, letters: int) -> str:
+    return name if len(name) <= (letters or len(name)) else f"{name[: letters - 1]}…"
+
+
 def _lines(paragraph: str, indent: str) -> list[str]:
     """A paragraph's lines; one with lines of its own keeps them."""
     if "\n" in paragraph:
@@ -184,6 +191,32 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def markdown_escaped(text: str) -> str:
     """Text in which no bar ends a cell, and no star makes it bold."""
     return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def read_markdown(text: str) -> Report:
+    """What `Report.to_markdown` wrote; cells are texts as shown, figures are left out."""
+    title = ""
+    parts: list[Part] = []
+    own = parts
+    for block in text.strip("\n").split("\n\n"):
+        marks, _, rest = block.partition(" ")
+        if marks and not marks.strip("#"):
+            if title or parts:
+                own = []
+                parts.append(Report(rest, own))
+            title = title or rest
+        elif block.startswith("| "):
+            columns, _, *rows = [
+                [_plain(cell) for cell in line[2:-2].split(" | ")] for line in block.split("\n")
+            ]
+            own.append(Table("", columns, rows))
+        elif not block.startswith("!["):
+            own.append(_plain(block))
+    return Report(title, parts)
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\|", "|").replace("\\*", "*")
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any] | Mapping[str, Any]]) -> str:

@@ -74,7 +74,7 @@ def answers(subject: Subject, sections: Sequence[Report], trust: Trust, known: K
     found = next((one.data for one in sections if one.title == FAITHFULNESS), {})
     cards = [_score(subject, known) if subject.attribute is None else _attribute(subject, known)]
     cards.append(_belief(subject, found, trust, sections))
-    cards.append(_findings(sections))
+    cards.append(strongest_findings(sections))
     return [card for card in cards if card.answer or card.lines]
 
 
@@ -95,30 +95,45 @@ def _score(subject: Subject, known: Known) -> Card:
             subject.labels,
             [subject.speakers[row] for row in rows.tolist()],
         )
+    lines = []
+    if split and subject.split and split != subject.split:
+        lines = [Line(f"Below are {len(subject):,} of {split_name(subject.split)}.")]
+    folds = known.own.get("folds")
+    if folds is not None:
+        own = ends_text((folds.intervals or {}).get("macro_f1"), 3)
+        chosen = f"{folds.n:,} utterances{_who(folds.speakers)}: {folds.macro_f1:.3f}{own}"
+        lines.append(Line(f"Held out in folds of train and dev, by which it was chosen, {chosen}."))
+    where = f"{_where(split)} it is"
+    return score_card(question, scores, where, known.reference.get(split), lines)
+
+
+def score_card(
+    question: str, scores: Scores, where: str, reference: Scores | None, more: Sequence[Line] = ()
+) -> Card:
+    """A score with its interval, beside what guessing and the logistic regression reach.
+
+    Args:
+        question: of the card.
+        scores: on classes.
+        where: how the first sentence begins, such as `On the test split it is`.
+        reference: of the regression, where it is known.
+        more: sentences at the end.
+    """
     right = sum(row[number] for number, row in enumerate(scores.confusion))
     ends = (scores.intervals or {}).get("macro_f1")
-    whose = f"{scores.n:,} utterances{_who(scores.speakers)}"
-    said = f"{_where(split)} it is right in {right:,} of {whose}."
-    if split and subject.split and split != subject.split:
-        said += f" (Below are {len(subject):,} of {split_name(subject.split)}.)"
-    lines = [Line(said)]
+    lines = [Line(f"{where} right in {right:,} of {scores.n:,} utterances{_who(scores.speakers)}.")]
     if ends is None and scores.interval_reason:
         lines.append(Line(f"No interval: {scores.interval_reason}."))
     ranked = sorted((one for one in scores.per_class if one.support), key=lambda one: -one.f1)
     if len(ranked) > 1:
         best, worst = (f"{one.label} (F1 {one.f1:.2f})" for one in (ranked[0], ranked[-1]))
         lines.append(Line(f"Best at {best}, worst at {worst}."))
-    folds = known.own.get("folds")
-    if folds is not None:
-        own = ends_text((folds.intervals or {}).get("macro_f1"), 3)
-        chosen = f"{folds.n:,} utterances{_who(folds.speakers)}: {folds.macro_f1:.3f}{own}"
-        lines.append(Line(f"Held out in folds of train and dev, by which it was chosen, {chosen}."))
     marks = {"guessing": 1 / len(scores.labels)}
-    if split in known.reference:
-        marks["logistic regression"] = known.reference[split].macro_f1
+    if reference is not None:
+        marks["logistic regression"] = reference.macro_f1
     beside = f"macro-F1{ends_text(ends, 3)}, of 1"
     scale = _scale(scores.macro_f1, ends, marks)
-    return Card(question, f"{scores.macro_f1:.3f}", beside, lines, scale)
+    return Card(question, f"{scores.macro_f1:.3f}", beside, [*lines, *more], scale)
 
 
 def _attribute(subject: Subject, known: Known) -> Card:
@@ -168,7 +183,7 @@ def _belief(
     lines, verdicts = [], []
     for modality in subject.frames:
         own = found[modality]
-        verdicts.append(_verdict(own))
+        verdicts.append(believed(own))
         lines.append(_tested(subject, modality, own, alone=len(subject.frames) == 1))
     evidence = next((one.data for one in sections if one.title == EVIDENCE), {})
     if trust.tells and evidence:
@@ -183,7 +198,8 @@ def _belief(
     return Card(question, answer, lines=lines, tone=tone)
 
 
-def _verdict(own: Mapping[str, Any]) -> tuple[str, str]:
+def believed(own: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether attention to a modality may be believed, and the tone of that."""
     first = own["gains"][0]["deletion"]
     if own["dropping_tells"]:
         return "Yes", YES
@@ -215,7 +231,7 @@ def _tested(subject: Subject, modality: str, own: Mapping[str, Any], *, alone: b
     )
 
 
-def _findings(sections: Sequence[Report]) -> Card:
+def strongest_findings(sections: Sequence[Report]) -> Card:
     """The strongest findings, in their order."""
     ranked = sorted(findings_of(sections).values(), key=lambda one: -one.strength)
     lines = [Line(one.text, one.table) for one in ranked[:STRONGEST]]

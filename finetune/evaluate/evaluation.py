@@ -135,6 +135,7 @@ class Evaluation(Jsonable):
         votes: the scores as votes; None where they were not asked for.
         attributes: the scores on attributes; None where there are none.
         attributes_by: these by `corpus`, by `sex` and by member, where classes are scored so.
+        manifest_sha256: of the manifest scored, where the evaluation is read back.
     """
 
     json_entries = (
@@ -171,6 +172,7 @@ class Evaluation(Jsonable):
     votes: VoteScores | None = None
     attributes: AttributeScores | None = None
     attributes_by: Mapping[str, Mapping[str, AttributeScores]] = field(default_factory=dict)
+    manifest_sha256: str = ""
 
     @property
     def report(self) -> Scores:
@@ -191,6 +193,10 @@ class Evaluation(Jsonable):
 
     def to_text(self) -> str:
         """For a terminal."""
+        return self.to_report().to_text()
+
+    def to_report(self) -> Report:
+        """In parts."""
         weights = layer_weights_text(self.layer_weights, self.layers)
         groups = {"corpus": self.by_corpus, "sex": self.by_sex, MEMBER: self.members}
         rated = {self.split: self.attributes} if self.attributes else {}
@@ -221,7 +227,7 @@ class Evaluation(Jsonable):
             *([against_table(self.against)] if self.against else []),
             *[f"{len(self.skipped):,} utterances could not be used. First: {first}"] * bool(first),
         )
-        return Report("", parts, self.files).to_text()
+        return Report("", parts, self.files)
 
     def _title(self) -> str:
         if self.subject == ENSEMBLE:
@@ -253,10 +259,17 @@ def write_evaluation(
 def read_report(folder: Path, subject: str, split: str) -> Scores | None:
     """The scores of the last evaluation of a head or model; None where there was none."""
     path = evaluation_folder(folder, subject, split) / REPORT
-    if not path.is_file():
-        return None
-    found = read_json(path, kind=FORMAT, version=VERSION)["report"]
-    return None if found is None else Scores.from_json(found)
+    return read_evaluation(path).classes if path.is_file() else None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read the `report.json` of an evaluation back.
+
+    Raises:
+        FormatVersionError: it is of another version, or altered.
+    """
+    value = read_json(path, kind=FORMAT, version=VERSION)
+    return Evaluation.from_json({**value, "classes": value["report"], "folder": path.parent})
 
 
 def evaluation_folder(

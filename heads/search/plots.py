@@ -40,15 +40,23 @@ def write_plots(
     Returns:
         The names of the files, with the folder's name.
     """
-    names = []
-    for name, draw in (
-        ("history", partial(_draw_history, objective=objective)),
-        ("poolings", partial(_draw_poolings, objective=objective)),
-        ("importance", _draw_importance),
-    ):
-        figure = Figure(name, partial(_on_axes, draw, trials))
-        names += [f"{folder.name}/{file}" for file in write_figure(folder, figure)]
-    return names
+    return [
+        f"{folder.name}/{file}"
+        for figure in study_figures(trials, objective)
+        for file in write_figure(folder, figure)
+    ]
+
+
+def study_figures(trials: Sequence[FrozenTrial], objective: str = "macro-F1") -> list[Figure]:
+    """The pictures of a study; see `write_plots`."""
+    return [
+        Figure(name, partial(_on_axes, draw, trials), title)
+        for name, title, draw in (
+            ("history", "Every trial's score", partial(_draw_history, objective=objective)),
+            ("poolings", "Scores by pooling kind", partial(_draw_poolings, objective=objective)),
+            ("importance", "How much each axis matters", _draw_importance),
+        )
+    ]
 
 
 def _on_axes(

@@ -13,16 +13,18 @@ from corpora.base.codec import Jsonable
 from corpora.base.report import Part, Report, Table
 from corpora.base.work import command_line
 from heads.bootstrap import Difference
-from heads.gold import objective_key
+from heads.config import KEPT
+from heads.gold import objective_key, objective_name
 from heads.load import WEIGHTED
 from heads.metrics import Scores
 from heads.optimism import Optimism
-from heads.records import TRIALS, HeadRecord, layer_weights_text
+from heads.records import ENSEMBLE, TRIALS, HeadRecord, layer_weights_text, load_head
 from heads.reference import Reference
 from heads.ridge import Ridge
 from heads.search.score_tables import (
     Ensemble,
     attribute_table,
+    read_ensemble,
     score_table,
     selection_score,
     verdict,
@@ -59,7 +61,7 @@ class SearchReport(Jsonable):
         folder: where the files are.
         completed: trials trained to the end, in all.
         halved: trials that left earlier, in all.
-        added: trials finished by this run.
+        added: trials finished by this run; None where it is looked at later.
         epochs: of a completed trial.
         best: the best head, with its reports on dev and, where there is one, test.
         top: the best trials, at most ten.
@@ -86,7 +88,7 @@ class SearchReport(Jsonable):
     folder: Path
     completed: int
     halved: int
-    added: int
+    added: int | None
     epochs: int
     best: HeadRecord
     top: tuple[TrialLine, ...]
@@ -118,6 +120,10 @@ class SearchReport(Jsonable):
 
     def to_text(self, manifest: Path | None = None) -> str:
         """For a terminal; the next command gets a manifest named in place of the folder's own."""
+        return self.to_report(manifest).to_text()
+
+    def to_report(self, manifest: Path | None = None) -> Report:
+        """In parts."""
         best = self.best
         origin = best.origin
         encoders = ", ".join(
@@ -128,22 +134,25 @@ class SearchReport(Jsonable):
         corpus = f"{origin.corpus or 'unnamed corpus'}{', synthetic speech' * origin.synthetic}"
         weights = layer_weights_text(best.layer_weights, origin.layers)
         work = self.folder.parent
-        added = f"{self.added} of them now" if self.added else "nothing was left to do"
+        added = f" ({self.added} of them now)" if self.added else " (nothing was left to do)"
+        added *= self.added is not None
         # On test where there is one, and else on what the head was chosen by.
         splits = {*best.scores, *best.attribute_scores}
         where = "test" if "test" in splits else self.selected_on
-        lead = selection_score(best.scores, best.attribute_scores, where) - selection_score(
-            self.logistic.scores if self.logistic else {},
-            self.ridge.scores if self.ridge else {},
-            where,
-        )
+        lead = 0.0
+        if self.logistic or self.ridge:
+            lead = selection_score(best.scores, best.attribute_scores, where) - selection_score(
+                self.logistic.scores if self.logistic else {},
+                self.ridge.scores if self.ridge else {},
+                where,
+            )
         beaten = "The reference, a logistic regression, is"
         if self.ridge is not None:
             own = "The references, a logistic and a ridge regression, are"
             beaten = own if self.logistic else "The reference, a ridge regression, is"
         parts: tuple[Part, ...] = (
             *verdict(self.ahead.get(where), lead, where, beaten),
-            f"{self.completed + self.halved} trials ({added}) on frozen frames of {corpus}: "
+            f"{self.completed + self.halved} trials{added} on frozen frames of {corpus}: "
             f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
             *[f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev"),
             *(f"Note: {note}" for note in self.notes),
@@ -155,7 +164,7 @@ class SearchReport(Jsonable):
         following = tuple(
             command_line(step, work, manifest) for step in ("finetune --best", "evaluate")
         )
-        return Report("", parts, self.files, following).to_text()
+        return Report("", parts, self.files, following)
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -164,7 +173,7 @@ class SearchReport(Jsonable):
             columns, *rows = csv.reader(file)
         axes = [(name, str(value)) for name, value in self.best.params.items()]
         scores = self._score_tables()
-        names = ["scores"] * (self.logistic is not None) + ["attributes"]
+        names = ["scores"] * bool(self.best.scores) + ["attributes"]
         return {
             "best": Table("", ("axis", "value"), [("trial", str(self.best.trial)), *axes]),
             "trials": Table("", columns, rows),
@@ -175,7 +184,7 @@ class SearchReport(Jsonable):
         """Classes, attributes, or both: what follows from all scores stands under the last one."""
         best, both = self.best, self.logistic is not None and self.ridge is not None
         tables = []
-        if self.logistic is not None:
+        if best.scores:
             alone = {} if both else self.ahead
             tables.append(
                 score_table(
@@ -240,6 +249,58 @@ class SearchReport(Jsonable):
             ]
         shown = notes if count or self.not_compared else ()
         return Table("", (*columns, *score), rows, right=(0, 5, 6), notes=shown)
+
+
+def read_search(
+    folder: Path,
+    classes: Reference | None,
+    attributes: Ridge | None,
+    ahead: Mapping[str, Difference],
+) -> SearchReport:
+    """The summary of an earlier search, from its files; without what only a search works out.
+
+    That is: how its trials compare, and how much of the winner's score is luck.
+
+    Args:
+        folder: of the search.
+        classes: the logistic regression, where it is known.
+        attributes: the ridge regression, likewise.
+        ahead: by split, how far the best head is ahead of them.
+    """
+    best = load_head(folder)[1]
+    with (folder / TRIALS).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = [row for row in rows if row["state"] == "complete"]
+    score = "dev_score" if best.head.attributes else "dev_macro_f1"
+    kept.sort(key=lambda row: (-float(row[score]), int(row["number"])))
+    team = folder / ENSEMBLE
+    objective = objective_name(best.head.labels, best.head.attributes)
+    return SearchReport(
+        folder=folder,
+        completed=len(kept),
+        halved=sum(row["state"] == "pruned" for row in rows),
+        added=None,
+        epochs=best.schedule.epochs,
+        best=best,
+        top=tuple(_read_line(row, score) for row in kept[:KEPT]),
+        logistic=classes,
+        notes=(),
+        files=(),
+        selected_on="folds" if "folds" in {*best.scores, *best.attribute_scores} else "dev",
+        ahead=ahead,
+        ensemble=read_ensemble(team) if team.is_file() else None,
+        ridge=attributes,
+        objective="" if objective == "macro-F1" else objective,
+    )
+
+
+def _read_line(row: Mapping[str, str], score: str) -> TrialLine:
+    """A row of `trials.csv`; an earlier Emopool called starts published."""
+    others = ("number", "start", "published", "state", score, "epochs", "seconds", "seed")
+    params: dict[str, Any] = {k: cell for k, cell in row.items() if cell and k not in others}
+    params["learning_rate"] = float(params["learning_rate"])
+    start = row.get("start", row.get("published", ""))
+    return TrialLine(int(row["number"]), start, params, float(row[score]))
 
 
 def trial_title(start: str, params: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corpora.base.codec import Jsonable
-from corpora.base.files import write_json
+from corpora.base.files import read_json, write_json
 from corpora.base.report import Table
 from heads.attributes import AttributeScores, attributes_table
 from heads.bootstrap import Difference
@@ -75,6 +75,11 @@ class References:
 def write_ensemble(path: Path, ensemble: Ensemble) -> None:
     """Write an ensemble's members and scores as JSON."""
     write_json(path, {"format": FORMAT, "version": VERSION, **ensemble.to_json()})
+
+
+def read_ensemble(path: Path) -> Ensemble:
+    """Read an ensemble's members and scores back."""
+    return Ensemble.from_json(read_json(path, kind=FORMAT, version=VERSION))
 
 
 def average(probabilities: Sequence[Tensor]) -> Tensor:
@@ -140,7 +145,7 @@ def attribute_table(
 def score_table(
     scores: Mapping[str, Scores],
     team: Ensemble | None,
-    reference: Reference,
+    reference: Reference | None,
     *,
     fold_scores: Sequence[Scores] = (),
     ahead: Mapping[str, Difference],
@@ -153,7 +158,7 @@ def score_table(
     Args:
         scores: of the best head, by split.
         team: the ensemble, where it was asked for.
-        reference: the logistic regression.
+        reference: the logistic regression, where it is known.
         fold_scores: of the best trial, on each fold by itself.
         ahead: by split, how far the best head is ahead of the reference.
         optimism: how much of the winner's score is the luck of being chosen.
@@ -167,7 +172,7 @@ def score_table(
         for name, own in (
             ("best head", scores),
             (f"ensemble of {len(team.trials) if team else 0}", team.scores if team else {}),
-            ("reference", reference.scores),
+            ("reference", reference.scores if reference else {}),
         )
         for split in titles
         if split in own
@@ -182,7 +187,7 @@ def score_table(
         ),
         *fold_note(fold_scores),
         *([_ensemble_note(team.trials)] if team else []),
-        reference.to_text(),
+        *([reference.to_text()] if reference else []),
         *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
         *(worth(optimism, trained_on, folded=folded, tested="test" in scores) if last else ()),
     ]

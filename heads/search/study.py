@@ -394,6 +394,24 @@ class HeadStudy:
         check_identity(self._study, identity, self._place, remedy)
 
 
+def read_trials(folder: Path) -> list[FrozenTrial]:
+    """The trials of a search's own study, to be looked at; none where a database holds it.
+
+    Raises:
+        CacheError: it cannot be read.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        return []
+    silence_optuna()
+    with readable(str(path)):
+        storage = open_file(path)
+        try:
+            return optuna.load_study(storage=storage, study_name=STUDY_NAME).get_trials()
+        finally:
+            close(storage)
+
+
 def check_trials(study: Study, place: str, *, shared: bool = False) -> None:
     """Compare a study's trials with what was told: their values give heads their meaning.
 

@@ -1,0 +1,1 @@
+"""One page for the whole work folder: every stage that was run, and what is missing."""
