@@ -161,7 +161,9 @@ def test_numbers_that_no_library_takes_are_refused(words: str, said: str, tmp_pa
 
 HANGING = """
 import signal, sys, time
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and stays so
+# Under nohup and & they are ignored, and stay so.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import cli, corpora.manifest
 def hang(path):
     print("ready", flush=True)
