@@ -15,6 +15,7 @@ import numpy as np
 from corpora.base.report import Cell, Figure, Report, Table
 from explain.finding import Finding, strength, strongest
 from explain.picture import BLUE, BY_MODALITY, GREY, ORANGE, RED
+from explain.position import position_part
 from explain.ragged import (
     Bools,
     Floats,
@@ -26,6 +27,7 @@ from explain.ragged import (
     order_within,
     positions,
     ranks_within,
+    running_shares,
     segment_sum,
     speaker_means,
 )
@@ -71,8 +73,6 @@ class Concentration:
 def concentration(weights: Floats, offsets: Ints) -> Concentration:
     """Measure how narrow weights are.
 
-    Between whole frames curves are straight, so that even weights give 80 % at any length.
-
     Args:
         weights: `[N]`, summing to 1 over each utterance.
         offsets: of the utterances.
@@ -80,14 +80,7 @@ def concentration(weights: Floats, offsets: Ints) -> Concentration:
     counts = np.diff(offsets)
     ranked = weights[order_within(weights, offsets)]
     held = cumulative(ranked, offsets)
-    # Points of each curve in frames: k whole ones and a part of the next.
-    at = POINTS[None, :] * counts[:, None]
-    whole = np.minimum(np.floor(at + 1e-9).astype(np.int64), counts[:, None])
-    upper = np.minimum(whole + 1, counts[:, None])
-    first = offsets[:-1, None]
-    below = np.where(whole > 0, held[first + np.maximum(whole, 1) - 1], 0.0)
-    above = held[first + upper - 1]
-    curves = below + (at - whole) * (above - below)
+    curves = running_shares(ranked, offsets, POINTS)
     # The frame in which 80 % is passed, and how far into it.
     passed = segment_sum(held < HELD, offsets).astype(np.int64)
     passed = np.minimum(passed, counts - 1)
@@ -263,7 +256,9 @@ def localisation_section(subject: Subject) -> Report:
         for name, batch in subject.frames.items()
     }
     text = [_sentence(name, subject.methods[name], c) for name, c in found.items()]
-    tables = [_share_table(subject, found)]
+    position, findings = position_part(subject)
+    text += position.text
+    tables = [_share_table(subject, found), *position.tables]
     by_column = _column_table(subject)
     if by_column is not None:
         tables.append(by_column)
@@ -277,7 +272,8 @@ def localisation_section(subject: Subject) -> Report:
             lambda canvas: draw_curves(canvas, found, subject.weighing),
             f"Share of {subject.weighing} held by the frames with most of it",
             (7.0, 4.2),
-        )
+        ),
+        *position.figures,
     ]
     for name in subject.frames:
         if name != "text":
@@ -301,7 +297,8 @@ def localisation_section(subject: Subject) -> Report:
         }
         for name, c in found.items()
     }
-    data = {**summary, **strongest(_finding(subject, name, c) for name, c in found.items())}
+    findings += [_finding(subject, name, c) for name, c in found.items()]
+    data = {**summary, **strongest(findings)}
     return Report("Localisation", (*text, *figures, *tables), data=data)
 
 

@@ -126,12 +126,11 @@ def phones_section(subject: Subject, aligned: Aligned, share: float | None = SHA
 
 def _finding(subject: Subject, ratio: Ratio, table: str) -> Finding:
     ends = ratio.low, ratio.high
-    name = f"The phone {ratio.name} is" if table == "phones" else f"{ratio.name.capitalize()} are"
-    if ratio.name in (SILENCE, UNKNOWN):
-        name = f"{ratio.name.capitalize()} is"
-    text = (
-        f"{name} {subject.picked} {ratio.ratio:.1f} times as often as it occurs{ends_text(ends)}."
-    )
+    name, occurs = f"{ratio.name.capitalize()} are", "they occur"
+    if table == "phones" or ratio.name in (SILENCE, UNKNOWN):
+        one = f"The phone {ratio.name}" if table == "phones" else ratio.name.capitalize()
+        name, occurs = f"{one} is", "it occurs"
+    text = f"{name} {subject.picked} {ratio.ratio:.1f} times as often as {occurs}{ends_text(ends)}."
     return Finding(text, table, strength(ratio.ratio, ends, 1.0))
 
 

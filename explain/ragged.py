@@ -77,6 +77,18 @@ def cumulative(sorted_values: Floats, offsets: Ints) -> Floats:
     return running
 
 
+def running_shares(values: Floats, offsets: Ints, points: Floats) -> Floats:
+    """`[n, k]`, the sum of each utterance's values up to `[k]` shares of its frames.
+
+    Between whole frames it rises in a straight line, so that even values give the shares at any
+    length.
+    """
+    held = np.concatenate([[0.0], np.cumsum(values)])
+    at = offsets[:-1, None] + points[None, :] * np.diff(offsets)[:, None]
+    found: Floats = np.interp(at, np.arange(len(held)), held) - held[offsets[:-1]][:, None]
+    return found
+
+
 def attended_frames(values: Floats, offsets: Ints, share: float | None) -> Bools:
     """`[N]`, whether a frame is attended.
 

@@ -12,6 +12,7 @@ from corpora.base.report import Report
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
+from explain.curves import ATTENTION, RANDOM
 from explain.finding import ends_text, findings_of
 from explain.subject import Subject
 from explain.trust import EVIDENCE, FAITHFULNESS, Trust
@@ -96,15 +97,32 @@ def _score(subject: Subject, known: Known) -> Card:
             [subject.speakers[row] for row in rows.tolist()],
         )
     lines = []
+    reference = known.reference.get(split)
+    if reference is not None:
+        lines.append(_beside(scores, reference))
     if split and subject.split and split != subject.split:
-        lines = [Line(f"Below are {len(subject):,} of {split_name(subject.split)}.")]
+        lines.append(Line(f"Below are {len(subject):,} of {split_name(subject.split)}."))
     folds = known.own.get("folds")
     if folds is not None:
         own = ends_text((folds.intervals or {}).get("macro_f1"), 3)
         chosen = f"{folds.n:,} utterances{_who(folds.speakers)}: {folds.macro_f1:.3f}{own}"
-        lines.append(Line(f"Held out in folds of train and dev, by which it was chosen, {chosen}."))
+        said = "In folds of train and dev, which it was chosen by and which flatter it"
+        lines.append(Line(f"{said}, {chosen}."))
     where = f"{_where(split)} it is"
-    return score_card(question, scores, where, known.reference.get(split), lines)
+    return score_card(question, scores, where, reference, lines)
+
+
+def _beside(scores: Scores, reference: Scores) -> Line:
+    """Whether the regression lies inside the interval."""
+    ends = (scores.intervals or {}).get("macro_f1")
+    value = reference.macro_f1
+    if ends is None:
+        how = "too few speakers to tell the two apart"
+    elif value < ends[0]:
+        how = "below the interval"
+    else:
+        how = "above the interval" if value > ends[1] else "inside the interval"
+    return Line(f"A logistic regression on the same frames reaches {value:.3f}: {how}.")
 
 
 def score_card(
@@ -226,6 +244,16 @@ def _tested(subject: Subject, modality: str, own: Mapping[str, Any], *, alone: b
     )
     if first["low"] is None:
         text += " Too few speakers to tell that from chance."
+    chance = next(
+        one for one in own["gains"] if (one["order"], one["rival"]) == (ATTENTION, RANDOM)
+    )
+    kept = [own["gains"][0]["insertion"]["value"], chance["insertion"]["value"]]
+    if None not in kept:
+        theirs, drawn = (f"{abs(one):.3f} {'more' if one >= 0 else 'less'}" for one in kept)
+        text += (
+            f" Left alone with what {method} puts first it keeps {theirs} than with what the "
+            f"other's would, {drawn} than with as much drawn at random."
+        )
     return Line(
         text if alone else f"{modality.capitalize()}: {text}", f"faithfulness-gains-{modality}"
     )

@@ -44,7 +44,15 @@ const Clip = (() => {
       const inside = shares.filter((_, k) => times[k] >= start && times[k] < end);
       return inside.length ? inside.reduce((a, b) => a + b) / inside.length : at((start + end) / 2);
     };
-    return { times, shares, at, heat, mean, full };
+    const highest = times[shares.indexOf(Math.max(...shares))];
+    return { times, shares, at, heat, mean, full, highest };
+  }
+
+  // The word that is said then, in quotes; words are start and end in milliseconds, label, start, …
+  function spoken(row, seconds) {
+    const tier = row.spoken_words ?? [], at = 1000 * seconds;
+    const k = tier.findIndex((start, k) => k % 3 === 0 && start <= at && at < tier[k + 1]);
+    return k < 0 ? "" : ` (“${tier[k + 2]}”)`;
   }
 
   function heatStrip(row, found) {
@@ -138,7 +146,7 @@ const Clip = (() => {
   function legend(row, found, caution) {
     const key = (kind) => make("i", kind ? { class: kind } : {});
     const parts = found
-      ? [key(), `${row.method}, highest ${row.top.toFixed(1)} × an even share (`, key("even"), ")",
+      ? [key(), `${row.method}, highest at ${found.highest.toFixed(2)} s${spoken(row, found.highest)}: ${row.top.toFixed(1)} × an even share (`, key("even"), ")",
          ...(row.speech ? ["; ", key("speech"), "speech"] : []),
          ...(row.stretches ? ["; ", key("box"), "what the sentence is about"] : []), ". ", caution]
       : ["No frames of this utterance have times, so nothing is shown over time."];
@@ -233,7 +241,7 @@ const Clip = (() => {
     }
     function tell(seconds) {
       here = seconds;
-      clock.textContent = `${seconds.toFixed(2)} / ${row.seconds.toFixed(2)} s` + (found ? ` · ${found.at(seconds).toFixed(1)} × even` : "");
+      clock.textContent = `${seconds.toFixed(2)} / ${row.seconds.toFixed(2)} s` + (found ? ` · ${row.method} here ${found.at(seconds).toFixed(1)} × an even share` : "");
       slider.setAttribute("aria-valuenow", seconds.toFixed(2));
       slider.setAttribute("aria-valuetext", `${seconds.toFixed(2)} of ${row.seconds.toFixed(2)} seconds`);
       for (const { spans } of tiers) {

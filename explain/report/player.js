@@ -40,6 +40,8 @@
     $("reset").hidden = shown.length === rows.length;
     list.scrollTop = 0;
     render();
+    // What is open beside the list is in it.
+    if (chosen && shown.length && !shown.includes(chosen)) choose(shown[0]);
   }
 
   function render() {

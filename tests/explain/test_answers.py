@@ -6,6 +6,7 @@ import pytest
 
 from corpora.base.page import Card
 from corpora.base.report import Report
+from explain.curves import ATTENTION, EXCHANGED, RANDOM
 from explain.finding import Finding, strength, strongest
 from explain.report.answers import Known, answers
 from explain.subject import Subject
@@ -28,7 +29,12 @@ def scores(right: int) -> Scores:
 
 def faithful(low: float | None, *, tells: bool) -> Report:
     gain = {"value": 0.05, "low": low, "high": None if low is None else 0.1}
-    own = {"utterances": 9, "verdict": "v", "dropping_tells": tells, "gains": [{"deletion": gain}]}
+    kept = {"value": -0.02, "low": None, "high": None}
+    gains = [
+        {"order": ATTENTION, "rival": rival, "deletion": gain, "insertion": kept}
+        for rival in (EXCHANGED, RANDOM)
+    ]
+    own = {"utterances": 9, "verdict": "v", "dropping_tells": tells, "gains": gains}
     return Report(FAITHFULNESS, (), data={"audio": own})
 
 
@@ -43,7 +49,10 @@ def test_the_score_of_the_page_s_split_is_the_kept_one(subject: Subject) -> None
     text = " ".join(line.text for line in score.lines)
     assert score.answer == f"{scores(80).macro_f1:.3f}"
     assert "On the test split it is right in 80 of 90 utterances of 9 speakers." in text
-    assert f"by which it was chosen, 90 utterances of 9 speakers: {scores(70).macro_f1:.3f}" in text
+    chosen = f"90 utterances of 9 speakers: {scores(70).macro_f1:.3f}"
+    assert f"which it was chosen by and which flatter it, {chosen}" in text
+    beside = f"on the same frames reaches {scores(60).macro_f1:.3f}: below the interval."
+    assert beside in text
     assert score.scale is not None
     assert score.scale.marks == {
         "guessing": 1 / 3,
@@ -75,6 +84,10 @@ def test_the_verdict_is_that_of_the_tests(
     assert (belief.question, belief.answer) == ("May the attention be believed?", answer)
     assert belief.tone == tone
     assert belief.lines[0].table == "faithfulness-gains-audio"
+    # Both halves of the test are told, also the one that speaks against.
+    assert "keeps 0.020 less than with what the other's would, 0.020 less than with" in (
+        belief.lines[0].text
+    )
 
 
 def test_the_three_strongest_findings_come_first() -> None:

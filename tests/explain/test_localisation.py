@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from explain.localisation import (
     places,
     with_energy,
 )
+from explain.position import position_part
 from explain.ragged import Floats, floats
 from explain.subject import Subject, frame_attention
 from tests.explain.planted import Planted, planted_subject
@@ -30,6 +32,24 @@ def planted() -> tuple[Subject, Planted]:
 
 def table(tables: tuple[Table, ...], name: str) -> Table:
     return next(t for t in tables if t.name == name)
+
+
+def test_attention_by_fifths_is_a_share_of_the_utterance() -> None:
+    subject, _ = planted_subject()
+    part, findings = position_part(subject)
+    for name, frames in subject.frames.items():
+        weights, offsets = floats(frame_attention(subject, name)), frames.offsets.tolist()
+        held = []
+        for start, end in pairwise(offsets):
+            edges = np.linspace(0, end - start, 6)
+            sums = np.concatenate([[0.0], weights[start:end].cumsum()])
+            held.append(np.diff(np.interp(edges, np.arange(end - start + 1), sums)))
+        expected = np.mean(held, axis=0)
+        found = [row[2] for row in table(part.tables, "position").rows if row[0] == name]
+        np.testing.assert_allclose(np.array(found, dtype=float), expected, atol=1e-9)
+        assert sum(expected) == pytest.approx(1)
+        most = ("first", "second", "third", "fourth", "last")[int(expected.argmax())]
+        assert any(f"The {most} fifth of an utterance holds" in one.text for one in findings)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 400])
