@@ -170,7 +170,8 @@ def _unforeseen(error: Exception) -> str:
 def main() -> None:
     """Emotion from speech: cache encoder frames once, search pooling heads, fine-tune the best.
 
-    In this order: prepare, extract, search, finetune, evaluate, explain. Or all at once: demo.
+    In this order: prepare, extract, search, finetune, evaluate, explain; report shows all of it on
+    one page. Or all at once: demo.
     """
     # Threads of torch that wait should sleep, not spin: beside any other busy program a spinning
     # pair of threads made small products 14 times slower (80 against 6 ms). Read at its import.

@@ -13,7 +13,7 @@ from cache.lookup import FrameCache
 from cache.upkeep.info import cache_info
 from corpora.base.files import file_sha256, read_json
 from corpora.base.report import Figure, Part, Report, Table, read_markdown
-from corpora.base.terminal import count_text
+from corpora.base.terminal import count_text, time_text
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
 from corpora.recordings import cut_seconds, read_headers
@@ -130,15 +130,14 @@ def read_stages(place: Place) -> list[Stage]:
 
 
 def _corpus(place: Place) -> Stage:
-    """Utterances, labels, speakers, splits, hours: as `prepare` counts them."""
+    """Utterances, labels, speakers, splits, lengths: as `prepare` counts them."""
     manifest = place.manifest
     rows = manifest.utterances
     headers = read_headers((u.audio for u in rows), show_progress=place.show_progress)
     seconds, _ = cut_seconds(rows, headers)
     tally = Tally.of(rows, manifest.labels, seconds)
-    hours = sum(seconds.values()) / 3600
     counts = [count_text(len(rows), "utterance"), count_text(tally.all_speakers, "known speaker")]
-    counts += [f"{hours:,.2f} h"] * bool(seconds)
+    counts += [time_text(sum(seconds.values()))] * bool(seconds)
     counts += [f"{sum(bool(u.text) for u in rows):,} with a text"]
     missing = len({u.audio for u in rows}) - sum(bool(one.rate) for one in headers.values())
     parts: list[Part] = [
