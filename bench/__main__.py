@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.table import Row
 
 README = Path(__file__).with_name("README.md")
+RESULTS = README.parents[1] / "docs" / "results.md"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,6 +108,25 @@ def layers_command(root: Path, seeds: int) -> None:
         click.echo(
             curve_text(layer_curve(FrameCache(work), read_manifest(work.manifest), range(seeds)))
         )
+
+
+@main.command("results")
+@click.option("--emodb", type=Path, help="The folder of EMO-DB.")
+@click.option("--ravdess", type=Path, help="The folder of RAVDESS.")
+@click.option(
+    "--work", "root", type=Path, default=Path("results-work"), show_default=True, help="Kept."
+)
+@click.option("--out", type=Path, default=RESULTS, help="The page.  [default: docs/results.md]")
+def results_command(emodb: Path | None, ravdess: Path | None, root: Path, out: Path) -> None:
+    """Make docs/results.md: of both corpora, of one, or without any of the sample corpus."""
+    from bench.results import make_results
+    from bench.results_page import results_page
+    from corpora.base.files import write_text
+
+    with _plain_errors():
+        found, simulated = make_results(emodb, ravdess, root, lambda line: click.echo(line))
+        write_text(out, results_page(found, simulated))
+    click.echo(f"Written: {out}")
 
 
 @main.command("over-time")

@@ -161,7 +161,7 @@ def quantise(plain: Path, target: Path) -> None:
     """Weights of matrix products as 8 bit integers with a scale for each column.
 
     Unsigned ones: processors without VNNI add products of signed ones in 16 bits, which overflow
-    (largest difference of a logit .56 instead of 1.4; docs/results.md). The head stays as it is: it
+    (largest difference of a logit .56 instead of 1.4; docs/studies.md). The head stays as it is: it
     is small, and all that is said hangs on it.
     """
     import onnx

@@ -220,7 +220,7 @@ class CompareConfig(Config):
     # The first one is made with every tuning, the others with the best on dev.
     targets: str = setting("emotion", "What heads learn, as for `search`.", choices=TARGETS)
     seeds: int = setting(5, "Runs of each row.", least=1, most=100)
-    # Where heads on real frames do best at some 200 steps (docs/results.md). The published 1e-5 is
+    # Where heads on real frames do best at some 200 steps (docs/studies.md). The published 1e-5 is
     # for heads whose encoders are trained next, over many more steps: here it stays at its start.
     learning_rates: tuple[float, ...] = setting(
         help="Tried for every row alike, with the first seed; the best on dev is taken.",

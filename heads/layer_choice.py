@@ -2,7 +2,7 @@
 
 The last layer of an encoder that was trained for something else is seldom the best for emotion
 (Pasad et al. 2021; the weights of SUPERB, Yang et al. 2021, peak in the middle; for Whisper see
-docs/results.md). Means and deviations of all layers are kept for a sample of the training
+docs/studies.md). Means and deviations of all layers are kept for a sample of the training
 utterances, and a logistic regression that never hears a speaker twice ranks them.
 """
 

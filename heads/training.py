@@ -46,12 +46,12 @@ from heads.step import Dropout, Optimiser, Recorded, step_words
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.
 EPOCH_PRIME, STEP_PRIME = 1_000_003, 7_919
-# Attention has to move slower than the classifier that reads what it pools (docs/results.md).
+# Attention has to move slower than the classifier that reads what it pools (docs/studies.md).
 SCORER_RATE = 0.05
 # About a quarter of the steps to the first rung of a search: heads are compared at their own rate.
 WARMUP = 0.03
 # On EMO-DB and RAVDESS heads that read every fourth frame (about 30 of an utterance) score as those
-# that read all (docs/results.md), for less than half of the work.
+# that read all (docs/studies.md), for less than half of the work.
 TRAINED_FRAMES = 48
 # Frame values of a part of a batch that a thread works on by itself: 32 utterances of 48 frames
 # of 1,024 features. Large enough that products are fast and that calling them costs little.

@@ -187,7 +187,7 @@ class AttentivePooling(AttentionPooling):
 
         All scores are then equal: attention starts uniform, and the head as `statistics`. With
         output weights drawn too, attention starts arbitrary and moves faster than the classifier
-        can follow it (EMO-DB, Whisper: AS .57 instead of .89; docs/results.md).
+        can follow it (EMO-DB, Whisper: AS .57 instead of .89; docs/studies.md).
         """
         bound = 1 / math.sqrt(self.dim // self.config.heads)
         with torch.no_grad():

@@ -64,7 +64,7 @@ from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
 from heads.training import predict
 
 # Standard errors. A whole one gives away .016 of macro-F1 on EMO-DB and .057 on RAVDESS, where the
-# error is large, a half .007 and .027, a quarter nothing (docs/results.md).
+# error is large, a half .007 and .027, a quarter nothing (docs/studies.md).
 ALLOWED_ERRORS = 0.25
 
 

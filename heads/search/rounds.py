@@ -59,7 +59,7 @@ KEEP = 3
 EPOCHS = 9
 # ... but a multiple of that which gives at least so many steps: with fewer, heads on a small
 # corpus would be halved and chosen before they have learnt anything. On EMO-DB and RAVDESS 108
-# steps at 3e-3 score as 216 at 1e-3 (docs/results.md).
+# steps at 3e-3 score as 216 at 1e-3 (docs/studies.md).
 FEWEST_STEPS = 200
 
 

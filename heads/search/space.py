@@ -47,7 +47,7 @@ OTHER_AXES: dict[str, Axis] = {
     ),
     "mlp_width": Choice((0, 64, 256)),
     "dropout": Range(0.0, 0.5),
-    # On real frames and some 200 steps heads do best between 1e-3 and 1e-2 (docs/results.md): there
+    # On real frames and some 200 steps heads do best between 1e-3 and 1e-2 (docs/studies.md): there
     # is room on both sides. A protocol may fix lower ones.
     "learning_rate": Range(3e-4, 3e-2, log=True, least=1e-6, most=1.0),
     "scorer_rate": Range(1e-2, 1.0, log=True, least=0.0, most=10.0),
@@ -74,7 +74,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "average+vad_average": {"pooling": "average+vad_average"},
 }
 # What the published poolings are tried with: what trained all of them well on real frames
-# (docs/results.md). Weight decay is Leygue et al.'s; MLP and dropout are not stated. Their rate of
+# (docs/studies.md). Weight decay is Leygue et al.'s; MLP and dropout are not stated. Their rate of
 # 1e-5, without input normalisation, is for a head whose encoders are trained next, over many more
 # steps: at the few hundred of a search it stays near its start.
 PUBLISHED_REST: dict[str, Any] = {
@@ -88,7 +88,7 @@ PUBLISHED_REST: dict[str, Any] = {
 }
 # Linear classifiers of fixed poolings: what a probe is, so that a search contains it. They cost
 # next to nothing, and are trained to the end whatever becomes of others. Which normalisation and
-# which decay are the better ones changes with corpus and encoder (docs/results.md).
+# which decay are the better ones changes with corpus and encoder (docs/studies.md).
 PROBES: dict[str, dict[str, Any]] = {
     f"linear {pooling} {norm} decay {decay:g}": {
         "pooling": pooling,

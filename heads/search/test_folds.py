@@ -35,6 +35,7 @@ from heads.folds import MOST_FOLDS, make_folds, refuse_shared_recordings
 from heads.gold import Gold, objective_name
 from heads.load import aimed, load_dataset, read_origin
 from heads.metrics import Scores, score_cells
+from heads.optimism import Optimism
 from heads.records import (
     TEST_FOLD_PREDICTIONS,
     TEST_FOLDS,
@@ -68,10 +69,12 @@ class TestFold(Jsonable):
         reference_attributes: of the regression on it.
         score: of the head, what heads are compared by.
         reference_score: of the regression.
+        optimism: how much of the score of selection is the luck of being chosen, as the search
+            itself estimates it on the other folds.
     """
 
     json_entries = "* -score -reference_score"
-    json_optional = "attributes reference_attributes"
+    json_optional = "attributes reference_attributes optimism"
 
     # pytest would take the class for tests.
     __test__ = False
@@ -86,6 +89,7 @@ class TestFold(Jsonable):
     reference_attributes: AttributeScores | None
     score: float
     reference_score: float
+    optimism: Optimism | None = None
 
 
 @dataclass(frozen=True)
@@ -361,6 +365,7 @@ def _fold(name: str, report: SearchReport, references: References) -> TestFold:
         ridge.scores.get("test") if ridge else None,
         selection_score(best.scores, best.attribute_scores, "test"),
         selection_score(logistic.scores if logistic else {}, ridge.scores if ridge else {}, "test"),
+        report.optimism,
     )
 
 

@@ -43,6 +43,7 @@ def test_every_labelled_utterance_is_scored_once_by_heads_without_its_speaker(
     assert {row["id"] for row in rows} == expected
     assert len(report.folds) == 4
     assert sum(fold.report.n for fold in report.folds if fold.report) == len(rows)
+    assert all(fold.optimism and fold.optimism.candidates > 1 for fold in report.folds)
     speakers = {u.id: u.speaker for u in manifest.utterances}
     tested = []
     for folder in sorted(path for path in (work.search / "test_folds").iterdir() if path.is_dir()):
