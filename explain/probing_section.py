@@ -243,8 +243,9 @@ def probing_section(
 def _finding(row: ProbeRow, cue: str, number: int) -> Finding:
     r2, control, ends = row.probe.r2[number], row.probe.control[number], row.probe.intervals[number]
     text = (
-        f"What it hears holds {cue}: a linear probe of {row.name}, on unheard speakers, has "
-        f"R² {r2:.2f}{ends_text(ends)}, {control:.2f} with values dealt out anew."
+        f"{cue} can be read from the encoder's frames: on unheard speakers a linear probe of "
+        f"{row.name} explains {r2:.2f}{ends_text(ends)} of its variance (R²), {control:.2f} where "
+        "its values are shuffled."
     )
     return Finding(text, "probing", strength(r2, ends, control))
 

@@ -59,7 +59,7 @@
   function line(row, place) {
     const heard = wrong(row) ? `${row.label} → ${row.predicted} ✗` : row.predicted;
     const one = make("div", {
-      class: "row", role: "option", id: `row-${row.place}`, "aria-selected": String(row === chosen),
+      class: row === kept?.row ? "row kept" : "row", role: "option", id: `row-${row.place}`, "aria-selected": String(row === chosen),
       "aria-setsize": shown.length, "aria-posinset": place + 1, click: () => choose(row),
     },
       make("b", {}, row.id), make("span", { class: wrong(row) ? "p wrong" : "p" }, heard),
@@ -78,7 +78,7 @@
     render();
     if (kept?.row === row) return;
     clip?.close();
-    const keep = make("button", { type: "button", "aria-pressed": "false", click: compare }, "Compare");
+    const keep = make("button", { type: "button", "aria-pressed": "false", click: compare }, kept ? "Stop comparing" : "Compare");
     clip = Clip.open(row, { labels, caution, tools: [keep] });
     quiet(clip);
     $("clips").append(clip.element);
@@ -96,6 +96,9 @@
     if (kept) {
       kept.close();
       kept = null;
+      const button = clip.element.querySelector("[aria-pressed]");
+      if (button) button.textContent = "Compare";
+      render();
       return;
     }
     kept = clip;

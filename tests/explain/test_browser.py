@@ -175,6 +175,11 @@ def test_search_and_filters_narrow_the_list(page: Browser) -> None:
     heard = page.run("return [...document.querySelectorAll('#list .row')].map((e) => e.innerText)")
     assert heard
     assert all("sadness → anger ✗" in text for text in heard)
+    # What is open is in the list.
+    assert page.run("return document.querySelector('.clip h3').textContent").split(":")[
+        0
+    ] in " ".join(heard)
+    assert "highest at" in page.run("return document.querySelector('.legend').textContent")
     sure = [float(text.split("\n")[-1].split()[0]) for text in heard]
     assert sure == sorted(sure)
     assert sure[0] >= 0.9
@@ -220,6 +225,7 @@ def test_the_keyboard_is_enough(page: Browser) -> None:
     page.press("Down")
     names = page.run("return [...document.querySelectorAll('.clip h3')].map((e) => e.textContent)")
     assert ["u0002" in names[0], "u0004" in names[1]] == [True, True]
+    assert page.run("return document.querySelector('#list .kept b').textContent") == "u0002"
     page.press("c")
     assert page.run("return document.querySelectorAll('.clip').length") == 1
     page.press("/")
