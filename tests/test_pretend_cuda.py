@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.pretend.guard import compile_guard
 
@@ -113,6 +114,10 @@ LONG = (
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if torch.version.cuda is not None:
+        pytest.skip(
+            "a PyTorch with CUDA has a device of its own, which leaves no place for another"
+        )
     if shutil.which("g++") is None:
         pytest.skip("the pretend device's guard is compiled with g++, which is not installed")
     return compile_guard(tmp_path_factory.mktemp("guard"))
