@@ -72,7 +72,8 @@ def make_results(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return dict(zip(corpora, found, strict=True)), simulated["coverage"]
+    coverage = {name: one for name, one in simulated["coverage"].items() if name != "files"}
+    return dict(zip(corpora, found, strict=True)), coverage
 
 
 def code_sha256() -> str:
