@@ -203,7 +203,9 @@ def stop_training(patch: pytest.MonkeyPatch, at: int, error: BaseException) -> N
     patch.setattr(heads.training.Cohort, "run_epoch", lambda cohort: stopped(cohort))
 
 
-@pytest.mark.parametrize("epoch", [9, 10, 19])
+@pytest.mark.parametrize(
+    "epoch", [9, *(pytest.param(late, marks=pytest.mark.slow) for late in (10, 19))]
+)
 def test_an_interrupted_search_loses_no_trial_and_runs_none_twice(
     epoch: int, tmp_path: Path
 ) -> None:
@@ -228,7 +230,7 @@ def test_an_interrupted_search_loses_no_trial_and_runs_none_twice(
     [
         ("epoch", EPOCHS + 2),
         ("told", len(PROBES) + 4),
-        ("asked", len(PROBES) + COHORT + 3),
+        pytest.param("asked", len(PROBES) + COHORT + 3, marks=pytest.mark.slow),
         *(
             pytest.param(way, at, marks=pytest.mark.slow)
             for way in ("epoch", "told", "asked")
