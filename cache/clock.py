@@ -9,7 +9,7 @@ on the grid of sound, such as where speech is, is brought onto that clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from corpora.base.errors import CacheError, ConfigError
-from corpora.recordings import cut_seconds, read_headers
-from corpora.utterance import Utterance
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,24 +47,23 @@ class Clock:
             raise ConfigError(f"--fps {self.fps:g}: expected frames a second, above 0.")
 
     def times(
-        self, utterances: Sequence[Utterance], frames: Mapping[str, int], refused: dict[str, str]
+        self, frames: Mapping[str, int], seconds: Mapping[str, float], refused: dict[str, str]
     ) -> dict[str, Floats]:
         """By id `[T]`, the middle of each frame, seconds from the utterance's start.
 
         Args:
-            utterances: those that have frames.
-            frames: how many, by id.
+            frames: how many, by the ids of the utterances that have any.
+            seconds: how long the utterances are, by id, as far as that is known.
             refused: gets reasons by id for those whose times cannot be told.
 
         Raises:
             ConfigError: times do not fit the recordings; all of them may be wrong then.
         """
-        seconds, _ = cut_seconds(utterances, read_headers(u.audio for u in utterances))
         found: dict[str, Floats] = {}
         wrong = []
-        for name in (u.id for u in utterances):
+        for name, count in frames.items():
             try:
-                found[name] = self._times(name, frames[name])
+                found[name] = self._times(name, count)
             except CacheError as error:
                 refused[name] = str(error)
                 continue

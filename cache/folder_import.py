@@ -40,6 +40,7 @@ from corpora.base.report import Report
 from corpora.base.terminal import bytes_text, count_text, progress_bar, shortened
 from corpora.base.work import Work, command_line
 from corpora.manifest import Manifest
+from corpora.recordings import cut_seconds, read_headers
 from corpora.utterance import plain_name
 
 _SHOWN = 5
@@ -248,7 +249,8 @@ def import_folder(
     at: dict[str, Floats] = {}
     if clock is not None:
         rows = [u for u in manifest.utterances if u.id in matched and u.id not in refused]
-        at = clock.times(rows, {u.id: shapes[matched[u.id]][0] for u in rows}, refused)
+        seconds, _ = cut_seconds(rows, read_headers(u.audio for u in rows))
+        at = clock.times({u.id: shapes[matched[u.id]][0] for u in rows}, seconds, refused)
     usable = {name: path for name, path in matched.items() if name not in refused}
     if not usable:
         reason = next(iter(refused.values()))

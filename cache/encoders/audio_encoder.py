@@ -32,13 +32,7 @@ from cache.encoders.grid import (
     read_grid,
     read_padding,
 )
-from cache.encoders.hidden_states import (
-    check_layers,
-    hidden_states,
-    layer_stack,
-    load_model,
-    loading,
-)
+from cache.encoders.hidden_states import Encoder, load_model, loading
 from cache.encoders.signal import Signal, Waveform
 from cache.frames import Frames
 from corpora.base.errors import AudioError, ConfigError
@@ -79,14 +73,10 @@ _TRIAL_SAMPLES = 8_000
 _OVERRIDES: Mapping[str, object] = {"layerdrop": 0.0, "apply_spec_augment": False}
 
 
-class AudioEncoder(nn.Module):
+class AudioEncoder(Encoder):
     """A speech encoder of transformers behind one interface.
 
-    It comes frozen and in eval mode, and stays in eval mode whatever its parent is told, until a
-    parameter of it is made trainable. Inference mode is the caller's choice.
-
     Attributes:
-        model: the transformers model.
         front_end: what makes its inputs.
         grid: which samples a frame sees.
         compute_dtype: "fp32", or "bf16" for autocast; frames come out as float32 either way.
@@ -99,38 +89,10 @@ class AudioEncoder(nn.Module):
         grid: Grid,
         compute_dtype: ComputeDtype = "fp32",
     ) -> None:
-        super().__init__()
-        config: Any = model.config
-        self.model = model
+        super().__init__(model)
         self.front_end = front_end
         self.grid = grid
         self.compute_dtype = compute_dtype
-        self._layers = int(config.num_hidden_layers)
-        self._dim = int(config.hidden_size)
-
-    @property
-    def dim(self) -> int:
-        """Features per frame."""
-        return self._dim
-
-    @property
-    def layers(self) -> int:
-        """The number of the last layer; 0 is the input of the first."""
-        return self._layers
-
-    @property
-    def stack(self) -> nn.ModuleList | None:
-        """The list of layers, if it is a plain one; `stack[L]` turns layer L into L + 1."""
-        return layer_stack(self.model, self._layers)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
-
-    def train(self, mode: bool = True) -> AudioEncoder:
-        """Training mode, for an encoder with trainable parameters; else it stays in eval mode."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
     def cast_weights(self) -> None:
         """Hold in bf16 what autocast would cast at every call, if that is computed in.
@@ -168,7 +130,7 @@ class AudioEncoder(nn.Module):
             ),
             torch.inference_mode(),
         ):
-            self(trial, [self._layers])
+            self(trial, [self.layers])
 
     @property
     def _trial_samples(self) -> int:
@@ -199,8 +161,6 @@ class AudioEncoder(nn.Module):
             ConfigError: a layer does not exist, or the encoder gives another number of frames
                 than its configuration says.
         """
-        stack = self.stack
-        check_layers(layers, self._layers, stack)
         signal = Signal.of(waveforms, self.device)
         counts = [self.grid.frames(samples) for samples in signal.lengths]
         if min(counts, default=0) < 1:
@@ -210,7 +170,7 @@ class AudioEncoder(nn.Module):
         parts: dict[int, list[Tensor]] = {layer: [signal.values] * len(signal) for layer in layers}
         for group in self._groups(signal):
             together = signal.select(group)
-            states = self._states(self.inputs(together), stack, layers)
+            states = self.states(self.inputs(together), layers)
             self._check_frames(states, max(together.lengths))
             for layer, values in states.items():
                 for row, index in enumerate(group):
@@ -235,14 +195,7 @@ class AudioEncoder(nn.Module):
         Raises:
             ConfigError: a layer does not exist.
         """
-        stack = self.stack
-        check_layers(layers, self._layers, stack)
-        return self._states(inputs, stack, layers)
-
-    def _states(
-        self, inputs: Mapping[str, Tensor], stack: nn.ModuleList | None, layers: Sequence[int]
-    ) -> dict[int, Tensor]:
-        return hidden_states(partial(self._run, inputs), stack, self._layers, layers)
+        return self.read_layers(partial(self._run, inputs), layers)
 
     def _run(self, inputs: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (untyped library)
         """The model's output."""
@@ -267,10 +220,10 @@ class AudioEncoder(nn.Module):
         frames = self.grid.frames(self.front_end.padded(longest))
         expected = self.front_end.encoded(frames, self.device)
         for layer, values in states.items():
-            if values.shape[1:] != (expected, self._dim):
+            if values.shape[1:] != (expected, self.dim):
                 raise ConfigError(
                     f"layer {layer} of the encoder gave {tuple(values.shape[1:])} for a recording "
-                    f"that its config.json promises ({expected}, {self._dim}) for. "
+                    f"that its config.json promises ({expected}, {self.dim}) for. "
                     "This architecture is not supported; choose another encoder."
                 )
 

@@ -29,18 +29,14 @@ from corpora.base.files import LFS_SENTENCE, file_sha256, is_lfs_pointer
 CHUNK = 512
 
 
-def vad_fields(hashes: Hashes | None = None) -> dict[str, JSON]:
+def vad_fields() -> dict[str, JSON]:
     """What decides the probabilities of speech besides the samples and the grid.
-
-    Args:
-        hashes: how to hash the weights file; by default it is read every time.
 
     Raises:
         MissingExtraError: see `weights_file`.
     """
-    path = weights_file()
-    digest = (hash_files if hashes is None else hashes)([path])[path]
-    return {"detector": "silero-vad", "weights": digest, "chunk": CHUNK, "frame": "centre"}
+    weights = file_sha256(weights_file())
+    return {"detector": "silero-vad", "weights": weights, "chunk": CHUNK, "frame": "centre"}
 
 
 def weights_file() -> Path:

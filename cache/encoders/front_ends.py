@@ -19,10 +19,11 @@ fills them, and the log then differs by up to .34.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -232,49 +233,40 @@ Extractor = Any
 Stretch = tuple[int, int]
 
 
-class FrontEnd(Protocol):
-    """What a kind of front end answers."""
+class FrontEnd(ABC):
+    """What a kind of front end answers: here for one with a mask, which anything may share."""
 
     @property
     def limit(self) -> int | None:
         """The longest recording that is encoded whole, in samples; None for any."""
-        ...
+        return None
 
     def group(self, samples: int) -> int:
         """Recordings for which this is the same number may share a batch."""
-        ...
-
-    def padded(self, samples: int) -> int:
-        """How many samples a recording's input is made of, silence behind it included."""
-        ...
-
-    def encoded(self, frames: int, device: torch.device) -> int:
-        """How many frames the encoder gives where the longest recording of a batch has so many."""
-        ...
-
-    def inputs(self, signal: Signal) -> dict[str, Tensor]:
-        """Arguments of the model, of whole recordings of one group."""
-        ...
-
-    def cut(self, inputs: dict[str, Tensor], stretches: Sequence[Stretch]) -> dict[str, Tensor]:
-        """The inputs of one recording, cut into a batch of stretches of one length."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class StackedMels:
-    """W2V-BERT's: log-mels stacked to frames, with a mask. Anything may share a batch."""
-
-    settings: FbankSettings
-    limit: int | None = None
-
-    def group(self, samples: int) -> int:
-        """All are one group."""
         return 0
 
     def padded(self, samples: int) -> int:
-        """Nothing is added: a mask says what a batch filled up."""
+        """How many samples a recording's input is made of, silence behind it included."""
         return samples
+
+    def encoded(self, frames: int, device: torch.device) -> int:
+        """How many frames the encoder gives where the longest recording of a batch has so many."""
+        return frames
+
+    @abstractmethod
+    def inputs(self, signal: Signal) -> dict[str, Tensor]:
+        """Arguments of the model, of whole recordings of one group."""
+
+    @abstractmethod
+    def cut(self, inputs: dict[str, Tensor], stretches: Sequence[Stretch]) -> dict[str, Tensor]:
+        """The inputs of one recording, cut into a batch of stretches of one length."""
+
+
+@dataclass(frozen=True, eq=False)
+class StackedMels(FrontEnd):
+    """W2V-BERT's: log-mels stacked to frames, with a mask. Anything may share a batch."""
+
+    settings: FbankSettings
 
     def encoded(self, frames: int, device: torch.device) -> int:
         """On a GPU some more, which are filled up like those of shorter recordings."""
@@ -294,7 +286,7 @@ class StackedMels:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class Samples(FrontEnd):
     """The waveform, normalised if the extractor's settings say so.
 
     Attributes:
@@ -307,19 +299,10 @@ class Samples:
     extractor: Extractor
     grid: Grid
     masked: bool
-    limit: int | None = None
 
     def group(self, samples: int) -> int:
         """All are one group, or those of one length."""
         return 0 if self.masked else samples
-
-    def padded(self, samples: int) -> int:
-        """Nothing is added: a mask says what a batch filled up."""
-        return samples
-
-    def encoded(self, frames: int, device: torch.device) -> int:
-        """So many."""
-        return frames
 
     def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_values` `[B, samples]`, and `attention_mask` of the same shape."""
@@ -352,7 +335,7 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class WhisperMels:
+class WhisperMels(FrontEnd):
     """Whisper's: log-mels of a recording and the silence behind it, without a mask.
 
     Loudness is taken relative to the recording's own peak, so silence changes no frame of speech.
@@ -377,10 +360,6 @@ class WhisperMels:
     def padded(self, samples: int) -> int:
         """As the padding says."""
         return self.padding.padded(samples)
-
-    def encoded(self, frames: int, device: torch.device) -> int:
-        """So many."""
-        return frames
 
     def inputs(self, signal: Signal) -> dict[str, Tensor]:
         """`input_features` `[B, mels, 10 ms frames]`."""

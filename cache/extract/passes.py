@@ -235,17 +235,10 @@ def _fill(
         missing = still_lacking(features, found, windowed=plan.windowed)
         given: set[int] = set()
         if missing:
-            writer = StreamWriter(features)
-            try:
-                _derive(features, plan, missing, report)
-                with writer:
-                    needing = [item for item in missing if item.targets]
-                    given = _work(one, needing, writer, shares, show_progress)
-            finally:
-                for path, count in writer.stored.added.items():
-                    report.added[path] = report.added.get(path, 0) + count
-                for item, reason in writer.stored.failed:
-                    report.fail(item, reason)
+            _derive(features, plan, missing, report)
+            with StreamWriter(features, report) as writer:
+                needing = [item for item in missing if item.targets]
+                given = _work(one, needing, writer, shares, show_progress)
         done = set(taken) - given
         shares.release(done)
         left -= done
@@ -260,8 +253,7 @@ def _derive(features: Path, plan: Plan, items: Sequence[Item], report: ExtractRe
     for target, found in keys.items():
         assert target.layer is not None
         source = Source(target.recipe, layers=(target.layer,), windowed=plan.windowed)
-        count = derive_moments(features, source, target.layer, found)
-        report.added[target.path] = report.added.get(target.path, 0) + count
+        report.add(target.path, derive_moments(features, source, target.layer, found))
 
 
 def _work(

@@ -30,7 +30,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -38,7 +37,8 @@ import numpy as np
 
 from cache.extract.claims import Claimed, open_claims
 from cache.extract.encoding import Encoded, Row
-from cache.extract.targets import Item, Target
+from cache.extract.summary import ExtractReport
+from cache.extract.targets import Target
 from cache.store.layout import ensure_stream
 from cache.store.remote import remote_of
 from cache.store.writer import PartWriter
@@ -78,8 +78,8 @@ class Shares:
         """Take those of the wanted shares that are free; at first only this rank's own."""
         own = [share for share in wanted if share % self._rank.count == self._rank.number]
         begun, self._begun = self._begun, True
-        taken = [share for share in sorted(wanted if begun else own) if self._lock(share)]
-        return taken
+        asked = sorted(wanted if begun else own)
+        return [share for share in asked if self._hold(share, fcntl.LOCK_EX)]
 
     def release(self, shares: Iterable[int]) -> None:
         """Let go; what was done in them must have been committed."""
@@ -111,9 +111,6 @@ class Shares:
         """Let go of shares for the sake of others; what was done in them is committed."""
         self.release(shares)
         self._given = time.monotonic()
-
-    def _lock(self, share: int) -> bool:
-        return self._hold(share, fcntl.LOCK_EX)
 
     def _hold(self, share: int, kind: int) -> bool:
         try:
@@ -163,26 +160,16 @@ QUEUE_BYTES = 256_000_000
 IDLE_SECONDS = 5.0
 
 
-@dataclass
-class Stored:
-    """What was stored: new utterances by stream path, and what could not be, with reasons."""
-
-    added: dict[str, int] = field(default_factory=dict)
-    failed: list[tuple[Item, str]] = field(default_factory=list)
-
-
 class StreamWriter:
     """A context manager; the part writers live in its thread.
 
     Args:
         features: the Zarr group of all streams.
-
-    Attributes:
-        stored: grows as the thread goes on; complete after `commit`, or after leaving.
+        report: what is stored is noted here, and what cannot be; all after `commit` or leaving.
     """
 
-    def __init__(self, features: Path) -> None:
-        self.stored = Stored()
+    def __init__(self, features: Path, report: ExtractReport) -> None:
+        self._report = report
         self._features = features
         self._queue: deque[Encoded | threading.Event] = deque()
         self._bytes = 0
@@ -294,10 +281,10 @@ class StreamWriter:
                     writer = _open(self._features, target, values.shape[1])
                     writers[target.path] = stack.enter_context(writer)
                 writers[target.path].add(key, values)
-                self.stored.added[target.path] = self.stored.added.get(target.path, 0) + 1
+                self._report.add(target.path)
         except CacheError as error:
             utterance = row.item.utterance
-            self.stored.failed.append((row.item, f"utterance {utterance.id}: {error}"))
+            self._report.fail(row.item, f"utterance {utterance.id}: {error}")
 
 
 def _open(features: Path, target: Target, dim: int) -> PartWriter:

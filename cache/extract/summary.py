@@ -41,6 +41,10 @@ class ExtractReport:
     truncated: int = 0
     estimated: dict[str, int] = field(default_factory=dict)
 
+    def add(self, stream: str, utterances: int = 1) -> None:
+        """Note what is new in a stream."""
+        self.added[stream] = self.added.get(stream, 0) + utterances
+
     def fail(self, item: Item, reason: str) -> None:
         """Note why an input has no frames, for every utterance that has it."""
         self.failed.add(item.key)

@@ -22,9 +22,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from cache.recipe import KEPT, canonical_json
 from cache.store.copies import UPLOADED, is_uploaded, open_matrix
 from cache.store.layout import DTYPES, METADATA, clear_stale_sites, scratch_folder, withdraw
 from cache.store.mirror import pull
-from cache.store.parts import CHUNK, SUM_BYTES, Part, Scan, scan
+from cache.store.parts import CHUNK, SUM_BYTES, Part, Scan, scan, seen_of_parts
 from cache.upkeep.info import Catalogue, Stream, read_catalogue
 from cache.upkeep.verify_report import Problem, VerifyReport
 from corpora.base.errors import EmopoolError
@@ -50,52 +50,6 @@ from corpora.manifest import read_manifest
 
 _ON_FRAMES = re.compile(r"layer_\d+|token_kind|times|values")
 _ON_THE_GRID = ("audio", "energy", "speech")
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """One utterance whose length differs between two streams.
-
-    Attributes:
-        key: of the utterance.
-        part: where it has another length than before.
-        frames: its length there.
-        other_part: where it was met first.
-        other_frames: its length there.
-    """
-
-    key: str
-    part: Part
-    frames: int
-    other_part: Part
-    other_frames: int
-
-
-def disagreements(streams: Sequence[tuple[Stream, Sequence[Part]]]) -> list[Disagreement]:
-    """Compare the lengths of each utterance in all streams that lie on the same frames.
-
-    Args:
-        streams: each with its usable parts, in the order of their names.
-
-    Returns:
-        Differences from the first stream that has the utterance, at most one a stream.
-    """
-    families: dict[str, dict[str, tuple[int, Part]]] = {}
-    found = []
-    for stream, parts in streams:
-        if not _ON_FRAMES.fullmatch(stream.path.name):
-            continue
-        known = families.setdefault(_family(stream), {})
-        seen: set[str] = set()
-        for part in parts:
-            for key, frames in zip(part.keys, part.lengths, strict=True):
-                if key in seen:
-                    continue  # a copy that nobody reads
-                seen.add(key)
-                other_frames, other = known.setdefault(key, (frames, part))
-                if frames != other_frames:
-                    found.append(Disagreement(key, part, frames, other, other_frames))
-    return found
 
 
 def _family(stream: Stream) -> str:
@@ -114,17 +68,8 @@ _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
 _EXPONENT = 0x7C00  # of float16: NaN and infinity have all exponent bits set
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something wrong with a part.
-
-    Attributes:
-        reason: what.
-        keys: of the utterances it concerns; None if they cannot be told.
-    """
-
-    reason: str
-    keys: tuple[str, ...] | None
+#: What is wrong with a part, and the keys it concerns; None if they cannot be told.
+Finding = tuple[str, tuple[str, ...] | None]
 
 
 def inspect_part(part: Part) -> list[Finding]:
@@ -136,30 +81,34 @@ def inspect_part(part: Part) -> list[Finding]:
     findings = _wrong_keys(part)
     bad_rows: list[npt.NDArray[np.int64]] = []
     total, first_row = 0, 0
+    size = max(1, _BLOCK_BYTES // part.header.frame_bytes) * part.header.frame_bytes
     try:
         with open_matrix(part.path) as file:
-            for block in _blocks(file, part):
-                data = np.frombuffer(block, np.uint8)
-                total = google_crc32c.extend(total, data)
-                frames = data.view(DTYPES[part.header.dtype]).reshape(-1, part.header.dim)
+            for start in range(0, part.nbytes, size):
+                block = file.read(min(size, part.nbytes - start))
+                if len(block) < min(size, part.nbytes - start):
+                    raise OSError(errno.EIO, "it ended early")
+                total = google_crc32c.extend(total, block)
+                values = np.frombuffer(block, DTYPES[part.header.dtype])
+                frames = values.reshape(-1, part.header.dim)
                 bad_rows.append(first_row + np.flatnonzero(_unstorable(frames)))
                 first_row += len(frames)
-            stored = int.from_bytes(_read_all(file, SUM_BYTES), "little")
+            stored = int.from_bytes(file.read(SUM_BYTES), "little")
     except FileNotFoundError:
         raise
     except OSError as error:
         reason = f"{CHUNK} cannot be read ({error.strerror or error})"
-        return [*findings, Finding(reason, tuple(part.keys))]
+        return [*findings, (reason, tuple(part.keys))]
     if total != stored:
         reason = f"{CHUNK} has CRC-32C {total:08x} where {stored:08x} was stored"
-        return [*findings, Finding(reason, tuple(part.keys))]
+        return [*findings, (reason, tuple(part.keys))]
     rows = np.concatenate(bad_rows)
     if len(rows):
         ends = np.fromiter(accumulate(part.lengths), np.int64, len(part.lengths))
         numbers = np.unique(np.searchsorted(ends, rows, side="right"))
         value = "255, the fill value" if part.header.dtype == "uint8" else "NaN or infinity"
         concerned = tuple(part.keys[number] for number in numbers.tolist())
-        findings.append(Finding(f"{len(rows)} of {part.frames} frames hold {value}", concerned))
+        findings.append((f"{len(rows)} of {part.frames} frames hold {value}", concerned))
     return findings
 
 
@@ -191,33 +140,7 @@ def _wrong_keys(part: Part) -> list[Finding]:
     strange = sum(not _KEY.fullmatch(key) for key in part.keys)
     twice = len(part.keys) - len(set(part.keys))
     counts = ((strange, "that are no content keys"), (twice, "that it has already"))
-    return [
-        Finding(f"{METADATA} lists {count} keys {what}", None) for count, what in counts if count
-    ]
-
-
-def _blocks(file: Any, part: Part) -> Iterator[memoryview]:  # noqa: ANN401 - a raw file
-    """The matrix, whole rows at a time, in memory that is used again."""
-    rows = max(1, _BLOCK_BYTES // part.header.frame_bytes)
-    buffer = bytearray(rows * part.header.frame_bytes)
-    left = part.nbytes
-    while left:
-        block = memoryview(buffer)[: min(left, len(buffer))]
-        filled = 0
-        while filled < len(block):
-            count = file.readinto(block[filled:])
-            if not count:
-                raise OSError(errno.EIO, "it ended early")
-            filled += count
-        left -= len(block)
-        yield block
-
-
-def _read_all(file: Any, count: int) -> bytes:  # noqa: ANN401 - a raw file
-    found = b""
-    while len(found) < count and (more := file.read(count - len(found))):
-        found += more
-    return found
+    return [(f"{METADATA} lists {count} keys {what}", None) for count, what in counts if count]
 
 
 def _unstorable(frames: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -325,22 +248,33 @@ def _inspected(stream: Stream, part: Part) -> list[Problem]:
         if not path.exists():
             return []
         return [_problem(stream, path, "its chunk disappeared", tuple(part.keys))]
-    return [_problem(stream, path, finding.reason, finding.keys) for finding in findings]
+    return [_problem(stream, path, reason, keys) for reason, keys in findings]
 
 
 def _disagreeing_parts(scans: Scans) -> list[Problem]:
-    streams = {str(stream.path): stream for stream, _ in scans}
+    """Both parts of an utterance whose length differs from that in the first stream that has it."""
+    families: dict[str, dict[str, tuple[int, Part, Stream]]] = {}
     problems = []
-    for found in disagreements([(stream, scanned.parts) for stream, scanned in scans]):
-        sides = ((found.part, found.frames), (found.other_part, found.other_frames))
-        for (part, frames), (other, others) in (sides, sides[::-1]):
-            path, elsewhere = Path(part.path), Path(other.path)
-            reason = (
-                f"an utterance has {frames} frames, but {others} in "
-                f"{elsewhere.relative_to(elsewhere.parents[2])}"
-            )
-            problems.append(_problem(streams[str(path.parent)], path, reason, (found.key,)))
+    for stream, found in scans:
+        if not _ON_FRAMES.fullmatch(stream.path.name):
+            continue
+        known = families.setdefault(_family(stream), {})
+        for part, seen in seen_of_parts(found.parts):
+            for number in seen:
+                key, own = part.keys[number], (part.lengths[number], part, stream)
+                first = known.setdefault(key, own)
+                if own[0] != first[0]:
+                    problems += [_disagreement(key, own, first), _disagreement(key, first, own)]
     return problems
+
+
+def _disagreement(
+    key: str, one: tuple[int, Part, Stream], other: tuple[int, Part, Stream]
+) -> Problem:
+    elsewhere = Path(other[1].path)
+    where = elsewhere.relative_to(elsewhere.parents[2])
+    reason = f"an utterance has {one[0]} frames, but {other[0]} in {where}"
+    return _problem(one[2], Path(one[1].path), reason, (key,))
 
 
 def _strays(catalogue: Catalogue, scans: Scans) -> list[Problem]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from cache.audio import batches
 from cache.extract.encoding import Encoded, Encoding, Row
 from cache.extract.stream_writer import SHARES, StreamWriter, open_shares, share_of
+from cache.extract.summary import ExtractReport
 from cache.extract.targets import Item, Target
 from cache.recipe import Recipe
 from cache.store.writer import PartWriter
@@ -109,7 +110,7 @@ def test_another_error_is_no_want_of_memory() -> None:
 
 
 def test_what_was_handed_over_is_stored_also_after_an_error_elsewhere(work: Work) -> None:
-    with pytest.raises(KeyboardInterrupt), StreamWriter(work.features) as writer:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), StreamWriter(work.features, ExtractReport()) as writer:  # noqa: PT012
         writer.put(encoded(1, 2))
         writer.put(encoded(3))
         raise KeyboardInterrupt
@@ -117,19 +118,21 @@ def test_what_was_handed_over_is_stored_also_after_an_error_elsewhere(work: Work
 
 
 def test_commit_puts_everything_into_the_cache(work: Work) -> None:
-    with StreamWriter(work.features) as writer:
+    report = ExtractReport()
+    with StreamWriter(work.features, report) as writer:
         writer.put(encoded(1))
         writer.commit()
         assert stored(work) == {"1"}
         writer.put(encoded(2))
-    assert writer.stored.added == {TARGET.path: 2}
+    assert report.added == {TARGET.path: 2}
 
 
 def test_an_utterance_that_cannot_be_stored_is_a_failure_of_its_own(work: Work) -> None:
-    with StreamWriter(work.features) as writer:
+    report = ExtractReport()
+    with StreamWriter(work.features, report) as writer:
         writer.put(encoded(1, float("nan"), 70_000, 2))
     assert stored(work) == {"1", "2"}
-    assert [item.key for item, _ in writer.stored.failed] == ["nan", "70000"]
+    assert list(report.failures) == ["unan", "u70000"]
 
 
 @pytest.mark.parametrize("commits", [False, True])
@@ -140,7 +143,10 @@ def test_an_error_of_the_disk_reaches_whoever_hands_over(
         raise OSError("no such disk")
 
     monkeypatch.setattr(PartWriter, "add", fail)
-    with pytest.raises(OSError, match="no such disk"), StreamWriter(work.features) as writer:  # noqa: PT012
+    with (  # noqa: PT012
+        pytest.raises(OSError, match="no such disk"),
+        StreamWriter(work.features, ExtractReport()) as writer,
+    ):
         while True:
             writer.put(encoded(1))
             if commits:
@@ -160,7 +166,7 @@ def test_a_slow_disk_holds_the_encoder_back(work: Work, monkeypatch: pytest.Monk
         add(self, key, values)
 
     monkeypatch.setattr(PartWriter, "add", slowly)
-    with StreamWriter(work.features) as writer:
+    with StreamWriter(work.features, ExtractReport()) as writer:
         for number in range(10):
             writer.put(encoded(number))
             handed += 1
@@ -172,7 +178,7 @@ def test_an_old_part_is_committed_although_nothing_is_added(
 ) -> None:
     monkeypatch.setattr("cache.extract.stream_writer.IDLE_SECONDS", 0.01)
     monkeypatch.setattr("cache.store.writer.PART_SECONDS", 0.02)
-    with StreamWriter(work.features) as writer:
+    with StreamWriter(work.features, ExtractReport()) as writer:
         writer.put(encoded(1))
         end = time.monotonic() + 30
         while stored(work) != {"1"}:

@@ -308,7 +308,7 @@ def test_an_encoder_whose_layers_cannot_be_read_gives_its_last(
         if list(layers) != [count]:  # type: ignore[call-overload]
             raise UnreadableLayersError("its layers are no list")
 
-    monkeypatch.setattr("cache.encoders.audio_encoder.check_layers", refuse)
+    monkeypatch.setattr("cache.encoders.hidden_states.check_layers", refuse)
     found = run(work, manifest, replace(TINY, text_encoder="tiny", text_layers=Auto()))
     assert "its layers are no list" in found.to_text()
     assert list(found.choices) == ["text"]
