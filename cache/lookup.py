@@ -226,7 +226,7 @@ class FrameCache:
             read: whether those that are new to the index are read; else they are left out.
         """
         with SourceIndex(self._work.sources) as index:
-            return index.content_hashes(paths) if read else index.known_hashes(paths)
+            return index.content_hashes(paths, read=read)
 
     @property
     def describe(self) -> str:

@@ -23,7 +23,7 @@ from cache.frames import Frames
 from cache.last_extraction import Source, extract_command, layer_name, moments_name
 from cache.store.layout import ensure_stream
 from cache.store.writer import PartWriter
-from cache.stream import FrameStream
+from cache.stream import FrameStream, open_if_there
 from corpora.base.errors import CacheError, MissingStepError
 
 #: Rows of an utterance's moments.
@@ -92,7 +92,7 @@ def kept_moments(
     features: Path, source: Source, layer: int, keys: Sequence[str]
 ) -> tuple[Tensor, Tensor] | None:
     """Mean and deviation `[n, D]` of inputs; None where not all of these were kept."""
-    stream = _open(features / source.recipe.folder / moments_name(layer))
+    stream = open_if_there(features / source.recipe.folder / moments_name(layer))
     held = [] if stream is None else [source.held_key(stream, key) for key in keys]
     if stream is None or any(key not in stream for key in held):
         return None
@@ -112,7 +112,7 @@ def derive_moments(features: Path, source: Source, layer: int, keys: Sequence[st
         OSError: the cache cannot be written.
     """
     folder = features / source.recipe.folder
-    kept, frames = _open(folder / moments_name(layer)), _open(folder / layer_name(layer))
+    kept, frames = (open_if_there(folder / name(layer)) for name in (moments_name, layer_name))
     absent = [key for key in keys if kept is None or source.held_key(kept, key) not in kept]
     if not absent:
         return 0
@@ -130,10 +130,6 @@ def derive_moments(features: Path, source: Source, layer: int, keys: Sequence[st
             for key, rows in zip(chunk, frame_moments(frames.load(chunk)).numpy(), strict=True):
                 writer.add(key, rows)
     return len(absent)
-
-
-def _open(path: Path) -> FrameStream | None:
-    return FrameStream.open(path) if path.is_dir() else None
 
 
 def _chunks(frames: FrameStream, keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 from corpora.base.errors import CacheError
@@ -33,13 +32,14 @@ _SCHEMA = (
 # (git calls it racy). Ticks are up to 2 s (FAT); so a hash is kept only if the last change was
 # longer ago than that when the file was read. Younger files are read again next time.
 _MARGIN_NS = 3_000_000_000
-# SQLite's limit on variables in one statement was 999 for long.
-_QUERY = 900
+#: Variables in one statement: SQLite's limit on them was 999 for long.
+QUERY = 900
 # Files hashed between two commits: a killed run reads at most these again.
 _BATCH = 1024
 # Reading waits for the disk; hashing runs outside the interpreter's lock.
 _THREADS = min(16, (os.cpu_count() or 1) + 4)
-_BUSY_S = 60.0
+#: So long another process may hold a database.
+BUSY_S = 60.0
 # Errors that say nothing of the file's contents; after any other one it is built anew.
 _NO_DAMAGE = frozenset(
     {
@@ -77,52 +77,43 @@ class SourceIndex:
     def __enter__(self) -> SourceIndex:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the database."""
         self._database.close()
 
-    def content_hashes(self, paths: Iterable[Path]) -> dict[Path, str]:
+    def content_hashes(self, paths: Iterable[Path], *, read: bool = True) -> dict[Path, str]:
         """SHA-256 of each file's bytes, as 64 hexadecimal digits.
 
         Only files that are new or have changed are read. A file that is missing, is no regular
         file or cannot be read is absent from the result: decoding it says what is wrong.
+
+        Args:
+            paths: of the files.
+            read: else those that would have to be read are absent, too.
         """
         states = {path: state for path in dict.fromkeys(paths) if (state := _state(path))}
         known = self._known(list(states))
-        hashes = {
-            path: known[path][1]
-            for path, state in states.items()
-            if path in known and known[path][0] == state
-        }
+        hashes = {path: sha256 for path, (state, sha256) in known.items() if state == states[path]}
+        if not read:
+            return hashes
         with ThreadPoolExecutor(_THREADS) as threads:
-            for batch in _batches((path for path in states if path not in hashes), _BATCH):
+            for batch in in_batches((path for path in states if path not in hashes), _BATCH):
                 rows = []
                 for path, hashed in zip(batch, threads.map(_hash, batch), strict=True):
                     if hashed is not None:
                         hashes[path], settled = hashed
                         if settled is not None:
                             row = (_name(path), *settled, hashes[path])
-                            rows.append((*row, _seal(row)))
+                            rows.append((*row, seal_of(row)))
                 self._store(rows)
         return hashes
 
-    def known_hashes(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """SHA-256 of the files that were read before and have not changed since; none is read."""
-        states = {path: state for path in dict.fromkeys(paths) if (state := _state(path))}
-        known = self._known(list(states))
-        return {path: sha256 for path, (state, sha256) in known.items() if state == states[path]}
-
     def _open(self) -> sqlite3.Connection:
         try:
-            database = sqlite3.connect(self._path, timeout=_BUSY_S)
+            database = sqlite3.connect(self._path, timeout=BUSY_S)
         except sqlite3.OperationalError as error:
             raise self._unusable(error) from error
         try:
@@ -151,14 +142,14 @@ class SourceIndex:
         """Rows of the table for `paths`."""
         known: dict[Path, tuple[_State, str]] = {}
         try:
-            for batch in _batches(paths, _QUERY):
+            for batch in in_batches(paths, QUERY):
                 names = {_name(path): path for path in batch}
                 marks = ",".join("?" * len(names))
                 query = f"SELECT * FROM sources WHERE path IN ({marks})"
                 with closing(self._database.execute(query, list(names))) as rows:
                     for *row, seal in rows:
                         name, *state, sha256 = row
-                        if seal != _seal(row) or name not in names:
+                        if seal != seal_of(row) or name not in names:
                             raise sqlite3.DatabaseError("a row was altered")
                         known[names[name]] = (_State(*state), sha256)
         except sqlite3.DatabaseError as error:
@@ -227,7 +218,8 @@ def _name(path: Path) -> bytes:
     return os.fsencode(os.path.abspath(path))
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Items in lists of so many, the last of what is left."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -238,6 +230,6 @@ def _damaged(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_DAMAGE
 
 
-def _seal(row: Sequence[object]) -> str:
+def seal_of(row: Sequence[object]) -> str:
     """A checksum of a row's values."""
     return hashlib.sha256(repr(tuple(row)).encode()).hexdigest()[:16]

@@ -307,17 +307,7 @@ class FrameStream:
         return frames
 
     def _scan(self) -> Index:
-        found = scan(self.path, self._header)
-        if found.damaged:
-            counts = [error.utterances for error in found.damaged]
-            total = sum(count or 0 for count in counts)
-            more = "" if None not in counts else " or more"
-            raise CacheError(
-                f"{len(found.damaged)} of {len(found.damaged) + len(found.parts)} parts of "
-                f"{self.path} are damaged, with {total}{more} utterances. The first: "
-                f"{found.damaged[0]}"
-            )
-        return Index(found.parts)
+        return Index(scan(self.path, self._header).whole(self.path))
 
     def _rescanning(self, action: Callable[[], T]) -> T:
         """Do it; when a part is gone, look again where everything is, and do it once more."""
@@ -341,6 +331,11 @@ class FrameStream:
             f"{self.path} is being pruned or merged by another process ({error.filename} is gone). "
             "Wait for it to end and try again."
         )
+
+
+def open_if_there(path: Path) -> FrameStream | None:
+    """A stream; None where there is no such folder."""
+    return FrameStream.open(path) if path.is_dir() else None
 
 
 def _most_maps(stream: Path) -> int:

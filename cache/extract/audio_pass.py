@@ -20,6 +20,7 @@ from cache.extract.encoding import (
     Encoding,
     Recording,
     encode_audio,
+    frames_of,
     layers_of,
 )
 from cache.extract.plan import Plan
@@ -51,28 +52,6 @@ def measure(items: Sequence[Item]) -> dict[str, float | str]:
     return dict(zip((item.key for item in items), each_in_threads(one, items), strict=True))
 
 
-def longest_first(recordings: Iterable[Recording]) -> list[Recording]:
-    """Longest first: memory is at its peak at the start, and batches hold like with like."""
-    return sorted(recordings, key=lambda one: (-one.seconds, one.item.key))
-
-
-def audio_batches(
-    recordings: Sequence[Recording], size: Callable[[int], int], frames: int
-) -> list[list[Recording]]:
-    """Recordings in batches of at most `frames` frames, padding included.
-
-    Those encoded in windows go alone: their windows are a batch.
-
-    Args:
-        recordings: longest first.
-        size: from samples to the frames that are encoded for them.
-        frames: see above.
-    """
-    alone = [[one] for one in recordings if one.windowed]
-    whole = [one for one in recordings if not one.windowed]
-    return alone + list(batches(whole, lambda one: size(one.samples), frames))
-
-
 def decoded(
     planned: Iterable[list[Recording]], grid: Grid, fail: Callable[[Item, str], None]
 ) -> Generator[tuple[list[Recording], list[Decoded]], None, None]:
@@ -102,19 +81,15 @@ class AudioPass:
 
     Args:
         plan: what is to be done.
-        device: `cpu` or `cuda:0`.
         report: failures and seconds are noted here.
         tell: for lines to be read while it runs.
     """
 
-    def __init__(
-        self, plan: Plan, device: str, report: ExtractReport, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, plan: Plan, report: ExtractReport, tell: Callable[[str], None]) -> None:
         assert plan.grid is not None, "audio is planned with its grid"
         self.items = plan.audio
         self._plan = plan
         self._grid = plan.grid
-        self._device = device
         self._report = report
         self._tell = tell
         seconds = plan.config.batch_seconds or BATCH_SECONDS[torch.device(plan.device).type]
@@ -130,9 +105,8 @@ class AudioPass:
 
     def estimate(self) -> Estimate:
         """Bytes that all of it will take."""
-        recordings = [
-            one for item in self.items if isinstance(one := self._recording(item), Recording)
-        ]
+        found = map(self._recording, self.items)
+        recordings = [one for one in found if isinstance(one, Recording)]
         wanted = (
             (target, ROWS if target.moments else self._grid.frames(one.samples))
             for one in recordings
@@ -162,11 +136,15 @@ class AudioPass:
             show_progress: a bar.
         """
         self._load({target.recipe.kind for item in items for target in item.targets})
-        recordings = longest_first(self._usable(items))
+        # Longest first: memory is at its peak at the start, and batches hold like with like.
+        recordings = sorted(self._usable(items), key=lambda one: (-one.seconds, one.item.key))
         if self._plan.config.batch_seconds is None and self._encoder is not None:
             layers = len(layers_of(items))
             self._budget = batch_budget(self._budget.frames, audio=self._encoder, states=layers)
-        self._left = audio_batches(recordings, self._counted_frames, self._budget.frames)
+        # Those encoded in windows go alone: their windows are a batch.
+        whole = [one for one in recordings if not one.windowed]
+        self._left = [[one] for one in recordings if one.windowed]
+        self._left += batches(whole, lambda r: self._counted_frames(r.samples), self._budget.frames)
         encoding = Encoding(
             self._encode,
             self._too_large,
@@ -197,47 +175,38 @@ class AudioPass:
                 bar.set_postfix_str(f"{speed:.0f}× real time", refresh=False)
                 bar.update(sum(one.seconds for one in planned))
 
-    def _encoded_frames(self, samples: int) -> int:
-        """Frames that are encoded for a recording, silence behind it included."""
-        padding = self._padding
-        return self._grid.frames(samples if padding is None else padding.padded(samples))
-
     def _counted_frames(self, samples: int) -> int:
-        """As how many frames a recording counts in a batch."""
-        return self._budget.size(self._encoded_frames(samples))
+        """As how many frames a recording counts in a batch, silence behind it included."""
+        padding = self._padding
+        encoded = samples if padding is None else padding.padded(samples)
+        return self._budget.size(self._grid.frames(encoded))
 
     def _fits(self, one: Decoded) -> bool:
         """Whether a recording is as short as its header said; else it is a failure."""
-        if self._padding is None or one.recording.windowed:
-            return True
-        if len(one.waveform) <= self._padding.limit:
+        padding = self._padding
+        if padding is None or one.recording.windowed or len(one.waveform) <= padding.limit:
             return True
         self._report.fail(one.recording.item, self._too_long(one.recording.item, one.seconds))
         return False
 
     def _encode(self, batch: Sequence[Decoded]) -> Encoded:
+        length = max(1, frames_of(WINDOW_SECONDS, self._grid))
         return encode_audio(
             batch,
             self._grid,
             self._encoder,
             self._detector,
             stored=self._stored,
-            batch_frames=self._window_frames,
+            batch_frames=min(self._budget.frames, self._budget.at_once(length) * length),
             whole=self._plan.config.whole,
         )
-
-    @property
-    def _window_frames(self) -> int:
-        """Frames that run at once where they are of windows."""
-        length = max(1, round(WINDOW_SECONDS * SAMPLE_RATE / self._grid.hop))
-        return min(self._budget.frames, self._budget.at_once(length) * length)
 
     def _load(self, lacking: set[str]) -> None:
         """The encoder and the detector, as far as their streams lack anything."""
         if "audio" in lacking and self._encoder is None:
             self._encoder = load_audio_encoder(
                 self._plan.directories["audio"],
-                device=self._device,
+                device=self._plan.device,
                 compute_dtype="bf16" if self._plan.compute_dtype == "bf16" else "fp32",
                 padding=self._padding,
             )
@@ -245,7 +214,7 @@ class AudioPass:
             if self._plan.config.compile:
                 self._encoder.compile_layers()
         if "speech" in lacking and self._detector is None:
-            self._detector = load_detector(self._device)
+            self._detector = load_detector(self._plan.device)
 
     def _usable(self, items: Sequence[Item]) -> list[Recording]:
         """The recordings that can be encoded; the others are failures."""
@@ -267,17 +236,16 @@ class AudioPass:
         seconds = self._seconds[item.key]
         if isinstance(seconds, str):
             return seconds
-        config, where = self._plan.config, f"{where_of(item.utterance)}: {item.utterance.audio}"
         found = Recording(item, seconds, windowed=seconds > self._longest)
         if found.windowed and not self._plan.windowed:
             return self._too_long(item, seconds)
-        frame_bytes = self._dim * DTYPES[config.stored_dtype].itemsize
+        frame_bytes = self._dim * DTYPES[self._plan.config.stored_dtype].itemsize
         longest = MAX_PART_BYTES // frame_bytes * self._grid.hop / SAMPLE_RATE
         has_frames = any(t.layer is not None and not t.moments for t in item.targets)
         if has_frames and seconds > longest:
             return (
-                f"{where}: {seconds:.1f} s long; an utterance of the cache is one piece of at most "
-                f"{MAX_PART_BYTES // 1_000_000} MB, which is {longest:.0f} s here. Cut it into "
+                f"{_place(item)}: {seconds:.1f} s long; an utterance of the cache is one piece of at "
+                f"most {MAX_PART_BYTES // 1_000_000} MB, which is {longest:.0f} s here. Cut it into "
                 "shorter utterances."
             )
         return found
@@ -289,20 +257,23 @@ class AudioPass:
         return min(own, self._plan.config.max_seconds)
 
     def _too_long(self, item: Item, seconds: float) -> str:
-        where = f"{where_of(item.utterance)}: {item.utterance.audio}"
         if self._longest == self._plan.config.max_seconds:
             limit, raised = f"--max-seconds {self._longest:g}", ", raise the limit,"
         else:
             limit, raised = f"the {self._longest:g} s that this encoder takes at once", ""
         return (
-            f"{where}: {seconds:.1f} s long, more than {limit}. Cut it into shorter "
+            f"{_place(item)}: {seconds:.1f} s long, more than {limit}. Cut it into shorter "
             f"utterances{raised} or encode it in overlapping windows with --long window."
         )
 
     def _too_large(self, one: Decoded) -> None:
-        utterance = one.recording.item.utterance
+        item = one.recording.item
         self._report.fail(
-            one.recording.item,
-            f"{where_of(utterance)}: {utterance.audio}: {one.seconds:.1f} s do not fit the GPU's "
-            "memory. Lower --max-seconds and use --long window, or cut it.",
+            item,
+            f"{_place(item)}: {one.seconds:.1f} s do not fit the GPU's memory. Lower --max-seconds "
+            "and use --long window, or cut it.",
         )
+
+
+def _place(item: Item) -> str:
+    return f"{where_of(item.utterance)}: {item.utterance.audio}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from cache.extract.plan import Plan
 from cache.extract.summary import CheckReport, StreamCheck
 from cache.extract.targets import Target, targets_of
 from cache.keys import text_read
-from cache.last_extraction import Source
 from cache.lookup import FrameCache
 from cache.moments import DEVIATION, MEAN
 from cache.stream import FrameStream
@@ -76,15 +76,16 @@ def check(
             if target.layer is not None and (work.features / target.path).is_dir()
         }
         there = [
-            utterance
-            for utterance in manifest.utterances
+            u
+            for u in manifest.utterances
             if any(
-                _held(source, stream, keys[utterance.id].get(kind)) for stream in streams.values()
+                source.held_key(stream, keys[u.id].get(kind, "")) in stream
+                for stream in streams.values()
             )
         ]
         drawn = random.Random().sample(there, min(count, len(there)))
         pipeline = _pipeline(kind, directory, plan)
-        worst: dict[Target, StreamCheck] = {}
+        compared: dict[Target, list[StreamCheck]] = {}
         with progress_bar(f"checking {kind}", len(drawn), "utterances", show=show_progress) as bar:
             for utterance in drawn:
                 key = keys[utterance.id][kind]
@@ -94,14 +95,10 @@ def check(
                     states = pipeline(utterance)
                     for target, stream in whole.items():
                         one = _compare(utterance, target, stream.read(key), states, plan)
-                        worst[target] = _worse(worst.get(target), one)
+                        compared.setdefault(target, []).append(one)
                 bar.update(1)
-        found += worst.values()
+        found += map(_together, compared.values())
     return CheckReport(tuple(found), windowed, _tolerance(plan))
-
-
-def _held(source: Source, stream: FrameStream, key: str | None) -> bool:
-    return key is not None and source.held_key(stream, key) in stream
 
 
 def _compare(
@@ -128,18 +125,10 @@ def _compare(
     return StreamCheck(target.path, 1, largest, float((difference / allowed).max()), utterance.id)
 
 
-def _worse(known: StreamCheck | None, one: StreamCheck) -> StreamCheck:
-    """Both as one: the sum of their counts, the worse of their differences."""
-    if known is None:
-        return one
-    worse = max(known, one, key=lambda each: each.of_tolerance)
-    return StreamCheck(
-        one.stream,
-        known.utterances + 1,
-        max(known.largest, one.largest),
-        worse.of_tolerance,
-        worse.worst,
-    )
+def _together(checks: Sequence[StreamCheck]) -> StreamCheck:
+    """Those of one stream's utterances as one: their number, the worst of their differences."""
+    worst = max(checks, key=lambda one: one.of_tolerance)
+    return replace(worst, utterances=len(checks), largest=max(one.largest for one in checks))
 
 
 def _pipeline(kind: str, directory: Path, plan: Plan) -> Pipeline:

@@ -135,7 +135,7 @@ def encode_in_windows(
     """
     grid = encoder.grid
     inputs = encoder.inputs(signal)
-    length, context = _frames(WINDOW_SECONDS, grid), _frames(CONTEXT_SECONDS, grid)
+    length, context = frames_of(WINDOW_SECONDS, grid), frames_of(CONTEXT_SECONDS, grid)
     if encoder.front_end.limit is not None:
         length = min(length, grid.frames(encoder.front_end.limit))
     cuts = windows(grid.frames(signal.lengths[0]), length, context)
@@ -153,7 +153,8 @@ def encode_in_windows(
     return {layer: torch.cat(rows) for layer, rows in parts.items()}
 
 
-def _frames(seconds: float, grid: Grid) -> int:
+def frames_of(seconds: float, grid: Grid) -> int:
+    """About how many frames so much of a recording has."""
     return round(seconds * SAMPLE_RATE / grid.hop)
 
 

@@ -47,16 +47,13 @@ class TextPass:
 
     Args:
         plan: what is to be done.
-        device: `cpu` or `cuda:0`.
         report: failures and truncated texts are noted here.
         tell: for lines to be read while it runs.
     """
 
-    def __init__(
-        self, plan: Plan, device: str, report: ExtractReport, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, plan: Plan, report: ExtractReport, tell: Callable[[str], None]) -> None:
         self.items = plan.text
-        self._directory, self._device = plan.directories["text"], device
+        self._directory, self._device = plan.directories["text"], plan.device
         _, self._dim = encoder_shape(self._directory)
         self._stored = getattr(torch, plan.config.stored_dtype)
         self._report = report
@@ -172,13 +169,11 @@ def run_plan(
     report = ExtractReport(failures=dict(plan.absent))
     started = time.monotonic()
     open_features(features)
-    # TF32 would change digits that the recipe promises.
-    device = plan.device
     passes: list[TextPass | AudioPass] = []
     if plan.text:
-        passes.append(TextPass(plan, device, report, tell))
+        passes.append(TextPass(plan, report, tell))
     if plan.audio:
-        passes.append(AudioPass(plan, device, report, tell))
+        passes.append(AudioPass(plan, report, tell))
     if rank.leads:
         _announce(features.parent, plan, [one.estimate() for one in passes], report, tell)
     try:
@@ -206,7 +201,7 @@ def audio_bytes(plan: Plan) -> int:
     """Bytes of the audio streams that a plan would add, by the headers of the recordings."""
     if not plan.audio:
         return 0
-    return AudioPass(plan, plan.device, ExtractReport(), lambda _: None).estimate().nbytes
+    return AudioPass(plan, ExtractReport(), lambda _: None).estimate().nbytes
 
 
 def _fill(

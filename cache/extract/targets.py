@@ -13,7 +13,7 @@ from cache.recipe import Recipe
 from cache.store.layout import DTYPES
 from cache.store.parts import PART_BYTES
 from cache.store.remote import remote_of
-from cache.stream import FrameStream
+from cache.stream import FrameStream, open_if_there
 from corpora.base.errors import CacheError
 from corpora.base.terminal import bytes_text
 from corpora.manifest import Utterance
@@ -99,8 +99,8 @@ def lacking(
         targets: the streams.
         windowed: whether what was encoded in windows counts as there.
     """
-    own = {target: _open(features / target.path) for target in targets}
-    frames = {target: _open(features / frames_path(target)) for target in targets if target.moments}
+    own = {target: open_if_there(features / target.path) for target in targets}
+    frames = {t: open_if_there(features / frames_path(t)) for t in targets if t.moments}
 
     def has(stream: FrameStream | None, target: Target, key: str) -> bool:
         if stream is None or key in stream:
@@ -137,10 +137,6 @@ def frames_path(target: Target) -> str:
     """The stream of the frames that a stream of moments belongs to."""
     assert target.layer is not None
     return f"{target.recipe.folder}/{layer_name(target.layer)}"
-
-
-def _open(path: Path) -> FrameStream | None:
-    return FrameStream.open(path) if path.is_dir() else None
 
 
 # Beside its frames an utterance takes its key and length in its part's metadata, and a part its

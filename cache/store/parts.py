@@ -322,6 +322,22 @@ class Scan:
     parts: list[Part]
     damaged: list[DamagedPartError]
 
+    def whole(self, stream: Path) -> list[Part]:
+        """The parts of a stream, for what needs every one to be usable.
+
+        Raises:
+            CacheError: some are damaged.
+        """
+        if self.damaged:
+            counts = [error.utterances for error in self.damaged]
+            total = sum(count or 0 for count in counts)
+            more = "" if None not in counts else " or more"
+            raise CacheError(
+                f"{len(self.damaged)} of {len(self.damaged) + len(self.parts)} parts of {stream} "
+                f"are damaged, with {total}{more} utterances. The first: {self.damaged[0]}"
+            )
+        return self.parts
+
 
 class Run(NamedTuple):
     """Rows that lie together both in a part and in what is gathered."""

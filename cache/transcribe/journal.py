@@ -8,16 +8,14 @@ does not see a flipped bit in a text; rows of version 1 have none.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from cache.sources import BUSY_S, QUERY, in_batches, seal_of
 from corpora.base.errors import CacheError, FormatVersionError
 
 _VERSION = 2
@@ -26,8 +24,6 @@ _SCHEMA = (
     "text TEXT, language TEXT, silent INTEGER, seal TEXT, "
     "PRIMARY KEY (audio, model, asked)) WITHOUT ROWID"
 )
-_QUERY = 900  # SQLite's limit on variables in one statement was 999 for long.
-_BUSY_S = 60.0
 
 #: A recording's content key, and the language that the model was told ("" is none).
 Heard = tuple[str, str]
@@ -62,7 +58,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._database = sqlite3.connect(path, timeout=_BUSY_S)
+            self._database = sqlite3.connect(path, timeout=BUSY_S)
             # No write-ahead log: it does not work for work folders on network file systems.
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -85,12 +81,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def known(self, model: str, wanted: Iterable[Heard]) -> dict[Heard, Transcript]:
@@ -123,31 +114,31 @@ class Journal:
             transcripts: by recording and language told.
         """
         rows = [
-            _sealed((key, model, asked, source, one.text, one.language, int(one.silent)))
+            (key, model, asked, source, one.text, one.language, int(one.silent))
             for (key, asked), one in transcripts.items()
         ]
         try:
             with self._database:
                 self._database.executemany(
-                    "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                    "INSERT OR REPLACE INTO transcripts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(*row, seal_of(row)) for row in rows],
                 )
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
     def _rows(
         self, condition: str, audio: Iterable[str], values: Sequence[str]
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[list[Any]]:
         """Whole rows without their seals, which are compared."""
-        keys = iter(dict.fromkeys(audio))
         try:
-            while batch := list(islice(keys, _QUERY)):
+            for batch in in_batches(dict.fromkeys(audio), QUERY):
                 marks = ",".join("?" * len(batch))
                 query = f"SELECT * FROM transcripts WHERE audio IN ({marks}) {condition}"
                 with closing(self._database.execute(query, [*batch, *values])) as rows:
-                    for row in rows:
-                        if row[-1] is not None and row != _sealed(row[:-1]):
+                    for *row, seal in rows:
+                        if seal is not None and seal != seal_of(row):
                             raise sqlite3.DatabaseError(f"the transcript of {row[0]} was altered")
-                        yield row[:-1]
+                        yield row
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
@@ -157,8 +148,3 @@ class Journal:
             "lie in a folder that can be written, and no other program may hold it open for long. "
             "If it is damaged, move it away; its recordings are then transcribed again."
         )
-
-
-def _sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row with its checksum."""
-    return (*row, hashlib.sha256(repr(row).encode()).hexdigest()[:16])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -163,10 +163,8 @@ def make_plan(
     )
 
 
-def heard_as(
-    plan: Plan, config: TranscribeConfig, whisper: WhisperFiles
-) -> dict[Heard, tuple[Utterance, ...]]:
-    """The utterances that are to be heard, by recording and language told.
+def heard_as(plan: Plan, config: TranscribeConfig, whisper: WhisperFiles) -> dict[Heard, Item]:
+    """What is to be heard, by recording and language told, with its utterances.
 
     Raises:
         ConfigError: the model does not know a language.
@@ -179,9 +177,4 @@ def heard_as(
         if tag not in codes:
             codes[tag] = whisper.code(tag, f"{where_of(utterance)}: its language")
         found.setdefault((plan.keys[utterance.id], of_all or codes[tag]), []).append(utterance)
-    return {heard: tuple(utterances) for heard, utterances in found.items()}
-
-
-def items_of(heard: Mapping[Heard, Sequence[Utterance]]) -> dict[Heard, Item]:
-    """The same as inputs that can be measured and decoded."""
-    return {one: Item(one[0], tuple(utterances), ()) for one, utterances in heard.items()}
+    return {one: Item(one[0], tuple(utterances), ()) for one, utterances in found.items()}

@@ -11,7 +11,7 @@ from cache.config import TRANSFORMERS, TranscribeConfig
 from cache.lookup import FrameCache
 from cache.transcribe.journal import Journal, Transcript
 from cache.transcribe.model_files import find_whisper, run_by
-from cache.transcribe.texts import Plan, fill, heard_as, items_of, make_plan
+from cache.transcribe.texts import Plan, fill, heard_as, make_plan
 from cache.transcribe.transcription import (
     NORMALISER,
     TranscribeReport,
@@ -87,7 +87,7 @@ def _fill_in(
         fingerprint = f"{whisper.fingerprint}-{config.speech_threshold:g}"
         whisper = replace(whisper, fingerprint=fingerprint)
         found = journal.known(fingerprint, heard)
-        lacking = {one: item for one, item in items_of(heard).items() if one not in found}
+        lacking = {one: item for one, item in heard.items() if one not in found}
         report = replace(report, source=whisper.source, known=len(found))
         failures = dict(plan.absent)
         if lacking:
@@ -107,7 +107,7 @@ def _fill_in(
             )
             found |= done.transcripts
             for one, reason in done.failures.items():
-                failures |= {utterance.id: reason for utterance in heard[one]}
+                failures |= {utterance.id: reason for utterance in heard[one].utterances}
             report = replace(
                 report,
                 device=done.device,
@@ -120,7 +120,7 @@ def _fill_in(
             f"none of the {len(failures)} recordings could be used. "
             f"The first: {next(iter(failures.values()))}"
         )
-    by_id = {u.id: found[one] for one, several in heard.items() if one in found for u in several}
+    by_id = {u.id: found[one] for one in heard if one in found for u in heard[one].utterances}
     planned = {u.id: u for u in plan.write}
     texts = {
         name: {"text": one.text, "text_source": whisper.source}

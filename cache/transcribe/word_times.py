@@ -163,8 +163,8 @@ def write_word_times(
     plan = Plan(tuple(rows), (), keys=there)
     grids: dict[str, Path] = {}
     lacking: dict[Path, tuple[str, Utterance]] = {}
-    for (key, language), several in heard_as(plan, config, whisper).items():
-        for u in several:
+    for (key, language), item in heard_as(plan, config, whisper).items():
+        for u in item.utterances:
             said: list[JSON] = [key, language, normalise_text(u.text), whisper.fingerprint, VERSION]
             name = hashlib.sha256(canonical_json(said).encode("ascii")).hexdigest()[:KEY_DIGITS]
             grids[u.id] = work.words / f"{name}.TextGrid"

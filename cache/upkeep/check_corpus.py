@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.encoders.grid import SAMPLE_RATE, Grid, fbank_grid
+from cache.encoders.grid import SAMPLE_RATE, fbank_grid, recorded_grid
 from cache.keys import shared_recordings, shared_sentences
-from cache.last_extraction import Source
 from cache.lookup import FrameCache
 from cache.upkeep.corpus_report import CorpusCheck, Durations, Heard, histogram
 from corpora.base.errors import AudioError, EmopoolError
@@ -153,7 +152,8 @@ def frame_lengths(
             by itself.
     """
     notes = []
-    grid = _grid(cache.sources)
+    energy = cache.sources.get("energy")
+    grid = (recorded_grid(energy.recipe) if energy is not None else None) or USUAL_GRID
     extracted = _of_stream(cache, "energy", "audio", utterances, keys)
     text = _of_stream(cache, "text", "text", utterances, keys)
     known = {u.id: u.end - (u.start or 0.0) for u in utterances if u.end is not None} | dict(
@@ -177,14 +177,6 @@ def frame_lengths(
     return Lengths(
         tuple(from_audio.values()), source, tuple(text.values()), back | known, tuple(notes)
     )
-
-
-def _grid(sources: Mapping[str, Source]) -> Grid:
-    if "energy" not in sources:
-        return USUAL_GRID
-    fields = sources["energy"].recipe.fields["grid"]
-    assert isinstance(fields, dict)
-    return Grid(int(str(fields["hop"])), int(str(fields["window"])), str(fields["rule"]))
 
 
 def _of_stream(
@@ -240,11 +232,7 @@ def check_corpus(
     lengths = frame_lengths(cache, rows, keys, seconds)
     seconds = {**lengths.seconds, **seconds}
     problems = [
-        *(
-            f"{u.audio}: {headers[u.audio].problem}"
-            for u in _first_each(rows)
-            if audio and headers[u.audio].problem
-        ),
+        *(f"{path}: {header.problem}" for path, header in headers.items() if header.problem),
         *(f"'{u.id}' ({u.audio.name}): {cuts[u.id]}" for u in rows if u.id in cuts),
         *(
             f"'{u.id}' ({u.audio.name}): {sounds[u.id].problem}"
@@ -285,14 +273,6 @@ def check_corpus(
         problems=tuple(problems),
         notes=tuple(_notes(manifest, path, lengths, unknown, audio=audio)),
     )
-
-
-def _first_each(rows: Sequence[Utterance]) -> list[Utterance]:
-    """The first utterance of each recording."""
-    first: dict[Path, Utterance] = {}
-    for utterance in rows:
-        first.setdefault(utterance.audio, utterance)
-    return list(first.values())
 
 
 def _durations(rows: Sequence[Utterance], seconds: Mapping[str, float]) -> dict[str, Durations]:

@@ -76,14 +76,7 @@ class Stream:
         Raises:
             CacheError: a part is damaged.
         """
-        found = scan(self.path, self.header)
-        if found.damaged:
-            raise CacheError(
-                f"{len(found.damaged)} parts of {self.label} are damaged. The first: "
-                f"{found.damaged[0].path}: {found.damaged[0].reason}. Run `python cli.py cache "
-                "verify --fix`, then `extract`, and try again."
-            )
-        return found.parts
+        return scan(self.path, self.header).whole(self.path)
 
 
 @dataclass(frozen=True)
