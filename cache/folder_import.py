@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.clock import Clock, Floats
+from cache.found import input_kind
 from cache.keys import ENCODED, MODALITIES
 from cache.last_extraction import (
     TIMES,
@@ -29,7 +30,7 @@ from cache.last_extraction import (
     write_extraction,
     write_failures,
 )
-from cache.lookup import FrameCache, input_kind
+from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe, canonical_json
 from cache.store.layout import ensure_stream, open_features
 from cache.store.writer import PartWriter

@@ -213,7 +213,7 @@ def _encoders(sources: Mapping[str, Source], streams: Sequence[Stream]) -> dict[
         stream.label: source.encoder
         for stream in streams
         for source in sources.values()
-        if source.recipe == stream.recipe and stream.layer in (None, *source.layers)
+        if stream.is_of(source)
     }
 
 

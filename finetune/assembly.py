@@ -18,9 +18,10 @@ from cache.encoders.grid import Padding, recorded_padding
 from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
+from cache.found import input_kind
 from cache.frames import Frames
 from cache.last_extraction import SURPRISAL, Extraction
-from cache.lookup import FrameCache, input_kind
+from cache.lookup import FrameCache
 from cache.recipe import JSON, LayersRead, Recipe, difference, layer_numbers
 from cache.store.layout import read_recipe
 from cache.stream import FrameStream

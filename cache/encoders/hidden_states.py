@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from corpora.base.errors import ConfigError, EmopoolError, UnreadableLayersError
 # What may be missing from a checkpoint because no hidden state passes through it: sentence poolers,
 # and the vector that masks frames in pre-training.
 _UNUSED_WEIGHTS = ("pooler.", "masked_spec_embed")
+RANDOM = "they would be random. Check that config.json belongs to the weights."
 
 
 def load_model(
@@ -26,7 +27,7 @@ def load_model(
     overrides: Mapping[str, object],
     model_class: Any = None,  # noqa: ANN401 (untyped library)
     key_mapping: Mapping[str, str] | None = None,
-    lacking: str = "they would be random. Check that config.json belongs to the weights.",
+    lacking: str = RANDOM,
 ) -> Any:  # noqa: ANN401 (untyped library)
     """The bare encoder in a directory, in float32, frozen and in eval mode.
 
@@ -61,13 +62,18 @@ def load_model(
             output_loading_info=True,
             key_mapping=dict(key_mapping) if key_mapping else None,
         )
-    missing = sorted(key for key in report["missing_keys"] if not _unused(key))
-    if missing:
-        raise ConfigError(
-            f"{directory}: the weights lack {len(missing)} parameters of the model, such as "
-            f"{missing[0]}; {lacking}"
-        )
+    refuse_missing(directory, [key for key in report["missing_keys"] if not _unused(key)], lacking)
     return model.requires_grad_(False).eval()
+
+
+def refuse_missing(directory: Path, missing: Iterable[str], lacking: str = RANDOM) -> None:
+    """Refuse a model of which weights are missing (ConfigError); `lacking` says what follows."""
+    names = sorted(missing)
+    if names:
+        raise ConfigError(
+            f"{directory}: the weights lack {len(names)} parameters of the model, such as "
+            f"{names[0]}; {lacking}"
+        )
 
 
 class Encoder(nn.Module):

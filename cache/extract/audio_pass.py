@@ -244,9 +244,9 @@ class AudioPass:
         has_frames = any(t.layer is not None and not t.moments for t in item.targets)
         if has_frames and seconds > longest:
             return (
-                f"{_place(item)}: {seconds:.1f} s long; an utterance of the cache is one piece of at "
-                f"most {MAX_PART_BYTES // 1_000_000} MB, which is {longest:.0f} s here. Cut it into "
-                "shorter utterances."
+                f"{_place(item)}: {seconds:.1f} s long; an utterance of the cache is one piece of "
+                f"at most {MAX_PART_BYTES // 1_000_000} MB, which is {longest:.0f} s here. Cut it "
+                "into shorter utterances."
             )
         return found
 

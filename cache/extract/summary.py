@@ -183,6 +183,7 @@ def report_text(
         for kind, name in (("audio", "recordings"), ("text", "different texts"))
         if kind in plan.inputs
     )
+    done = report or ExtractReport(failures=dict(plan.absent))
     if report is None:
         parts.append(f"Everything is there ({counts}): nothing to do.")
     else:
@@ -196,10 +197,9 @@ def report_text(
             f"{empty:,} utterances have no text; they are encoded as special tokens only. "
             "`transcribe` fills texts in."
         )
-    failures = plan.absent if report is None else report.failures
-    if failures:
-        parts += ["", f"{len(failures):,} utterances could not be used ({work.failures}):"]
-        parts += shortened(list(failures.values()), SHOWN_FAILURES)
+    if done.failures:
+        parts += ["", f"{len(done.failures):,} utterances could not be used ({work.failures}):"]
+        parts += shortened(list(done.failures.values()), SHOWN_FAILURES)
         parts.append("They are tried again at the next extract.")
     if check is not None:
         parts += ["", check.to_text()]
@@ -219,6 +219,7 @@ def report_json(
     plan: Plan, report: ExtractReport | None, check: CheckReport | None = None
 ) -> Mapping[str, Any]:
     """The same for programs."""
+    done = report or ExtractReport(failures=dict(plan.absent))
     return {
         "check": None if check is None else check.to_json(),
         "streams": {
@@ -232,9 +233,9 @@ def report_json(
         },
         "inputs": dict(plan.inputs),
         "changes": {kind: list(lines) for kind, lines in plan.changes.items()},
-        "estimated_bytes": {} if report is None else report.estimated,
-        "added": {} if report is None else report.added,
-        "failures": dict(plan.absent if report is None else report.failures),
-        "seconds_of_audio": 0.0 if report is None else report.seconds_of_audio,
-        "seconds": 0.0 if report is None else report.seconds,
+        "estimated_bytes": done.estimated,
+        "added": done.added,
+        "failures": done.failures,
+        "seconds_of_audio": done.seconds_of_audio,
+        "seconds": done.seconds,
     }

@@ -37,7 +37,7 @@ from cache.encoders.budget import Need, dictation_need
 from cache.encoders.device import has_bf16_units, to_device
 from cache.encoders.files import CHUNK, weight_files
 from cache.encoders.grid import SAMPLE_RATE
-from cache.encoders.hidden_states import first_line, loading, quiet
+from cache.encoders.hidden_states import first_line, loading, quiet, refuse_missing
 from cache.transcribe.journal import Transcript
 from corpora.base.errors import ConfigError, EmopoolError
 
@@ -335,12 +335,7 @@ def load_whisper(directory: Path, *, device: str = "cpu", attention: bool = Fals
         )
         front_end = AutoFeatureExtractor.from_pretrained(directory, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ConfigError(
-            f"{directory}: the weights lack {len(missing)} parameters of the model, such as "
-            f"{missing[0]}; they would be random. Check that config.json belongs to the weights."
-        )
+    refuse_missing(directory, report["missing_keys"])
     with loading(
         f"{directory} cannot be used as a Whisper model",
         "Copy its generation_config.json from the model that this one was made of.",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.encoders.grid import SAMPLE_RATE, recorded_grid
+from cache.found import input_kind
 from cache.keys import MODALITIES, windowed_key
 from cache.last_extraction import Source
-from cache.lookup import FrameCache, input_kind
+from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe
 from cache.store.layout import METADATA, StreamHeader, open_features, read_recipe, read_stream
 from cache.store.parts import PREFIX, SUM_BYTES, Index, scan
@@ -69,6 +70,11 @@ class Stream:
     def input_kind(self) -> str:
         """Which of an utterance's content keys it is kept under: `text` or `audio`."""
         return input_kind(self.recipe.kind)
+
+    def is_of(self, source: Source | None) -> bool:
+        """Whether an extraction asked for it: one of the layers of a source, or beside them."""
+        same = source is not None and source.recipe == self.recipe
+        return same and source is not None and self.layer in (None, *source.layers)
 
     def parts(self) -> list[StoredPart]:
         """Its parts by name, for work that needs every one to be usable.
@@ -312,7 +318,6 @@ def _look_at(
     wanted = None if keys is None else keys[stream.input_kind, stream.recipe.describe]
     source = sources.get(stream.recipe.kind)
     same = source is not None and source.recipe == stream.recipe
-    asked = same and source is not None and stream.layer in (None, *source.layers)
     fields = stream.recipe.fields
     return StreamInfo(
         stream=stream.label,
@@ -329,7 +334,7 @@ def _look_at(
         nbytes=sum(part.nbytes + SUM_BYTES for part in found.parts),
         parts=len(found.parts),
         damaged=len(found.damaged),
-        last=asked,
+        last=stream.is_of(source),
         present=None if wanted is None else _present(stream, index, wanted),
         wanted=None if wanted is None else len(wanted),
     )

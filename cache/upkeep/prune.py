@@ -213,11 +213,7 @@ def _asked_for(stream: Stream, sources: Iterable[Source]) -> bool:
     if stream.recipe.kind == CUES:
         grid = stream.recipe.fields.get("grid")
         return any(source.recipe.fields.get("grid") == grid for source in sources)
-    return any(
-        stream.path.parent.name == source.recipe.folder
-        and (stream.layer is None or stream.layer in source.layers)
-        for source in sources
-    )
+    return any(map(stream.is_of, sources))
 
 
 def _dropped(features: Path, plan: PrunePlan) -> list[Path]:

@@ -16,7 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cache.lookup import Found, FrameCache
+from cache.found import Found
+from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError
 from corpora.base.files import file_sha256
 from corpora.label_map import chosen_labels
