@@ -1,4 +1,4 @@
-"""Recordings: decode, mix down, cut, resample to 16 kHz.
+"""Recordings: decode, mix down, cut, resample to 16 kHz; and how loud each frame of one is.
 
 Whatever decides the samples is named in `decoder_fields`, which goes into every recipe.
 """
@@ -18,7 +18,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from cache.encoders.grid import SAMPLE_RATE
+from cache.encoders.grid import SAMPLE_RATE, Grid
+from cache.recipe import JSON
 from corpora.base.errors import AudioError
 from corpora.sound_file import open_sound
 
@@ -208,3 +209,35 @@ def _named(path: Path, where: str) -> Iterator[None]:
         yield
     except AudioError as error:
         raise AudioError(f"{where}: {path}: {error}" if where else f"{path}: {error}") from error
+
+
+#: dB re full scale; below the quietest step of 16-bit audio, so that silence is a finite number.
+FLOOR_DB = -120.0
+
+
+def energy(waveform: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+    """RMS level of each frame.
+
+    20 log10 sqrt(mean x²) over the samples of its window, not below -120 dB. A full scale square
+    wave is 0 dB.
+
+    Args:
+        waveform: `[samples]` at 16 kHz, full scale ±1.
+        grid: the audio encoder's grid.
+
+    Returns:
+        `[frames]` in dB.
+    """
+    squares = np.zeros(len(waveform) + 1)
+    np.cumsum(np.square(waveform, dtype=np.float64), out=squares[1:])
+    starts, stops = grid.bounds(len(waveform))
+    # Differences of sums may round to a little below zero in silence.
+    power = np.maximum(squares[stops] - squares[starts], 0.0) / (stops - starts)
+    floor = 10.0 ** (FLOOR_DB / 10.0)
+    level: NDArray[np.float64] = 10.0 * np.log10(np.maximum(power, floor))
+    return level.astype(np.float32)
+
+
+def energy_fields() -> dict[str, JSON]:
+    """What decides the numbers besides the samples and the grid."""
+    return {"level": "rms", "unit": "dB", "floor": FLOOR_DB}

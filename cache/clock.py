@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cache.found import Floats
 from corpora.base.errors import CacheError, ConfigError
 
-Floats = npt.NDArray[np.float64]
-
-# Times that differ by less are the same: tables round them, and float32 does an hour into a file.
-SAME_SECONDS = 5e-4
 # Tracks of one file end some frames apart; a wrong rate is off by a share of the whole.
 _APART_SECONDS, _APART_SHARE = 0.25, 0.05
 
@@ -121,27 +117,3 @@ def read_times(path: Path) -> Floats:
     if not len(times) or not times[0] >= 0 or not (np.diff(times) > 0).all():
         raise CacheError(f"{path}: expected times that ascend from 0 on, in seconds.")
     return times
-
-
-def onto(values: Floats, at: Floats, times: Floats) -> Floats:
-    """`[T]`, what is known at other times: the mean over each frame's span, else the nearest.
-
-    A frame's span reaches half-way to its neighbours, and as far at the ends. So on a clock with
-    one of these values a frame, such as that of a copy of their frames, it is these very values.
-
-    Args:
-        values: `[M]`.
-        at: `[M]`, when these are, seconds, ascending.
-        times: `[T]`, when the frames are, likewise.
-    """
-    middles = (times[1:] + times[:-1]) / 2
-    # Of a single frame: from the start on, and as far behind it.
-    first = 2 * times[0] - middles[0] if len(middles) else 0.0
-    last = 2 * times[-1] - middles[-1] if len(middles) else 2 * times[0]
-    edges = np.concatenate([[first], middles, [last]])
-    span = np.searchsorted(edges, at + SAME_SECONDS, side="right") - 1
-    inside = (span >= 0) & (span < len(times))
-    counts = np.bincount(span[inside], minlength=len(times))
-    sums = np.bincount(span[inside], values[inside], len(times))
-    nearest = values[np.searchsorted((at[1:] + at[:-1]) / 2, times)]
-    return np.where(counts > 0, sums / np.maximum(counts, 1), nearest)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.clock import Clock, Floats
-from cache.found import input_kind
+from cache.clock import Clock
+from cache.found import Floats, input_kind
 from cache.keys import ENCODED, MODALITIES
 from cache.last_extraction import (
     TIMES,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from cache.clock import Floats, onto
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.last_extraction import SURPRISAL
 from cache.stream import FrameStream
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from cache.frames import Frames
     from cache.mapped import MappedFrames, Residence
 
+Floats = npt.NDArray[np.float64]
+
 SPEECH = "speech"
+#: Times that differ by less are the same: tables round them, and float32 does an hour into a file.
+SAME_SECONDS = 5e-4
 
 
 def input_kind(stream: str) -> str:
@@ -165,3 +169,27 @@ def further_layers(
             )
         others.setdefault(kind, {})[layer] = frames
     return others
+
+
+def onto(values: Floats, at: Floats, times: Floats) -> Floats:
+    """`[T]`, what is known at other times: the mean over each frame's span, else the nearest.
+
+    A frame's span reaches half-way to its neighbours, and as far at the ends. So on a clock with
+    one of these values a frame, such as that of a copy of their frames, it is these very values.
+
+    Args:
+        values: `[M]`.
+        at: `[M]`, when these are, seconds, ascending.
+        times: `[T]`, when the frames are, likewise.
+    """
+    middles = (times[1:] + times[:-1]) / 2
+    # Of a single frame: from the start on, and as far behind it.
+    first = 2 * times[0] - middles[0] if len(middles) else 0.0
+    last = 2 * times[-1] - middles[-1] if len(middles) else 2 * times[0]
+    edges = np.concatenate([[first], middles, [last]])
+    span = np.searchsorted(edges, at + SAME_SECONDS, side="right") - 1
+    inside = (span >= 0) & (span < len(times))
+    counts = np.bincount(span[inside], minlength=len(times))
+    sums = np.bincount(span[inside], values[inside], len(times))
+    nearest = values[np.searchsorted((at[1:] + at[:-1]) / 2, times)]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), nearest)

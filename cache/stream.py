@@ -16,19 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from cache.store.index import Index, Run, scan, seen_of_parts
 from cache.store.layout import DTYPES, StreamHeader, ensure_stream, open_features, read_stream
 from cache.store.mirror import pull
-from cache.store.parts import (
-    PART_BYTES,
-    Index,
-    Run,
-    check_sum,
-    map_part,
-    read_rows,
-    read_through,
-    scan,
-    seen_of_parts,
-)
+from cache.store.parts import PART_BYTES, check_sum, map_part, read_rows, read_through
 from cache.store.remote import remote_of
 from cache.store.writer import PartWriter
 from corpora.base.errors import CacheError

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cache.audio import energy
 from cache.encoders.files import Kind
-from cache.encoders.grid import Grid, energy, recorded_padding
+from cache.encoders.grid import Grid, recorded_padding
 from cache.encoders.names import resolve_encoder
 from cache.encoders.vad import load_detector, speech
 from cache.frames import Frames

@@ -27,7 +27,6 @@ from cache.encoders.front_ends import (
     to_spectra,
 )
 from cache.encoders.grid import FBANK_HOP, FBANK_WINDOW
-from cache.encoders.hidden_states import hidden_states
 from cache.encoders.signal import LEAD
 from cache.encoders.text_encoder import TextEncoder
 from cache.encoders.vad import SpeechDetector
@@ -122,10 +121,8 @@ class OneRecording(nn.Module):
 
 def _read(encoder: TextEncoder, tokens: Tensor, layers: tuple[int, ...]) -> Tensor:
     """`[T, D]` of tokens `[T]`."""
-    states = hidden_states(
+    states = encoder.read_layers(
         lambda: encoder.model(input_ids=tokens[None], attention_mask=torch.ones_like(tokens)[None]),
-        encoder.stack,
-        encoder.layers,
         layers,
     )
     return torch.cat([states[layer][0] for layer in layers], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,7 +99,14 @@ class Encoder(nn.Module):
     @property
     def stack(self) -> nn.ModuleList | None:
         """The list of layers, if it is a plain one; `stack[L]` turns layer L into L + 1."""
-        return layer_stack(self.model, self.layers)
+        found = [
+            module
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.ModuleList)
+            and len(module) == self.layers
+            and name.rpartition(".")[2] in {"layer", "layers"}
+        ]
+        return found[0] if len(found) == 1 else None
 
     @property
     def device(self) -> torch.device:
@@ -110,87 +118,52 @@ class Encoder(nn.Module):
         return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
     def read_layers(self, run: Callable[[], Any], wanted: Sequence[int]) -> dict[int, Tensor]:
-        """Run the model once and keep only the layers asked for; see `hidden_states`.
+        """Run the model once and keep only the layers asked for.
+
+        Layer L is what layer L (counted from 0) receives; `layers` is the encoder's last hidden
+        state, which in some encoders is a layer norm after the last layer.
+
+        Args:
+            run: calls the model and returns its output.
+            wanted: layer numbers.
+
+        Returns:
+            Layer number to `[B, T, D]`.
 
         Raises:
-            ConfigError: a layer does not exist.
+            ConfigError: a number is out of range.
             UnreadableLayersError: intermediate layers cannot be read.
         """
-        stack = self.stack
-        check_layers(wanted, self.layers, stack)
-        return hidden_states(run, stack, self.layers, wanted)
+        stack, layers = self.stack, self.layers
+        for layer in wanted:
+            if not 0 <= layer <= layers:
+                raise ConfigError(
+                    f"layer {layer} does not exist: this encoder has layers 0 (the input of the "
+                    f"first) to {layers} (the last)."
+                )
+            if layer != layers and stack is None:
+                raise UnreadableLayersError(
+                    f"layer {layer} cannot be read from this encoder, whose layers are not a plain "
+                    f"list. Take the last, {layers}."
+                )
+        kept: dict[int, Tensor] = {}
 
-
-def layer_stack(model: nn.Module, layers: int) -> nn.ModuleList | None:
-    """The encoder's list of layers, or None if it has no plain list of them."""
-    found = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == layers
-        and name.rpartition(".")[2] in {"layer", "layers"}
-    ]
-    return found[0] if len(found) == 1 else None
-
-
-def check_layers(wanted: Sequence[int], layers: int, stack: nn.ModuleList | None) -> None:
-    """Check layer numbers against an encoder.
-
-    Raises:
-        ConfigError: a number is out of range.
-        UnreadableLayersError: intermediate layers cannot be read.
-    """
-    for layer in wanted:
-        if not 0 <= layer <= layers:
-            raise ConfigError(
-                f"layer {layer} does not exist: this encoder has layers 0 (the input of the first) "
-                f"to {layers} (the last)."
-            )
-        if layer != layers and stack is None:
-            raise UnreadableLayersError(
-                f"layer {layer} cannot be read from this encoder, whose layers are not a plain "
-                f"list. Take the last, {layers}."
-            )
-
-
-def hidden_states(
-    run: Callable[[], Any], stack: nn.ModuleList | None, layers: int, wanted: Sequence[int]
-) -> dict[int, Tensor]:
-    """Run an encoder once and keep only the layers asked for.
-
-    Layer L is what layer L (counted from 0) receives; `layers` is the encoder's last hidden state,
-    which in some encoders is a layer norm after the last layer.
-
-    Args:
-        run: calls the model and returns its output.
-        stack: see `layer_stack`.
-        layers: how many there are.
-        wanted: layer numbers, checked by `check_layers`.
-
-    Returns:
-        Layer number to `[B, T, D]`.
-    """
-    kept: dict[int, Tensor] = {}
-
-    def keeper(layer: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def keep(layer: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             kept[layer] = args[0] if args else kwargs["hidden_states"]
 
-        return keep
-
-    handles = [
-        stack[layer].register_forward_pre_hook(keeper(layer), with_kwargs=True)
-        for layer in set(wanted)
-        if stack is not None and layer < layers
-    ]
-    try:
-        last = run().last_hidden_state
-    finally:
-        for handle in handles:
-            handle.remove()
-    if layers in wanted:
-        kept[layers] = last
-    return {layer: kept[layer] for layer in wanted}
+        handles = [
+            stack[layer].register_forward_pre_hook(partial(keep, layer), with_kwargs=True)
+            for layer in set(wanted)
+            if stack is not None and layer < layers
+        ]
+        try:
+            last = run().last_hidden_state
+        finally:
+            for handle in handles:
+                handle.remove()
+        if layers in wanted:
+            kept[layers] = last
+        return {layer: kept[layer] for layer in wanted}
 
 
 @contextmanager

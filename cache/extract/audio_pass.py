@@ -9,10 +9,17 @@ from contextlib import closing
 
 import torch
 
-from cache.audio import audio_seconds, batches, decode_ahead, each_in_threads, load_audio
+from cache.audio import (
+    audio_seconds,
+    batches,
+    decode_ahead,
+    each_in_threads,
+    energy,
+    load_audio,
+)
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.budget import Budget, batch_budget
-from cache.encoders.grid import SAMPLE_RATE, Grid, encoder_shape, energy
+from cache.encoders.grid import SAMPLE_RATE, Grid, encoder_shape
 from cache.encoders.vad import SpeechDetector, load_detector
 from cache.extract.encoding import (
     Decoded,

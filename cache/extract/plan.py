@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from cache.audio import decoder_fields
+from cache.audio import decoder_fields, energy_fields
 from cache.config import Auto, ExtractConfig, Layers
 from cache.encoders.device import choose_device, usual_dtype
 from cache.encoders.files import Kind, encoder_fields, vad_fields
@@ -20,7 +20,6 @@ from cache.encoders.grid import (
     Grid,
     Padding,
     encoder_shape,
-    energy_fields,
     read_grid,
     read_padding,
     recorded_padding,

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.store.index import seen_of_parts
 from cache.store.layout import clear_stale_sites, scratch_folder, withdraw
 from cache.store.mirror import pull
-from cache.store.parts import PART_BYTES, PREFIX, Part, read_through, seen_of_parts
+from cache.store.parts import PART_BYTES, PREFIX, Part, read_through
 from cache.store.writer import PartSite
 from cache.upkeep.info import Stream, read_catalogue
 from corpora.base.codec import Jsonable

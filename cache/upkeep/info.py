@@ -14,8 +14,9 @@ from cache.keys import MODALITIES, windowed_key
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
 from cache.recipe import JSON, Recipe
+from cache.store.index import Index, scan
 from cache.store.layout import METADATA, StreamHeader, open_features, read_recipe, read_stream
-from cache.store.parts import PREFIX, SUM_BYTES, Index, scan
+from cache.store.parts import PREFIX, SUM_BYTES
 from cache.store.parts import Part as StoredPart
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError

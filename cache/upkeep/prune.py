@@ -14,9 +14,9 @@ from pathlib import Path
 from cache.keys import possible_keys
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
+from cache.store.index import seen_of_parts
 from cache.store.layout import METADATA, clear_stale_sites, scratch_folder, withdraw
 from cache.store.mirror import refuse_if_claimed
-from cache.store.parts import seen_of_parts
 from cache.upkeep.info import CUES, Stream, read_catalogue
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, ConfigError

@@ -37,9 +37,10 @@ from cache.keys import KEY_DIGITS, windowed_key
 from cache.lookup import FrameCache
 from cache.recipe import KEPT, canonical_json
 from cache.store.copies import UPLOADED, is_uploaded, open_matrix
+from cache.store.index import Scan, scan, seen_of_parts
 from cache.store.layout import DTYPES, METADATA, clear_stale_sites, scratch_folder, withdraw
 from cache.store.mirror import pull
-from cache.store.parts import CHUNK, SUM_BYTES, Part, Scan, scan, seen_of_parts
+from cache.store.parts import CHUNK, SUM_BYTES, Part
 from cache.upkeep.info import Catalogue, Stream, read_catalogue
 from cache.upkeep.verify_report import Problem, VerifyReport
 from corpora.base.errors import EmopoolError

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from cache.clock import SAME_SECONDS
 from cache.encoders.grid import SAMPLE_RATE
+from cache.found import SAME_SECONDS
 from corpora.base.errors import AudioError
 from explain.evidence import find_runs
 from explain.item import Item

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cache.clock import Floats, onto
 from cache.encoders.grid import SAMPLE_RATE, Grid, whisper_grid
 from cache.folder_import import import_folder
+from cache.found import Floats, onto
 from cache.hdf5 import export_hdf5, import_hdf5
 from cache.last_extraction import extract_command, read_failures
 from cache.lookup import FrameCache

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import cache.upkeep.compact
+from cache.store.index import scan
 from cache.store.layout import read_stream
-from cache.store.parts import scan
 from cache.stream import FrameStream
 from cache.upkeep.compact import compact
 from corpora.base.errors import CacheError, MissingStepError

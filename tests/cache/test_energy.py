@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.encoders.grid import Grid, energy
+from cache.audio import energy
+from cache.encoders.grid import Grid
 
 GRID = Grid(320, 560)
 

@@ -15,10 +15,9 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from cache.audio import load_audio
+from cache.audio import energy, load_audio
 from cache.config import Auto, ExtractConfig, parse_layers
 from cache.encoders.audio_encoder import load_audio_encoder
-from cache.encoders.grid import energy
 from cache.encoders.names import resolve_encoder
 from cache.extract.encoding import Encoded, encode_audio
 from cache.extract.extract import Outcome, extract

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import cache.upkeep.compact
+from cache.store.index import scan, seen_of_parts
 from cache.store.layout import read_stream
-from cache.store.parts import Part, scan, seen_of_parts
+from cache.store.parts import Part
 from cache.stream import FrameStream, PartWriter
 from cache.upkeep.compact import compact
 from cache.upkeep.prune import apply, plan_for_keys

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import cache.store.writer
+from cache.store.index import scan
 from cache.store.layout import clear_stale_sites, new_site, read_stream
-from cache.store.parts import scan
 from cache.stream import FrameStream, PartWriter
 from corpora.base.errors import CacheError
 from corpora.base.work import exclusive_lock

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from cache.config import Auto, ExtractConfig
+from cache.encoders.audio_encoder import AudioEncoder
 from cache.encoders.names import resolve_encoder
 from cache.last_extraction import extract_command, read_failures
 from cache.lookup import FrameCache
@@ -304,11 +307,13 @@ def test_where_nothing_can_be_chosen_the_last_is_taken_and_it_says_so(
 def test_an_encoder_whose_layers_cannot_be_read_gives_its_last(
     work: Work, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(layers: object, count: int, stack: object) -> None:  # of the audio encoder
-        if list(layers) != [count]:  # type: ignore[call-overload]
+    def refuse(encoder: AudioEncoder, act: Callable[[], Any], layers: Sequence[int]) -> object:
+        if list(layers) != [encoder.layers]:
             raise UnreadableLayersError("its layers are no list")
+        return read(encoder, act, layers)
 
-    monkeypatch.setattr("cache.encoders.hidden_states.check_layers", refuse)
+    read = AudioEncoder.read_layers
+    monkeypatch.setattr(AudioEncoder, "read_layers", refuse)
     found = run(work, manifest, replace(TINY, text_encoder="tiny", text_layers=Auto()))
     assert "its layers are no list" in found.to_text()
     assert list(found.choices) == ["text"]

@@ -24,10 +24,11 @@ from transformers import (
 )
 
 from cache import mapped
+from cache.audio import energy
 from cache.config import ExtractConfig, TranscribeConfig
 from cache.encoders.audio_encoder import load_audio_encoder
 from cache.encoders.device import choose_device, usual_dtype
-from cache.encoders.grid import SAMPLE_RATE, energy
+from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import load_text_encoder
 from cache.encoders.vad import load_detector, speech
