@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from cache.encoders.grid import SAMPLE_RATE, Grid
 from cache.recipe import JSON
 from corpora.base.errors import AudioError
-from corpora.sound_file import open_sound
+from corpora.readers.tree import Spellings
+from corpora.sound_file import open_sound, unopenable
+from corpora.utterance import Utterance, where_of
 
 # Batches decoded ahead of the encoder: enough to hide one slow file, little enough to hold.
 BATCHES_AHEAD = 3
@@ -33,6 +35,9 @@ _THREADS = max(2, min(16, os.cpu_count() or 1))
 # H100 with 16 cores took 2.7 s an hour of audio beside 16 threads, and 1.8 s beside 4. It takes
 # 2,000 × real time; a core decodes 5,900 × of 16 kHz WAV, 830 × of 44.1 kHz, 450 × of Opus.
 _DECODING = min(4, _THREADS)
+
+# Of a recording that is there but could not be read from its first byte to its last.
+_UNREAD = "could not be read. Check its disk, then run the same command again."
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -167,6 +172,15 @@ def load_audio(
                 "segment."
             )
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def why_absent(utterances: Iterable[Utterance]) -> dict[str, str]:
+    """By id, why utterances have no content key: their recording is not there, or not readable."""
+    spellings = Spellings()
+    return {
+        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or _UNREAD}"
+        for u in utterances
+    }
 
 
 #: Of a recording that is read as a stream.

@@ -3,7 +3,7 @@
 Frames that are extracted from sound lie on their encoder's grid (`cache.encoders.grid`). Frames of
 another kind come so many a second, or each at a time of its own. Either way their times stand in a
 stream beside them (`cache.last_extraction.TIMES`), and all else is told by these alone. What lies
-on the grid of sound, such as where speech is, is brought onto that clock.
+on the grid of sound, such as where speech is, is brought onto that clock (`cache.found.onto`).
 """
 
 from __future__ import annotations

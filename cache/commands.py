@@ -152,13 +152,16 @@ def prune(keep: tuple[Path, ...], last_only: bool, yes: bool, as_json: bool, wor
 
     Unfinished files that killed commands left anywhere in the work folder go with them, unasked.
     """
-    from cache.upkeep.prune import apply, prune_plan, sweep_work
+    from cache.upkeep.prune import apply, prune_plan
+    from corpora.base.files import sweep_below
 
     plan = prune_plan(work, keep or (work.manifest,), last_only=last_only)
     asked = bool(plan.parts) and (yes or not as_json)
     if not as_json or not asked:
         show(plan.to_json(), plan.to_text(), as_json)
-    if (yes or not as_json) and (swept := sweep_work(work)):
+    # Whoever writes into a folder sweeps it; this is for those that nobody writes into again. What
+    # is under way in the cache has a place of its own, which was cleared.
+    if (yes or not as_json) and (swept := sweep_below(work.root, work.features)):
         left = "1 unfinished file or folder" if swept == 1 else f"{swept:,} unfinished files"
         click.echo(f"Removed {left} that killed commands left in {work.root}.", err=True)
     if not asked or not (yes or click.confirm("Delete these?")):

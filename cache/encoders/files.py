@@ -60,6 +60,12 @@ Kind = Literal["audio", "text"]
 #: From files to the SHA-256 of their bytes, in hexadecimal.
 Hashes = Callable[[Sequence[Path]], Mapping[Path, str]]
 
+
+def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
+    """SHA-256 of each file's bytes, in hexadecimal."""
+    return {path: file_sha256(path) for path in paths}
+
+
 #: Tokens kept of one text, special ones included. Encoders with longer contexts are cut here too:
 #: DeBERTa-v3's tokenizer names no limit of its own, and an utterance is a sentence or a few.
 MAXIMUM_TOKENS = 512
@@ -162,7 +168,7 @@ def named_weight_files(directory: Path) -> tuple[Path, ...]:
 def encoder_fields(
     directory: Path,
     kind: Kind,
-    hashes: Hashes | None = None,
+    hashes: Hashes = hash_files,
     padding: Padding | None = None,
 ) -> dict[str, JSON]:
     """What of an encoder decides its numbers, for the recipe. Its name and place do not.
@@ -176,7 +182,6 @@ def encoder_fields(
     Raises:
         ConfigError: a file is missing or not readable, or no frame grid is known for it.
     """
-    hashes = hash_files if hashes is None else hashes
     weights = weight_files(directory)
     digests = hashes(weights)
     config = without_volatile(read_config(directory, "config.json"))
@@ -282,11 +287,6 @@ def maximum_tokens(config: Mapping[str, JSON]) -> int:
         padding = config.get("pad_token_id")
         positions -= 1 + (padding if isinstance(padding, int) else 1)
     return min(MAXIMUM_TOKENS, positions)
-
-
-def hash_files(paths: Sequence[Path]) -> dict[Path, str]:
-    """SHA-256 of each file's bytes, in hexadecimal."""
-    return {path: file_sha256(path) for path in paths}
 
 
 def without_volatile(config: Mapping[str, JSON]) -> dict[str, JSON]:

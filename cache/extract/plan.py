@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from cache.audio import decoder_fields, energy_fields
+from cache.audio import decoder_fields, energy_fields, why_absent
 from cache.config import Auto, ExtractConfig, Layers
 from cache.encoders.device import choose_device, usual_dtype
 from cache.encoders.files import Kind, encoder_fields, vad_fields
@@ -34,9 +34,6 @@ from cache.store.layout import read_recipe
 from corpora.base.errors import ConfigError, FormatVersionError, ManifestError
 from corpora.base.work import command_line
 from corpora.manifest import Manifest, Utterance
-from corpora.readers.tree import Spellings
-from corpora.sound_file import unopenable
-from corpora.utterance import where_of
 
 # What the fields of recipes are to a user, by the beginning of their dotted names.
 _WORDS = (
@@ -125,10 +122,6 @@ def _values(values: str) -> str:
     return shown if len(shown) <= _LONGEST else "changed"
 
 
-# Of a recording that is there but could not be read from its first byte to its last.
-UNREAD = "could not be read. Check its disk, then run the same command again."
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is to be done.
@@ -190,12 +183,9 @@ def make_plan(cache: FrameCache, manifest: Manifest, config: ExtractConfig) -> P
     audio_targets = [t for kind in ("audio", "energy", "speech") for t in targets.get(kind, ())]
     text_targets = list(targets.get("text", ()))
     keys = cache.keys(manifest.utterances, describe=config.describe)
-    spellings = Spellings()
-    absent = {
-        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or UNREAD}"
-        for u in manifest.utterances
-        if "audio" in sources and "audio" not in keys[u.id]
-    }
+    absent = why_absent(
+        u for u in manifest.utterances if "audio" in sources and "audio" not in keys[u.id]
+    )
     inputs: dict[str, dict[str, list[Utterance]]] = {"audio": {}, "text": {}}
     for utterance in manifest.utterances:
         for kind, key in keys[utterance.id].items():

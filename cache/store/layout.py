@@ -22,8 +22,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -288,12 +288,23 @@ def _read_group(folder: Path) -> dict[str, Any]:
 def _publish_group(scratch: Path, folder: Path, attributes: Mapping[str, JSON]) -> None:
     """Create a group; of two processes that do so at once one wins, and both may go on."""
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    with publishing(scratch, folder) as site:
+        write_new(site / METADATA, json.dumps(metadata, indent=2, allow_nan=False).encode())
+
+
+@contextmanager
+def publishing(scratch: Path, folder: Path) -> Iterator[Path]:
+    """Yield a site that becomes `folder`, unless another process was faster.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
     site = new_site(scratch)
     try:
-        write_new(site / METADATA, json.dumps(metadata, indent=2, allow_nan=False).encode())
+        yield site
         publish(site, folder)
     except OSError:
-        # Renaming onto a folder with something in it fails: then somebody else was faster.
+        # Renaming onto a folder with something in it fails.
         if not os.path.exists(folder / METADATA):
             raise
     finally:

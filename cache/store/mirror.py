@@ -18,15 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.store.copies import UPLOADED, copied_bytes, upload
-from cache.store.layout import (
-    METADATA,
-    discard,
-    new_site,
-    publish,
-    scratch_folder,
-    withdraw,
-    write_new,
-)
+from cache.store.layout import METADATA, publishing, scratch_folder, withdraw, write_new
 from cache.store.parts import CHUNK, PREFIX
 from cache.store.remote import (
     FORMAT,
@@ -165,8 +157,13 @@ def pull(work: Path) -> Mapping[str, Any]:
             and (depth < 4 or f"{Path(name).parent.as_posix()}/{Path(CHUNK).as_posix()}" in there)
         ]
         for name, data in zip(wanted, remote.get_many(wanted), strict=True):
-            if data is not None:
-                _place((work / name).parent, data, is_part=depth == 4)
+            if data is None:
+                continue
+            with publishing(scratch_folder(features), (work / name).parent) as site:
+                write_new(site / METADATA, data)
+                if depth == 4:  # a part, whose matrix is elsewhere
+                    os.makedirs((site / CHUNK).parent)
+                    write_new(site / UPLOADED, b"")
     gone = {m.parent for m in marked if remote.name(m.parent / METADATA) not in there}
     if gone:
         with suppress(CacheError), exclusive_lock(features):  # somebody adds: the next time
@@ -235,27 +232,6 @@ def _check_root(remote: Remote, features: Path, there: Mapping[str, Any]) -> Non
             "the URL or the bucket, or connect to another URL (`cache connect URL`), which sends "
             "what is here."
         )
-
-
-def _place(folder: Path, data: bytes, *, is_part: bool) -> None:
-    """A group, or a part whose matrix is elsewhere, by one rename."""
-    site = new_site(scratch_folder(_features_of(folder)))
-    try:
-        write_new(site / METADATA, data)
-        if is_part:
-            os.makedirs((site / CHUNK).parent)
-            write_new(site / UPLOADED, b"")
-        publish(site, folder)
-    except OSError:
-        if not (folder / METADATA).exists():  # else another process was faster
-            raise
-    finally:
-        discard(site)
-
-
-def _features_of(folder: Path) -> Path:
-    name = Work(Path()).features.name
-    return next(path for path in (folder, *folder.parents) if path.name == name)
 
 
 def _leave(work: Work) -> None:

@@ -92,7 +92,7 @@ class WhisperFiles:
 
 
 def find_whisper(
-    name: str, hashes: Hashes | None = None, engine: str = TRANSFORMERS
+    name: str, hashes: Hashes = hash_files, engine: str = TRANSFORMERS
 ) -> WhisperFiles:
     """Find a Whisper; a hub id that is not on this machine is downloaded.
 
@@ -129,7 +129,7 @@ def find_whisper(
                 "with it. The times of words, and all else, need the original, such as "
                 "openai/whisper-base."
             )
-        return _converted(directory, source, hash_files if hashes is None else hashes)
+        return _converted(directory, source, hashes)
     config = read_config(directory, "config.json")
     if config.get("model_type") != "whisper":
         raise ConfigError(
@@ -140,7 +140,7 @@ def find_whisper(
     tokenizer = tokenizer_files(directory)
     generation = read_config(directory, "generation_config.json")
     front_end = _front_end(directory)
-    digests = (hash_files if hashes is None else hashes)(weights)
+    digests = hashes(weights)
     found_files = hash_files(tokenizer)
     fields: dict[str, JSON] = {
         "weights": [digests[file] for file in weights],

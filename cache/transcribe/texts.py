@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cache.audio import why_absent
 from cache.config import AUTO, TranscribeConfig
 from cache.extract.targets import Item
 from cache.lookup import FrameCache
@@ -16,8 +17,6 @@ from cache.transcribe.journal import Heard, Journal
 from cache.transcribe.model_files import WhisperFiles
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from corpora.manifest_fields import keep_both
-from corpora.readers.tree import Spellings
-from corpora.sound_file import unopenable
 from corpora.utterance import COLUMNS, Utterance, where_of
 
 
@@ -147,19 +146,13 @@ def make_plan(
     heard = [u for u in chosen if config.overwrite or u.id not in stays or u.id in compared]
     heard = heard[: config.limit]
     write = [u for u in heard if config.overwrite or u.id not in stays]
-    spellings = Spellings()
-    absent = {
-        u.id: f"{where_of(u)}: {u.audio}: {unopenable(u.audio, spellings) or 'cannot be read.'}"
-        for u in heard
-        if u.id not in keys
-    }
     return Plan(
         write=tuple(write),
         compare=tuple(u for u in heard if u.id in compared),
         human=0 if config.overwrite else len(human),
         edited=0 if config.overwrite else len(edited),
         keys=keys,
-        absent=absent,
+        absent=why_absent(u for u in heard if u.id not in keys),
     )
 
 

@@ -48,6 +48,7 @@ def transcribe(
         AudioError: not one of the recordings could be used.
         MissingExtraError: the engine, or what counts errors, is not installed.
     """
+    tell = tell or (lambda line: None)
     if config.reference:
         require_rapidfuzz()
     work.root.mkdir(parents=True, exist_ok=True)
@@ -55,9 +56,7 @@ def transcribe(
     if config.word_times:
         from cache.transcribe.word_times import write_word_times  # imports torch, transformers
 
-        times = write_word_times(
-            work, path, config, tell=tell or (lambda line: None), show_progress=show_progress
-        )
+        times = write_word_times(work, path, config, tell=tell, show_progress=show_progress)
         report = replace(report, word_times=times)
     return report
 
@@ -67,7 +66,7 @@ def _fill_in(
     path: Path,
     config: TranscribeConfig,
     *,
-    tell: Callable[[str], None] | None,
+    tell: Callable[[str], None],
     show_progress: bool,
 ) -> TranscribeReport:
     """The texts."""
@@ -102,7 +101,7 @@ def _fill_in(
                 whisper,
                 config,
                 journal,
-                tell=tell or (lambda line: None),
+                tell=tell,
                 show_progress=show_progress,
             )
             found |= done.transcripts

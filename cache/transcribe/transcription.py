@@ -18,8 +18,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from importlib.util import find_spec
+from operator import add
 from pathlib import Path
 
 from corpora.base.codec import Jsonable
@@ -56,13 +57,7 @@ class WordErrors(Jsonable):
     utterances: int = 0
 
     def __add__(self, other: WordErrors) -> WordErrors:
-        return WordErrors(
-            self.words + other.words,
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-            self.utterances + other.utterances,
-        )
+        return WordErrors(*map(add, astuple(self), astuple(other)))
 
     @property
     def edits(self) -> int:

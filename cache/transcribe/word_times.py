@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.audio import decode_ahead, load_audio
+from cache.audio import decode_ahead, load_audio, why_absent
 from cache.config import TranscribeConfig
 from cache.encoders.device import choose_device
 from cache.encoders.files import CHUNK
@@ -158,7 +158,7 @@ def write_word_times(
     ][: config.limit]
     keys = cache.keys(rows)
     there = {u.id: keys[u.id]["audio"] for u in rows if "audio" in keys[u.id]}
-    missing = {u.id: f"{where_of(u)}: {u.audio} cannot be read." for u in rows if u.id not in there}
+    missing = why_absent(u for u in rows if u.id not in there)
     whisper = find_whisper(config.model, cache.hashes)
     plan = Plan(tuple(rows), (), keys=there)
     grids: dict[str, Path] = {}

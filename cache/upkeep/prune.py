@@ -20,7 +20,6 @@ from cache.store.mirror import refuse_if_claimed
 from cache.upkeep.info import CUES, Stream, read_catalogue
 from corpora.base.codec import Jsonable
 from corpora.base.errors import CacheError, ConfigError
-from corpora.base.files import sweep_below
 from corpora.base.terminal import bytes_text, count_text
 from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import read_manifest
@@ -175,15 +174,6 @@ def apply(work: Work, plan: PrunePlan) -> PrunePlan:
         now = plan_for_keys(work, plan.used, last_only=plan.last_only, planned=plan)
         withdraw(_dropped(work.features, now), scratch_folder(work.features))
     return now
-
-
-def sweep_work(work: Work) -> int:
-    """Remove what killed processes left unfinished anywhere in a work folder; returns how many.
-
-    Whoever writes into a folder sweeps it; this is for those that nobody writes into again. The
-    cache keeps what is under way in a place of its own, which `apply` clears.
-    """
-    return sweep_below(work.root, work.features)
 
 
 def _plan_stream(
