@@ -123,7 +123,7 @@ def is_packaged(name: str) -> bool:
 
 
 def make_small_encoder(work: Path, name: str) -> Path:
-    """Write a small encoder under `work/encoders/` from the installed packages, unless it is there.
+    """Write a small encoder under `work/encoders/` from the installed packages.
 
     Args:
         work: the work folder.
@@ -136,8 +136,6 @@ def make_small_encoder(work: Path, name: str) -> Path:
         ConfigError: a file in a package is not the one that was checked.
     """
     target = small_folder(work, name)
-    if target.is_dir():
-        return target
     with new_folder(target) as folder:
         found: dict[str, bytes] = {}
         for piece in SMALL[name].files:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cache.encoders.grid import SAMPLE_RATE, fbank_grid, recorded_grid
 from cache.keys import shared_recordings, shared_sentences
 from cache.lookup import FrameCache
-from cache.upkeep.corpus_report import CorpusCheck, Durations, Heard, histogram
+from cache.upkeep.corpus_report import CorpusCheck, Durations, Heard, Histogram, histogram
 from corpora.base.errors import AudioError, EmopoolError
 from corpora.base.terminal import progress_bar
 from corpora.base.work import Work
@@ -117,31 +117,12 @@ def _listen_to_cut(file: SoundFile, utterance: Utterance) -> Sound:
 USUAL_GRID = fbank_grid(2)
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Frames of utterances.
-
-    Attributes:
-        audio: of each utterance whose length is known.
-        audio_source: where those numbers come from.
-        text: of each text that was extracted.
-        seconds: by id, of utterances whose audio was extracted, to one frame.
-        notes: what is not known, and what to do.
-    """
-
-    audio: tuple[int, ...]
-    audio_source: str
-    text: tuple[int, ...]
-    seconds: Mapping[str, float]
-    notes: tuple[str, ...]
-
-
 def frame_lengths(
     cache: FrameCache,
     utterances: Sequence[Utterance],
     keys: Mapping[str, Mapping[str, str]],
     seconds: Mapping[str, float],
-) -> Lengths:
+) -> tuple[tuple[Histogram, ...], dict[str, float], list[str]]:
     """Count frames.
 
     Args:
@@ -150,6 +131,10 @@ def frame_lengths(
         keys: content keys of each by id.
         seconds: lengths by id, of those that are known from headers; a cut with both ends is known
             by itself.
+
+    Returns:
+        How many frames utterances have, for the modalities where it is known; the lengths by id
+        that are known now, of what was extracted to one frame; what is not known, and what to do.
     """
     notes = []
     energy = cache.sources.get("energy")
@@ -174,9 +159,11 @@ def frame_lengths(
     elif len(text) < len(utterances):
         notes.append(f"The texts of {len(utterances) - len(text):,} utterances are not extracted.")
     back = {name: grid.samples(count) / SAMPLE_RATE for name, count in extracted.items() if count}
-    return Lengths(
-        tuple(from_audio.values()), source, tuple(text.values()), back | known, tuple(notes)
+    counted = (
+        histogram([*from_audio.values()], "Audio frames of an utterance", source),
+        histogram([*text.values()], "Text frames (tokens) of an utterance", "extracted"),
     )
+    return tuple(one for one in counted if one is not None), back | known, notes
 
 
 def _of_stream(
@@ -229,8 +216,8 @@ def check_corpus(
     sounds = listen(usable, show_progress=show_progress) if audio else {}
     cache = FrameCache(work)
     keys = cache.keys(rows, read=audio)
-    lengths = frame_lengths(cache, rows, keys, seconds)
-    seconds = {**lengths.seconds, **seconds}
+    histograms, told, notes = frame_lengths(cache, rows, keys, seconds)
+    seconds = {**told, **seconds}
     problems = [
         *(f"{path}: {header.problem}" for path, header in headers.items() if header.problem),
         *(f"'{u.id}' ({u.audio.name}): {cuts[u.id]}" for u in rows if u.id in cuts),
@@ -262,16 +249,9 @@ def check_corpus(
         sentences=shared_sentences(rows),
         known_speakers=len({speaker_key(u) for u in rows} - {None}),
         speakers_in_two_splits=_speakers_in_two_splits(rows),
-        histograms=tuple(
-            found
-            for found in (
-                histogram(lengths.audio, "Audio frames of an utterance", lengths.audio_source),
-                histogram(lengths.text, "Text frames (tokens) of an utterance", "extracted"),
-            )
-            if found is not None
-        ),
+        histograms=histograms,
         problems=tuple(problems),
-        notes=tuple(_notes(manifest, path, lengths, unknown, audio=audio)),
+        notes=(*notes, *_notes(manifest, path, unknown, audio=audio)),
     )
 
 
@@ -325,10 +305,8 @@ def _speakers_in_two_splits(rows: Sequence[Utterance]) -> int:
     return sum(len(splits) > 1 for splits in homes.values())
 
 
-def _notes(
-    manifest: Manifest, path: Path, lengths: Lengths, unknown: int, *, audio: bool
-) -> list[str]:
-    notes = list(lengths.notes)
+def _notes(manifest: Manifest, path: Path, unknown: int, *, audio: bool) -> list[str]:
+    notes = []
     if not path.with_suffix(".json").is_file():
         notes.append(
             f"There is no {path.with_suffix('.json').name} beside it: labels are in the order "
