@@ -168,7 +168,10 @@ class AudioEncoder(Encoder):
         if whole:
             counts = [self.grid.frames(self.front_end.padded(one)) for one in signal.lengths]
         parts: dict[int, list[Tensor]] = {layer: [signal.values] * len(signal) for layer in layers}
-        for group in self._groups(signal):
+        groups: dict[int, list[int]] = {}  # numbers of the utterances that run together
+        for index, samples in enumerate(signal.lengths):
+            groups.setdefault(self.front_end.group(samples), []).append(index)
+        for group in groups.values():
             together = signal.select(group)
             states = self.states(self.inputs(together), layers)
             self._check_frames(states, max(together.lengths))
@@ -178,13 +181,6 @@ class AudioEncoder(Encoder):
         return {
             layer: Frames.from_list(rows).to(dtype=torch.float32) for layer, rows in parts.items()
         }
-
-    def _groups(self, signal: Signal) -> list[list[int]]:
-        """Numbers of the utterances that run together."""
-        groups: dict[int, list[int]] = {}
-        for index, samples in enumerate(signal.lengths):
-            groups.setdefault(self.front_end.group(samples), []).append(index)
-        return list(groups.values())
 
     def states(self, inputs: Mapping[str, Tensor], layers: Sequence[int]) -> dict[int, Tensor]:
         """Hidden states of inputs that `inputs` made, or of pieces of such.

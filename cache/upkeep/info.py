@@ -67,11 +67,6 @@ class Stream:
         grid = recorded_grid(self.recipe)
         return None if grid is None else SAMPLE_RATE / grid.hop
 
-    @property
-    def input_kind(self) -> str:
-        """Which of an utterance's content keys it is kept under: `text` or `audio`."""
-        return input_kind(self.recipe.kind)
-
     def is_of(self, source: Source | None) -> bool:
         """Whether an extraction asked for it: one of the layers of a source, or beside them."""
         same = source is not None and source.recipe == self.recipe
@@ -316,7 +311,7 @@ def _look_at(
     index = Index(found.parts)
     frames = int(index.lengths(index.positions(index.keys)).sum())
     rate = stream.frames_per_second
-    wanted = None if keys is None else keys[stream.input_kind, stream.recipe.describe]
+    wanted = None if keys is None else keys[input_kind(stream.recipe.kind), stream.recipe.describe]
     source = sources.get(stream.recipe.kind)
     same = source is not None and source.recipe == stream.recipe
     fields = stream.recipe.fields

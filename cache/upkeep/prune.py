@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cache.found import input_kind
 from cache.keys import possible_keys
 from cache.last_extraction import Source
 from cache.lookup import FrameCache
@@ -123,12 +124,12 @@ def prune_plan(work: Work, manifests: Sequence[Path], *, last_only: bool = False
     # Also where nothing is left to drop: a pruning that was killed may have left what it took out.
     clear_stale_sites(scratch_folder(work.features))
     cache, used = FrameCache(work), set[str]()
-    of_audio = any(stream.input_kind == "audio" for stream in read_catalogue(work.features).streams)
+    kinds = {input_kind(stream.recipe.kind) for stream in read_catalogue(work.features).streams}
     for path in manifests:
         utterances = read_manifest(path).utterances
         keys = cache.keys(utterances)
         missing = [u for u in utterances if "audio" not in keys[u.id]]
-        if missing and of_audio:
+        if missing and "audio" in kinds:
             shown = ", ".join(str(u.audio) for u in missing[:_NAMED])
             raise CacheError(
                 f"{len(missing)} of {len(utterances)} recordings of {path} are not there "

@@ -33,6 +33,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from cache.found import input_kind
 from cache.keys import KEY_DIGITS, windowed_key
 from cache.lookup import FrameCache
 from cache.recipe import KEPT, canonical_json
@@ -314,7 +315,7 @@ def _named(
             stream, there = held[problem.path.parent]
             keys = tuple(
                 key
-                for key in ids.get(stream.input_kind, {})
+                for key in ids.get(input_kind(stream.recipe.kind), {})
                 if key not in there and windowed_key(key) not in there
             )
         names = tuple(name for key in keys or () for name in by_key.get(key, [key]))
