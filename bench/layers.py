@@ -78,7 +78,7 @@ def layer_curve(cache: FrameCache, manifest: Manifest, seeds: Sequence[int]) -> 
     plain = np.empty(len(gold), dtype=np.int64)
     for speaker, layer in chosen.items():
         own = speakers == speaker
-        model, _ = fit_logistic(found[layer][~own], gold[~own], STRENGTH, scale=True)
+        model, _ = fit_logistic(found[layer][~own], gold[~own], STRENGTH)
         plain[own] = model.predict(found[layer][own])
     return [
         *lines,
@@ -101,7 +101,7 @@ def _held_out(
     for speaker in np.unique(speakers):
         out = speakers == speaker
         strength = _strength(x[~out], gold[~out], speakers[~out], seed)
-        model, _ = fit_logistic(x[~out], gold[~out], strength, scale=True)
+        model, _ = fit_logistic(x[~out], gold[~out], strength)
         said[out] = model.predict(x[out])
     return said
 
@@ -114,7 +114,7 @@ def _strength(x: Vectors, gold: NDArray[np.int64], speakers: NDArray[np.str_], s
     for strength in STRENGTHS:
         said = np.empty(len(gold), dtype=np.int64)
         for train, test in folds.split(x, gold, speakers):
-            model, _ = fit_logistic(x[train], gold[train], strength, scale=True)
+            model, _ = fit_logistic(x[train], gold[train], strength)
             said[test] = model.predict(x[test])
         scores.append(classification_report(gold, said, labels).macro_f1)
     return STRENGTHS[int(np.argmax(scores))]

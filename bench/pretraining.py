@@ -101,7 +101,7 @@ def compare(dataset: Dataset, labels: int, seed: int) -> Compared:
     for fold in range(FOLDS):
         seen, inside = rows[folds != fold], numbers == fold
         target = own.targets(seen).numpy()
-        fitted, _ = fit_logistic(columns[seen], target, LAYER_STRENGTH, scale=True)
+        fitted, _ = fit_logistic(columns[seen], target, LAYER_STRENGTH)
         said[0, inside] = torch.from_numpy(fitted.predict(columns[every[inside]]))
     scores["regression"] = score(said)
     return Compared(labels, scores)

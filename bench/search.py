@@ -14,10 +14,11 @@ from bench.large_search import large_search
 from bench.plain_heads import PlainTraining, items
 from bench.table import Outcome, Row, Settings, compare, seconds, seconds_outcome
 from heads.dataset import Dataset, VectorStore
+from heads.folds import Selection
 from heads.gold import Gold, selection_scores
 from heads.head import Head, HeadConfig
 from heads.load import suitable_threads
-from heads.search.rounds import Candidates, Selection, rungs, survivors
+from heads.search.rounds import Candidates, rungs, survivors
 from heads.search.space import PUBLISHED, Space, start_params, trial_configs
 from heads.training import Cohort, Schedule, TrainingConfig
 

@@ -13,7 +13,7 @@ from corpora.manifest import read_manifest
 from finetune.evaluate.evaluation import caveats, read_report
 from heads.metrics import Scores, scores_table
 from heads.records import REFERENCE, load_head
-from heads.reference import read_reference
+from heads.reference import Reference
 
 _NEXT = """\
 Try next, with recordings of your own (a CSV with the columns audio and label):
@@ -93,7 +93,7 @@ def read_results(work: Work) -> Results:
         MissingStepError: there is no searched head.
     """
     record = load_head(work.search)[1]
-    reference = read_reference(work.search / REFERENCE)
+    reference = Reference.read(work.search / REFERENCE)
     return Results(
         work=work,
         corpus=record.origin.corpus,

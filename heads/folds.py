@@ -57,6 +57,61 @@ class Folds:
         return f"{self.count} folds of train and dev, each one {self.unit}"
 
 
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What heads are trained on and compared by.
+
+    Attributes:
+        trained: `[n]` utterance numbers that are trained on (with folds, each held out once).
+        scored: `[m]` utterance numbers that heads are compared on.
+        folds: where there are.
+        refit: whether the chosen head is trained on train and dev, and not on train alone.
+    """
+
+    trained: Tensor
+    scored: Tensor
+    folds: Folds | None = None
+    refit: bool = False
+
+    @classmethod
+    def of(cls, dataset: Dataset, folds: Folds | None, *, refit: bool = False) -> Selection:
+        """Train and dev, or the folds of both."""
+        if folds is None:
+            return cls(dataset.rows("train"), dataset.rows("dev"))
+        return cls(folds.rows, folds.rows, folds, refit)
+
+    def kept(self, dataset: Dataset) -> Tensor:
+        """`[n]` utterance numbers that the kept head is trained on."""
+        return self.trained if self.refit else dataset.rows("train")
+
+    @property
+    def trained_on(self) -> str:
+        """The splits of `kept`."""
+        return "train+dev" if self.refit else "train"
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The splits besides that the kept head can be scored on."""
+        return ("test",) if self.refit else ("dev", "test")
+
+    def parts(self) -> list[tuple[Tensor, Tensor]]:
+        """Who is trained on, `[n]`, and which positions of `scored`, `[m]`, are judged by it."""
+        if self.folds is None:
+            return [(self.trained, torch.arange(len(self.scored)))]
+        outside = [self.folds.numbers == fold for fold in range(self.folds.count)]
+        return [(self.folds.rows[~out], out.nonzero()[:, 0]) for out in outside]
+
+    @property
+    def heads(self) -> int:
+        """Heads of one trial."""
+        return 1 if self.folds is None else self.folds.count
+
+    @property
+    def name(self) -> str:
+        """What tables call the scored rows."""
+        return "dev" if self.folds is None else "folds"
+
+
 def make_folds(dataset: Dataset, how: str) -> Folds | None:
     """The folds of a data set.
 

@@ -189,7 +189,7 @@ def rank_layers(
             predicted = np.empty(len(gold), dtype=np.int64)
             for fold in range(folds):
                 out = numbers == fold
-                model, _ = fit_logistic(x[~out], gold[~out], STRENGTH, scale=True)
+                model, _ = fit_logistic(x[~out], gold[~out], STRENGTH)
                 predicted[out] = model.predict(x[out])
                 bar.update()
             report = classification_report(gold, predicted, labels, speakers)

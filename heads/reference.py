@@ -8,10 +8,10 @@ The winner of the search has no part in it. Trained on the rows that the winner 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -29,12 +29,11 @@ from corpora.base.files import read_json, write_json
 from heads.axes import selections
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
-from heads.folds import Folds
+from heads.folds import Selection
 from heads.gold import Gold
 from heads.metrics import Scores
 from heads.records import Origin
 
-FORMAT, VERSION = "emopool-reference", 3
 # Inverse strengths of the L2 penalty that are tried.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 # Larger ones are left out after so many in a row that brought nothing: scores rise and fall once.
@@ -49,8 +48,38 @@ _SHARED_FROM = 4_000_000
 Vectors = NDArray[np.float32]
 
 
+class Regression(Jsonable):
+    """A regression beside the heads, as a file that says which rows and streams it was fitted on.
+
+    Attributes:
+        format: name and version of the file.
+    """
+
+    format: ClassVar[tuple[str, int]]
+
+    def write(self, path: Path, origin: Origin) -> None:
+        """Write it as JSON."""
+        kind, version = self.format
+        fitted = {**self.to_json(), "fitted_on": _fitted_on(origin)}
+        write_json(path, {"format": kind, "version": version, **fitted})
+
+    @classmethod
+    def read(cls, path: Path, origin: Origin | None = None) -> Self | None:
+        """Read one back; None where there is none, or one of other rows than `origin`'s."""
+        if not path.is_file():
+            return None
+        value = read_json(path, kind=cls.format[0], version=cls.format[1])
+        if origin is not None and value.get("fitted_on") != _fitted_on(origin):
+            return None
+        return cls.from_json(value)
+
+
+def _fitted_on(origin: Origin) -> dict[str, Any]:
+    return {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
+
+
 @dataclass(frozen=True)
-class Reference(Jsonable):
+class Reference(Regression):
     """Scores of the logistic regression.
 
     Attributes:
@@ -65,6 +94,8 @@ class Reference(Jsonable):
         predicted: classes by split, for comparisons.
         candidates: how many combinations of modalities, scaling and C it was chosen from.
     """
+
+    format = ("emopool-reference", 3)
 
     layers: Mapping[str, int | None]
     scaled: bool
@@ -103,27 +134,6 @@ def device_notes(device: torch.device) -> tuple[str, ...]:
     return (said,) if device.type == "cuda" else ()
 
 
-def write_reference(path: Path, reference: Reference, origin: Origin) -> None:
-    """Write a reference as JSON, with the rows and streams it was fitted on."""
-    fitted = {**reference.to_json(), "fitted_on": fitted_on(origin)}
-    write_json(path, {"format": FORMAT, "version": VERSION, **fitted})
-
-
-def read_reference(path: Path, origin: Origin | None = None) -> Reference | None:
-    """Read a reference back; None where there is none, or one of other rows than `origin`'s."""
-    if not path.is_file():
-        return None
-    value = read_json(path, kind=FORMAT, version=VERSION)
-    if origin is not None and value.get("fitted_on") != fitted_on(origin):
-        return None
-    return Reference.from_json(value)
-
-
-def fitted_on(origin: Origin) -> dict[str, Any]:
-    """The rows and streams that a reference is fitted on."""
-    return {"manifest_sha256": origin.manifest_sha256, "streams": dict(origin.streams)}
-
-
 @dataclass(frozen=True, eq=False)
 class _Judged:
     """Modalities, scaling and C, and what a regression with them said of the judged rows."""
@@ -135,80 +145,65 @@ class _Judged:
     score: float
 
 
-@dataclass(frozen=True, eq=False)
-class Judges:
-    """The rows that regressions are chosen by.
-
-    Attributes:
-        dataset: the utterances.
-        scored: `[m]` utterance numbers.
-        parts: for each part of them who is trained on, and which positions of `scored` they are.
-    """
-
-    dataset: Dataset
-    scored: Tensor
-    parts: Sequence[tuple[Tensor, Tensor]]
-
-    @classmethod
-    def of(cls, dataset: Dataset, folds: Folds | None) -> Judges:
-        """The development set, or each fold by those who were not in it."""
-        if folds is None:
-            dev = dataset.rows("dev")
-            return cls(dataset, dev, [(dataset.rows("train"), torch.arange(len(dev)))])
-        outside = [folds.numbers == fold for fold in range(folds.count)]
-        parts = [(folds.rows[~out], out.nonzero()[:, 0]) for out in outside]
-        return cls(dataset, folds.rows, parts)
-
-    def path(self, columns: Tensor, strengths: Sequence[float], *, scaled: bool) -> list[_Judged]:
-        """What a path of rising strengths says, as far as it is worth following."""
-        gold = self.dataset.targets(self.scored).numpy()
-        known = gold >= 0
-        paths = [_path(self.dataset, own, columns, scaled=scaled) for own, _ in self.parts]
-        found: list[_Judged] = []
-        for strength in strengths:
-            predicted = np.empty(len(self.scored), dtype=np.int64)
-            for path, (_, at) in zip(paths, self.parts, strict=True):
-                path.fit(strength)
-                predicted[at.numpy()] = path.predict(columns[self.scored[at]].numpy())
-            labels = len(self.dataset.labels)
-            confusion = confusion_matrix(gold[known], predicted[known], labels)
-            found.append(_Judged((), scaled, strength, predicted, float(macro_f1(confusion))))
-            best = max(range(len(found)), key=lambda k: found[k].score)
-            if len(found) - 1 - best >= PATIENCE:
-                break
-        return found
-
-
-def best_layers(store: VectorStore, folds: Folds | None = None) -> dict[str, int]:
+def best_layers(store: VectorStore, selection: Selection) -> dict[str, int | None]:
     """By modality the cached layer that a regression on scaled vectors does best with.
 
     Args:
-        store: the data; a modality whose layers have no numbers is left out.
-        folds: what it is chosen on instead of the development set.
+        store: the data.
+        selection: the rows that it is chosen by.
+
+    Returns:
+        None for a layer whose number is not known.
     """
-    found = _best_layers(store, Judges.of(store.dataset, folds))
-    return {name: layer for name, layer in found.items() if layer is not None}
+    strength = [LAYER_STRENGTH]
+    return chosen_layers(
+        store, lambda own: _judged(store.dataset, selection, own, strength, scaled=True)[0].score
+    )
 
 
-def _best_layers(store: VectorStore, judges: Judges) -> dict[str, int | None]:
-    def score(name: str, layer: int | None) -> float:
-        columns = mean_and_deviation(store, name, layer)
-        return judges.path(columns, [LAYER_STRENGTH], scaled=True)[0].score
-
+def chosen_layers(store: VectorStore, score: Callable[[Tensor], float]) -> dict[str, int | None]:
+    """By modality the cached layer whose means and deviations `[n, 2·D]` have the best score."""
     found: dict[str, int | None] = {}
     for name in MODALITIES:
         if name in store.dataset.frames:
             numbers: tuple[int | None, ...] = store.dataset.numbers(name) or (None,)
-            several = len(numbers) > 1
-            found[name] = max(numbers, key=lambda n: score(name, n)) if several else numbers[0]
+            found[name] = numbers[0]
+            if len(numbers) > 1:
+                scores = [score(mean_and_deviation(store, name, number)) for number in numbers]
+                found[name] = numbers[scores.index(max(scores))]
+    return found
+
+
+def _judged(
+    dataset: Dataset,
+    selection: Selection,
+    columns: Tensor,
+    strengths: Sequence[float],
+    *,
+    scaled: bool,
+) -> list[_Judged]:
+    """What a path of rising strengths says, as far as it is worth following."""
+    gold = dataset.targets(selection.scored).numpy()
+    known = gold >= 0
+    paths = [(_path(dataset, own, columns, scaled=scaled), at) for own, at in selection.parts()]
+    found: list[_Judged] = []
+    for strength in strengths:
+        predicted = np.empty(len(gold), dtype=np.int64)
+        for path, at in paths:
+            path.fit(strength)
+            predicted[at.numpy()] = path.predict(columns[selection.scored[at]].numpy())
+        confusion = confusion_matrix(gold[known], predicted[known], len(dataset.labels))
+        found.append(_Judged((), scaled, strength, predicted, float(macro_f1(confusion))))
+        best = max(range(len(found)), key=lambda k: found[k].score)
+        if len(found) - 1 - best >= PATIENCE:
+            break
     return found
 
 
 def logistic_reference(
     store: VectorStore,
-    folds: Folds | None = None,
+    selection: Selection | None = None,
     *,
-    refit: bool = False,
     modalities: Sequence[str] | None = None,
 ) -> Reference:
     """Choose a regression, and fit it with classes weighted inversely to their frequency.
@@ -218,54 +213,87 @@ def logistic_reference(
 
     Args:
         store: the data.
-        folds: what it is chosen on instead of the development set.
-        refit: with folds, it is trained on train and dev; else on train alone.
+        selection: the rows that it is chosen by and trained on; by default dev and train.
         modalities: which it has to read; None: it may read any.
     """
     dataset = store.dataset
-    rows = {split: dataset.rows(split) for split in ("train", "dev", "test")}
-    every = [name for name in MODALITIES if name in dataset.frames]
-    judges = Judges.of(dataset, folds)
-    layers = _best_layers(store, judges)
-    vectors = {name: mean_and_deviation(store, name, layers[name]) for name in every}
-    together = selections(every)
-    if modalities is not None:
-        together = (tuple(name for name in every if name in modalities),)
+    selection = selection or Selection.of(dataset, None)
+    read = Columns(store, best_layers(store, selection))
     judged = [
         replace(one, modalities=names)
-        for names in together
+        for names in read.combinations(modalities)
         for scaled in (True, False)
-        for one in judges.path(
-            torch.cat([vectors[name] for name in names], dim=1), STRENGTHS, scaled=scaled
-        )
+        for one in _judged(dataset, selection, read.of(names), STRENGTHS, scaled=scaled)
     ]
     # The first of equals is scaled, and the most strongly regularised.
     best = max(judged, key=lambda one: one.score)
-    columns = torch.cat([vectors[name] for name in best.modalities], dim=1)
-    whole = folds is not None and refit
-    own = folds.rows if folds is not None and refit else rows["train"]
-    path = _path(dataset, own, columns, scaled=best.scaled)
+    columns = read.of(best.modalities)
+    path = _path(dataset, selection.kept(dataset), columns, scaled=best.scaled)
     for strength in STRENGTHS[: STRENGTHS.index(best.strength) + 1]:
         path.fit(strength)
-    answers = {"dev" if folds is None else "folds": (judges.scored, best.predicted)}
-    for split in ("test",) if whole or folds is None else ("dev", "test"):
-        if len(rows[split]):
-            answers[split] = (rows[split], path.predict(columns[rows[split]].numpy()))
+    answers = answered(
+        dataset, selection, best.predicted, lambda rows: path.predict(columns[rows].numpy())
+    )
     one_of_each = np.eye(len(dataset.labels))
-    scores = {
-        split: Gold.of(dataset, numbers).class_scores(one_of_each[said])
-        for split, (numbers, said) in answers.items()
-    }
     return Reference(
-        {name: layers[name] for name in best.modalities},
+        {name: read.layers[name] for name in best.modalities},
         best.scaled,
         best.strength,
         path.converged,
-        "train+dev" if whole else "train",
-        {split: report for split, report in scores.items() if report is not None},
+        selection.trained_on,
+        {
+            split: report
+            for split, (rows, said) in answers.items()
+            if (report := Gold.of(dataset, rows).class_scores(one_of_each[said])) is not None
+        },
         {split: tuple(said.tolist()) for split, (_, said) in answers.items()},
         len(judged),
     )
+
+
+class Columns:
+    """What regressions read: mean and deviation of one layer of each modality.
+
+    Args:
+        store: the data.
+        layers: by modality; None for the usual one.
+    """
+
+    def __init__(self, store: VectorStore, layers: Mapping[str, int | None]) -> None:
+        self.layers = layers
+        self._vectors = {n: mean_and_deviation(store, n, layer) for n, layer in layers.items()}
+
+    def combinations(self, modalities: Sequence[str] | None) -> tuple[tuple[str, ...], ...]:
+        """The modalities that may be read together: these, or any."""
+        if modalities is None:
+            return selections(tuple(self.layers))
+        return (tuple(name for name in self.layers if name in modalities),)
+
+    def of(self, modalities: Sequence[str]) -> Tensor:
+        """`[n, D]` of these, one after the other."""
+        return torch.cat([self._vectors[name] for name in modalities], dim=1)
+
+
+def answered(
+    dataset: Dataset,
+    selection: Selection,
+    judged: NDArray[Any],
+    say: Callable[[Tensor], NDArray[Any]],
+) -> dict[str, tuple[Tensor, NDArray[Any]]]:
+    """By split the rows `[n]`, and what a regression says of them.
+
+    Args:
+        dataset: with the splits.
+        selection: what it was chosen by.
+        judged: what was said of these rows when it was chosen.
+        say: from rows to what it says of them, trained.
+    """
+    answers = {selection.name: (selection.scored, judged)}
+    for split in selection.unseen:
+        rows = dataset.rows(split)
+        if len(rows) and split not in answers:
+            answers[split] = (rows, say(rows))
+    return answers
 
 
 def mean_and_deviation(store: VectorStore, modality: str, layer: int | None) -> Tensor:
@@ -324,22 +352,19 @@ class _Path:
         return found
 
 
-def fit_logistic(
-    x: Vectors, target: NDArray[np.int64], strength: float, *, scale: bool
-) -> tuple[Pipeline, bool]:
-    """A logistic regression with classes weighted inversely to their frequency.
+def fit_logistic(x: Vectors, target: NDArray[np.int64], strength: float) -> tuple[Pipeline, bool]:
+    """A logistic regression on scaled columns, classes weighted inversely to their frequency.
 
     Args:
         x: `[n, D]`.
         target: `[n]` class indices.
         strength: C, the inverse of the L2 penalty's.
-        scale: whether each column gets mean 0 and deviation 1 over these rows first.
 
     Returns:
         The model, and whether its solver came to its end.
     """
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=MAX_ITERATIONS)
-    pipeline = make_pipeline(*([StandardScaler()] * scale), model)
+    pipeline = make_pipeline(StandardScaler(), model)
     return pipeline, _fitted(pipeline, x, target)
 
 

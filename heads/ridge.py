@@ -8,25 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cache.keys import MODALITIES
-from corpora.base.codec import Jsonable
-from corpora.base.files import read_json, write_json
 from heads.attributes import AttributeScores
-from heads.axes import selections
 from heads.bootstrap import Floats
 from heads.dataset import Dataset, VectorStore
-from heads.folds import Folds
+from heads.folds import Selection
 from heads.gold import Gold
-from heads.records import Origin
-from heads.reference import Judges, fitted_on, layers_read, mean_and_deviation
+from heads.reference import Columns, Regression, answered, chosen_layers, layers_read
 
-FORMAT, VERSION = "emopool-ridge", 1
 # Of the penalty for each row that is fitted, on columns of deviation 1; the strongest first.
 STRENGTHS = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01, 0.001)
 # By which the layer of each modality is chosen.
@@ -34,7 +27,7 @@ LAYER_STRENGTH = 1.0
 
 
 @dataclass(frozen=True)
-class Ridge(Jsonable):
+class Ridge(Regression):
     """Scores of the ridge regression.
 
     Attributes:
@@ -47,6 +40,8 @@ class Ridge(Jsonable):
         predicted: attributes of each utterance by split, for comparisons.
         candidates: how many combinations of modalities and λ it was chosen from.
     """
+
+    format = ("emopool-ridge", 1)
 
     layers: Mapping[str, int | None]
     strength: float
@@ -66,25 +61,10 @@ class Ridge(Jsonable):
         )
 
 
-def write_ridge(path: Path, ridge: Ridge, origin: Origin) -> None:
-    """Write a regression as JSON, with the rows and streams it was fitted on."""
-    fitted = {**ridge.to_json(), "fitted_on": fitted_on(origin)}
-    write_json(path, {"format": FORMAT, "version": VERSION, **fitted})
-
-
-def read_ridge(path: Path, origin: Origin) -> Ridge | None:
-    """Read a regression back; None where there is none, or one of other rows than `origin`'s."""
-    if not path.is_file():
-        return None
-    value = read_json(path, kind=FORMAT, version=VERSION)
-    return Ridge.from_json(value) if value.get("fitted_on") == fitted_on(origin) else None
-
-
 def ridge_reference(
     store: VectorStore,
-    folds: Folds | None = None,
+    selection: Selection | None = None,
     *,
-    refit: bool = False,
     modalities: Sequence[str] | None = None,
 ) -> Ridge:
     """Choose a regression, and fit it.
@@ -94,93 +74,67 @@ def ridge_reference(
 
     Args:
         store: the data.
-        folds: what it is chosen on instead of the development set.
-        refit: with folds, it is trained on train and dev; else on train alone.
+        selection: the rows that it is chosen by and trained on; by default dev and train.
         modalities: which it has to read; None: it may read any.
     """
-    rows = {split: store.dataset.rows(split) for split in ("train", "dev", "test")}
-    judges = _Judges.of(store, folds)
-    dataset, gold, scored = judges.dataset, judges.gold, judges.judges.scored
-    layers = best_ridge_layers(store, folds)
-    vectors = {name: mean_and_deviation(store, name, layer) for name, layer in layers.items()}
-    together = selections(tuple(vectors))
-    if modalities is not None:
-        together = (tuple(name for name in vectors if name in modalities),)
+    selection = selection or Selection.of(store.dataset, None)
+    dataset, gold = _rated(store, selection)
+    read = Columns(store, best_ridge_layers(store, selection))
     candidates = {
         (names, strength): said
-        for names in together
+        for names in read.combinations(modalities)
         for strength, said in zip(
-            STRENGTHS, judges(torch.cat([vectors[n] for n in names], dim=1), STRENGTHS), strict=True
+            STRENGTHS, _judged(dataset, selection, read.of(names), STRENGTHS), strict=True
         )
     }
     # The first of equals reads all modalities, and is the most strongly regularised.
-    names, strength = max(candidates, key=lambda one: gold.score(candidates[one]))
-    whole = folds is not None and refit
-    own = folds.rows if folds is not None and refit else rows["train"]
-    path = _Path(dataset, own, torch.cat([vectors[name] for name in names], dim=1))
-    answers = {"dev" if folds is None else "folds": (scored, candidates[names, strength])}
-    for split in ("test",) if whole or folds is None else ("dev", "test"):
-        if len(rows[split]):
-            answers[split] = (rows[split], path.said(rows[split], strength))
-    scores = {
-        split: Gold.of(dataset, numbers).attribute_scores(said)
-        for split, (numbers, said) in answers.items()
-    }
+    names, strength = best = max(candidates, key=lambda one: gold.score(candidates[one]))
+    path = _Path(dataset, selection.kept(store.dataset), read.of(names))
+    answers = answered(
+        store.dataset, selection, candidates[best], lambda rows: path.said(rows, strength)
+    )
     return Ridge(
-        {name: layers[name] for name in names},
+        {name: read.layers[name] for name in names},
         strength,
-        "train+dev" if whole else "train",
-        {split: report for split, report in scores.items() if report is not None},
+        selection.trained_on,
+        {
+            split: report
+            for split, (rows, said) in answers.items()
+            if (report := Gold.of(dataset, rows).attribute_scores(said)) is not None
+        },
         {split: tuple(map(tuple, said.tolist())) for split, (_, said) in answers.items()},
         len(candidates),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Judges:
-    """What regressions are judged by: the ratings of rows that none of them was fitted on."""
+def best_ridge_layers(store: VectorStore, selection: Selection) -> dict[str, int | None]:
+    """As `heads.reference.best_layers`, by a regression of one strength."""
+    dataset, gold = _rated(store, selection)
 
-    judges: Judges
-    dataset: Dataset
-    gold: Gold
+    def score(columns: Tensor) -> float:
+        [said] = _judged(dataset, selection, columns, [LAYER_STRENGTH])
+        return gold.score(said)
 
-    @classmethod
-    def of(cls, store: VectorStore, folds: Folds | None) -> _Judges:
-        """The development set, or each fold by those who were not in it."""
-        judges = Judges.of(store.dataset, folds)
-        dataset = replace(store.dataset, labels=())
-        return cls(judges, dataset, Gold.of(dataset, judges.scored))
-
-    def __call__(self, columns: Tensor, strengths: tuple[float, ...]) -> list[Floats]:
-        """What regressions on `[N, D]` with each of these strengths say of these rows."""
-        scored = self.judges.scored
-        found = [np.empty((len(scored), len(self.dataset.attributes))) for _ in strengths]
-        for own, at in self.judges.parts:
-            path = _Path(self.dataset, own, columns)
-            for said, strength in zip(found, strengths, strict=True):
-                said[at.numpy()] = path.said(scored[at], strength)
-        return found
+    return chosen_layers(store, score)
 
 
-def best_ridge_layers(store: VectorStore, folds: Folds | None = None) -> dict[str, int | None]:
-    """By modality the cached layer that a regression of one strength does best with.
+def _rated(store: VectorStore, selection: Selection) -> tuple[Dataset, Gold]:
+    """The data set with its ratings alone, and the truth about the rows of the choice."""
+    dataset = replace(store.dataset, labels=())
+    return dataset, Gold.of(dataset, selection.scored)
 
-    Args:
-        store: the data; None stands for a layer whose number is not known.
-        folds: what it is chosen on instead of the development set.
-    """
-    judges = _Judges.of(store, folds)
 
-    def score(name: str, layer: int | None) -> float:
-        [said] = judges(mean_and_deviation(store, name, layer), (LAYER_STRENGTH,))
-        return judges.gold.score(said)
-
-    layers: dict[str, int | None] = {}
-    for name in (name for name in MODALITIES if name in store.dataset.frames):
-        numbers: tuple[int | None, ...] = store.dataset.numbers(name) or (None,)
-        several = len(numbers) > 1
-        layers[name] = max(numbers, key=lambda n: score(name, n)) if several else numbers[0]
-    return layers
+def _judged(
+    dataset: Dataset, selection: Selection, columns: Tensor, strengths: Sequence[float]
+) -> list[Floats]:
+    """What regressions on `[N, D]` with each of these strengths say of the rows of the choice."""
+    scored = selection.scored
+    found = [np.empty((len(scored), len(dataset.attributes))) for _ in strengths]
+    for own, at in selection.parts():
+        path = _Path(dataset, own, columns)
+        for said, strength in zip(found, strengths, strict=True):
+            said[at.numpy()] = path.said(scored[at], strength)
+    return found
 
 
 class _Path:

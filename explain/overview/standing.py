@@ -32,8 +32,8 @@ from heads.records import (
     HeadRecord,
     load_head,
 )
-from heads.reference import Reference, read_reference
-from heads.ridge import Ridge, read_ridge
+from heads.reference import Reference
+from heads.ridge import Ridge
 from heads.search.score_tables import References
 
 HEAD, MODEL, REGRESSION = "searched head", "fine-tuned model", "regression"
@@ -133,8 +133,8 @@ def read_standing(work: Work, manifest: Manifest) -> Standing:
     origin = record.origin
     if model is not None and model.classes and model.classes.labels != record.head.labels:
         del rows["test"]  # fine-tuned for another question
-    logistic = attempt(lambda: read_reference(work.search / REFERENCE, origin))
-    ridge = attempt(lambda: read_ridge(work.search / RIDGE, origin))
+    logistic = attempt(lambda: Reference.read(work.search / REFERENCE, origin))
+    ridge = attempt(lambda: Ridge.read(work.search / RIDGE, origin))
     answers = {
         split: own
         for name in (PREDICTIONS, FOLD_PREDICTIONS)

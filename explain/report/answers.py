@@ -22,7 +22,7 @@ from heads.attributes import AttributeScores, attribute_report
 from heads.bootstrap import Interval
 from heads.metrics import Scores, classification_report
 from heads.records import REFERENCE
-from heads.reference import read_reference
+from heads.reference import Reference
 
 STRONGEST = 3
 YES, NO, OPEN = "yes", "no", "open"
@@ -55,7 +55,7 @@ def known_scores(
         return Known({} if kept is None else {split: kept}, {}, {})
     record = opened.record
     try:
-        reference = read_reference(work.search / REFERENCE, record.origin)
+        reference = Reference.read(work.search / REFERENCE, record.origin)
     except FormatVersionError:
         # An earlier Emopool's search: its head can be explained, beside no regression.
         reference = None

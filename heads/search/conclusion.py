@@ -11,9 +11,10 @@ the two, which answer for the same utterances; speakers are resampled for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
@@ -23,6 +24,8 @@ from corpora.base.report import csv_text
 from heads.attributes import AttributeScores
 from heads.bootstrap import Difference
 from heads.config import KEPT
+from heads.dataset import VectorStore
+from heads.folds import Selection
 from heads.gold import Gold
 from heads.head import Head
 from heads.metrics import Scores
@@ -48,20 +51,16 @@ from heads.records import (
     trial_file,
     write_predictions,
 )
-from heads.reference import (
-    Reference,
-    device_notes,
-    logistic_reference,
-    read_reference,
-    write_reference,
-)
-from heads.ridge import Ridge, read_ridge, ridge_reference, write_ridge
+from heads.reference import Reference, device_notes, logistic_reference
+from heads.ridge import Ridge, ridge_reference
 from heads.search.report import SearchReport, TrialLine
 from heads.search.rounds import SearchContext, train_missing
 from heads.search.score_tables import Ensemble, References, average, write_ensemble
 from heads.search.space import trial_configs
 from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
 from heads.training import predict
+
+R = TypeVar("R", Reference, Ridge)
 
 # Standard errors. A whole one gives away .016 of macro-F1 on EMO-DB and .057 on RAVDESS, where the
 # error is large, a half .007 and .027, a quarter nothing (docs/studies.md).
@@ -310,7 +309,7 @@ def _answers(setting: SearchContext, number: int, said: Mapping[int, Tensor]) ->
     answers = {}
     if setting.selection.folds is not None and number in said:
         answers["folds"] = (setting.selection.scored, said[number])
-    for split in ("test",) if setting.selection.refit else ("dev", "test"):
+    for split in setting.selection.unseen:
         rows = dataset.rows(split)
         if len(rows):
             answers[split] = (rows, predict([head], setting.store, rows)[0])
@@ -422,23 +421,20 @@ def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
 def _references(setting: SearchContext) -> References:
     """The regressions beside the best head; fitted once for a study."""
     space, selection = setting.space, setting.selection
-    wanted = ("dev" if selection.folds is None else "folds", selection.trained_on)
 
-    def fits(kept: Reference | Ridge | None) -> bool:
-        return kept is not None and kept.trained_on == wanted[1] and wanted[0] in kept.scores
+    def fitted(file: str, kind: type[R], fit: Callable[[VectorStore, Selection], R]) -> R:
+        path = setting.folder / file
+        kept = kind.read(path, setting.origin)
+        if (
+            kept is None
+            or kept.trained_on != selection.trained_on
+            or selection.name not in kept.scores
+        ):
+            kept = fit(setting.store, selection)
+            kept.write(path, setting.origin)
+        return kept
 
-    classes: Reference | None = None
-    if space.labels:
-        path = setting.folder / REFERENCE
-        classes = read_reference(path, setting.origin)
-        if classes is None or not fits(classes):
-            classes = logistic_reference(setting.store, selection.folds, refit=selection.refit)
-            write_reference(path, classes, setting.origin)
-    attributes: Ridge | None = None
-    if space.attributes:
-        path = setting.folder / RIDGE
-        attributes = read_ridge(path, setting.origin)
-        if attributes is None or not fits(attributes):
-            attributes = ridge_reference(setting.store, selection.folds, refit=selection.refit)
-            write_ridge(path, attributes, setting.origin)
-    return References(classes, attributes)
+    return References(
+        fitted(REFERENCE, Reference, logistic_reference) if space.labels else None,
+        fitted(RIDGE, Ridge, ridge_reference) if space.attributes else None,
+    )

@@ -30,8 +30,8 @@ from optuna.trial import FrozenTrial, Trial
 from torch import Tensor
 
 from heads.config import KEPT
-from heads.dataset import Dataset, VectorStore
-from heads.folds import Folds
+from heads.dataset import VectorStore
+from heads.folds import Selection
 from heads.gold import Gold, objective_name, selection_scores
 from heads.head import Head, HeadConfig
 from heads.pooling.segments import dealt
@@ -106,49 +106,6 @@ def head_epochs(count: int, protected: int, epochs: int) -> int:
 
 # Keeps the seeds of folds apart from other numbers drawn from a trial's seed.
 _FOLD_DOMAIN = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What heads are trained on and compared by.
-
-    Attributes:
-        trained: `[n]` utterance numbers that are trained on (with folds, each held out once).
-        scored: `[m]` utterance numbers that heads are compared on.
-        folds: where there are.
-        refit: whether the chosen head is trained on train and dev, and not on train alone.
-    """
-
-    trained: Tensor
-    scored: Tensor
-    folds: Folds | None = None
-    refit: bool = False
-
-    @classmethod
-    def of(cls, dataset: Dataset, folds: Folds | None, *, refit: bool = False) -> Selection:
-        """Train and dev, or the folds of both."""
-        if folds is None:
-            return cls(dataset.rows("train"), dataset.rows("dev"))
-        return cls(folds.rows, folds.rows, folds, refit)
-
-    def kept(self, dataset: Dataset) -> Tensor:
-        """`[n]` utterance numbers that the kept head is trained on."""
-        return self.trained if self.refit else dataset.rows("train")
-
-    @property
-    def trained_on(self) -> str:
-        """The splits of `kept`."""
-        return "train+dev" if self.refit else "train"
-
-    @property
-    def heads(self) -> int:
-        """Heads of one trial."""
-        return 1 if self.folds is None else self.folds.count
-
-    @property
-    def name(self) -> str:
-        """What tables call the scored rows."""
-        return "dev" if self.folds is None else "folds"
 
 
 class Candidates(Runs):

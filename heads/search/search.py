@@ -25,7 +25,7 @@ from corpora.protocol import protocol_sentence
 from heads.axes import choices
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
-from heads.folds import make_folds, refuse_shared_recordings, sentences_note
+from heads.folds import Selection, make_folds, refuse_shared_recordings, sentences_note
 from heads.load import (
     OTHERS,
     aimed,
@@ -42,7 +42,7 @@ from heads.pretraining import TEMPERATURE, Clustered
 from heads.records import BEST, Origin, claim_folder, clear
 from heads.search.conclusion import conclude, keep_chosen, trials_file
 from heads.search.report import SearchReport
-from heads.search.rounds import SearchContext, Selection, default_epochs, head_epochs, run_cohort
+from heads.search.rounds import SearchContext, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
 from heads.search.study import HeadStudy, final_value

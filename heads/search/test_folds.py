@@ -31,7 +31,7 @@ from heads.attributes import AttributeScores, attributes_table
 from heads.bootstrap import Difference
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
-from heads.folds import MOST_FOLDS, make_folds, refuse_shared_recordings
+from heads.folds import MOST_FOLDS, Selection, make_folds, refuse_shared_recordings
 from heads.gold import Gold, objective_name
 from heads.load import aimed, load_dataset, read_origin
 from heads.metrics import Scores, score_cells
@@ -332,7 +332,7 @@ def _with_chosen_layers(dataset: Dataset, config: SearchConfig) -> Dataset:
     if not several:
         return dataset
     best = best_layers if dataset.labels else best_ridge_layers
-    layers = best(VectorStore(dataset), make_folds(dataset, config.folds))
+    layers = best(VectorStore(dataset), Selection.of(dataset, make_folds(dataset, config.folds)))
     return dataset.with_layers({name: layers[name] or 0 for name in several})
 
 

@@ -16,10 +16,10 @@ import heads.search.rounds
 import heads.search.search
 import heads.training
 from heads.dataset import VectorStore
-from heads.folds import make_folds
+from heads.folds import Selection, make_folds
 from heads.gold import Gold, selection_scores
 from heads.records import load_head, load_probabilities, selection_file
-from heads.search.rounds import Candidates, SearchContext, Selection
+from heads.search.rounds import Candidates, SearchContext
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.study import SECONDS, HeadStudy
 from heads.training import predict

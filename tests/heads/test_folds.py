@@ -14,12 +14,12 @@ from corpora.base.errors import ConfigError
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore
-from heads.folds import Folds, automatic, make_folds
+from heads.folds import Folds, Selection, automatic, make_folds
 from heads.gold import Gold, selection_scores
 from heads.head import HeadConfig
 from heads.losses import LossConfig
 from heads.records import load_head
-from heads.search.rounds import Candidates, Selection
+from heads.search.rounds import Candidates
 from heads.search.search import search_heads
 from heads.search.space import PROBES
 from heads.training import Cohort, Schedule, TrainingConfig

@@ -14,14 +14,13 @@ from sklearn.preprocessing import StandardScaler
 
 from cache.frames import Frames
 from heads.dataset import Dataset, VectorStore
-from heads.folds import make_folds
+from heads.folds import Selection, make_folds
 from heads.reference import (
     STRENGTHS,
+    Reference,
     _Path,
     best_layers,
     logistic_reference,
-    read_reference,
-    write_reference,
 )
 from tests.heads.searches import make_origin, relabelled, small_dataset
 from tests.heads.synthetic import make_dataset
@@ -30,11 +29,11 @@ from tests.heads.synthetic import make_dataset
 def test_a_reference_of_other_rows_is_not_taken_for_this_one(tmp_path: Path) -> None:
     path = tmp_path / "reference.json"
     reference = logistic_reference(VectorStore(make_dataset()), modalities=["audio"])
-    write_reference(path, reference, make_origin())
-    assert read_reference(path) == reference
-    assert read_reference(path, make_origin()) == reference
-    assert read_reference(path, make_origin(manifest_sha256="1" * 64)) is None
-    assert read_reference(path, make_origin(streams={"audio": "other"})) is None
+    reference.write(path, make_origin())
+    assert Reference.read(path) == reference
+    assert Reference.read(path, make_origin()) == reference
+    assert Reference.read(path, make_origin(manifest_sha256="1" * 64)) is None
+    assert Reference.read(path, make_origin(streams={"audio": "other"})) is None
 
 
 @pytest.mark.parametrize("rows", [20, 90])
@@ -56,7 +55,8 @@ def test_a_path_predicts_as_plain_scikit_learn(rows: int, scaled: bool) -> None:
 @pytest.mark.parametrize("refit", [True, False])
 def test_with_folds_it_is_chosen_by_them_and_trained_like_the_winner(refit: bool) -> None:
     dataset = small_dataset()
-    found = logistic_reference(VectorStore(dataset), make_folds(dataset, "3"), refit=refit)
+    selection = Selection.of(dataset, make_folds(dataset, "3"), refit=refit)
+    found = logistic_reference(VectorStore(dataset), selection)
     assert found.trained_on == ("train+dev" if refit else "train")
     assert set(found.scores) == ({"folds", "test"} if refit else {"folds", "dev", "test"})
     assert found.scores["folds"].n == 48
@@ -85,7 +85,7 @@ def with_noise_as_the_usual_layer(dataset: Dataset) -> Dataset:
 def test_the_layer_that_tells_labels_apart_is_chosen_whatever_the_usual_one_is() -> None:
     dataset = with_noise_as_the_usual_layer(make_dataset())
     store = VectorStore(dataset)
-    assert best_layers(store) == {"audio": 3}
+    assert best_layers(store, Selection.of(dataset, None))["audio"] == 3
     assert logistic_reference(store, modalities=["audio"]).layers == {"audio": 3}
     chosen = dataset.with_layers({"audio": 3})
     assert chosen.numbers("audio") == (3,)

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 import heads.search.conclusion
 from heads.bootstrap import confusion_matrix, macro_f1
 from heads.dataset import VectorStore
-from heads.folds import make_folds
+from heads.folds import Selection, make_folds
 from heads.reference import STRENGTHS, Reference, _Path, logistic_reference
 from tests.heads.searches import make_origin, small_dataset, small_search
 
@@ -87,7 +87,8 @@ def test_the_score_it_was_chosen_by_is_the_best_of_plain_regressions_on_dev() ->
 def test_what_it_predicted_is_what_it_scored() -> None:
     dataset = small_dataset()
     for folds in (None, make_folds(dataset, "3")):
-        found = logistic_reference(VectorStore(dataset), folds, refit=True)
+        selection = Selection.of(dataset, folds, refit=True)
+        found = logistic_reference(VectorStore(dataset), selection)
         for split, classes in found.predicted.items():
             rows = folds.rows if split == "folds" and folds else dataset.rows(split)
             confusion = confusion_matrix(dataset.targets(rows).numpy(), np.array(classes), 3)
@@ -104,7 +105,8 @@ def test_it_reads_what_it_has_to(modalities: list[str]) -> None:
 def test_a_reference_round_trips_through_json() -> None:
     dataset = small_dataset()
     for folds in (None, make_folds(dataset, "3")):
-        found = logistic_reference(VectorStore(dataset), folds, refit=True)
+        selection = Selection.of(dataset, folds, refit=True)
+        found = logistic_reference(VectorStore(dataset), selection)
         assert Reference.from_json(json.loads(json.dumps(found.to_json()))) == found
     odd = replace(found, layers={"audio": None, "text": 3}, converged=False)
     assert Reference.from_json(json.loads(json.dumps(odd.to_json()))) == odd

@@ -18,12 +18,12 @@ from corpora.base.errors import CacheError, ConfigError, ManifestError
 from corpora.base.work import exclusive_lock
 from finetune.trial_record import _read_study
 from heads.dataset import Dataset, VectorStore
-from heads.folds import make_folds
+from heads.folds import Selection, make_folds
 from heads.gold import Gold, selection_scores
 from heads.head import Head
 from heads.records import load_head, trial_file
 from heads.search.report import SearchReport
-from heads.search.rounds import Candidates, Selection
+from heads.search.rounds import Candidates
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.storage import close
 from heads.search.study import SECONDS, HeadStudy
