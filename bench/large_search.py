@@ -23,7 +23,7 @@ from cache.encoders.device import has_bf16_units
 from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.head import HeadConfig
-from heads.pooling.registry import pooling_config
+from heads.pooling import pooling_config
 from heads.records import Origin
 from heads.search.rounds import Candidates, default_epochs
 from heads.search.search import search_heads

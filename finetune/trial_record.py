@@ -17,7 +17,7 @@ from corpora.manifest import Manifest
 from heads.axes import Choice, Range
 from heads.config import STUDY_NAME
 from heads.dataset import Dataset
-from heads.load import OTHERS, load_dataset, read_origin
+from heads.load import load_dataset, read_origin
 from heads.records import (
     STUDY_FILE,
     HeadRecord,
@@ -26,6 +26,7 @@ from heads.records import (
     origin_of_head,
     package_versions,
 )
+from heads.search.layer_axes import OTHERS
 from heads.search.space import Space, trial_configs
 from heads.search.storage import (
     close,

@@ -76,8 +76,8 @@ def search(
     """Search pooling heads on the cached frames with Optuna, into WORK/search."""
     from corpora.manifest import read_manifest
     from corpora.protocol import allows_refit, defaults, targets
+    from heads.search.outer_folds import search_test_folds
     from heads.search.search import run_search
-    from heads.search.test_folds import search_test_folds
 
     manifest = read_manifest(manifest_path or work.manifest)
     protocol, fixed = f"Protocol {manifest.protocol}", defaults(manifest, "search")

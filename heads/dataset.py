@@ -239,18 +239,10 @@ class VectorStore:
         self._making = threading.Lock()
 
     def vectors(
-        self,
-        modality: str,
-        input_norm: str,
-        name: str,
-        layers: int = 1,
-        layer: int | None = None,
+        self, modality: str, input_norm: str, name: str, layer: int | None = None
     ) -> Tensor:
-        """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation.
-
-        Of several layers those of the frames beside one another; of one, which one may be said.
-        """
-        return self._kept(modality, (input_norm, layers, layer), [name])[name]
+        """`[n, D]` of a vector of `View.vector`, the frames seen as with this normalisation."""
+        return self._kept(modality, (input_norm, 1, layer), [name])[name]
 
     def _kept(self, modality: str, view: ViewKey, names: Sequence[str]) -> Mapping[str, Tensor]:
         """The vectors of a view, these names and those that were asked for before."""

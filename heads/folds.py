@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cache.keys import shared_recordings, shared_sentences
+from cache.keys import shared_recordings
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.splits import deal
 from corpora.utterance import SPLITS, Utterance, speaker_key
@@ -232,11 +232,6 @@ def refuse_shared_recordings(
             + (f"\n  … and {more} more" if more > 0 else "")
             + "\nGive each recording one split, or leave its copies out of the manifest."
         )
-
-
-def sentences_note(utterances: Sequence[Utterance]) -> str:
-    """A note on sentences of dev and test that train also has; "" where there are none."""
-    return shared_sentences(utterances).to_text()
 
 
 def _named(utterance: Utterance) -> str:

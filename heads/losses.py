@@ -30,9 +30,8 @@ class that nobody voted for is ruled out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,7 +39,6 @@ from torch.nn import functional as F
 
 from corpora.base.errors import ConfigError, did_you_mean
 from corpora.utterance import Utterance
-from heads.dataset import Dataset
 
 # What an undisputed label gives away to the other classes together, in EMO-SUPERB.
 EMO_SUPERB_SMOOTHING = 0.05
@@ -56,22 +54,16 @@ def vote_shares(utterance: Utterance, labels: Sequence[str]) -> list[float] | No
     return [vote / total for vote in votes] if total > 0 else None
 
 
-def soft_targets(dataset: Dataset, rows: Tensor, smoothing: float = 0.0) -> Tensor:
-    """`[n, C]` fp32: the votes of each row; of one without votes its label has them all.
-
-    Args:
-        dataset: the utterances.
-        rows: their numbers.
-        smoothing: see `smoothed`.
-    """
-    chosen = [dataset.utterances[number] for number in rows.tolist()]
-    return utterance_shares(chosen, dataset.labels, smoothing)
-
-
 def utterance_shares(
     utterances: Sequence[Utterance], labels: Sequence[str], smoothing: float = 0.0
 ) -> Tensor:
-    """`[n, C]` fp32: as `soft_targets`, for labelled utterances."""
+    """`[n, C]` fp32: the votes of each; of one without votes its label has them all.
+
+    Args:
+        utterances: labelled ones.
+        labels: the label order.
+        smoothing: see `smoothed`.
+    """
     positions = {label: position for position, label in enumerate(labels)}
     own = torch.tensor([positions[utterance.label] for utterance in utterances], dtype=torch.int64)
     shares = torch.nn.functional.one_hot(own, len(labels)).float()
@@ -89,29 +81,14 @@ def smoothed(shares: Tensor, smoothing: float) -> Tensor:
     return (1 - classes * s) * shares + s
 
 
-def count_without_votes(dataset: Dataset, rows: Tensor) -> int:
-    """How many rows have no vote for any of the labels."""
-    voted = (vote_shares(dataset.utterances[i], dataset.labels) for i in rows.tolist())
-    return sum(shares is None for shares in voted)
-
-
 LOSS_KINDS = ("focal", "cross_entropy", "kl")
 # At .5, the share that two classes can give up, smoothing leaves nothing of the votes.
 MOST_SMOOTHING = 0.5
 
 
-class Loss(Protocol):
-    """`(logits [..., B, C], target [B] or [B, C])` to a loss for each leading element, `[...]`."""
-
-    def __call__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        *,
-        row_weight: Tensor | None = None,
-        denominator: Tensor | float | None = None,
-    ) -> Tensor:
-        """The loss; `row_weight` and `denominator` as in `focal_loss`."""
+#: `(logits [..., B, C], target [B] or [B, C])` to a loss for each leading element, `[...]`;
+#: `row_weight` and `denominator` as in `focal_loss`.
+Loss = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)

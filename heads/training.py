@@ -39,7 +39,7 @@ from heads.head import (
     scaling,
     stack_logits,
 )
-from heads.losses import LossConfig, StackedLoss, inverse_frequency, soft_targets
+from heads.losses import LossConfig, StackedLoss, inverse_frequency, utterance_shares
 from heads.pooling.segments import dealt, sharing_threads, side_by_side
 from heads.speakers import SPEAKER
 from heads.step import Dropout, Optimiser, Recorded, step_words
@@ -430,8 +430,9 @@ def loss_targets(dataset: Dataset, rows: Tensor, losses: Sequence[LossConfig]) -
     def of_known(shares: Tensor) -> Tensor:
         return torch.zeros(len(rows), count).masked_scatter(known[:, None], shares)
 
+    utterances = [dataset.utterances[row] for row in rows[known].tolist()]
     shares = {
-        smoothing: of_known(soft_targets(dataset, rows[known], smoothing))
+        smoothing: of_known(utterance_shares(utterances, dataset.labels, smoothing))
         for smoothing in {loss.smoothing for loss in losses if loss.from_votes}
     }
     if not bool(known.all()):

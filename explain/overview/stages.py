@@ -249,7 +249,7 @@ def _comparison(place: Place) -> Stage | None:
     """The tables of `compare` and `compare --layers`, as they were written."""
     from heads.compare.passes import FORMAT as KIND
     from heads.compare.passes import VERSION as OF
-    from heads.compare.tables import PICTURES
+    from heads.compare.rendering import PICTURES
 
     parts: list[Part] = []
     pictures, late, hints = {}, [], []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from corpora.base.terminal import progress_bar
 from corpora.base.work import Work, exclusive_lock
 from corpora.manifest import Manifest
 from heads.compare.comparison import CompareReport
+from heads.compare.division import Division, refuse_torn_speakers
 from heads.compare.lines import (
     Line,
     chosen_line,
     chosen_tuning,
-    make_tables,
+    make_table,
     reference_line,
     save_heads,
 )
@@ -33,7 +35,7 @@ from heads.compare.passes import (
     train_missing,
 )
 from heads.compare.rendering import clear_reports, write_report
-from heads.compare.rows import Division, Plan, comparison_plan, refuse_torn_speakers, shared_values
+from heads.compare.rows import Plan, comparison_plan, shared_values
 from heads.config import CompareConfig, Tuning
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import refuse_shared_recordings
@@ -99,7 +101,7 @@ def carry_out(comparison: Comparison, *, fresh: bool, show_progress: bool) -> Co
         scorer = Scorer(comparison.dataset, division)
         _train(comparison, scorer, epochs, show_progress=show_progress)
         said = _said(comparison, scorer)
-        tables = make_tables(comparison.plan, said, scorer)
+        tables = tuple(make_table(plan, said, scorer) for plan in comparison.plan.tables)
         lines = {key: line for key, (line, _) in said.items()}
         heads: dict[str, Path] = {}
         if comparison.keep_heads and not division.folded:
@@ -177,7 +179,7 @@ def _train(comparison: Comparison, scorer: Scorer, epochs: int, *, show_progress
     total = missing + rows * len(parts) * (config.seeds - 1)
     with progress_bar("Compare", total * epochs, "head-epoch", show=show_progress) as bar:
         for number, job in enumerate(comparison.jobs):
-            own = replace(job, load=_once(job.load))
+            own = replace(job, load=functools.cache(job.load))
             train_missing(own, first[number], kept, division, epochs, config.batch_size, bar)
             rest = [
                 RunKey(key, chosen_tuning(row, kept, scorer, config, part), seed, part)
@@ -192,18 +194,6 @@ def _train(comparison: Comparison, scorer: Scorer, epochs: int, *, show_progress
                     bar.set_postfix_str("logistic regression")
                     fit_reference(kept, key, own.load(), modalities, division)
                     bar.set_postfix_str("", refresh=False)
-
-
-def _once(load: Callable[[], VectorStore]) -> Callable[[], VectorStore]:
-    """The same store at each call, loaded at the first and let go of with the function."""
-    held: list[VectorStore] = []
-
-    def loaded() -> VectorStore:
-        if not held:
-            held.append(load())
-        return held[0]
-
-    return loaded
 
 
 def _said(comparison: Comparison, scorer: Scorer) -> dict[str, tuple[Line, Mapping[str, Said]]]:

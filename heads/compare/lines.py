@@ -75,7 +75,7 @@ def save_heads(
             origin=origin,
             study_seed=0,
             versions=package_versions(),
-            dev_macro_f1=scorer.selection("dev", kept.answers(unit)["dev"][None])[0],
+            dev_macro_f1=scorer.selection(kept.answers(unit)["dev"][None])[0],
         )
         path = kept.folder / key / HEAD
         save_head(path, path.with_name(HEAD_WEIGHTS), head, record)
@@ -165,7 +165,7 @@ def chosen_tuning(
     selection = {}
     for tuning in config.tunings(attentive=learns_weights(row.head)):
         said = kept.answers(RunKey(row.key, tuning, 0, part))["dev"]
-        (selection[tuning],) = scorer.selection("dev", said[None], part)
+        (selection[tuning],) = scorer.selection(said[None], part)
     return choose_tuning(selection)
 
 
@@ -188,7 +188,7 @@ def chosen_line(
     selection = {}
     for tuning in config.tunings(attentive=learns_weights(row.head)):
         own = [kept.answers(RunKey(row.key, tuning, 0, part))["dev"] for part in parts]
-        (selection[tuning],) = scorer.selection("dev", torch.cat(own)[None])
+        (selection[tuning],) = scorer.selection(torch.cat(own)[None])
     rates = config.learning_rates
     line = Line(
         row.key,
@@ -208,12 +208,8 @@ def reference_line(key: str, answered: Answered, labels: int) -> tuple[Line, dic
     return Line(key, key, (), False, {}, {}, strengths=answered.strengths), said
 
 
-def make_tables(plan: Plan, said: Answers, scorer: Scorer) -> tuple[RowTable, ...]:
-    """Every table, its lines scored and compared."""
-    return tuple(_table(table, said, scorer) for table in plan.tables)
-
-
-def _table(plan: TablePlan, said: Answers, scorer: Scorer) -> RowTable:
+def make_table(plan: TablePlan, said: Answers, scorer: Scorer) -> RowTable:
+    """A table, its lines scored and compared."""
     lines = {entry.title: _scored(entry, *said[entry.key], scorer=scorer) for entry in plan.entries}
     keys = {entry.title: entry.key for entry in plan.entries}
 
@@ -229,7 +225,7 @@ def _table(plan: TablePlan, said: Answers, scorer: Scorer) -> RowTable:
             outcome = replace(lines[title].outcomes[split], difference=found)
             lines[title] = replace(lines[title], outcomes={**lines[title].outcomes, split: outcome})
         for reference in references:
-            read = _modalities(keys[reference])
+            read = keys[reference].rpartition("reference-")[2]
             own = [title for title in heads if lines[title].params["modalities"] == read]
             for title, found in _compared(own, reference, split, keys, said, scorer).items():
                 outcome = replace(lines[title].outcomes[split], to_reference=found)
@@ -237,11 +233,6 @@ def _table(plan: TablePlan, said: Answers, scorer: Scorer) -> RowTable:
                     lines[title], outcomes={**lines[title].outcomes, split: outcome}
                 )
     return RowTable(plan.name, plan.title, tuple(lines.values()), best, max(heads, key=on_dev))
-
-
-def _modalities(reference: str) -> str:
-    """Of the key of a regression, what it reads."""
-    return reference.rpartition("reference-")[2]
 
 
 def _compared(

@@ -26,7 +26,7 @@ from heads.bootstrap import (
     known_speakers,
     t_interval,
 )
-from heads.compare.rows import Division
+from heads.compare.division import Division
 from heads.config import Tuning
 from heads.dataset import Dataset
 from heads.gold import Gold, objective_key, selection_scores
@@ -105,10 +105,10 @@ class Scorer:
         """Known speakers of a split."""
         return len(set(known_speakers(self.gold[split].speakers)) - {""})
 
-    def selection(self, split: str, probabilities: Tensor, part: int | None = None) -> list[float]:
-        """The objective of runs `[R, n, C + A]`, of one part or all; 0 where numbers overflowed."""
+    def selection(self, probabilities: Tensor, part: int | None = None) -> list[float]:
+        """On dev the objective of runs `[R, n, C + A]`, of one part or all; 0 of overflows."""
         parts = self.division.parts
-        rows = self.division.scored(split) if part is None else parts[part].rows[split]
+        rows = self.division.scored("dev") if part is None else parts[part].rows["dev"]
         return selection_scores(probabilities, Gold.of(self._dataset, rows))
 
     def places(self, split: str) -> list[slice]:

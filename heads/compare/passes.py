@@ -26,7 +26,8 @@ from torch import Tensor
 
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
-from heads.compare.rows import Division, Part, Row, as_splits
+from heads.compare.division import Division, Part, as_splits
+from heads.compare.rows import Row
 from heads.config import Tuning
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from corpora.base.report import Figure, Table, csv_text, legend_beside
+from corpora.base.report import Table, csv_text
 from heads.compare.comparison import CompareReport, Finetuned
 from heads.compare.lines import Line, RowTable
 from heads.compare.outcomes import Outcome, Score
@@ -14,11 +14,6 @@ from heads.compare.rows import CAVEAT, SOURCE
 from heads.metrics import score_cells
 from heads.search.report import shape_text
 from heads.search.space import searched_class
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-
 
 AXES = ("queries", "heads", "scorer_layers", "hidden")
 TUNED = ("learning_rate", "scorer_rate", "input_norm")
@@ -276,103 +271,3 @@ def _score(outcome: Outcome, name: str) -> str:
 
 def _over_folds(score: Score) -> str:
     return "-" if score.folds is None else f"{score.folds[0]:.3f} ± {score.folds[1]:.3f}"
-
-
-#: The picture of each report.
-PICTURES = {"compare": "poolings", "layers": "layers"}
-WIDTH = 7.5
-# Inches a row, and for title and axis of a panel.
-ROW, MARGIN = 0.3, 1.1
-CURVE = 3.6
-DEV, TEST, BEST = "0.6", "tab:blue", "tab:red"
-
-
-def comparison_figure(report: CompareReport) -> Figure:
-    """One panel a table, of which there is at least one."""
-    sweep = report.name == "layers"
-    heights = [CURVE if sweep else ROW * len(table.lines) + MARGIN for table in report.tables]
-
-    def draw(canvas: Canvas) -> None:
-        grid = canvas.add_gridspec(len(heights), 1, height_ratios=heights)
-        for number, table in enumerate(report.tables):
-            axes = canvas.add_subplot(grid[number])
-            (_draw_curve if sweep else _draw_rows)(axes, report, table)
-
-    size = (WIDTH, sum(heights))
-    return Figure(PICTURES[report.name], draw, f"{report.objective_name} with intervals", size)
-
-
-def _draw_rows(axes: Axes, report: CompareReport, table: RowTable) -> None:
-    """Points in the table's order from the top; the bar is the interval, else the deviation."""
-    scored = [split for split in ("dev", "test") if split in report.sizes]
-    offset = 0.14 if len(scored) == 2 else 0.0
-    bars = set()
-    for split, shift, colour, marker in (("dev", -offset, DEV, "o"), ("test", offset, TEST, "s")):
-        if split not in scored:
-            continue
-        for row, line in enumerate(table.lines):
-            score = line.outcomes[split].scores[report.objective]
-            low, high, kind = _reach(score)
-            bars.add((split, kind))
-            own = BEST if line.title == table.best and split == "test" else colour
-            axes.hlines(row + shift, low, high, color=own, linewidth=1.4)
-            axes.plot(score.mean, row + shift, marker, color=own, markersize=4.5)
-        label = f"{_named(report, split)}, bar: {_kinds(bars, split)}"
-        axes.plot([], [], marker, color=colour, markersize=4.5, label=label)
-    axes.plot([], [], "s", color=BEST, markersize=4.5, label=f"{table.best}: best on dev")
-    axes.set_yticks(range(len(table.lines)), [line.title for line in table.lines])
-    axes.invert_yaxis()
-    axes.grid(axis="x", color="0.9")
-    axes.set_axisbelow(True)
-    axes.set(xlabel=f"{report.objective_name}, mean over seeds")
-    axes.set_title(table.title, fontsize="medium")
-    legend_beside(axes)
-
-
-def _draw_curve(axes: Axes, report: CompareReport, table: RowTable) -> None:
-    """Macro-F1 over layers: the statistics head and the reference, on the last split scored."""
-    split = "test" if "test" in report.sizes else "dev"
-    for reference, colour, marker, name in (
-        (False, TEST, "o", "statistics head"),
-        (True, "tab:orange", "s", "logistic regression"),
-    ):
-        lines = [line for line in table.lines if line.is_reference == reference]
-        layers = [_layer(line) for line in lines]
-        scores = [line.outcomes[split].scores["macro_f1"] for line in lines]
-        axes.plot(layers, [s.mean for s in scores], marker + "-", color=colour, label=name)
-        reaches = [_reach(score) for score in scores]
-        axes.vlines(
-            layers, [r[0] for r in reaches], [r[1] for r in reaches], color=colour, alpha=0.5
-        )
-        kinds = {kind for _, _, kind in reaches} - {""}
-        if kinds:
-            axes.plot([], [], "-", color=colour, alpha=0.5, label=f"bar: {', '.join(kinds)}")
-    axes.set_xticks(sorted({_layer(line) for line in table.lines}))
-    axes.grid(axis="y", color="0.9")
-    axes.set(xlabel="hidden state", ylabel=f"macro-F1, {_named(report, split)}")
-    axes.set_title(table.title, fontsize="medium")
-    legend_beside(axes)
-
-
-def _reach(score: Score) -> tuple[float, float, str]:
-    """The ends of a bar, and what it shows."""
-    if score.interval is not None:
-        return score.interval.low, score.interval.high, "95 % interval"
-    if score.deviation is not None:
-        return score.mean - score.deviation, score.mean + score.deviation, "± seeds"
-    return score.mean, score.mean, ""
-
-
-def _kinds(bars: set[tuple[str, str]], split: str) -> str:
-    return ", ".join(sorted(kind for own, kind in bars if own == split and kind)) or "none"
-
-
-def _named(report: CompareReport, split: str) -> str:
-    if split == "dev":
-        return "dev (tuning chosen by it)"
-    return "folds" if report.folded else "test"
-
-
-def _layer(line: Line) -> int:
-    assert line.layer is not None  # a line of a sweep
-    return line.layer

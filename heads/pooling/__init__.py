@@ -1,9 +1,11 @@
-"""Poolings: from the frames of an utterance to one vector. One file a kind, and a registry."""
+"""Poolings: from the frames of an utterance to one vector. A file for each way to weigh frames."""
 
 # Importing a kind registers it.
 from heads.pooling import attentive, fixed
-from heads.pooling.pooling import AttentionPooling, Pooling, PoolingConfig
-from heads.pooling.registry import (
+from heads.pooling.pooling import (
+    AttentionPooling,
+    Pooling,
+    PoolingConfig,
     build_pooling,
     pooling_class,
     pooling_config,

@@ -34,10 +34,10 @@ from heads.pooling.pooling import (
     Pooling,
     PoolingConfig,
     moved,
+    register,
     weighted_moments,
     with_mean,
 )
-from heads.pooling.registry import register
 from heads.pooling.segments import layout
 from heads.pooling.view import Affine, View
 from heads.step import constants

@@ -29,8 +29,7 @@ from torch import Tensor, nn
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from heads.axes import Axis, Choice
-from heads.pooling.pooling import Pooling, PoolingConfig, uniform_weights
-from heads.pooling.registry import register
+from heads.pooling.pooling import Pooling, PoolingConfig, register, uniform_weights
 from heads.pooling.segments import VARIANCE_FLOOR
 from heads.pooling.view import (
     DEFAULT_THRESHOLD,

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
@@ -154,12 +153,13 @@ SHOWN_AXES = ("pooling", "input_norm", "mlp_width", "loss", "audio_layer", "text
 FEWEST_DRAWS = 20
 
 
-def write_trials(path: Path, trials: Sequence[FrozenTrial], score: str = "dev_macro_f1") -> None:
-    """One row a trial: number, state, value (of a halved one the last), epochs, seed, all axes.
+def trials_file(setting: SearchContext, trials: Sequence[FrozenTrial]) -> None:
+    """Write the table of trials: state, value (of a halved one the last), epochs, seed, all axes.
 
     `dev_macro_f1` is the score of selection: with folds, their pooled macro-F1; with attributes it
     is called `dev_score`. `seconds` is its share of the time that its cohort was trained for.
     """
+    score = "dev_score" if setting.space.attributes else "dev_macro_f1"
     axes = list(dict.fromkeys(axis for trial in trials for axis in trial.params))
     columns = ["number", "start", "state", score, "epochs", "seconds", "seed", *axes]
     rows = []
@@ -176,7 +176,7 @@ def write_trials(path: Path, trials: Sequence[FrozenTrial], score: str = "dev_ma
                 **trial.params,
             }
         )
-    write_text(path, csv_text(columns, rows))
+    write_text(setting.folder / TRIALS, csv_text(columns, rows))
 
 
 def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
@@ -191,12 +191,6 @@ def drawn_shares(trials: Sequence[FrozenTrial]) -> list[str]:
             own = ", ".join(f"{v} {n / counts.total():.0%}" for v, n in counts.most_common())
             parts.append(f"{axis}: {own}")
     return [f"Drawn in {len(sampled)} sampled trials: {'; '.join(parts)}."] if parts else []
-
-
-def trials_file(setting: SearchContext, trials: Sequence[FrozenTrial]) -> None:
-    """Write the table of all trials."""
-    score = "dev_score" if setting.space.attributes else "dev_macro_f1"
-    write_trials(setting.folder / TRIALS, trials, score)
 
 
 # By split, the rows and what was said about them, [n] and [n, C + A].
@@ -275,7 +269,16 @@ def conclude(
         added=added,
         epochs=record.schedule.epochs,
         best=record,
-        top=tuple(_line(trial, differences.get(trial.number)) for trial in ranked[:KEPT]),
+        top=tuple(
+            TrialLine(
+                trial.number,
+                trial.user_attrs.get(START, ""),
+                trial.params,
+                final_value(trial),
+                differences.get(trial.number),
+            )
+            for trial in ranked[:KEPT]
+        ),
         logistic=reference.classes,
         ridge=reference.attributes,
         notes=(*notes, *other_notes, *drawn_shares(trials), *([sentence] if sentence else [])),
@@ -406,16 +409,6 @@ def _fold_scores(setting: SearchContext, answers: Answers) -> tuple[Scores, ...]
         for fold in range(folds.count)
     }
     return tuple(_scores(setting, parts)[0].values())
-
-
-def _line(trial: FrozenTrial, difference: Difference | None) -> TrialLine:
-    return TrialLine(
-        trial.number,
-        trial.user_attrs.get(START, ""),
-        trial.params,
-        final_value(trial),
-        difference,
-    )
 
 
 def _references(setting: SearchContext) -> References:

@@ -15,14 +15,15 @@ from corpora.base.work import command_line
 from heads.bootstrap import Difference
 from heads.config import KEPT
 from heads.gold import objective_key, objective_name
-from heads.load import WEIGHTED
 from heads.metrics import Scores
 from heads.optimism import Optimism
 from heads.records import ENSEMBLE, TRIALS, HeadRecord, layer_weights_text, load_head
 from heads.reference import Reference
 from heads.ridge import Ridge
+from heads.search.layer_axes import WEIGHTED
 from heads.search.score_tables import (
     Ensemble,
+    References,
     attribute_table,
     read_ensemble,
     score_table,
@@ -113,10 +114,9 @@ class SearchReport(Jsonable):
         return found
 
     @property
-    def reference(self) -> Reference:
-        """The logistic regression of a search for classes."""
-        assert self.logistic is not None, "a search for attributes has ridge regression alone"
-        return self.logistic
+    def references(self) -> References:
+        """Both regressions, as far as there are."""
+        return References(self.logistic, self.ridge)
 
     def to_text(self, manifest: Path | None = None) -> str:
         """For a terminal; the next command gets a manifest named in place of the folder's own."""
@@ -141,17 +141,16 @@ class SearchReport(Jsonable):
         where = "test" if "test" in splits else self.selected_on
         lead = 0.0
         if self.logistic or self.ridge:
-            lead = selection_score(best.scores, best.attribute_scores, where) - selection_score(
-                self.logistic.scores if self.logistic else {},
-                self.ridge.scores if self.ridge else {},
-                where,
-            )
-        beaten = "The reference, a logistic regression, is"
-        if self.ridge is not None:
-            own = "The references, a logistic and a ridge regression, are"
-            beaten = own if self.logistic else "The reference, a ridge regression, is"
+            lead = selection_score(best.scores, best.attribute_scores, where)
+            lead -= self.references.score(where)
         parts: tuple[Part, ...] = (
-            *verdict(self.ahead.get(where), lead, where, beaten),
+            *verdict(
+                self.ahead.get(where),
+                lead,
+                where,
+                classes=self.logistic is not None,
+                attributes=self.ridge is not None,
+            ),
             f"{self.completed + self.halved} trials{added} on frozen frames of {corpus}: "
             f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
             *[f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev"),
@@ -207,13 +206,7 @@ class SearchReport(Jsonable):
                     f"Best head minus reference{'s' * both}, {self.objective} on {split}: {by}."
                     for split, by in self.ahead.items()
                 ),
-                *worth(
-                    self.optimism,
-                    best.trained_on,
-                    folded="folds" in splits,
-                    tested="test" in splits,
-                    objective=self.objective,
-                ),
+                *worth(self.optimism, best.trained_on, splits, self.objective),
             ]
             tables.append(attribute_table(splits, self.ensemble, self.ridge, notes=notes))
         return tables

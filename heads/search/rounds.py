@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -281,35 +280,36 @@ def run_cohort(setting: SearchContext, study: HeadStudy, count: int, total: int,
                 study.prune(member.trial)
         candidates.keep_trials(stay)
         members = [members[k] for k in stay]
-    with _kept_weights(setting, study, members, candidates.heads, scores):
-        for member, score in zip(members, scores, strict=True):
-            study.complete(member.trial, score)
+    _complete(setting, study, members, candidates.heads, scores)
     return taken
 
 
-@contextmanager
-def _kept_weights(
+def _complete(
     setting: SearchContext,
     study: HeadStudy,
     members: Sequence[_Member],
     heads: Sequence[Head],
     scores: Sequence[float],
-) -> Iterator[None]:
-    """Write the heads that are among the best, have the results told, remove what fell behind.
+) -> None:
+    """Write the heads that are among the best, tell the results, remove what fell behind.
 
     In this order: whenever a run is killed, the weights of a completed trial are there. The heads
-    of folds are not kept: the best trials are trained on the training set at the end.
+    of folds are not kept: the best trials are trained on the training set at the end. Those of a
+    trial that is not finished are not removed: another process may just have written them, and
+    not told the result yet.
     """
     values = {trial.number: final_value(trial) for trial in study.ranked}
     values |= {member.trial.number: score for member, score in zip(members, scores, strict=True)}
     kept = best_numbers(values)
     if setting.selection.folds is None:
-        for member, head in zip(members, heads, strict=True):
-            number = member.trial.number
-            if number in kept:
-                _save(setting, number, member.trial, head, member.training, values[number])
-    yield
-    _remove_behind(setting, study)
+        for member, head, score in zip(members, heads, scores, strict=True):
+            if member.trial.number in kept:
+                _save(setting, member.trial, head, member.training, score)
+    for member, score in zip(members, scores, strict=True):
+        study.complete(member.trial, score)
+    best = {trial.number for trial in study.ranked[:KEPT]}
+    ended = {trial.number for trial in study.trials if trial.state.is_finished()}
+    remove_trials(setting.folder, sorted(ended - best))
 
 
 def train_missing(setting: SearchContext, study: HeadStudy, numbers: Sequence[int]) -> list[int]:
@@ -340,7 +340,7 @@ def train_missing(setting: SearchContext, study: HeadStudy, numbers: Sequence[in
         workers=setting.workers,
     )
     for trial, head, (_, training) in zip(missing, runs.train(), configs, strict=True):
-        _save(setting, trial.number, trial, head, training, final_value(trial))
+        _save(setting, trial, head, training, final_value(trial))
     return [trial.number for trial in missing]
 
 
@@ -349,20 +349,8 @@ def _kept_on(path: Path, split: str) -> bool:
     return path.is_file() and load_head(path)[1].trained_on == split
 
 
-def _remove_behind(setting: SearchContext, study: HeadStudy) -> None:
-    """Remove the heads of finished trials that are not among the best.
-
-    Those of a trial that is not finished are left alone: another process may just have written
-    them, and not told the result yet.
-    """
-    kept = {trial.number for trial in study.ranked[:KEPT]}
-    ended = [trial.number for trial in study.trials if trial.state.is_finished()]
-    remove_trials(setting.folder, [number for number in ended if number not in kept])
-
-
 def _save(
     setting: SearchContext,
-    number: int,
     trial: Trial | FrozenTrial,
     head: Head,
     training: TrainingConfig,
@@ -371,7 +359,7 @@ def _save(
     """Write a trial's head and its record."""
     folds = setting.selection.folds
     record = HeadRecord(
-        trial=number,
+        trial=trial.number,
         start=trial.user_attrs.get(START, ""),
         params=trial.params,
         head=head.config,
@@ -384,5 +372,5 @@ def _save(
         selected_on="dev" if folds is None else str(folds),
         trained_on=setting.selection.trained_on,
     )
-    path = trial_file(setting.folder, number)
+    path = trial_file(setting.folder, trial.number)
     save_head(path, path.with_suffix(".safetensors"), head, record)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from heads.reference import Reference
 from heads.ridge import Ridge
 
 FORMAT, VERSION = "emopool-ensemble", 1
+
+S = TypeVar("S", Scores, AttributeScores)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class References:
             *[RIDGE] * (self.attributes is not None),
         )
 
+    def score(self, split: str) -> float:
+        """What is compared on a split."""
+        logistic, ridge = self.classes, self.attributes
+        return selection_score(
+            logistic.scores if logistic else {}, ridge.scores if ridge else {}, split
+        )
+
     def said(self, split: str, labels: int) -> NDArray[np.float64]:
         """`[n, C + A]`, as a head says it (see `Gold`)."""
         parts: list[NDArray[np.float64]] = []
@@ -87,6 +97,29 @@ def average(probabilities: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(probabilities)).mean(0)
 
 
+def _beside(
+    own: Mapping[str, S], team: Mapping[str, S], reference: Mapping[str, S], members: int
+) -> dict[str, S]:
+    """By title the reports of best head, ensemble and reference on every split."""
+    dev = "dev (part of the folds)" if "folds" in own else "dev (selected on it)"
+    titles = {"folds": "folds of train and dev (selected on them)", "dev": dev, "test": "test"}
+    each = {"best head": own, f"ensemble of {members}": team, "reference": reference}
+    return {
+        f"{name}, {titles[split]}": scores[split]
+        for name, scores in each.items()
+        for split in titles
+        if split in scores
+    }
+
+
+def _interval_notes(scores: Mapping[str, Scores] | Mapping[str, AttributeScores]) -> list[str]:
+    return [
+        f"On {split}: {note[0].lower()}{note[1:]}"
+        for split, own in scores.items()
+        for note in own.interval_notes
+    ]
+
+
 def selection_score(
     scores: Mapping[str, Scores], attribute_scores: Mapping[str, AttributeScores], split: str
 ) -> float:
@@ -94,15 +127,6 @@ def selection_score(
     found = [scores[split].macro_f1] if split in scores else []
     found += [attribute_scores[split].mean_ccc] if split in attribute_scores else []
     return sum(found) / len(found)
-
-
-def splits_table_titles(*, folded: bool) -> dict[str, str]:
-    """What tables call the splits."""
-    return {
-        "folds": "folds of train and dev (selected on them)",
-        "dev": "dev (part of the folds)" if folded else "dev (selected on it)",
-        "test": "test",
-    }
 
 
 def attribute_table(
@@ -120,26 +144,9 @@ def attribute_table(
         ridge: the regression.
         notes: sentences under it, before those on the regression and the intervals.
     """
-    titles = splits_table_titles(folded="folds" in scores)
-    rows = {
-        f"{name}, {titles[split]}": own[split]
-        for name, own in (
-            ("best head", scores),
-            (
-                f"ensemble of {len(team.trials) if team else 0}",
-                team.attribute_scores if team else {},
-            ),
-            ("reference", ridge.scores),
-        )
-        for split in titles
-        if split in own
-    }
-    said = [
-        f"On {split}: {note[0].lower()}{note[1:]}"
-        for split, own in scores.items()
-        for note in own.interval_notes
-    ]
-    return attributes_table("", rows, [*said, ridge.to_text(), *notes])
+    others, members = (team.attribute_scores, len(team.trials)) if team else ({}, 0)
+    rows = _beside(scores, others, ridge.scores, members)
+    return attributes_table("", rows, [*_interval_notes(scores), ridge.to_text(), *notes])
 
 
 def score_table(
@@ -165,40 +172,24 @@ def score_table(
         trained_on: the splits that the best head learnt from.
         last: whether it is said what the score of selection is worth.
     """
-    folded = "folds" in scores
-    titles = splits_table_titles(folded=folded)
-    rows = {
-        f"{name}, {titles[split]}": own[split]
-        for name, own in (
-            ("best head", scores),
-            (f"ensemble of {len(team.trials) if team else 0}", team.scores if team else {}),
-            ("reference", reference.scores if reference else {}),
-        )
-        for split in titles
-        if split in own
-    }
+    others, members = (team.scores, len(team.trials)) if team else ({}, 0)
+    averaged = ", ".join(str(number) for number in team.trials) if team else ""
+    rows = _beside(scores, others, reference.scores if reference else {}, members)
     weighted = "; ".join(f"{name} {report.weighted_f1:.3f}" for name, report in rows.items())
     notes = [
         f"Weighted F1: {weighted}.",
-        *(
-            f"On {split}: {note[0].lower()}{note[1:]}"
-            for split, own in scores.items()
-            for note in own.interval_notes
-        ),
+        *_interval_notes(scores),
         *fold_note(fold_scores),
-        *([_ensemble_note(team.trials)] if team else []),
+        *[f"Ensemble: the mean of the probabilities of trials {averaged}."] * bool(team),
         *([reference.to_text()] if reference else []),
         *(f"Best head minus reference, {split}: {by}." for split, by in ahead.items()),
-        *(worth(optimism, trained_on, folded=folded, tested="test" in scores) if last else ()),
+        *(worth(optimism, trained_on, scores) if last else ()),
     ]
     return scores_table("", rows, right=(4,), notes=notes)
 
 
 def verdict(
-    difference: Difference | None,
-    lead: float,
-    where: str,
-    reference: str = "The reference, a logistic regression, is",
+    difference: Difference | None, lead: float, where: str, *, classes: bool, attributes: bool
 ) -> list[str]:
     """What comes first where the reference is better than the head; nothing where it is not.
 
@@ -206,10 +197,14 @@ def verdict(
         difference: head minus reference, where a bootstrap can say.
         lead: the same as a number.
         where: the rows.
-        reference: how the sentence begins.
+        classes: whether there is a logistic regression.
+        attributes: whether there is a ridge regression.
     """
     if lead >= 0:
         return []
+    reference = f"The reference, a {'logistic' if classes else 'ridge'} regression, is"
+    if classes and attributes:
+        reference = "The references, a logistic and a ridge regression, are"
     by = f"{lead:+.3f}, too few speakers for an interval" if difference is None else str(difference)
     clear = difference is not None and difference.interval.high < 0
     return [
@@ -241,30 +236,30 @@ def fold_note(reports: Sequence[Scores]) -> list[str]:
     return [f"Mean and standard deviation over {len(reports)} folds: {', '.join(cells)}."]
 
 
-def _ensemble_note(trials: Sequence[int]) -> str:
-    members = ", ".join(str(number) for number in trials)
-    return f"Ensemble: the mean of the probabilities of trials {members}."
-
-
 def worth(
-    optimism: Optimism | None,
-    trained_on: str,
-    *,
-    folded: bool,
-    tested: bool,
-    objective: str = "macro-F1",
+    optimism: Optimism | None, trained_on: str, splits: Container[str], objective: str = "macro-F1"
 ) -> list[str]:
-    """What the score of selection is worth, and which score is a result."""
-    where = "folds" if folded else "dev"
+    """What the score of selection is worth, and which score is a result, of those on splits."""
+    where = "folds" if "folds" in splits else "dev"
     text = []
-    if folded:
+    if where == "folds":
         text.append(
             "The winner was chosen by its score on the folds, each said by a head trained without "
             f"it. The head that is kept was then trained on {trained_on}, for as many epochs."
         )
     if optimism is not None:
-        text += optimism_lines(optimism, where, objective)
-    if tested:
+        few = f" (not by speaker: {optimism.reason})" if optimism.reason else ""
+        luck = (
+            f"so about {optimism.value:.3f} of it is the luck of being chosen"
+            if optimism.value > 0
+            else "so no luck of being chosen shows in it"
+        )
+        text += [
+            f"Best of {optimism.candidates} trials on {where}: {objective} "
+            f"{optimism.selected:.3f}; nested estimate {optimism.nested:.3f}; {luck}.",
+            f"(Nested: chosen on resampled {optimism.unit}s, scored on those left out{few}.)",
+        ]
+    if "test" in splits:
         text.append(
             f"The test set had no part in the choice. The {where} score is what the winner was "
             "picked by, so it flatters it."
@@ -274,18 +269,3 @@ def worth(
             f"There is no test split: a {where} score that a head was selected on is not a result."
         )
     return text
-
-
-def optimism_lines(optimism: Optimism, where: str, objective: str = "macro-F1") -> list[str]:
-    """How much of the selection score is luck."""
-    few = f" (not by speaker: {optimism.reason})" if optimism.reason else ""
-    luck = (
-        f"so about {optimism.value:.3f} of it is the luck of being chosen"
-        if optimism.value > 0
-        else "so no luck of being chosen shows in it"
-    )
-    return [
-        f"Best of {optimism.candidates} trials on {where}: {objective} "
-        f"{optimism.selected:.3f}; nested estimate {optimism.nested:.3f}; {luck}.",
-        f"(Nested: chosen on resampled {optimism.unit}s, scored on those left out{few}.)",
-    ]

@@ -16,6 +16,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from cache.encoders.device import choose_device
+from cache.keys import shared_sentences
 from cache.lookup import FrameCache
 from corpora.base.errors import CacheError, ManifestError
 from corpora.base.terminal import progress_bar
@@ -25,22 +26,20 @@ from corpora.protocol import protocol_sentence
 from heads.axes import choices
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
-from heads.folds import Selection, make_folds, refuse_shared_recordings, sentences_note
+from heads.folds import Selection, make_folds, refuse_shared_recordings
 from heads.load import (
-    OTHERS,
     aimed,
     choose_precision,
     load_dataset,
-    other_layers,
     read_origin,
     suitable_threads,
     suitable_workers,
-    weighing_notes,
 )
-from heads.losses import count_without_votes
+from heads.losses import vote_shares
 from heads.pretraining import TEMPERATURE, Clustered
 from heads.records import BEST, Origin, claim_folder, clear
 from heads.search.conclusion import conclude, keep_chosen, trials_file
+from heads.search.layer_axes import OTHERS, other_layers, weighing_notes
 from heads.search.report import SearchReport
 from heads.search.rounds import SearchContext, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
@@ -230,7 +229,7 @@ def check_rows(dataset: Dataset) -> list[str]:
 
 
 def _sentences(dataset: Dataset) -> list[str]:
-    sentences = sentences_note(dataset.utterances) if "text" in dataset.frames else ""
+    sentences = shared_sentences(dataset.utterances).to_text() if "text" in dataset.frames else ""
     return [sentences] if sentences else []
 
 
@@ -266,7 +265,8 @@ def _votes_note(dataset: Dataset, space: Space, selection: Selection) -> list[st
     if not space.votes:
         return []
     labelled = selection.trained[dataset.targets(selection.trained) >= 0]
-    without = count_without_votes(dataset, labelled)
+    voted = (vote_shares(dataset.utterances[i], dataset.labels) for i in labelled.tolist())
+    without = sum(shares is None for shares in voted)
     if not without:
         return []
     return [

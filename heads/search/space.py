@@ -11,10 +11,10 @@ from corpora.base.errors import ConfigError
 from heads.axes import INPUT_NORMS, Axis, Choice, Range, choices, nearest, selections
 from heads.dataset import Dataset
 from heads.head import HeadConfig
-from heads.load import TOP, WEIGHTED, layer_axis, weighable_kinds
 from heads.losses import EMO_SUPERB_SMOOTHING, LossConfig, vote_shares
 from heads.pooling import PoolingConfig, pooling_class, pooling_config, searched_kinds
 from heads.runs import seed_from
+from heads.search.layer_axes import TOP, WEIGHTED, layer_axis, weighable_kinds
 from heads.speakers import SPEAKER
 from heads.training import SCORER_RATE, TrainingConfig
 
@@ -171,7 +171,7 @@ class Space:
         votes: whether there are raters' votes to learn from.
         layers: by modality the numbers of the cached layers, where they are several.
         usual: by modality the layer that published heads read, where there are several.
-        weighable: pooling kinds that may weigh them (see `heads.load`).
+        weighable: pooling kinds that may weigh them (see `heads.search.layer_axes`).
         narrowed: axes that are narrower than the data would allow.
         attributes: those that are learnt, with the ends of their scales.
     """

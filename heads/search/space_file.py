@@ -20,7 +20,7 @@ from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError, MissingStepError, did_you_mean
 from corpora.base.terminal import bytes_text
 from heads.axes import Axis, Choice, Range
-from heads.load import MOST_BYTES, layer_axis
+from heads.search.layer_axes import MOST_BYTES, layer_axis
 from heads.search.space import Space, pooling_axes
 
 # Of the axes of poolings only `layers` can be absent; so can `audio_layer` and `text_layer`.

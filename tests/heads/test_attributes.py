@@ -19,8 +19,8 @@ from cache.frames import Frames
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, Utterance
 from heads.attributes import attribute_report
+from heads.compare.division import Division
 from heads.compare.rendering import terminal_text
-from heads.compare.rows import Division
 from heads.dataset import Dataset, VectorStore
 from heads.gold import Gold
 from heads.head import Head, HeadConfig, answers, as_outputs

@@ -20,11 +20,12 @@ from corpora.base.errors import CacheError, ConfigError, ManifestError
 from heads.bootstrap import paired_differences
 from heads.compare.compare import ROWS
 from heads.compare.comparison import CompareReport
+from heads.compare.division import Division, refuse_torn_speakers
 from heads.compare.lines import Line
 from heads.compare.outcomes import choose_tuning
 from heads.compare.passes import KeptRuns, RunKey
 from heads.compare.rendering import terminal_text
-from heads.compare.rows import CAVEAT, Division, refuse_torn_speakers
+from heads.compare.rows import CAVEAT
 from heads.config import CompareConfig, Tuning, parse_rates
 from heads.dataset import Dataset, VectorStore
 from heads.metrics import SCORES

@@ -12,8 +12,8 @@ from corpora.base.errors import ConfigError
 from heads.axes import Choice
 from heads.dataset import VectorStore
 from heads.head import Head
-from heads.load import weighing_notes
 from heads.records import Origin, layer_weights, load_head, trial_file
+from heads.search.layer_axes import weighing_notes
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.space_file import narrow
 from heads.training import predict
@@ -101,13 +101,13 @@ def test_a_pooling_whose_vectors_are_too_large_does_not_weigh(
         "Heads of average and statistics may weigh audio layers 1, 3 and 4 (axis `layers`).",
     ]
     average, statistics = 3 * 3 * DIM * 6 * 4, (3 * 3 + 2 * 6) * DIM * 6 * 4
-    monkeypatch.setattr("heads.load.MOST_BYTES", statistics - 1)
+    monkeypatch.setattr("heads.search.layer_axes.MOST_BYTES", statistics - 1)
     assert Space.of(dataset).weighable == ("average",)
     assert (
         "statistics does not weigh layers here"
         in weighing_notes(dataset, TOP, Space.of(dataset).axes)[2]
     )
-    monkeypatch.setattr("heads.load.MOST_BYTES", average - 1)
+    monkeypatch.setattr("heads.search.layer_axes.MOST_BYTES", average - 1)
     assert "layers" not in Space.of(dataset).axes
     with pytest.raises(ConfigError, match=r"too large to be weighed: .* Extract fewer"):
         narrow(Space.of(dataset), {"layers": "weighted"}, "space.toml")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cache.keys import shared_sentences
 from cache.lookup import FrameCache
 from corpora.base.errors import ManifestError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
 from corpora.utterance import Utterance
-from heads.folds import refuse_shared_recordings, sentences_note
+from heads.folds import refuse_shared_recordings
 from heads.search.search import run_search
 
 
@@ -80,7 +81,7 @@ def test_shared_sentences_are_counted_whatever_their_spaces_and_case(tmp_path: P
             recorded(tmp_path, splits, [b"%d" % k for k in range(5)]), texts, strict=True
         )
     ]
-    note = sentences_note(utterances)
+    note = shared_sentences(utterances).to_text()
     assert note.startswith("1 of 2 dev and test utterances")
     assert "one of 1 sentences" in note
-    assert sentences_note([u for u in utterances if u.split != "train"]) == ""
+    assert shared_sentences([u for u in utterances if u.split != "train"]).to_text() == ""

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from heads.dataset import Dataset
-from heads.losses import count_without_votes, smoothed, soft_targets, vote_shares
+from heads.folds import Selection
+from heads.losses import smoothed, utterance_shares, vote_shares
+from heads.search.search import _votes_note
+from heads.search.space import Space
 from tests.heads.synthetic import LABELS, make_dataset
 
 ROWS = torch.tensor([0, 1, 2])
@@ -36,10 +39,14 @@ def test_votes_become_shares_of_the_labels() -> None:
 
 
 def test_a_row_without_votes_is_its_label() -> None:
-    dataset = voted()
-    targets = soft_targets(dataset, ROWS)
+    targets = utterance_shares(voted().utterances[:3], LABELS)
     assert targets.tolist() == [[0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    assert count_without_votes(dataset, ROWS) == 2
+
+
+def test_rows_without_votes_are_counted_in_a_note() -> None:
+    dataset = voted()
+    (note,) = _votes_note(dataset, Space.of(dataset), Selection(ROWS, ROWS))
+    assert note.startswith("2 of 3 utterances trained on have no votes")
 
 
 @pytest.mark.parametrize("classes", [2, 4, 8])

@@ -46,7 +46,7 @@ from heads.records import (
 from heads.reference import best_layers
 from heads.ridge import best_ridge_layers
 from heads.search.report import SearchReport, trial_title
-from heads.search.score_tables import References, fold_note, selection_score, verdict
+from heads.search.score_tables import fold_note, selection_score, verdict
 from heads.search.search import search_heads
 from heads.training import predict
 
@@ -55,7 +55,7 @@ CHOICES = "speaker, session, protocol, or a number of folds from 3 on"
 
 
 @dataclass(frozen=True)
-class TestFold(Jsonable):
+class OuterFold(Jsonable):
     """One repetition.
 
     Attributes:
@@ -76,9 +76,6 @@ class TestFold(Jsonable):
     json_entries = "* -score -reference_score"
     json_optional = "attributes reference_attributes optimism"
 
-    # pytest would take the class for tests.
-    __test__ = False
-
     name: str
     head: str
     layers: str
@@ -93,7 +90,7 @@ class TestFold(Jsonable):
 
 
 @dataclass(frozen=True)
-class TestFoldsReport(Jsonable):
+class OuterFoldsReport(Jsonable):
     """What all repetitions found.
 
     Attributes:
@@ -117,8 +114,6 @@ class TestFoldsReport(Jsonable):
     )
     json_optional = "attributes reference_attributes"
 
-    __test__ = False
-
     unit: str
     report: Scores | None
     reference: Scores | None
@@ -128,7 +123,7 @@ class TestFoldsReport(Jsonable):
     objective: str
     difference: Difference | None
     reason: str
-    folds: tuple[TestFold, ...]
+    folds: tuple[OuterFold, ...]
     notes: tuple[str, ...]
     files: tuple[Path, ...]
     work: Path
@@ -151,7 +146,13 @@ class TestFoldsReport(Jsonable):
         )
         each = ("test fold", "head", self.objective, "reference", "utterances")
         parts: tuple[Part, ...] = (
-            *verdict(self.difference, self.lead, "all folds", self._regressions()),
+            *verdict(
+                self.difference,
+                self.lead,
+                "all folds",
+                classes=self.report is not None,
+                attributes=self.attributes is not None,
+            ),
             f"The whole search was repeated for each {self.unit} as the test set; the predictions "
             f"of {len(self.folds)} searches are scored together.",
             *(f"Note: {note}" for note in self.notes),
@@ -161,14 +162,6 @@ class TestFoldsReport(Jsonable):
         step = command_line("search", self.work, manifest)
         steps = (f"{step}   (a head to use, chosen on train and dev)",)
         return Report("", parts, self.files, steps).to_text()
-
-    def _regressions(self) -> str:
-        """How a sentence on the references begins."""
-        if self.attributes is None:
-            return "The reference, a logistic regression, is"
-        if self.report is None:
-            return "The reference, a ridge regression, is"
-        return "The references, a logistic and a ridge regression, are"
 
     def _tables(self, notes: Sequence[str]) -> list[Table]:
         """Search and reference on all folds: of classes, and of attributes."""
@@ -190,7 +183,7 @@ class TestFoldsReport(Jsonable):
         return found
 
 
-def _counted(fold: TestFold) -> int:
+def _counted(fold: OuterFold) -> int:
     """Utterances that a fold was scored on."""
     rated = fold.attributes.per_attribute if fold.attributes else ()
     return max([fold.report.n if fold.report else 0, *(one.n for one in rated)])
@@ -203,7 +196,7 @@ def search_test_folds(
     *,
     fresh: bool = False,
     show_progress: bool = False,
-) -> TestFoldsReport:
+) -> OuterFoldsReport:
     """Repeat the search for every fold as the test set; results go to `WORK/search`.
 
     Args:
@@ -236,7 +229,7 @@ def search_test_folds(
     utterances, names = _fold_names(dataset, config.test_folds)
     dataset = replace(dataset, utterances=utterances)
     keys = cache.keys(utterances)
-    found: list[TestFold] = []
+    found: list[OuterFold] = []
     norms: set[str] = set()
     pooled: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, what heads and references say of them
     folds = divide(utterances, names).folds
@@ -257,10 +250,9 @@ def search_test_folds(
         )
         rows = own.rows("test")
         said = predict([load_head(folder)[0]], VectorStore(own), rows)[0]
-        references = References(report.logistic, report.ridge)
-        other = torch.from_numpy(references.said("test", len(dataset.labels)))
+        other = torch.from_numpy(report.references.said("test", len(dataset.labels)))
         pooled.append((rows, said, other))
-        found.append(_fold(name, report, references))
+        found.append(_fold(name, report))
         norms.add(report.best.head.input_norm)
     rows, said, other = (torch.cat(parts) for parts in zip(*pooled, strict=True))
     gold = Gold.of(dataset, rows)
@@ -268,7 +260,7 @@ def search_test_folds(
     differences, reason = gold.differences([own_said], other_said)
     root.mkdir(parents=True, exist_ok=True)
     files = (work.search / TEST_FOLDS, work.search / TEST_FOLD_PREDICTIONS, root)
-    result = TestFoldsReport(
+    result = OuterFoldsReport(
         unit=config.test_folds if config.test_folds in UNITS else "fold",
         report=gold.class_scores(said.numpy()),
         reference=gold.class_scores(other_said),
@@ -346,15 +338,15 @@ def _folder_name(number: int, name: str) -> str:
     return f"{number:02}-{plain}"[:60]
 
 
-def _fold(name: str, report: SearchReport, references: References) -> TestFold:
-    best, logistic, ridge = report.best, references.classes, references.attributes
+def _fold(name: str, report: SearchReport) -> OuterFold:
+    best, logistic, ridge = report.best, report.logistic, report.ridge
     reference = " ".join(one.to_text() for one in (logistic, ridge) if one)
     layers = ", ".join(
         f"{modality} {layers_text(best.origin.layers[modality])}"
         for modality in best.head.modalities
         if modality in best.origin.layers
     )
-    return TestFold(
+    return OuterFold(
         name,
         trial_title(best.start, best.params),
         layers,
@@ -364,7 +356,7 @@ def _fold(name: str, report: SearchReport, references: References) -> TestFold:
         best.attribute_scores.get("test"),
         ridge.scores.get("test") if ridge else None,
         selection_score(best.scores, best.attribute_scores, "test"),
-        selection_score(logistic.scores if logistic else {}, ridge.scores if ridge else {}, "test"),
+        report.references.score("test"),
         report.optimism,
     )
 

@@ -16,8 +16,8 @@ from corpora.manifest import Manifest
 from heads.config import SearchConfig
 from heads.dataset import Dataset
 from heads.records import load_head
+from heads.search.outer_folds import OuterFoldsReport, search_test_folds
 from heads.search.space import PROBES
-from heads.search.test_folds import TestFoldsReport, search_test_folds
 from tests.heads.test_load import FAILED, extracted
 
 Extracted = tuple[Work, Manifest, Dataset]
@@ -25,7 +25,7 @@ CONFIG = SearchConfig(trials=len(PROBES), epochs=3, batch_size=16, folds="2")
 __all__ = ["extracted"]
 
 
-def search(found: Extracted, how: str = "4", config: SearchConfig = CONFIG) -> TestFoldsReport:
+def search(found: Extracted, how: str = "4", config: SearchConfig = CONFIG) -> OuterFoldsReport:
     return search_test_folds(found[0], found[1], replace(config, test_folds=how))
 
 
