@@ -29,9 +29,11 @@ from heads.bootstrap import (
     Interval,
     bootstrap,
     cluster_numbers,
+    interval_notes,
     judge_clusters,
     known_speakers,
     t_interval,
+    with_interval,
 )
 
 #: Sums that CCC and MAE follow from: of 1, x, y, x², y², xy and |x − y|, over the rated rows.
@@ -130,10 +132,8 @@ class AttributeScores(Jsonable):
     @property
     def interval_notes(self) -> tuple[str, ...]:
         """What the intervals are, or why there are none."""
-        over = f"{self.speakers} speakers" if self.speakers else "utterances"
-        found = f"{100 * self.confidence:g} % intervals in brackets, bootstrap over {over}."
-        reason = f"{'Note' if self.interval else 'No intervals'}: {self.interval_reason}."
-        return (*[found] * bool(self.interval), *[reason] * bool(self.interval_reason))
+        found = self.interval is not None
+        return interval_notes(self.speakers, self.confidence, self.interval_reason, found=found)
 
 
 def attribute_report(
@@ -141,10 +141,6 @@ def attribute_report(
     said: ArrayLike,
     scales: Mapping[str, tuple[float, float]],
     speakers: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
-    draws: int = 2000,
-    confidence: float = CONFIDENCE,
 ) -> AttributeScores:
     """Score predicted attributes, with intervals from a bootstrap over speakers.
 
@@ -157,9 +153,6 @@ def attribute_report(
         said: `[n, A]`, likewise.
         scales: the lowest and highest value of each attribute, in their order.
         speakers: as for `classification_report`.
-        seed: of the bootstrap.
-        draws: resamples.
-        confidence: coverage of the intervals.
 
     Raises:
         ConfigError: nothing to score, shapes that differ, or a prediction that is no number.
@@ -180,7 +173,7 @@ def attribute_report(
     tables = sums_by_cluster(gold, given, clusters)
     whole = tables.sum(axis=0)
     reason, usable = judge_clusters(known)
-    drawn = bootstrap(tables, _columns, draws=draws, seed=seed) if usable else None
+    drawn = bootstrap(tables, _columns) if usable else None
     values = _columns(whole)
 
     def value(column: int) -> float | None:
@@ -190,7 +183,7 @@ def attribute_report(
         known, ends = value(column), (lowest, highest)
         if drawn is None or known is None:
             return None
-        return t_interval(known, drawn[:, column], len(tables), confidence, bounds=ends)
+        return t_interval(known, drawn[:, column], len(tables), bounds=ends)
 
     count = len(scales)
     return AttributeScores(
@@ -210,7 +203,7 @@ def attribute_report(
         speakers=len(set(known) - {""}),
         interval=interval(2 * count, -1, 1),
         interval_reason=reason,
-        confidence=confidence,
+        confidence=CONFIDENCE,
     )
 
 
@@ -245,9 +238,7 @@ def attributes_table(
     """Reports below one another, by title: a row for each attribute, and one for their mean."""
 
     def cell(value: float | None, interval: Interval | None) -> str:
-        if value is None:
-            return "-"
-        return f"{value:.3f}" + ("" if interval is None else " [{:.3f}, {:.3f}]".format(*interval))
+        return "-" if value is None else with_interval(value, interval)
 
     rows: list[tuple[Cell, ...]] = []
     for title, report in reports.items():

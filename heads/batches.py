@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import torch
@@ -50,39 +49,15 @@ class Thinning:
 
 
 @dataclass(frozen=True, eq=False)
-class PaddedRead:
-    """The frames that a step reads of one modality, each utterance padded to T.
-
-    Attributes:
-        first: `[B]` place of each utterance's first one among all frames.
-        stride: `[B]` between neighbours.
-        count: `[B]` how many are read, at most T.
-        width: T.
-    """
-
-    first: Tensor
-    stride: Tensor
-    count: Tensor
-    width: int
-
-    def places(self) -> tuple[Tensor, Tensor]:
-        """`[B·T]` places among all frames, and which of them are padding: the first frame again."""
-        within = torch.arange(self.width, device=self.first.device)
-        padding = within >= self.count[:, None]
-        within = within.expand_as(padding).masked_fill(padding, 0)
-        places = torch.addcmul(self.first[:, None], within, self.stride[:, None])
-        return places.flatten(), padding.flatten()
-
-
-@dataclass(frozen=True, eq=False)
 class PlannedStep:
     """What one step is of, on its device.
 
     Attributes:
         numbers: `[3 + 3·M, B]` int64: positions among the rows, rows, words that dropout masks are
-            drawn by, and of each of M modalities what `PaddedRead` holds.
+            drawn by, and of each of M modalities the place of an utterance's first frame that is
+            read among all frames, the stride, and how many are read, at most T.
         factor: of the learning rates, `[]`.
-        widths: T of each modality that frames are read of.
+        widths: T of each modality that frames are read of, to which utterances are padded.
         host: the same numbers on the CPU, where they are known.
     """
 
@@ -106,13 +81,14 @@ class PlannedStep:
         """`[B]`, see `step_words`."""
         return self.numbers[2]
 
-    @property
-    def reads(self) -> dict[str, PaddedRead]:
-        """By modality the frames that are read."""
-        return {
-            name: PaddedRead(self.numbers[at], self.numbers[at + 1], self.numbers[at + 2], width)
-            for at, (name, width) in zip(count(3, 3), self.widths.items(), strict=False)
-        }
+    def places(self, modality: str) -> tuple[Tensor, Tensor]:
+        """`[B·T]` places among all frames, and which of them are padding: the first frame again."""
+        first, stride, count = self.numbers[self._fields(modality)]
+        within = torch.arange(self.widths[modality], device=first.device)
+        padding = within >= count[:, None]
+        within = within.expand_as(padding).masked_fill(padding, 0)
+        places = torch.addcmul(first[:, None], within, stride[:, None])
+        return places.flatten(), padding.flatten()
 
     def slices(self, modality: str, offsets: Tensor) -> list[tuple[int, slice]]:
         """Of each utterance its number and its frames that are read.
@@ -122,11 +98,15 @@ class PlannedStep:
             offsets: `[n + 1]`, where utterances begin and end among all frames.
         """
         assert self.host is not None, "only the device knows"
-        at = 3 + 3 * list(self.widths).index(modality)
         rows = self.host[1]
-        starts, strides = self.host[at] - offsets.numpy()[rows], self.host[at + 1]
+        firsts, strides, _ = self.host[self._fields(modality)]
+        starts = firsts - offsets.numpy()[rows]
         each = zip(rows.tolist(), starts.tolist(), strides.tolist(), strict=True)
         return [(row, slice(start, None, stride)) for row, start, stride in each]
+
+    def _fields(self, modality: str) -> slice:
+        at = 3 + 3 * list(self.widths).index(modality)
+        return slice(at, at + 3)
 
 
 def plan_steps(

@@ -170,6 +170,9 @@ def confusion_by_cluster(
 
 # Of fewer clusters too few distinct resamples exist, and the interval is far too narrow.
 MIN_CLUSTERS = 8
+# At so many an end of a 95 % interval is off by about 6 % of the standard error.
+DRAWS = 2000
+CONFIDENCE = 0.95
 # Draws computed together: bounds the memory of the counts to 32 MB.
 _COUNTS_AT_ONCE = 2**22
 
@@ -181,11 +184,26 @@ class Interval(NamedTuple):
     high: float
 
 
+def with_interval(value: float, interval: Interval | None) -> str:
+    """Such as `0.512 [0.430, 0.594]`."""
+    return f"{value:.3f}" + ("" if interval is None else " [{:.3f}, {:.3f}]".format(*interval))
+
+
+def interval_notes(
+    speakers: int, confidence: float, reason: str, *, found: bool
+) -> tuple[str, ...]:
+    """What the intervals of a report are, or why there are none."""
+    over = f"{speakers} speakers" if speakers else "utterances"
+    said = f"{100 * confidence:g} % intervals in brackets, bootstrap over {over}."
+    why = f"{'Note' if found else 'No intervals'}: {reason}."
+    return (*[said] * found, *[why] * bool(reason))
+
+
 def bootstrap(
     tables: NDArray[Any],
     statistic: Callable[[Floats], Floats],
     *,
-    draws: int = 2000,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Floats:
     """Values of a statistic over resamples of clusters, drawn with replacement.
@@ -201,8 +219,7 @@ def bootstrap(
             `[S, C, C]` for each speaker.
         statistic: maps summed tables `[d, ...]` to values `[d]` or `[d, k]`. A class can be
             missing from a resample; the statistic has to have a value then.
-        draws: number of resamples. At 2,000 an end of a 95 % interval is off by about 6 % of
-            the standard error.
+        draws: number of resamples.
         seed: equal seeds give equal values.
 
     Returns:
@@ -234,7 +251,7 @@ def t_interval(
     value: float,
     drawn: Floats,
     clusters: int,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     *,
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
@@ -282,10 +299,6 @@ def critical(confidence: float, freedom: int) -> float:
     if not 0 < confidence < 1:
         raise ConfigError(f"Confidence is {confidence}, expected a share between 0 and 1.")
     return float(stdtrit(freedom, (1 + confidence) / 2))
-
-
-DRAWS = 2000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -382,7 +395,7 @@ def differences_from_first(
         return found[..., 1:] - found[..., :1]
 
     tables = tables_of(cluster_numbers(known))
-    drawn = bootstrap(tables, differences, draws=DRAWS, seed=seed)
+    drawn = bootstrap(tables, differences, seed=seed)
     values = differences(tables.sum(axis=0))
     count = len(tables)
     error = np.atleast_1d(standard_error(drawn, count))

@@ -343,8 +343,7 @@ class VectorStore:
             with_frames: likewise.
             sent: by modality and layer the frames that are kept elsewhere.
         """
-        reads = step.reads
-        places = {name: reads[name].places() for name in dict.fromkeys(n for n, _ in with_frames)}
+        places = {name: step.places(name) for name in dict.fromkeys(n for n, _ in with_frames)}
 
         def framed(modality: str, key: ViewKey, ready: Mapping[str, Tensor]) -> View:
             norm, _, layer = key
@@ -361,7 +360,7 @@ class VectorStore:
             elif norm != "none":
                 values = F.layer_norm(values.to(mean.dtype), values.shape[2:])
             centred = (values - mean[:, None]).to(self._half or mean.dtype).flatten(0, 1)
-            lengths = [reads[modality].width] * len(mean)
+            lengths = [step.widths[modality]] * len(mean)
             return View.of_centred(centred, lengths, ready, padding)
 
         return self._views(step.utterances, needs, with_frames, framed)

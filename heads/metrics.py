@@ -17,6 +17,8 @@ from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.report import Cell, Part, Table
 from heads.bootstrap import (
+    CONFIDENCE,
+    DRAWS,
     Interval,
     accuracy,
     bootstrap,
@@ -24,12 +26,14 @@ from heads.bootstrap import (
     cluster_numbers,
     confusion_by_cluster,
     confusion_matrix,
+    interval_notes,
     judge_clusters,
     known_speakers,
     macro_f1,
     t_interval,
     uar,
     weighted_f1,
+    with_interval,
 )
 
 # The scores that tables have, by their name in the report; and all that get an interval there.
@@ -87,10 +91,8 @@ class Scores(Jsonable):
     @property
     def interval_notes(self) -> tuple[str, ...]:
         """What the intervals are, or why there are none."""
-        over = f"{self.speakers} speakers" if self.speakers else "utterances"
-        found = f"{100 * self.confidence:g} % intervals in brackets, bootstrap over {over}."
-        reason = f"{'Note' if self.intervals else 'No intervals'}: {self.interval_reason}."
-        return (*[found] * bool(self.intervals), *[reason] * bool(self.interval_reason))
+        found = bool(self.intervals)
+        return interval_notes(self.speakers, self.confidence, self.interval_reason, found=found)
 
     @property
     def weighted_f1(self) -> float:
@@ -110,8 +112,8 @@ def classification_report(
     speakers: Sequence[str] | None = None,
     *,
     seed: int = 0,
-    draws: int = 2000,
-    confidence: float = 0.95,
+    draws: int = DRAWS,
+    confidence: float = CONFIDENCE,
 ) -> Scores:
     """Score predictions against gold labels, with intervals from a bootstrap over speakers.
 
@@ -221,11 +223,8 @@ def score_cells(report: Scores) -> tuple[str, ...]:
     """Macro-F1, UA and WA, with their intervals where there are, and the number of utterances."""
     cells = []
     for name in HEADLINE:
-        cell = f"{getattr(report, name):.3f}"
-        if report.intervals is not None:
-            low, high = report.intervals[name]
-            cell += f" [{low:.3f}, {high:.3f}]"
-        cells.append(cell)
+        interval = None if report.intervals is None else report.intervals[name]
+        cells.append(with_interval(getattr(report, name), interval))
     return (*cells, f"{report.n:,}")
 
 

@@ -59,7 +59,6 @@ def optimism(
     speakers: Sequence[str],
     *,
     draws: int = NESTED_DRAWS,
-    seed: int = 0,
 ) -> Optimism | None:
     """Estimate the optimism of the best of several heads.
 
@@ -69,7 +68,6 @@ def optimism(
         score: of sums over clusters.
         speakers: `[N]`.
         draws: resamples.
-        seed: of the draws.
 
     Returns:
         None for fewer than two heads, or where there is too little to draw from.
@@ -80,7 +78,7 @@ def optimism(
     count = int(clusters.max()) + 1 if len(clusters) else 0
     if count < MIN_CLUSTERS:
         return None
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     times = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(draws)]
     drawn = np.stack(times).astype(np.float64)
     out = np.equal(drawn, 0).astype(np.float64)

@@ -147,7 +147,6 @@ def vote_report(
     speakers: Sequence[str],
     *,
     unlabelled: int = 0,
-    seed: int = 0,
 ) -> VoteScores:
     """Score an answer as votes, with intervals from a bootstrap over speakers.
 
@@ -159,7 +158,6 @@ def vote_report(
             without votes counts by its label. None: there is only the uniform answer.
         speakers: `[n]`, resampled; unknown ones count as one each.
         unlabelled: see `VoteScores`.
-        seed: of the bootstrap.
 
     Raises:
         ConfigError: no utterance has a vote for any of the labels.
@@ -192,7 +190,7 @@ def vote_report(
         few = min(len(scale), MOST_LEVELS)
         clusters = cluster_numbers(known)
         tables = _tables(shares, answer, gold, level * few // len(scale), few, clusters)
-        intervals = _intervals(values, tables, len(labels), few, seed)
+        intervals = _intervals(values, tables, len(labels), few)
     majority = others.get(MAJORITY)
     return VoteScores(
         n=len(rows),
@@ -318,14 +316,12 @@ def _answer_scores(values: Floats) -> AnswerScores:
     return AnswerScores(*(float(value) if math.isfinite(value) else None for value in values))
 
 
-def _intervals(
-    values: Floats, tables: Floats, classes: int, levels: int, seed: int
-) -> dict[str, Interval]:
+def _intervals(values: Floats, tables: Floats, classes: int, levels: int) -> dict[str, Interval]:
     """Intervals of the scores that have a value, from one bootstrap of them all."""
     column = 3 * classes + KL
     if not math.isfinite(values[KL]):
         tables[:, column] = 0.0  # what is infinite would make its neighbours not a number
-    drawn = bootstrap(tables, lambda summed: _scores(summed, classes, levels), seed=seed)
+    drawn = bootstrap(tables, lambda summed: _scores(summed, classes, levels))
     return {
         name: t_interval(float(value), drawn[:, place], len(tables), bounds=bounds)
         for place, (value, (name, (_, bounds))) in enumerate(

@@ -29,7 +29,7 @@ from heads.axes import INPUT_NORMS
 from heads.compare.rows import comparison_plan
 from heads.config import CompareConfig
 from heads.head import Head, HeadConfig, as_inputs, pooled_vectors
-from heads.pooling import pooling_class, pooling_config, pooling_kinds, registry, searched_kinds
+from heads.pooling import pooling, pooling_class, pooling_config, pooling_kinds, searched_kinds
 from heads.pooling.pooling import AttentionPooling
 from heads.records import layer_weights
 from heads.runs import head_cost
@@ -50,7 +50,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(autouse=True)
 def gated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gated attention as a user registers it, for one test."""
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(pooling, "_KINDS", dict(pooling._KINDS))
     runpy.run_path(str(ROOT / "examples" / "own_pooling.py"))
 
 
@@ -140,9 +140,7 @@ def test_a_study_from_before_there_was_the_kind_goes_on_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(
-            registry, "_KINDS", {k: v for k, v in registry._KINDS.items() if k != "gated"}
-        )
+        before.setattr(pooling, "_KINDS", {k: v for k, v in pooling._KINDS.items() if k != "gated"})
         small_search(tmp_path / "search")
     with pytest.raises(ConfigError, match="If gated came since: with --space FILE") as refused:
         small_search(tmp_path / "search", trials=26)

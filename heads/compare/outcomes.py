@@ -31,7 +31,6 @@ from heads.config import Tuning
 from heads.dataset import Dataset
 from heads.gold import Gold, objective_key, selection_scores
 
-CONFIDENCE = 0.95
 #: What runs say of n utterances, `[R, n, C + A]` (see `Gold`).
 Said = NDArray[Any]
 
@@ -139,7 +138,7 @@ class Scorer:
             if drawn is not None:
                 bounds = gold.bounds(name)
                 own = drawn[:, column]
-                interval = t_interval(mean, own, len(tables), CONFIDENCE, bounds=bounds)
+                interval = t_interval(mean, own, len(tables), bounds=bounds)
             scores[name] = Score(
                 mean,
                 float(values.std(ddof=1)) if len(values) > 1 else None,

@@ -135,10 +135,9 @@ class KeptRuns:
 
     def clear(self) -> None:
         """Remove all runs, and nothing else."""
-        for path in [*self.folder.glob("*/*-seed*.safetensors"), *self.folder.glob("*.json")]:
-            path.unlink()
-        for path in [*self.folder.glob(f"*/{HEAD}"), *self.folder.glob(f"*/{HEAD_WEIGHTS}")]:
-            path.unlink()
+        for pattern in ("*/*-seed*.safetensors", "*.json", f"*/{HEAD}", f"*/{HEAD_WEIGHTS}"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
 
 @dataclass(frozen=True)
@@ -280,7 +279,7 @@ def train_missing(
     epochs: int,
     batch_size: int,
     bar: Any,  # noqa: ANN401 - tqdm
-) -> int:
+) -> None:
     """Train the runs that are not kept yet, and keep them.
 
     Args:
@@ -291,13 +290,10 @@ def train_missing(
         epochs: of each run.
         batch_size: utterances a step.
         bar: counts heads × epochs.
-
-    Returns:
-        How many were trained.
     """
     missing = [unit for unit in units if unit not in kept]
     if not missing:
-        return 0
+        return
     store = job.load()
     for seed, number in dict.fromkeys((unit.seed, unit.part) for unit in missing):
         schedule, part = Schedule(epochs, batch_size, data_seed=seed), division.parts[number]
@@ -317,7 +313,6 @@ def train_missing(
                 # Heads of folds are not kept: there is no one head of a row then.
                 keep = unit.seed == 0 and not division.folded
                 kept.save(unit, said, head if keep else None)
-    return len(missing)
 
 
 def _note(bar: Any, heads: int) -> None:  # noqa: ANN401 - tqdm

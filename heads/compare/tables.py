@@ -265,7 +265,7 @@ def _score(outcome: Outcome, name: str) -> str:
     if score.deviation is not None:
         text += f" ± {score.deviation:.3f}"
     if score.interval is not None and name not in ("uar", "accuracy"):
-        text += f" [{score.interval.low:.3f}, {score.interval.high:.3f}]"
+        text += " [{:.3f}, {:.3f}]".format(*score.interval)
     return text
 
 

@@ -43,12 +43,6 @@ from heads.pooling.view import (
 )
 
 
-def check_layers(layers: int) -> None:
-    """Refuse a number of layers below 1 (ConfigError)."""
-    if layers < 1:
-        raise ConfigError(f"pooling layers must be at least 1, got {layers}")
-
-
 def features_of_a_layer(dim: int, layers: int) -> int:
     """D of L layers of D features beside one another.
 
@@ -223,44 +217,29 @@ class Average(PoolingConfig):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        check_layers(self.layers)
+        if self.layers < 1:
+            raise ConfigError(f"pooling layers must be at least 1, got {self.layers}")
 
     def out_dim(self, dim: int) -> int:
-        """K values, K those of one layer."""
-        return features_of_a_layer(dim, self.layers)
+        """K values, K those of one layer; with deviations 2K."""
+        return (1 + self.deviations) * features_of_a_layer(dim, self.layers)
 
     def build(self, dim: int, stack: int) -> Pooling:
         """The module; of one layer it has no parameters."""
         if self.layers > 1:
             return LayerWeightedPooling(self, self.layers, dim, stack)
-        return FixedPooling(self, ["mean"], stack)
+        return FixedPooling(self, ["mean", *["deviation"] * self.deviations], stack)
 
 
 @register("statistics")
 @dataclass(frozen=True)
-class Statistics(PoolingConfig):
+class Statistics(Average):
     """Mean and standard deviation over all frames: [μ, σ] with σ² = mean_t (X_t − μ)².
 
-    Attributes:
-        layers: as those of `Average`.
+    Options as `Average`.
     """
 
     deviations: ClassVar[bool] = True
-
-    layers: int = 1
-
-    def __post_init__(self) -> None:
-        check_layers(self.layers)
-
-    def out_dim(self, dim: int) -> int:
-        """2K values, K those of one layer."""
-        return 2 * features_of_a_layer(dim, self.layers)
-
-    def build(self, dim: int, stack: int) -> Pooling:
-        """The module; of one layer it has no parameters."""
-        if self.layers > 1:
-            return LayerWeightedPooling(self, self.layers, dim, stack)
-        return FixedPooling(self, ["mean", "deviation"], stack)
 
 
 @register("max")

@@ -168,27 +168,28 @@ def segment_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
 
 def segment_max(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Maximum over the frames of each utterance: `[N, D] -> [B, D]`."""
-    if values.is_cuda:
-        return _reduced(values, "max", lengths)
-    return torch.stack([part.amax(dim=0) for part in values.split(list(lengths))])
+    return _reduced(values, "max", torch.amax, lengths)
 
 
 def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Mean over the frames of each utterance: `[N, D] -> [B, D]`."""
-    if values.is_cuda:
-        return _reduced(values, "mean", lengths)
-    return torch.stack([part.mean(dim=0) for part in values.split(list(lengths))])
+    return _reduced(values, "mean", torch.mean, lengths)
 
 
 def segment_sum(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Sum over the frames of each utterance: `[N, …] -> [B, …]`."""
-    if values.is_cuda:
-        return _reduced(values, "sum", lengths)
-    return torch.stack([part.sum(dim=0) for part in values.split(list(lengths))])
+    return _reduced(values, "sum", torch.sum, lengths)
 
 
-def _reduced(values: Tensor, how: str, lengths: Sequence[int]) -> Tensor:
-    """All utterances in one launch. To check that their lengths fit the host would wait."""
+def _reduced(
+    values: Tensor, how: str, one: Callable[..., Tensor], lengths: Sequence[int]
+) -> Tensor:
+    """On a CPU each utterance by itself; on a GPU all in one launch.
+
+    To check there that their lengths fit the host would wait.
+    """
+    if not values.is_cuda:
+        return torch.stack([one(part, dim=0) for part in values.split(list(lengths))])
     each = layout(tuple(lengths), values.device).lengths
     return torch.segment_reduce(values, how, lengths=each, axis=0, unsafe=True)
 

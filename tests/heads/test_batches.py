@@ -45,7 +45,7 @@ def test_places_are_those_of_the_slices_and_the_rest_is_padding(
     assert [float(step.factor) for step in steps] == [0.25, 1.0]
     for step, batch, thinning in zip(steps, batches, thinnings, strict=True):
         own = rows[batch].tolist()
-        places, padding = step.reads["audio"].places()
+        places, padding = step.places("audio")
         assert padding.view(2, width).sum(1).max() < width
         found = [
             row[~empty].tolist()

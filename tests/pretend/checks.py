@@ -27,7 +27,7 @@ from cache.stream import FrameStream
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.losses import LOSS_KINDS, LossConfig, loss_function
-from heads.pooling import build_pooling, pooling_kinds, registry
+from heads.pooling import build_pooling, pooling, pooling_kinds
 from heads.search.space import FIRST_KINDS, Space, start_params, trial_configs
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 from tests.cache.streams import add, make_stream, utterances
@@ -55,8 +55,8 @@ def say(what: str, device: Device) -> None:
 @contextmanager
 def first_kinds() -> Iterator[None]:
     """What a search draws as it was when it was counted: kinds that came since change its draws."""
-    kinds = {n: k for n, k in registry._KINDS.items() if k.searched_as in ("", *FIRST_KINDS)}
-    with patch.object(registry, "_KINDS", kinds):
+    kinds = {n: k for n, k in pooling._KINDS.items() if k.searched_as in ("", *FIRST_KINDS)}
+    with patch.object(pooling, "_KINDS", kinds):
         yield
 
 
