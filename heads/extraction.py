@@ -20,7 +20,7 @@ from cache.extract.extract import Outcome
 from cache.extract.extract import extract as extract_layers
 from cache.extract.plan import Plan, make_plan
 from cache.extract.summary import CheckReport, ExtractReport, is_complete, report_json, report_text
-from cache.last_extraction import Source, layer_name, moments_name
+from cache.last_extraction import layer_name, moments_name
 from cache.lookup import FrameCache
 from cache.store.layout import scratch_folder, withdraw
 from cache.store.mirror import refuse_if_claimed
@@ -265,11 +265,9 @@ class _Chooser:
         free = shutil.disk_usage(self.cache.root).free
         if audio_bytes(whole) <= min(_MOST_BYTES, _MOST_OF_FREE * free):
             plan = whole
-            self._note_temporary(
-                path
-                for path in _frame_paths(plan.extraction.source(kind))
-                if not (self.cache.features / path).is_dir()
-            )
+            source = plan.extraction.source(kind)
+            made = [f"{source.recipe.folder}/{layer_name(layer)}" for layer in source.layers]
+            self._note_temporary(path for path in made if not (self.cache.features / path).is_dir())
         else:
             most = max(_FEWEST, round(_PART_ENCODED_TWICE * len(self.manifest.utterances)))
             del sample[most:]
@@ -321,10 +319,6 @@ class _Chooser:
             chance=chance,
             scores=scores,
         )
-
-
-def _frame_paths(source: Source) -> list[str]:
-    return [f"{source.recipe.folder}/{layer_name(layer)}" for layer in source.layers]
 
 
 def _remove(features: Path, streams: Sequence[str], tell: Callable[[str], None] | None) -> bool:

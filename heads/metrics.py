@@ -1,7 +1,7 @@
 """The report on a set of predictions: scores, intervals, and both as text.
 
-What a score means, and over which classes it is averaged, stands in
-`heads.bootstrap`; how an interval is found in `heads.bootstrap`.
+What a score means, over which classes it is averaged, and how an interval is found stands in
+`heads.bootstrap`.
 """
 
 from __future__ import annotations

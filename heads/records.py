@@ -79,6 +79,11 @@ class Origin(Jsonable):
     frames: Mapping[str, int] = field(default_factory=dict)
     manifest_sha256: str = ""
 
+    @property
+    def corpus_name(self) -> str:
+        """The corpus in a sentence."""
+        return f"{self.corpus or 'unnamed corpus'}{', synthetic speech' * self.synthetic}"
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Origin:
         """The inverse of `to_json`; entries of other names are left alone."""

@@ -1,4 +1,4 @@
-"""What a comparison found; as text it is in `text`, its tables in `tables`."""
+"""What a comparison found; its files are in `rendering`, its tables in `tables`."""
 
 from __future__ import annotations
 
@@ -123,7 +123,6 @@ class CompareReport(Jsonable):
             f"{name} {encoder}" + (f" layer {origin.layers[name]}" if name in origin.layers else "")
             for name, encoder in origin.encoders.items()
         )
-        corpus = f"{origin.corpus or 'unnamed corpus'}{', synthetic speech' * origin.synthetic}"
         sizes = ", ".join(
             f"{split} {utterances:,} utterances of {speakers} speakers"
             for split, (utterances, speakers) in self.sizes.items()
@@ -132,7 +131,7 @@ class CompareReport(Jsonable):
         rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
         scorers = ", ".join(f"{rate:g}" for rate in config.scorer_rates)
         lines = [
-            f"Heads on frozen frames (phase 1) of {corpus}; encoders: {encoders}.",
+            f"Heads on frozen frames (phase 1) of {origin.corpus_name}; encoders: {encoders}.",
             f"Scored: {sizes}. {self.division[0].upper()}{self.division[1:]}.",
             f"{config.seeds} seeds (parameters, dropout, batch order), {self.epochs} epochs, "
             f"batches of {config.batch_size}. Tuned for every row alike, with the first seed on "

@@ -1,18 +1,10 @@
-"""The end of a search: the best head is scored, compared with others, and everything is written.
-
-Which trial is taken: the simplest of those whose score is next to the best.
-
-The best score of a hundred is the luckiest one too. Among heads whose score is within a part of one
-standard error of the best's, the one with the fewest parameters is taken (after the rule of Breiman
-et al. 1984 for pruning trees, which allows one error). The error is that of the difference between
-the two, which answer for the same utterances; speakers are resampled for it.
-"""
+"""The end of a search: the best head is scored and compared, and everything is written."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
@@ -26,9 +18,7 @@ from heads.config import KEPT
 from heads.dataset import VectorStore
 from heads.folds import Selection
 from heads.gold import Gold
-from heads.head import Head
 from heads.metrics import Scores
-from heads.optimism import Optimism
 from heads.records import (
     BEST,
     ENSEMBLE,
@@ -44,109 +34,20 @@ from heads.records import (
     TRIALS_FOLDER,
     WEIGHTS,
     load_head,
-    load_probabilities,
     save_head,
-    selection_file,
     trial_file,
     write_predictions,
 )
 from heads.reference import Reference, device_notes, logistic_reference
 from heads.ridge import Ridge, ridge_reference
+from heads.search.choice import answers, choose
 from heads.search.report import SearchReport, TrialLine
 from heads.search.rounds import SearchContext, train_missing
 from heads.search.score_tables import Ensemble, References, average, write_ensemble
-from heads.search.space import trial_configs
 from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
 from heads.training import predict
 
 R = TypeVar("R", Reference, Ridge)
-
-# Standard errors. A whole one gives away .016 of macro-F1 on EMO-DB and .057 on RAVDESS, where the
-# error is large, a half .007 and .027, a quarter nothing (docs/studies.md).
-ALLOWED_ERRORS = 0.25
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The trial that is taken, and why.
-
-    Attributes:
-        trial: it.
-        best: the one with the best score, perhaps the same.
-        within: how many trials were within `ALLOWED_ERRORS` of the best, itself included.
-        difference: of the trial taken from the best; None where it is the best.
-        reason: why the rule could not be applied; "" where it was.
-    """
-
-    trial: FrozenTrial
-    best: FrozenTrial
-    within: int = 1
-    difference: Difference | None = None
-    reason: str = ""
-
-    def to_text(self) -> str:
-        """A sentence on the choice; "" where there is nothing to say."""
-        if self.reason:
-            return f"The trial with the best score is taken: {self.reason}."
-        if self.within == 1:
-            return ""
-        if self.difference is None:
-            return (
-                f"The best trial is also the simplest of {self.within} within {ALLOWED_ERRORS:g} "
-                "standard errors of its score."
-            )
-        return (
-            f"Trial {self.trial.number} is taken, the simplest of {self.within} within "
-            f"{ALLOWED_ERRORS:g} standard errors (over speakers) of the best, trial "
-            f"{self.best.number}: it scores "
-            f"{final_value(self.trial):.3f} where that scores {final_value(self.best):.3f}."
-        )
-
-
-def choose(setting: SearchContext, ranked: Sequence[FrozenTrial]) -> Choice:
-    """The trial that is taken of completed ones.
-
-    Args:
-        setting: the search.
-        ranked: completed trials, the best first.
-    """
-    best = ranked[0]
-    said = answers(setting, ranked)
-    others = [trial for trial in ranked[1:] if trial.number in said]
-    if best.number not in said or not others:
-        return Choice(best, best)
-    found, reason = setting.gold.differences(
-        [said[trial.number].numpy() for trial in others], said[best.number].numpy()
-    )
-    if found is None:
-        return Choice(best, best, reason=reason)
-    near = {
-        trial.number: (trial, difference)
-        for trial, difference in zip(others, found, strict=True)
-        if -difference.value <= ALLOWED_ERRORS * difference.error
-    }
-    sizes = {number: head_size(setting, trial) for number, (trial, _) in near.items()}
-    simplest = min(near, key=lambda n: (sizes[n], -final_value(near[n][0]), n), default=None)
-    if simplest is None or sizes[simplest] >= head_size(setting, best):
-        return Choice(best, best, within=1 + len(near))
-    trial, difference = near[simplest]
-    return Choice(trial, best, within=1 + len(near), difference=difference)
-
-
-def answers(setting: SearchContext, trials: Sequence[FrozenTrial]) -> Mapping[int, Tensor]:
-    """By trial, what it said of the rows that trials are compared by, where that is here."""
-    found = {
-        trial.number: load_probabilities(selection_file(setting.folder, trial.number))
-        for trial in trials
-    }
-    return {number: said for number, said in found.items() if said is not None}
-
-
-def head_size(setting: SearchContext, trial: FrozenTrial) -> int:
-    """How many parameters a trial's head has."""
-    head, _ = trial_configs(trial, setting.space, trial.user_attrs[SEED])
-    return sum(parameter.numel() for parameter in Head(head).parameters())
-
 
 # Axes whose draws the report counts, and the fewest sampled trials that it does so for.
 SHOWN_AXES = ("pooling", "input_norm", "mlp_width", "loss", "audio_layer", "text_layer")
@@ -286,7 +187,10 @@ def conclude(
         selected_on=setting.selection.name,
         not_compared=reason,
         ahead=_ahead_of_reference(setting, found, reference),
-        optimism=_optimism(setting, choice.trial.number, said),
+        # Of the best of all trials that were compared, halved ones included.
+        optimism=setting.gold.optimism([said[number].numpy() for number in sorted(said)])
+        if choice.trial.number in said
+        else None,
         fold_scores=_fold_scores(setting, found),
         ensemble=team,
         objective=setting.objective if setting.space.attributes else "",
@@ -386,13 +290,6 @@ def _ahead_of_reference(
         if found:
             ahead[split] = found[0]
     return ahead
-
-
-def _optimism(setting: SearchContext, chosen: int, said: Mapping[int, Tensor]) -> Optimism | None:
-    """Of the best of all trials that were compared, halved ones included."""
-    if chosen not in said:
-        return None
-    return setting.gold.optimism([said[number].numpy() for number in sorted(said)])
 
 
 def _fold_scores(setting: SearchContext, answers: Answers) -> tuple[Scores, ...]:

@@ -114,6 +114,12 @@ class SearchReport(Jsonable):
         return found
 
     @property
+    def reference(self) -> Reference:
+        """The logistic regression of a search for classes."""
+        assert self.logistic is not None, "a search for attributes has ridge regression alone"
+        return self.logistic
+
+    @property
     def references(self) -> References:
         """Both regressions, as far as there are."""
         return References(self.logistic, self.ridge)
@@ -131,7 +137,6 @@ class SearchReport(Jsonable):
             f"{layers_text(origin.layers[name]) if name in origin.layers else 'layer ?'}"
             for name in best.head.modalities
         )
-        corpus = f"{origin.corpus or 'unnamed corpus'}{', synthetic speech' * origin.synthetic}"
         weights = layer_weights_text(best.layer_weights, origin.layers)
         work = self.folder.parent
         added = f" ({self.added} of them now)" if self.added else " (nothing was left to do)"
@@ -151,8 +156,9 @@ class SearchReport(Jsonable):
                 classes=self.logistic is not None,
                 attributes=self.ridge is not None,
             ),
-            f"{self.completed + self.halved} trials{added} on frozen frames of {corpus}: "
-            f"{self.completed} over {self.epochs} epochs, {self.halved} halved earlier.",
+            f"{self.completed + self.halved} trials{added} on frozen frames of "
+            f"{origin.corpus_name}: {self.completed} over {self.epochs} epochs, {self.halved} "
+            "halved earlier.",
             *[f"Trials are compared by {best.selected_on}."] * (best.selected_on != "dev"),
             *(f"Note: {note}" for note in self.notes),
             self._trial_table(),

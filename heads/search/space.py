@@ -349,9 +349,11 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
         layer=layer,
         attributes=space.attributes,
     )
+    scores = any(pooling_class(own["kind"]).learns_weights for own in descriptions.values())
     training = TrainingConfig(
         learning_rate=space.draw(trial, "learning_rate"),
-        scorer_rate=_scorer_rate(trial, space, descriptions),
+        # Where there are no scorers an axis that changes nothing would mislead.
+        scorer_rate=float(space.draw(trial, "scorer_rate")) if scores else SCORER_RATE,
         weight_decay=space.draw(trial, "weight_decay"),
         loss=LOSSES[space.draw(trial, "loss")] if space.labels else LossConfig(),
         seed=seed,
@@ -367,15 +369,6 @@ def trial_configs(trial: BaseTrial, space: Space, seed: int) -> tuple[HeadConfig
 def attribute_weight(head: HeadConfig) -> float:
     """The share of attributes in the loss, where it is no axis: the half of classes and both."""
     return (0.5 if head.labels else 1.0) if head.attributes else 0.0
-
-
-def _scorer_rate(
-    trial: BaseTrial, space: Space, descriptions: Mapping[str, Mapping[str, Any]]
-) -> float:
-    """The relative rate of scorers, where there are any: an axis that changes nothing misleads."""
-    if any(pooling_class(pooling["kind"]).learns_weights for pooling in descriptions.values()):
-        return float(space.draw(trial, "scorer_rate"))
-    return SCORER_RATE
 
 
 def _draw_pooling(
@@ -461,7 +454,9 @@ def start_params(
 def _impossible(name: str, pooling: Mapping[str, Any], space: Space) -> str:
     """Why the data does not allow a published configuration; "" where it does."""
     kind = searched_kinds()[pooling["pooling"]]
-    if not space.fits(kind, _options(pooling)):
+    axes = {option_axis(pooling["pooling"], option): option for option in pooling_class(kind).axes}
+    options = {axes[axis]: value for axis, value in pooling.items() if axis in axes}
+    if not space.fits(kind, options):
         dims = " and ".join(str(dim) for dim in space.dims.values())
         what = f"{pooling['heads']} heads do" if "heads" in pooling else "its options do"
         return f"{name} is left out: {what} not {'divide' if 'heads' in pooling else 'fit'} {dims}."
@@ -472,13 +467,6 @@ def _impossible(name: str, pooling: Mapping[str, Any], space: Space) -> str:
 def _of_audio(kind: type[PoolingConfig]) -> bool:
     """Whether a pooling reads what only audio frames have."""
     return kind.needs_speech or kind.needs_words
-
-
-def _options(start: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values of a start that are options of its pooling, by the options' own names."""
-    name = start["pooling"]
-    axes = {option_axis(name, option): option for option in searched_class(name).axes}
-    return {axes[axis]: value for axis, value in start.items() if axis in axes}
 
 
 def trial_seed(study_seed: int, number: int) -> int:

@@ -19,7 +19,7 @@ from heads.folds import Selection
 from heads.gold import selection_scores
 from heads.head import Head
 from heads.records import save_probabilities, selection_file
-from heads.search.conclusion import ALLOWED_ERRORS, choose, head_size
+from heads.search.choice import ALLOWED_ERRORS, choose, head_size
 from heads.search.rounds import SearchContext
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.study import SEED

@@ -229,7 +229,7 @@ def test_a_study_that_goes_on_with_or_without_refitting_trains_its_head_so(
     options: dict[str, Any] = {"folds": "2", "epochs": 1}
     small_search(tmp_path / "search", 3, refit=not refit, **options)
     report = small_search(tmp_path / "search", 3, refit=refit, **options)
-    assert report.logistic is not None
-    assert report.best.trained_on == report.logistic.trained_on
+    assert report.reference is not None
+    assert report.best.trained_on == report.reference.trained_on
     assert report.best.trained_on == ("train+dev" if refit else "train")
     assert ("dev" in report.best.scores) != refit

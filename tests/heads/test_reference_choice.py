@@ -123,7 +123,7 @@ def test_it_does_not_change_with_the_winner(tmp_path: Path) -> None:
         space = tmp_path / f"{number}.toml"
         space.write_text(text)
         report = small_search(tmp_path / str(number), 3, epochs=1, space=space)
-        found.append((report.best.head.modalities, report.logistic))
+        found.append((report.best.head.modalities, report.reference))
     assert len({modalities for modalities, _ in found}) == 3
     assert found[0][1] == found[1][1] == found[2][1]
     assert found[0][1] == logistic_reference(VectorStore(small_dataset()))
@@ -159,6 +159,6 @@ def test_one_that_was_chosen_or_trained_otherwise_is_not_taken(tmp_path: Path) -
     assert whole is not None
     assert whole.trained_on == "train+dev"
     report = small_search(folder, 2, **options, refit=False)
-    assert report.logistic is not None
-    assert report.logistic.trained_on == "train"
-    assert set(report.logistic.scores) == {"folds", "dev", "test"}
+    assert report.reference is not None
+    assert report.reference.trained_on == "train"
+    assert set(report.reference.scores) == {"folds", "dev", "test"}

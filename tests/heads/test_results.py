@@ -146,8 +146,8 @@ def test_reports_survive_json(done: SearchReport) -> None:
 
 def test_records_survive_json(done: SearchReport) -> None:
     assert HeadRecord.from_json(json.loads(json.dumps(done.best.to_json()))) == done.best
-    assert done.logistic is not None
-    assert Reference.from_json(json.loads(json.dumps(done.logistic.to_json()))) == done.logistic
+    assert done.reference is not None
+    assert Reference.from_json(json.loads(json.dumps(done.reference.to_json()))) == done.reference
 
 
 def test_a_missing_head_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:

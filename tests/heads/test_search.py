@@ -78,10 +78,9 @@ def test_labels_of_the_test_set_change_no_trial(
     report = small_search(tmp_path / "search", TRIALS, dataset=dataset)
     assert essence(stored_trials(tmp_path / "search")) == essence(done[1])
     assert report.best.trial == done[0].best.trial
-    assert report.logistic is not None
+    assert report.reference is not None
     assert done[0].reference is not None
-    assert done[0].logistic is not None
-    assert report.logistic.strength == done[0].logistic.strength
+    assert report.reference.strength == done[0].reference.strength
     assert report.best.scores["test"] != done[0].best.scores["test"]
 
 
@@ -446,8 +445,8 @@ def test_without_a_test_split_the_dev_score_is_not_called_a_result(tmp_path: Pat
         tmp_path / "search", 1, dataset=replace(dataset, utterances=utterances, frames=frames)
     )
     assert set(report.best.scores) == {"dev"}
-    assert report.logistic is not None
-    assert set(report.logistic.scores) == {"dev"}
+    assert report.reference is not None
+    assert set(report.reference.scores) == {"dev"}
     assert "is not a result" in report.to_text()
 
 
