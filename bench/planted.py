@@ -22,7 +22,7 @@ from cache.frames import Frames
 from cache.lookup import FrameCache
 from corpora.base.terminal import aligned
 from corpora.manifest import Manifest, Utterance
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, suitable_threads

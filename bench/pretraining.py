@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corpora.base.terminal import aligned
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import speaker_groups
 from heads.head import HeadConfig

@@ -18,7 +18,8 @@ from scipy.stats import rankdata
 
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
-from heads.bootstrap import Floats, auc, bootstrap, t_interval
+from heads.bootstrap import Floats, bootstrap, t_interval
+from heads.confusion import auc
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig, stack_logits
 from heads.load import suitable_threads

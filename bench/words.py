@@ -27,7 +27,7 @@ from corpora.alignments import plain, read_alignments
 from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
 from corpora.manifest import Manifest
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, suitable_threads

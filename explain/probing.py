@@ -35,12 +35,11 @@ from heads.bootstrap import (
     Interval,
     bootstrap,
     cluster_numbers,
-    confusion_matrix,
     judge_clusters,
     known_speakers,
     t_interval,
-    uar,
 )
+from heads.confusion import confusion_matrix, uar
 from heads.head import Inputs
 
 # Relative to the mean eigenvalue of the standardised features' covariance.

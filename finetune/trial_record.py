@@ -36,7 +36,7 @@ from heads.search.storage import (
     silence_optuna,
     unreadable,
 )
-from heads.search.study import SEED, START, check_trials, final_value
+from heads.search.trials import SEED, START, check_trials, final_value
 from heads.training import Schedule, TrainingConfig
 
 # Of a study's notes: what the frames that its heads were trained on are known by.

@@ -20,20 +20,22 @@ from heads.bootstrap import (
     CONFIDENCE,
     DRAWS,
     Interval,
-    accuracy,
     bootstrap,
-    class_scores,
     cluster_numbers,
-    confusion_by_cluster,
-    confusion_matrix,
     interval_notes,
     judge_clusters,
     known_speakers,
-    macro_f1,
     t_interval,
+    with_interval,
+)
+from heads.confusion import (
+    accuracy,
+    class_scores,
+    confusion_by_cluster,
+    confusion_matrix,
+    macro_f1,
     uar,
     weighted_f1,
-    with_interval,
 )
 
 # The scores that tables have, by their name in the report; and all that get an interval there.

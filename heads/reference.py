@@ -27,7 +27,7 @@ from cache.keys import MODALITIES
 from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
 from heads.axes import selections
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Selection
 from heads.gold import Gold

@@ -39,9 +39,10 @@ from heads.head import (
     scaling,
     stack_logits,
 )
-from heads.losses import LossConfig, StackedLoss, inverse_frequency, utterance_shares
+from heads.losses import LossConfig, inverse_frequency, utterance_shares
 from heads.pooling.segments import dealt, sharing_threads, side_by_side
 from heads.speakers import SPEAKER
+from heads.stacked_loss import StackedLoss
 from heads.step import Dropout, Optimiser, Recorded, step_words
 
 # Parts of a seed are combined with these primes, so that neighbours do not share streams.

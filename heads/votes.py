@@ -37,13 +37,13 @@ from corpora.utterance import Utterance
 from heads.bootstrap import (
     Floats,
     Interval,
-    auc,
     bootstrap,
     cluster_numbers,
     judge_clusters,
     known_speakers,
     t_interval,
 )
+from heads.confusion import auc
 from heads.losses import utterance_shares, vote_shares
 
 Integers = NDArray[np.int64]

@@ -211,7 +211,7 @@ def _search(place: Place) -> Stage | None:
         return None
     from heads.search.plots import axis_importance, study_figures
     from heads.search.report import read_search, trial_title
-    from heads.search.study import read_trials
+    from heads.search.trials import read_trials
 
     by = {
         split: standing.ahead(HEAD, REGRESSION, split)[0]

@@ -19,7 +19,7 @@ from heads.head import Head
 from heads.records import load_probabilities, selection_file
 from heads.search.rounds import SearchContext
 from heads.search.space import trial_configs
-from heads.search.study import SEED, final_value
+from heads.search.trials import SEED, final_value
 
 # Standard errors. A whole one gives away .016 of macro-F1 on EMO-DB and .057 on RAVDESS, where the
 # error is large, a half .007 and .027, a quarter nothing (docs/studies.md).

@@ -44,7 +44,8 @@ from heads.search.choice import answers, choose
 from heads.search.report import SearchReport, TrialLine
 from heads.search.rounds import SearchContext, train_missing
 from heads.search.score_tables import Ensemble, References, average, write_ensemble
-from heads.search.study import SECONDS, SEED, START, HeadStudy, final_value
+from heads.search.study import HeadStudy
+from heads.search.trials import SECONDS, SEED, START, final_value
 from heads.training import predict
 
 R = TypeVar("R", Reference, Ridge)

@@ -32,10 +32,9 @@ from heads.bootstrap import Difference
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore, speaker_notes
 from heads.folds import MOST_FOLDS, Selection, make_folds, refuse_shared_recordings
-from heads.gold import Gold, objective_name
+from heads.gold import Gold, Optimism, objective_name
 from heads.load import aimed, load_dataset, read_origin
 from heads.metrics import Scores, score_cells
-from heads.optimism import Optimism
 from heads.records import (
     TEST_FOLD_PREDICTIONS,
     TEST_FOLDS,

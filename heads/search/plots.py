@@ -16,7 +16,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from corpora.base.report import Figure, legend_beside, write_figure
-from heads.search.study import START, final_value
+from heads.search.trials import START, final_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,8 @@ from corpora.base.report import Part, Report, Table
 from corpora.base.work import command_line
 from heads.bootstrap import Difference
 from heads.config import KEPT
-from heads.gold import objective_key, objective_name
+from heads.gold import Optimism, objective_key, objective_name
 from heads.metrics import Scores
-from heads.optimism import Optimism
 from heads.records import ENSEMBLE, TRIALS, HeadRecord, layer_weights_text, load_head
 from heads.reference import Reference
 from heads.ridge import Ridge

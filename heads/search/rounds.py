@@ -49,7 +49,8 @@ from heads.records import (
 )
 from heads.runs import MOST_HEADS, Run, Runs, head_cost, seed_from
 from heads.search.space import PROBES, Space, trial_configs
-from heads.search.study import SEED, START, HeadStudy, final_value
+from heads.search.study import HeadStudy
+from heads.search.trials import SEED, START, final_value
 from heads.training import Schedule, TrainingConfig, predict
 
 # A third stays at each rung.

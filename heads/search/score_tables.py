@@ -17,8 +17,8 @@ from corpora.base.files import read_json, write_json
 from corpora.base.report import Table
 from heads.attributes import AttributeScores, attributes_table
 from heads.bootstrap import Difference
+from heads.gold import Optimism
 from heads.metrics import Scores, scores_table
-from heads.optimism import Optimism
 from heads.records import REFERENCE, RIDGE
 from heads.reference import Reference
 from heads.ridge import Ridge

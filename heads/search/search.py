@@ -44,7 +44,8 @@ from heads.search.report import SearchReport
 from heads.search.rounds import SearchContext, default_epochs, head_epochs, run_cohort
 from heads.search.space import Space, start_params
 from heads.search.space_file import narrowed
-from heads.search.study import HeadStudy, final_value
+from heads.search.study import HeadStudy
+from heads.search.trials import final_value
 from heads.step import MASKS
 from heads.tracking import Tracker
 from heads.training import Schedule

@@ -13,8 +13,6 @@ back, so that N means N in all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -29,7 +27,7 @@ from optuna.exceptions import (
     UpdateFinishedTrialError,
 )
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from heads.config import HEARTBEAT_SECONDS, STUDY_NAME, SharedStudy
@@ -50,14 +48,9 @@ from heads.search.storage import (
     silence_optuna,
     unreadable,
 )
+from heads.search.trials import COHORT, SEAL, SECONDS, SEED, START, check_trials, final_value, seal
 
 _SAMPLERS: Mapping[str, Callable[..., BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
-# A trial's notes in the study: its seed, the name of the start it is (one of `STARTS`), if it is
-# one, its share of the seconds that its cohort was trained for, and its cohort: the first one's
-# number and how many there are.
-SEED, START, SECONDS, COHORT = "seed", "start", "seconds", "cohort"
-# A digest of what a finished trial is and gave: SQLite does not see a flipped bit in a value.
-SEAL = "seal"
 # The study's note that whoever created it has also queued the published configurations.
 READY = "ready"
 # How long to wait for that; its creator died if it takes longer.
@@ -311,7 +304,7 @@ class HeadStudy:
         self, trial: Trial, value: float | None = None, state: TrialState | None = None
     ) -> None:
         with suppress(UpdateFinishedTrialError):
-            trial.set_user_attr(SEAL, _seal(self.trials[trial.number]))
+            trial.set_user_attr(SEAL, seal(self.trials[trial.number]))
             self._study.tell(trial, value, state=state, skip_if_finished=True)
         self._heart.held.discard(trial.number)
 
@@ -392,65 +385,3 @@ class HeadStudy:
             "the old trials."
         )
         check_identity(self._study, identity, self._place, remedy)
-
-
-def read_trials(folder: Path) -> list[FrozenTrial]:
-    """The trials of a search's own study, to be looked at; none where a database holds it.
-
-    Raises:
-        CacheError: it cannot be read.
-    """
-    path = folder / STUDY_FILE
-    if not path.is_file():
-        return []
-    silence_optuna()
-    with readable(str(path)):
-        storage = open_file(path)
-        try:
-            return optuna.load_study(storage=storage, study_name=STUDY_NAME).get_trials()
-        finally:
-            close(storage)
-
-
-def check_trials(study: Study, place: str, *, shared: bool = False) -> None:
-    """Compare a study's trials with what was told: their values give heads their meaning.
-
-    Args:
-        study: as it is kept.
-        place: where that is.
-        shared: by several processes, in a database.
-
-    Raises:
-        CacheError: something was altered.
-    """
-    if study.directions != [StudyDirection.MAXIMIZE]:
-        raise unreadable("it does not say what is sought", place, shared=shared)
-    trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        last = trial.intermediate_values.get(trial.last_step or 0, trial.value)
-        told = SEAL in trial.user_attrs and trial.state != TrialState.WAITING
-        seed, cohort = trial.user_attrs.get(SEED), trial.user_attrs.get(COHORT, [0, 0])
-        if trial.state == TrialState.COMPLETE and trial.value is None:
-            what = "altered: it has no value"
-        elif told and (trial.user_attrs[SEAL] != _seal(trial) or trial.value not in (None, last)):
-            what = "altered after it ended"
-        elif seed is None and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            what = "altered: it has no seed"
-        elif not isinstance(seed, int | None) or not (
-            isinstance(cohort, list) and [type(number) for number in cohort] == [int, int]
-        ):
-            what = "altered: its seed or cohort is no number"
-        else:
-            continue
-        raise unreadable(f"trial {trial.number} was {what}", place, shared=shared)
-
-
-def _seal(trial: FrozenTrial) -> str:
-    what = [trial.params, trial.user_attrs.get(SEED), trial.user_attrs.get(START)]
-    text = json.dumps([*what, sorted(trial.intermediate_values.items())], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def final_value(trial: FrozenTrial) -> float:
-    """A trial's value; of a halved one the last it had, of any other minus infinity."""
-    return float("-inf") if trial.value is None else trial.value

@@ -28,8 +28,9 @@ from finetune.phases import StepConfig
 from finetune.training import crosswise
 from heads.gold import Gold
 from heads.head import as_outputs
-from heads.losses import LossConfig, StackedLoss
+from heads.losses import LossConfig
 from heads.records import load_head
+from heads.stacked_loss import StackedLoss
 from tests.finetune.searched import copy_work
 from tests.finetune.test_evaluate_attributes import SCALES, ccc, rated, work, written
 from tests.finetune.test_resume import StopError, digests, no_test_split, stop_after

@@ -15,7 +15,7 @@ from heads.records import Origin
 from heads.search.report import SearchReport
 from heads.search.search import search_heads
 from heads.search.space import PROBES, STARTS, Space, fitting_poolings
-from heads.search.study import SEAL, SECONDS
+from heads.search.trials import SEAL, SECONDS
 from tests.heads.synthetic import LABELS, make_dataset
 
 COHORT = 16

@@ -25,10 +25,11 @@ from heads.dataset import Dataset, VectorStore
 from heads.gold import Gold
 from heads.head import Head, HeadConfig, answers, as_outputs
 from heads.load import aimed
-from heads.losses import LossConfig, StackedLoss, ccc_loss, focal_loss, inverse_frequency
+from heads.losses import LossConfig, ccc_loss, focal_loss, inverse_frequency
 from heads.records import load_head
 from heads.ridge import ridge_reference
 from heads.search.report import SearchReport
+from heads.stacked_loss import StackedLoss
 from heads.training import Cohort, Schedule, TrainingConfig, predict
 from tests.heads.comparisons import in_folds, small_comparison
 from tests.heads.searches import make_origin, small_dataset, small_search

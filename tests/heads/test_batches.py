@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from heads.batches import Thinning, plan_steps
 from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, stack_logits
-from heads.losses import LossConfig, StackedLoss, inverse_frequency
+from heads.losses import LossConfig, inverse_frequency
+from heads.stacked_loss import StackedLoss
 from heads.training import Reads, gather
 from tests.heads.synthetic import LABELS, make_dataset
 

@@ -22,7 +22,7 @@ from heads.records import save_probabilities, selection_file
 from heads.search.choice import ALLOWED_ERRORS, choose, head_size
 from heads.search.rounds import SearchContext
 from heads.search.space import Space, start_params, trial_configs
-from heads.search.study import SEED
+from heads.search.trials import SEED
 from heads.training import Schedule
 from tests.heads.searches import make_origin
 from tests.heads.synthetic import make_dataset

@@ -21,7 +21,8 @@ from heads.gold import Gold, selection_scores
 from heads.records import load_head, load_probabilities, selection_file
 from heads.search.rounds import Candidates, SearchContext
 from heads.search.space import PROBES, Space, start_params, trial_configs
-from heads.search.study import SECONDS, HeadStudy
+from heads.search.study import HeadStudy
+from heads.search.trials import SECONDS
 from heads.training import predict
 from tests.heads.searches import (
     BEGINNINGS,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from corpora.base.errors import ConfigError
-from heads.bootstrap import confusion_matrix, macro_f1
 from heads.config import SearchConfig
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.folds import Folds, Selection, automatic, make_folds
 from heads.gold import Gold, selection_scores

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from corpora.base.errors import ConfigError
 from heads.losses import (
     LossConfig,
-    StackedLoss,
     focal_loss,
     inverse_frequency,
     kl_loss,
     log_prior,
     loss_function,
 )
+from heads.stacked_loss import StackedLoss
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from sklearn import metrics as reference
 
 from corpora.base.errors import ConfigError
 from corpora.base.report import Report
-from heads.bootstrap import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
+from heads.confusion import accuracy, confusion_matrix, macro_f1, uar, weighted_f1
 from heads.metrics import Scores, classification_report, scores_parts
 
 LABELS = ("anger", "sadness", "joy", "neutral")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from heads.bootstrap import confusion_by_cluster, confusion_matrix, macro_f1
-from heads.optimism import Optimism, optimism
+from heads.confusion import confusion_by_cluster, confusion_matrix, macro_f1
+from heads.gold import Optimism, optimism
 
 CLASSES = 4
 

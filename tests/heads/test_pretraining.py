@@ -15,7 +15,7 @@ from torch import Tensor
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, HeadConfig
 from heads.pretraining import Clustered, contrastive_loss, pretrain

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import heads.search.conclusion
-from heads.bootstrap import confusion_matrix, macro_f1
+from heads.confusion import confusion_matrix, macro_f1
 from heads.dataset import VectorStore
 from heads.folds import Selection, make_folds
 from heads.reference import STRENGTHS, Reference, _Path, logistic_reference

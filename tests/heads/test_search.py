@@ -26,7 +26,8 @@ from heads.search.report import SearchReport
 from heads.search.rounds import Candidates
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.storage import close
-from heads.search.study import SECONDS, HeadStudy
+from heads.search.study import HeadStudy
+from heads.search.trials import SECONDS
 from heads.training import Schedule, TrainingConfig, predict
 from tests.heads.searches import (
     BEGINNINGS,

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
-from heads.bootstrap import auc
+from heads.confusion import auc
 from heads.strength import MOST_UTTERANCES, PENALTY, Strength, enough_utterances, fit_strength
 
 LABELS = ("anger", "neutral", "sadness")
