@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cache.encoders.audio_encoder import AudioEncoder
@@ -27,7 +27,7 @@ from cache.recipe import LayersRead, layer_numbers
 from corpora.base.errors import ConfigError, MissingExtraError, did_you_mean
 from corpora.base.files import write_json
 from finetune.config import FinetuneConfig
-from finetune.model_files import fsync
+from finetune.model_files import save_tensors
 from finetune.upper import probes
 from heads.runs import seed_from
 
@@ -156,12 +156,11 @@ def write_adapter(folder: Path, encoder: Encoder) -> None:
     }
     write_json(folder / SETTINGS, settings)
     tensors = {
-        PREFIX + name.replace(".default.", "."): value.detach().cpu().contiguous()
+        PREFIX + name.replace(".default.", "."): value
         for name, value in model.state_dict().items()
         if is_adapter(name)
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    fsync(folder / WEIGHTS)
+    save_tensors(tensors, folder / WEIGHTS)
 
 
 def read_adapter(folder: Path, encoder: Encoder) -> None:

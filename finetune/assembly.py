@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,7 +19,6 @@ from cache.encoders.names import resolve_encoder
 from cache.encoders.text_encoder import TextEncoder, load_text_encoder
 from cache.encoders.vad import load_detector
 from cache.found import input_kind
-from cache.frames import Frames
 from cache.last_extraction import SURPRISAL, Extraction
 from cache.lookup import FrameCache
 from cache.recipe import JSON, LayersRead, Recipe, difference, layer_numbers
@@ -27,114 +26,13 @@ from cache.store.layout import read_recipe
 from cache.stream import FrameStream
 from corpora.base.errors import ConfigError, FormatVersionError
 from corpora.base.work import Work
-from corpora.manifest import Manifest, read_manifest
-from corpora.utterance import ALL, ATTRIBUTES, Utterance
+from corpora.manifest import Manifest
+from corpora.utterance import Utterance
 from finetune.model import EmotionModel
 from finetune.model_directory import Parts, front_end_files
+from finetune.upper import probes
 from heads.head import Head
-from heads.records import TRIALS_FOLDER, HeadRecord, load_head, manifest_digest, study_of
-
-# What a head or model learnt from, or was chosen on.
-SEEN = ("train", "dev")
-
-
-def seen_note(
-    cache: FrameCache,
-    home: Path,
-    subject: str,
-    corpus: str,
-    digest: str,
-    manifest: Manifest,
-    split: str,
-    rows: Sequence[Utterance],
-    *,
-    searched: str = "",
-    digest_of: Callable[[Manifest], str] = manifest_digest,
-) -> str:
-    """What to say where something is scored on what it may have seen.
-
-    Another corpus may be scored on. The same one with other rows, labels or splits may not: what
-    is now called test may have been trained on.
-
-    Args:
-        cache: which knows recordings by content.
-        home: the manifest of the work folder, which may be the one it was made from.
-        subject: `head` or `model`.
-        corpus: the name of the corpus it was made from.
-        digest: of the manifest it was made from; "" where that is not known.
-        manifest: whose utterances are to be scored.
-        split: of them.
-        rows: those utterances.
-        searched: for a model, the digest of the manifest its head was searched on.
-        digest_of: a manifest; of what learns attributes, ratings are in it.
-
-    Returns:
-        A sentence for the result; "" where there is nothing to say, or the manifest it was made
-        from is not known.
-
-    Raises:
-        ConfigError: the manifest is of the same corpus and has changed.
-    """
-    now = digest_of(manifest)
-    made = "searched" if subject == "head" else "trained"
-    if digest not in ("", now) and corpus == manifest.corpus:
-        again = "`search`" if subject == "head" else "`search` and `finetune`"
-        raise ConfigError(
-            f"the manifest of {corpus or 'this corpus'} has changed since the {subject} was {made} "
-            "(rows, labels or splits): what it was trained on may now be in another split. "
-            f"Run {again} again, or name the manifest of that time with --manifest. If it is "
-            "another corpus, give it a name of its own: `corpus` in the manifest's JSON file."
-        )
-    if digest not in ("", now) or searched not in ("", now):
-        made = made if digest not in ("", now) else "first searched"
-        known = _overlap(cache, home, {digest, searched} - {""}, rows, digest_of)
-        return f"This manifest is not the one the {subject} was {made} on: {known}."
-    if digest and split == ALL:
-        return f"Among these are the utterances that the {subject} was trained and chosen on."
-    return ""
-
-
-def _overlap(
-    cache: FrameCache,
-    home: Path,
-    digests: set[str],
-    rows: Sequence[Utterance],
-    digest_of: Callable[[Manifest], str],
-) -> str:
-    """What the content of recordings says of rows, against those of the manifest of a work folder.
-
-    Args:
-        cache: see `seen_note`.
-        home: that manifest; where it is another one, nothing is known.
-        digests: of the manifests that something was made from.
-        rows: to be scored.
-        digest_of: as in `seen_note`.
-    """
-    guess = "some of these recordings may be among those it was trained or chosen on"
-    own = read_manifest(home) if home.is_file() else None
-    if own is None or digests != {digest_of(own)}:
-        return f"{guess}; its own manifest is not in {home.parent}, so that cannot be told"
-    seen = [
-        u
-        for u in own.utterances
-        if u.split in SEEN and (u.label or any(getattr(u, name) is not None for name in ATTRIBUTES))
-    ]
-    learnt = [key.get("audio") for key in cache.keys(seen).values()]
-    scored = [key.get("audio") for key in cache.keys(rows).values()]
-    known = {*learnt}
-    shared = len([key for key in scored if key is not None and key in known])
-    if shared:
-        return (
-            f"by their content {shared:,} of these {len(scored):,} recordings are among those it "
-            "was trained or chosen on, which flatters it"
-        )
-    unknown = (*learnt, *scored).count(None)
-    if unknown:
-        return f"{guess}; {unknown:,} recordings are not there, so that cannot be told"
-    return (
-        f"by their content none of these {len(scored):,} recordings is among the {len(learnt):,} "
-        "it was trained or chosen on"
-    )
+from heads.records import TRIALS_FOLDER, HeadRecord, load_head, study_of
 
 
 def used_streams(record: HeadRecord) -> tuple[str, ...]:
@@ -148,14 +46,21 @@ def check_labels(record: HeadRecord, manifest: Manifest) -> None:
     Raises:
         ConfigError: one of them has a label that the other has not.
     """
-    head, rows = set(record.head.labels), set(manifest.labels)
-    if head != rows:
-        changes = [f"the head alone has {', '.join(sorted(head - rows))}"] * bool(head - rows)
-        changes += [f"the manifest alone has {', '.join(sorted(rows - head))}"] * bool(rows - head)
+    changes = not_shared({"the head": record.head.labels, "the manifest": manifest.labels})
+    if changes:
         raise ConfigError(
-            f"the head was searched on other labels than the manifest's: {'; '.join(changes)}. "
+            f"the head was searched on other labels than the manifest's: {changes}. "
             "Run `search` again, or use the manifest of the search."
         )
+
+
+def not_shared(labels: Mapping[str, Sequence[str]]) -> str:
+    """What each of two knows and the other does not, in words; "" where they know the same."""
+    (one, own), (other, others) = ((name, set(known)) for name, known in labels.items())
+    alone = {one: own - others, other: others - own}
+    return "; ".join(
+        f"{name} alone has {', '.join(sorted(known))}" for name, known in alone.items() if known
+    )
 
 
 def check_streams(cache: FrameCache, record: HeadRecord) -> None:
@@ -358,11 +263,11 @@ def without_upper_layers(encoder: Encoder, layer: int) -> Encoder:
     keep = max(layer, 1)
     if stack is None or keep >= encoder.layers:
         return encoder
-    before = _probe(encoder, layer)
+    before = _heard(encoder, layer)
     removed = list(stack)[keep:]
     del stack[keep:]
     shorter = _wrapped(encoder, keep)
-    if not torch.equal(_probe(shorter, layer), before):
+    if not torch.equal(_heard(shorter, layer), before):
         stack.append(removed[0])
         shorter = _wrapped(encoder, keep + 1)
     return shorter
@@ -377,15 +282,10 @@ def _wrapped(encoder: Encoder, layers: int) -> Encoder:
     return TextEncoder(model, encoder.tokenizer, encoder.maximum_tokens)
 
 
-def _probe(encoder: AudioEncoder | TextEncoder, layer: int) -> Tensor:
-    """`[T, D]`, a hidden state for half a second of noise, or for a word."""
+def _heard(encoder: AudioEncoder | TextEncoder, layer: int) -> Tensor:
+    """`[N, D]`, a hidden state for noise or words."""
     with torch.no_grad():
-        if isinstance(encoder, AudioEncoder):
-            noise = torch.rand(8_000, generator=torch.Generator().manual_seed(0)) - 0.5
-            frames: Frames = encoder([noise], [layer])[layer]
-        else:
-            frames = encoder(["word"], [layer])[layer]
-    return frames.values
+        return probes(encoder, [layer])[layer].values
 
 
 def _check(

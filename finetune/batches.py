@@ -6,10 +6,10 @@ among processes and taken up again in the middle.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.audio import audio_seconds, load_audio
+from cache.audio import audio_seconds, decode_ahead, load_audio
 from cache.encoders.budget import batch_budget
 from cache.encoders.grid import SAMPLE_RATE
 from cache.frames import Frames
@@ -140,10 +140,8 @@ def _frames(model: EmotionModel, utterance: Utterance) -> int:
 # Lengths are perturbed by up to this part before they are sorted: batches then differ between
 # epochs, and a batch's longest utterance is padded to by at most about as much.
 LENGTH_NOISE = 0.05
-# Batches decoded or read before they are needed: one being used, one ready, one in the making.
+# Batches of hidden states read before they are needed: one ready, one in the making.
 AHEAD = 2
-# Decoding keeps up with an encoder by far; more threads would only take its cores.
-DECODERS = 4
 
 Waveform = NDArray[np.float32]
 
@@ -226,7 +224,7 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of a plan, decoded in threads a little ahead of use.
 
-    At most `AHEAD` batches wait decoded. Closing the generator ends the threads.
+    Closing the generator ends the threads.
 
     Args:
         utterances: what the plan's rows number.
@@ -248,23 +246,19 @@ def load_batches(
         for rows in plan:
             yield _batch(utterances, rows, None)
         return
-    threads = min(DECODERS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[Sequence[int], list[Future[Waveform]]]] = deque()
-        remaining = list(reversed(plan))
-        try:
-            while remaining or waiting:
-                while remaining and len(waiting) <= AHEAD:
-                    rows = remaining.pop()
-                    waiting.append((rows, [pool.submit(decode, utterances[row]) for row in rows]))
-                rows, futures = waiting.popleft()
-                read = list(_results(utterances, rows, futures, skipped))
-                if read:
-                    yield _batch(utterances, [row for row, _ in read], [wave for _, wave in read])
-        finally:
-            for _, futures in waiting:
-                for future in futures:
-                    future.cancel()
+
+    def fail(row: int, reason: str) -> None:
+        if skipped is None:
+            raise AudioError(reason)
+        skipped[utterances[row].id] = reason
+
+    def read(row: int) -> tuple[int, Waveform]:
+        return row, decode(utterances[row])
+
+    with closing(decode_ahead(map(list, plan), read, fail)) as stream:
+        for _, found in stream:
+            if found:
+                yield _batch(utterances, [row for row, _ in found], [wave for _, wave in found])
 
 
 def _with_states(
@@ -296,21 +290,6 @@ def decode(utterance: Utterance) -> Waveform:
     if utterance.line:
         where = f"line {utterance.line}, {where}"
     return load_audio(utterance.audio, utterance.start, utterance.end, where=where)
-
-
-def _results(
-    utterances: Sequence[Utterance],
-    rows: Sequence[int],
-    futures: Sequence[Future[Waveform]],
-    skipped: dict[str, str] | None,
-) -> Iterator[tuple[int, Waveform]]:
-    for row, future in zip(rows, futures, strict=True):
-        try:
-            yield row, future.result()
-        except AudioError as error:
-            if skipped is None:
-                raise
-            skipped[utterances[row].id] = str(error)
 
 
 def _batch(

@@ -57,9 +57,7 @@ def open_boundary(
         The boundary, None where no encoder's upper layers can be run from one; and what to tell.
     """
     uppers, told = {}, []
-    for name, encoder in (("audio", model.audio_encoder), ("text", model.text_encoder)):
-        if encoder is None:
-            continue
+    for name, encoder in model.encoders.items():
         start = lowest_trained(model, name, unfreeze_layers) - 1
         found = upper_layers(encoder, start, model.layers[name])
         if isinstance(found, Upper):

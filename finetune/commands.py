@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from finetune.predict.answering import Unusable
 
 
+def _tell(line: str) -> None:
+    """Say something beside the results, which are on standard output."""
+    click.echo(line, err=True)
+
+
 @click.command()
 @options(CompareConfig)
 @click.option(
@@ -232,9 +237,6 @@ def predict(
     from finetune.predict.answering import Answer, Prediction, table
     from finetune.predict.predict import conclude, rows_of, run_predict, utterances_of
 
-    def tell(line: str) -> None:
-        click.echo(line, err=True)
-
     unusable: list[Unusable] = []
     if wanted:
         utterances = rows_of(read_manifest(manifest_path or work.manifest), split or ALL)
@@ -244,7 +246,7 @@ def predict(
         _predict_over_time(work, utterances, unusable, config, as_json)
         return
     answers: list[Answer] = []
-    found = run_predict(work, utterances, config, tell)
+    found = run_predict(work, utterances, config, _tell)
     with progress_bar("predicting", len(utterances), "recording", show=not as_json) as bar:
         for answer in chain(unusable, found):
             answers.append(answer)
@@ -255,7 +257,7 @@ def predict(
     if not as_json and predictions:
         click.echo("\n".join(table(predictions)))
     for line in conclude(answers, config):
-        tell(line)
+        _tell(line)
     if len(predictions) < len(answers):
         raise click.exceptions.Exit(1)
 
@@ -272,24 +274,21 @@ def _predict_over_time(
     from finetune.predict.predict import run_over_time
     from finetune.predict.timeline import Timeline, timeline_lines, write_timelines
 
-    def tell(line: str) -> None:
-        click.echo(line, err=True)
-
     timelines: list[Timeline] = []
     with progress_bar("predicting", len(utterances), "recording", show=not as_json) as bar:
-        found = run_over_time(work, utterances, config, tell, bar.update)
+        found = run_over_time(work, utterances, config, _tell, bar.update)
         for one in chain(unusable, found):
             if isinstance(one, Timeline):
                 timelines.append(one)
                 lines = [json.dumps(m.to_json(), ensure_ascii=False) for m in one.moments]
                 click.echo("\n".join(lines if as_json else timeline_lines(one)))
             else:
-                tell(one.error)
+                _tell(one.error)
                 if as_json:
                     click.echo(json.dumps(one.to_json(), ensure_ascii=False))
     written = write_timelines(config.outs, timelines) if timelines else []
     if written:
-        tell(f"Wrote {', '.join(map(str, written))}.")
+        _tell(f"Wrote {', '.join(map(str, written))}.")
     if len(timelines) < len(utterances) + len(unusable):
         raise click.exceptions.Exit(1)
 
@@ -317,11 +316,8 @@ def export_onnx_command(
     from corpora.manifest import read_manifest
     from finetune.export_onnx import export_onnx
 
-    def tell(line: str) -> None:
-        click.echo(line, err=True)
-
     path = manifest_path or (work.manifest if work.manifest.is_file() else None)
-    report = export_onnx(work, read_manifest(path) if path else None, split, config, tell)
+    report = export_onnx(work, read_manifest(path) if path else None, split, config, _tell)
     show(report.data, report.to_text(), as_json)
 
 

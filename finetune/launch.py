@@ -132,9 +132,7 @@ def compute_activations_again(model: EmotionModel) -> None:
     Raises:
         ConfigError: an encoder's architecture cannot.
     """
-    for encoder in (model.audio_encoder, model.text_encoder):
-        if encoder is None:
-            continue
+    for encoder in model.encoders.values():
         library: Any = encoder.model
         if not library.supports_gradient_checkpointing:
             raise ConfigError(

@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import nn
 
 from cache.encoders.audio_encoder import AudioEncoder, load_audio_encoder
 from cache.encoders.device import usual_dtype
@@ -52,6 +52,7 @@ from finetune.model_files import (
     fsync,
     has_model,
     replacing,
+    save_tensors,
 )
 from heads.head import Head, HeadConfig
 from heads.records import layer_weights
@@ -163,9 +164,9 @@ def write_model(directory: Path, parts: Parts, extra: Mapping[str, str] | None =
         ConfigError: the directory holds something else.
     """
     with replacing(directory) as site:
-        _save_tensors(parts.head.state_dict(), site / HEAD)
+        save_tensors(parts.head.state_dict(), site / HEAD)
         if parts.detector is not None:
-            _save_tensors(parts.detector.state_dict(), site / DETECTOR)
+            save_tensors(parts.detector.state_dict(), site / DETECTOR)
         for modality, encoder in parts.encoders.items():
             _write_encoder(site / FOLDERS[modality], encoder, parts.front_ends[modality])
             if has_adapters(encoder):
@@ -310,7 +311,7 @@ def _write_encoder(
     folder.mkdir()
     model: Any = encoder.model
     model.config.save_pretrained(folder)
-    _save_tensors(base_tensors(model), folder / WEIGHTS)
+    save_tensors(base_tensors(model), folder / WEIGHTS)
     for name, data in front_end.items():
         (folder / name).write_bytes(data)
         fsync(folder / name)
@@ -329,13 +330,6 @@ def _encoder_summary(encoder: AudioEncoder | TextEncoder) -> dict[str, Any]:
     if isinstance(encoder, AudioEncoder) and isinstance(encoder.front_end, WhisperMels):
         summary["padding"] = encoder.front_end.padding.to_json()
     return summary
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    # transformers refuses files that do not say what framework they are from.
-    save_file(own, path, metadata={"format": "pt"})
-    fsync(path)
 
 
 def _load_tensors(module: nn.Module, path: Path) -> None:

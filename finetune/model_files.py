@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors.torch import save_file
+from torch import Tensor
+
 from cache.encoders.files import hash_files
 from cache.store.layout import publish
 from corpora.base.errors import ConfigError
@@ -120,6 +123,14 @@ def fsync(path: Path) -> None:
     """Make a file's bytes durable."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors, wherever they are, and make them durable."""
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # transformers refuses files that do not say what framework they are from.
+    save_file(own, path, metadata={"format": "pt"})
+    fsync(path)
 
 
 def _files(directory: Path) -> dict[str, Path]:

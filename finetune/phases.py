@@ -230,21 +230,16 @@ def step_frames(
 
     def need(length: int) -> Need:
         found = Need(0, 0)
-        for name, encoder in (("audio", audio), ("text", model.text_encoder)):
-            if encoder is None:
-                continue
-            upper = (
-                layer_numbers(model.layers[name])[-1]
-                + 1
-                - lowest_trained(model, name, unfreeze_layers)
-            )
+        for name, encoder in model.encoders.items():
+            read = layer_numbers(model.layers[name])
+            upper = read[-1] + 1 - lowest_trained(model, name, unfreeze_layers)
             found += batch_need(
                 encoder.model.config,
                 length if audio is None or encoder is audio else spoken_tokens(audio, length),
                 compute_dtype=encoder.compute_dtype
                 if isinstance(encoder, AudioEncoder)
                 else "fp32",
-                states=len(layer_numbers(model.layers[name])),
+                states=len(read),
                 trained=encoder.layers if 3 in phases else upper,
                 checkpointing=checkpointing,
             )

@@ -314,11 +314,8 @@ def augmentation(model: EmotionModel, config: PhaseConfig, parts: tuple[Part, ..
             "Leave --spec-augment out, or use --layerdrop."
         )
     layers, outputs = {}, {}
-    for modality, encoder in (("audio", model.audio_encoder), ("text", model.text_encoder)):
-        stack = None if encoder is None else encoder.stack
-        if encoder is None or stack is None or not config.layerdrop:
-            continue
-        number = {p: n for n, layer in enumerate(stack) for p in layer.parameters()}
+    for modality, encoder in model.encoders.items() if config.layerdrop else ():
+        number = {p: n for n, layer in enumerate(encoder.stack or ()) for p in layer.parameters()}
         owners = {number.get(p) for part in parts for p in part.parameters.values()}
         found = tuple(sorted(n for n in owners if n is not None))
         if found:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cache.encoders.device import choose_device
 from cache.lookup import FrameCache
 from corpora.base.errors import ConfigError, ManifestError
-from corpora.base.report import write_figure
+from corpora.base.report import require_matplotlib, write_figure
 from corpora.base.work import Work
 from corpora.label_map import likely
 from corpora.manifest import Manifest, require_splits
@@ -25,8 +25,10 @@ from finetune.evaluate.evaluation import (
     Against,
     Evaluation,
     check_writable,
+    confusion_figure,
     encoders_text,
     evaluation_folder,
+    reliability_figure,
     write_evaluation,
 )
 from finetune.evaluate.scored import (
@@ -176,7 +178,7 @@ def evaluate(
         MissingStepError: there is no head or model, or not the one asked for, or frames of a head
             are missing.
         ConfigError: what is scored does not fit the frames at hand or was altered; the manifest has
-            changed since (see `seen_note`); nothing could be read; the scores cannot be
+            changed since (see `Source.note`); nothing could be read; the scores cannot be
             written; or the members of an ensemble have different labels.
         ManifestError: the split has no labelled utterance, or a label is unknown.
         MissingExtraError: pictures were asked for, and matplotlib is not installed.
@@ -184,9 +186,7 @@ def evaluate(
     config = config or EvaluateConfig()
     config = replace(config, device=choose_device(config.device))
     if config.plots:
-        from finetune.evaluate.evaluation import check_drawable
-
-        check_drawable()
+        require_matplotlib("evaluate without --plots")
     cache = FrameCache(work)
     scored = [open_scored(cache, name, device=config.device) for name in config.models] or [
         _own(work, config)
@@ -401,8 +401,6 @@ def _folder(work: Work, manifest: Manifest, split: str, sources: Sequence[Source
 
 
 def _with_pictures(evaluation: Evaluation) -> Evaluation:
-    from finetune.evaluate.evaluation import confusion_figure, reliability_figure
-
     title = (
         f"{evaluation.subject} on {evaluation.corpus or 'the manifest'}, {evaluation.split}"
         f"{' (synthetic speech)' if evaluation.synthetic else ''}\n"

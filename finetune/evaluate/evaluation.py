@@ -27,7 +27,7 @@ from cache.recipe import LayersRead, layers_text
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
 from corpora.base.files import read_json, write_json, write_text
-from corpora.base.report import Figure, Part, Report, Table, csv_text, require_matplotlib
+from corpora.base.report import Figure, Part, Report, Table, csv_text
 from corpora.manifest import Manifest
 from corpora.utterance import split_name
 from finetune.evaluate.calibration import Calibration, Reliability, calibration_table
@@ -327,18 +327,12 @@ def caveats(
     return lines
 
 
-OTHERWISE = "evaluate without --plots"
 # Inches: of a cell, and around all of them for labels, title and colour bar.
 CELL, AROUND = 0.62, 2.6
 # Counts are written into cells down to this size; more classes leave the colours alone.
 MOST_CLASSES = 24
 # From this share on a cell is dark, and what is written in it white.
 DARK = 0.6
-
-
-def check_drawable() -> None:
-    """Check before anything is scored that pictures can be drawn (MissingExtraError)."""
-    require_matplotlib(OTHERWISE)
 
 
 def confusion_figure(report: Scores, title: str) -> Figure:

@@ -10,11 +10,14 @@ from cache.lookup import FrameCache
 from cache.recipe import LayersRead
 from corpora.base.errors import ConfigError
 from corpora.manifest import Manifest, read_manifest
-from corpora.utterance import Utterance
-from finetune.assembly import seen_note
+from corpora.utterance import ALL, ATTRIBUTES, Utterance
+from finetune.assembly import not_shared
 from finetune.evaluate.evaluation import ENSEMBLE
 from heads.dataset import Dataset
 from heads.records import LayerWeights, as_learnt, manifest_digest
+
+# What a head or model learnt from, or was chosen on.
+SEEN = ("train", "dev")
 
 
 @dataclass(frozen=True)
@@ -74,20 +77,81 @@ class Source:
         split: str,
         rows: Sequence[Utterance],
     ) -> str:
-        """What has to be said when it is scored on rows of a manifest (see `seen_note`)."""
-        if split == "dev" and self.knows_dev and self.manifest_sha256 == self.digest(manifest):
-            return f"The {self.kind} learnt from these utterances (--no-refit leaves dev out)."
-        return seen_note(
-            cache,
-            home,
-            self.kind,
-            self.corpus,
+        """What has to be said when it is scored on what it may have seen.
+
+        Another corpus may be scored on. The same one with other rows, labels or splits may not:
+        what is now called test may have been trained on.
+
+        Args:
+            cache: which knows recordings by content.
+            home: the manifest of the work folder, which may be the one it was made from.
+            manifest: whose utterances are to be scored.
+            split: of them.
+            rows: those utterances.
+
+        Returns:
+            A sentence for the result; "" where there is nothing to say, or the manifest it was made
+            from is not known.
+
+        Raises:
+            ConfigError: the manifest is of the same corpus and has changed.
+        """
+        made_from, searched, now = (
             self.manifest_sha256,
-            manifest,
-            split,
-            rows,
-            searched=self.search_manifest_sha256,
-            digest_of=self.digest,
+            self.search_manifest_sha256,
+            self.digest(manifest),
+        )
+        if split == "dev" and self.knows_dev and made_from == now:
+            return f"The {self.kind} learnt from these utterances (--no-refit leaves dev out)."
+        made = "searched" if self.kind == "head" else "trained"
+        if made_from not in ("", now) and self.corpus == manifest.corpus:
+            again = "`search`" if self.kind == "head" else "`search` and `finetune`"
+            raise ConfigError(
+                f"the manifest of {self.corpus or 'this corpus'} has changed since the {self.kind} "
+                f"was {made} (rows, labels or splits): what it was trained on may now be in "
+                f"another split. Run {again} again, or name the manifest of that time with "
+                "--manifest. If it is another corpus, give it a name of its own: `corpus` in the "
+                "manifest's JSON file."
+            )
+        if made_from not in ("", now) or searched not in ("", now):
+            made = made if made_from not in ("", now) else "first searched"
+            known = self._overlap(cache, home, rows)
+            return f"This manifest is not the one the {self.kind} was {made} on: {known}."
+        if made_from and split == ALL:
+            return f"Among these are the utterances that the {self.kind} was trained and chosen on."
+        return ""
+
+    def _overlap(self, cache: FrameCache, home: Path, rows: Sequence[Utterance]) -> str:
+        """What the content of recordings says of rows, against those it was made from (`note`).
+
+        Where the manifest of the work folder is another one, nothing is known.
+        """
+        guess = "some of these recordings may be among those it was trained or chosen on"
+        digests = {self.manifest_sha256, self.search_manifest_sha256} - {""}
+        own = read_manifest(home) if home.is_file() else None
+        if own is None or digests != {self.digest(own)}:
+            return f"{guess}; its own manifest is not in {home.parent}, so that cannot be told"
+        seen = [
+            u
+            for u in own.utterances
+            if u.split in SEEN
+            and (u.label or any(getattr(u, name) is not None for name in ATTRIBUTES))
+        ]
+        learnt = [key.get("audio") for key in cache.keys(seen).values()]
+        scored = [key.get("audio") for key in cache.keys(rows).values()]
+        known = {*learnt}
+        shared = len([key for key in scored if key is not None and key in known])
+        if shared:
+            return (
+                f"by their content {shared:,} of these {len(scored):,} recordings are among those "
+                "it was trained or chosen on, which flatters it"
+            )
+        unknown = (*learnt, *scored).count(None)
+        if unknown:
+            return f"{guess}; {unknown:,} recordings are not there, so that cannot be told"
+        return (
+            f"by their content none of these {len(scored):,} recordings is among the "
+            f"{len(learnt):,} it was trained or chosen on"
         )
 
 
@@ -108,15 +172,9 @@ def check_labels_equal(one: Source, other: Source) -> None:
             f"the attributes differ: {one.path} says {known[0] or 'none'}, {other.path} "
             f"{known[1] or 'none'}. Name heads of the same --targets."
         )
-    own, others = set(one.labels), set(other.labels)
-    if own != others:
-        changes = [f"{one.path} alone has {', '.join(sorted(own - others))}"] * bool(own - others)
-        changes += [f"{other.path} alone has {', '.join(sorted(others - own))}"] * bool(
-            others - own
-        )
-        raise ConfigError(
-            f"the labels differ: {'; '.join(changes)}. Name models of the same labels."
-        )
+    changes = not_shared({str(one.path): one.labels, str(other.path): other.labels})
+    if changes:
+        raise ConfigError(f"the labels differ: {changes}. Name models of the same labels.")
 
 
 def joint(sources: Sequence[Source]) -> Source:
