@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -46,7 +46,7 @@ def check_labels(record: HeadRecord, manifest: Manifest) -> None:
     Raises:
         ConfigError: one of them has a label that the other has not.
     """
-    changes = not_shared({"the head": record.head.labels, "the manifest": manifest.labels})
+    changes = not_shared(("the head", record.head.labels), ("the manifest", manifest.labels))
     if changes:
         raise ConfigError(
             f"the head was searched on other labels than the manifest's: {changes}. "
@@ -54,13 +54,11 @@ def check_labels(record: HeadRecord, manifest: Manifest) -> None:
         )
 
 
-def not_shared(labels: Mapping[str, Sequence[str]]) -> str:
-    """What each of two knows and the other does not, in words; "" where they know the same."""
-    (one, own), (other, others) = ((name, set(known)) for name, known in labels.items())
-    alone = {one: own - others, other: others - own}
-    return "; ".join(
-        f"{name} alone has {', '.join(sorted(known))}" for name, known in alone.items() if known
-    )
+def not_shared(one: tuple[str, Iterable[str]], other: tuple[str, Iterable[str]]) -> str:
+    """What each of two, with their names, knows and the other does not; "" for nothing."""
+    known, others = set(one[1]), set(other[1])
+    alone = ((one[0], known - others), (other[0], others - known))
+    return "; ".join(f"{name} alone has {', '.join(sorted(own))}" for name, own in alone if own)
 
 
 def check_streams(cache: FrameCache, record: HeadRecord) -> None:

@@ -36,7 +36,7 @@ from heads.config import FIXABLE, CompareConfig
 
 if TYPE_CHECKING:
     from corpora.utterance import Utterance
-    from finetune.predict.answering import Unusable
+    from finetune.predict.prediction import Unusable
 
 
 def _tell(line: str) -> None:
@@ -234,8 +234,9 @@ def predict(
         raise click.UsageError("--text is of whole recordings, not of their segments")
     from corpora.base.terminal import progress_bar
     from corpora.manifest import read_manifest
-    from finetune.predict.answering import Answer, Prediction, table
-    from finetune.predict.predict import conclude, rows_of, run_predict, utterances_of
+    from finetune.predict.conclude import conclude
+    from finetune.predict.predict import rows_of, run_predict, utterances_of
+    from finetune.predict.prediction import Answer, Prediction, table
 
     unusable: list[Unusable] = []
     if wanted:

@@ -41,6 +41,7 @@ from corpora.manifest import Manifest, Utterance
 from finetune.assembly import check_streams
 from finetune.config import ExportConfig
 from finetune.model import EmotionModel
+from finetune.model_files import fsync
 from finetune.one_recording import SAMPLES, TOKENS, OneRecording, OneUtterance, speech_input
 from finetune.onnx_file import (
     OPSET,
@@ -340,8 +341,7 @@ def _site(out: Path) -> Iterator[Path]:
         with writing(out):
             yield site
             for file in sorted(site.iterdir(), key=lambda file: file.name == out.name):
-                with file.open("rb+") as written:
-                    os.fsync(written.fileno())
+                fsync(file)
                 os.replace(file, out.parent / file.name)
             fsync_folder(out.parent)
     finally:

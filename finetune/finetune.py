@@ -17,9 +17,9 @@ from corpora.base.work import Work, command_line, current_rank, exclusive_lock
 from corpora.manifest import Manifest, require_splits
 from finetune.adapters import require_peft
 from finetune.assembly import FOLDER, check_labels, check_streams, refuse_imported
-from finetune.config import FinetuneConfig
+from finetune.config import EvaluateConfig, FinetuneConfig
 from finetune.curves import CSV, PICTURE
-from finetune.evaluate.evaluate import evaluate_head, evaluate_model
+from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import PREDICTIONS, REPORT, Evaluation, caveats, encoders_text
 from finetune.model_files import check_replaceable
 from finetune.session import train_model
@@ -208,7 +208,7 @@ def run_finetune(
         scored = any(map(asked.is_annotated, manifest.in_split("test")))
         before: Evaluation | None = None
         if scored and leads:
-            before = evaluate_head(work, manifest, head=searched)
+            before = evaluate(work, manifest, config=EvaluateConfig(models=(searched,)))
         trained = train_model(
             work,
             learnt,
@@ -222,7 +222,8 @@ def run_finetune(
         )
         after: Evaluation | None = None
         if scored and leads:
-            after = evaluate_model(work, manifest, device=device, show_progress=show_progress)
+            own = EvaluateConfig(subject="model", device=device)
+            after = evaluate(work, manifest, config=own, show_progress=show_progress)
         if leads:
             trained.checkpoints.clear()
             shutil.rmtree(work.finetune / FOLDER, ignore_errors=True)

@@ -22,7 +22,8 @@ from corpora.utterance import Utterance
 from finetune.adapters import has_adapters, merge_adapters
 from finetune.config import PredictConfig
 from finetune.model_directory import Parts, read_model, resolve_model, write_model
-from finetune.predict.answering import Prediction, Unusable, predict
+from finetune.predict.answering import predict
+from finetune.predict.prediction import Prediction, Unusable
 from heads.head import as_inputs, stack_logits
 
 

@@ -285,7 +285,15 @@ def _run_phases(
         if phase.phase != 1 and bar is None:
             bar = _bar(session, keeper.results)
         if phase.phase == 1:
-            result = _head_phase(session, phase)
+            result = run_head_phase(
+                session.cache,
+                session.manifest,
+                session.record,
+                model,
+                phase,
+                tell=session.tell,
+                show_progress=session.show_progress,
+            )
             head = model.head.state_dict()
             at_end(result, {f"head.{name}": value.cpu() for name, value in head.items()})
             continue
@@ -336,18 +344,6 @@ def _bar(session: _Session, done: Sequence[PhaseResult]) -> float | None:
         f"({min(scores):.3f} to {max(scores):.3f})."
     )
     return mean
-
-
-def _head_phase(session: _Session, phase: PhaseConfig) -> PhaseResult:
-    return run_head_phase(
-        session.cache,
-        session.manifest,
-        session.record,
-        session.model,
-        phase,
-        tell=session.tell,
-        show_progress=session.show_progress,
-    )
 
 
 def _boundary(session: _Session, phase: PhaseConfig) -> tuple[Boundary | None, list[str]]:

@@ -12,6 +12,7 @@ folds, that head learnt from dev too, which later phases are chosen by: this one
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,15 +145,12 @@ class Retrained:
 
     Attributes:
         head: after the last epoch; with patience, after the best.
-        dev: what was said of the development set, `[n, C + A]`, before the first epoch and after
-            each.
-        scores: of these.
+        scores: on the development set, before the first epoch and after each.
         steps: optimiser steps of an epoch.
         best: after how many epochs the head stood so.
     """
 
     head: Head
-    dev: tuple[Tensor, ...]
     scores: tuple[Score, ...]
     steps: int
     best: int
@@ -200,15 +198,13 @@ def retrain(
     ):
         runs = Runs([Run(record.head, training)], store, schedule, dataset.rows("train"))
         (head,) = runs.heads
-        said = [runs.probabilities(dev)[0]]
-        judge = _Judge.of(dataset, training)
-        scores = [judge(said[0])]
+        judge = _judge(dataset, training)
+        scores = [judge(runs.probabilities(dev)[0])]
         best, kept = 0, copy.deepcopy(head.state_dict())
 
         def look() -> bool:
             nonlocal best, kept
-            said.append(runs.probabilities(dev)[0])
-            scores.append(judge(said[-1]))
+            scores.append(judge(runs.probabilities(dev)[0]))
             bar.update()
             if patience is None or scores[-1].better_than(scores[best]):
                 best, kept = runs.epoch, copy.deepcopy(head.state_dict())
@@ -216,7 +212,7 @@ def retrain(
 
         runs.train(look)
     head.load_state_dict(kept)
-    return Retrained(head, tuple(said), tuple(scores), runs.steps_per_epoch, best)
+    return Retrained(head, tuple(scores), runs.steps_per_epoch, best)
 
 
 def scores_of_seeds(
@@ -271,31 +267,24 @@ def _frames_of(cache: FrameCache, manifest: Manifest, record: HeadRecord, device
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Judge:
-    """Scores what is said of the development set, with the loss of the training rows."""
+def _judge(dataset: Dataset, training: TrainingConfig) -> Callable[[Tensor], Score]:
+    """What scores what is said of the development set, with the loss of the training rows.
 
-    dev: Examples
-    gold: Gold
-    loss: ExampleLoss
+    It takes `[n, C + A]` class probabilities, and attributes in the units of their scales.
+    """
+    train, dev = (_examples(dataset, dataset.rows(split)) for split in ("train", "dev"))
+    steps = StepConfig(loss=training.loss, attribute_weight=training.attribute_weight)
+    loss = ExampleLoss(dev, steps, class_weight=ExampleLoss(train, steps).class_weight)
+    gold, classes = dev.gold, len(dev.labels)
 
-    @classmethod
-    def of(cls, dataset: Dataset, training: TrainingConfig) -> _Judge:
-        """For heads that are trained so."""
-        train, dev = (_examples(dataset, dataset.rows(split)) for split in ("train", "dev"))
-        steps = StepConfig(loss=training.loss, attribute_weight=training.attribute_weight)
-        weight = ExampleLoss(train, steps).class_weight
-        return cls(dev, dev.gold, ExampleLoss(dev, steps, class_weight=weight))
-
-    def __call__(self, said: Tensor) -> Score:
-        """Of `[n, C + A]` class probabilities, and attributes in the units of their scales."""
-        classes = len(self.dev.labels)
+    def judge(said: Tensor) -> Score:
         # Losses take logits, for which logarithms of probabilities do.
         tiny = torch.finfo(torch.float32).tiny
         logits = said[:, :classes].clamp_min(tiny).log()
-        outputs = torch.cat([logits, as_outputs(self.dev.attributes, said[:, classes:])], dim=1)
-        loss = float(self.loss(outputs, range(len(said))))
-        return score(said.double().numpy(), self.gold, loss)
+        outputs = torch.cat([logits, as_outputs(dev.attributes, said[:, classes:])], dim=1)
+        return score(said.double().numpy(), gold, float(loss(outputs, range(len(said)))))
+
+    return judge
 
 
 def _examples(dataset: Dataset, rows: Tensor) -> Examples:

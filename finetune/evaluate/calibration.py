@@ -16,10 +16,12 @@ above 0 for a perfect model too, so what a perfect one would show is given besid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ConfigError
@@ -275,3 +277,17 @@ def calibration_table(found: Calibration) -> Table:
 def _softmax(logits: Floats) -> Floats:
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def renormalised(probabilities: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Probabilities of some labels alone, `[..., K]` float64 with sum 1, from all, `[..., C]`.
+
+    Args:
+        probabilities: of the labels known, in their order.
+        known: all.
+        labels: those kept, in the order of the result.
+    """
+    kept = probabilities[..., [list(known).index(label) for label in labels]]
+    # Labels that are all 0 in float32 are equally probable, as far as is known.
+    kept = kept.double().clamp_min(SMALLEST)
+    return kept / kept.sum(dim=-1, keepdim=True)

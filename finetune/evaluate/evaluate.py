@@ -188,70 +188,8 @@ def evaluate(
     if config.plots:
         require_matplotlib("evaluate without --plots")
     cache = FrameCache(work)
-    scored = [open_scored(cache, name, device=config.device) for name in config.models] or [
-        _own(work, config)
-    ]
-    return _evaluate(work, manifest, split, scored, config, show_progress=show_progress)
-
-
-def evaluate_head(
-    work: Work, manifest: Manifest, split: str = "test", *, head: Path | None = None
-) -> Evaluation:
-    """Score a searched head on cached frames; arguments and errors as for `evaluate`.
-
-    Args:
-        work: the work folder.
-        manifest: whose utterances.
-        split: see `evaluate`.
-        head: its JSON file; the search's best by default.
-    """
-    scored = open_head(FrameCache(work), work.search if head is None else head)
-    return _evaluate(work, manifest, split, [scored], EvaluateConfig())
-
-
-def evaluate_model(
-    work: Work,
-    manifest: Manifest,
-    split: str = "test",
-    *,
-    directory: Path | None = None,
-    device: str = "cpu",
-    show_progress: bool = False,
-) -> Evaluation:
-    """Score a fine-tuned model on recordings and texts; arguments and errors as for `evaluate`.
-
-    Args:
-        work: the work folder.
-        manifest: whose utterances; they need not be in the cache.
-        split: see `evaluate`.
-        directory: the model; `WORK/model` by default.
-        device: `cpu` or `cuda`.
-        show_progress: whether to draw a progress bar.
-    """
-    scored = open_model(work.model if directory is None else directory, device=device)
-    config = EvaluateConfig(device=device)
-    return _evaluate(work, manifest, split, [scored], config, show_progress=show_progress)
-
-
-def _own(work: Work, config: EvaluateConfig) -> Scored:
-    """The work folder's model or head: the one asked for, else the model where there is one."""
-    chosen = config.subject or ("model" if has_model(work.model) else "head")
-    if chosen == "model":
-        return open_model(work.model, device=config.device)
-    return open_head(FrameCache(work), work.search)
-
-
-def _evaluate(
-    work: Work,
-    manifest: Manifest,
-    split: str,
-    scored: Sequence[Scored],
-    config: EvaluateConfig,
-    *,
-    show_progress: bool = False,
-) -> Evaluation:
-    """Score one head or model, or several as an ensemble."""
-    cache = FrameCache(work)
+    named = [open_scored(cache, name, device=config.device) for name in config.models]
+    scored: Sequence[Scored] = named or [_own(work, config)]
     others = [open_scored(cache, name, device=config.device) for name in config.against]
     scored, others = ([Narrowed.to(one, config.labels) for one in own] for own in (scored, others))
     first = scored[0].source
@@ -338,6 +276,14 @@ def _evaluate(
     if source.kind == "model" and source.path.resolve() == work.model.resolve():
         update_card(work.model, work.evaluation)
     return written
+
+
+def _own(work: Work, config: EvaluateConfig) -> Scored:
+    """The work folder's model or head: the one asked for, else the model where there is one."""
+    chosen = config.subject or ("model" if has_model(work.model) else "head")
+    if chosen == "model":
+        return open_model(work.model, device=config.device)
+    return open_head(FrameCache(work), work.search)
 
 
 def _votes(

@@ -25,13 +25,12 @@ from corpora.manifest import Manifest, read_manifest
 from corpora.utterance import Utterance
 from finetune.assembly import check_streams
 from finetune.batches import gather_examples
-from finetune.evaluate.calibration import Calibration, calibrate
+from finetune.evaluate.calibration import Calibration, calibrate, renormalised
 from finetune.evaluate.source import Source, development_manifest, in_order, training_rows
 from finetune.launch import predict_logits
 from finetune.model import EmotionModel
 from finetune.model_directory import resolve_model
 from finetune.model_files import CONFIG
-from finetune.predict.answering import renormalised
 from heads.dataset import Dataset, VectorStore
 from heads.head import Head, answers
 from heads.records import (
@@ -235,7 +234,7 @@ def open_scored(cache: FrameCache, source: str | Path, *, device: str = "cpu") -
         CacheError: a head's weights are not its own.
     """
     path = Path(source)
-    if path.suffix == ".json" or (path / BEST).is_file():
+    if path.suffix == ".json" or path.is_file() or (path / BEST).is_file():
         return open_head(cache, path)
     return open_model(source, device=device)
 

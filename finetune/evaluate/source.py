@@ -172,7 +172,7 @@ def check_labels_equal(one: Source, other: Source) -> None:
             f"the attributes differ: {one.path} says {known[0] or 'none'}, {other.path} "
             f"{known[1] or 'none'}. Name heads of the same --targets."
         )
-    changes = not_shared({str(one.path): one.labels, str(other.path): other.labels})
+    changes = not_shared((str(one.path), one.labels), (str(other.path), other.labels))
     if changes:
         raise ConfigError(f"the labels differ: {changes}. Name models of the same labels.")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,13 +25,12 @@ from cache.encoders.budget import Budget, batch_budget
 from cache.encoders.grid import SAMPLE_RATE
 from cache.encoders.text_encoder import TextEncoder
 from cache.frames import Frames
-from corpora.base.codec import Jsonable
 from corpora.base.errors import AudioError, ConfigError
-from corpora.base.terminal import aligned
 from corpora.label_map import chosen_labels
 from corpora.utterance import Utterance, plain_name, where_of
 from finetune.config import PredictConfig
-from finetune.evaluate.calibration import SMALLEST
+from finetune.evaluate.calibration import renormalised
+from finetune.predict.prediction import Answer, AttendedFrame, Prediction, Unusable
 from heads.head import Head, as_inputs, classify, pooled_vectors
 from heads.head import answers as answers_of
 from heads.strength import Strength
@@ -95,147 +94,6 @@ def most_attended(
             )
         )
     return found
-
-
-def moved(frames: Sequence[AttendedFrame], by: float) -> tuple[AttendedFrame, ...]:
-    """Frames of a segment, in seconds of its recording."""
-    return tuple(replace(one, start=one.start + by, end=one.end + by) for one in frames)
-
-
-# Of the labels behind the first, those named in a table.
-RUNNERS_UP = 2
-# Columns of a recording's name in a table; of a longer one the end is kept, which tells more.
-NAME_WIDTH = 44
-
-
-@dataclass(frozen=True)
-class AttendedFrame:
-    """A stretch of a recording that a frame of the speech encoder sees.
-
-    Attributes:
-        start: seconds from the start of the recording.
-        end: likewise.
-        weight: its share of the attention, the mean over the pooling's queries and heads; the
-            frames of an utterance sum to 1.
-    """
-
-    start: float
-    end: float
-    weight: float
-
-
-@dataclass(frozen=True)
-class Prediction(Jsonable):
-    """What a model says about one recording.
-
-    Attributes:
-        id: the utterance's id in a manifest, else the recording's name as it was given.
-        audio: the recording; "" for a model that reads text alone.
-        label: the most probable one; "" for a model of attributes alone.
-        probabilities: of every label, in the model's order; they sum to 1 and are not calibrated.
-        text: what the model read; "" for none.
-        text_source: where that is from: `given`, a Whisper's name, `none`, or "" for a model that
-            does not read.
-        top_frames: the frames attended most, the first the most; empty for a head without
-            attention and for an ensemble.
-        other_labels: where only some labels were asked for, the probability that all others had
-            together before those asked for were renormalised; else None.
-        embedding: the vector that the classifier reads, by modality (`model2.audio` and so on in an
-            ensemble), where it was asked for; not in the JSON.
-        attributes: arousal and the like, as far as the model knows them, in the units of their
-            scales.
-        strengths: of each emotion, above 0 and below 1 (see `heads.strength.Strength`), where it
-            was asked for.
-    """
-
-    json_entries = "* -embedding strength"
-    json_optional = "attributes strengths strength"
-
-    id: str
-    audio: str
-    label: str
-    probabilities: Mapping[str, float]
-    text: str
-    text_source: str
-    top_frames: tuple[AttendedFrame, ...] = ()
-    other_labels: float | None = None
-    embedding: Mapping[str, NDArray[np.float32]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
-    attributes: Mapping[str, float] = field(default_factory=dict)
-    strengths: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def probability(self) -> float:
-        """Of the label."""
-        return self.probabilities[self.label]
-
-    @property
-    def strength(self) -> float | None:
-        """Of the label; None where it is not known, or the label stands for no emotion."""
-        return self.strengths.get(self.label)
-
-
-@dataclass(frozen=True)
-class Unusable(Jsonable):
-    """A recording about which nothing can be said.
-
-    Attributes:
-        id: see `Prediction`.
-        audio: likewise.
-        error: why, and what to do.
-    """
-
-    id: str
-    audio: str
-    error: str
-
-
-Answer = Prediction | Unusable
-
-
-def table(predictions: Sequence[Prediction]) -> list[str]:
-    """Predictions for a terminal, at least one."""
-    attends = any(one.top_frames for one in predictions)
-    labelled, narrowed = bool(predictions[0].label), predictions[0].other_labels is not None
-    ranked = any(one.strengths for one in predictions)
-    columns = ["recording", *["label", "p", "then"] * labelled, *["strength"] * ranked]
-    columns += ["other labels"] * narrowed
-    columns += [*predictions[0].attributes, *["attended most (s)"] * attends]
-    rows = [tuple(columns)]
-    for one in predictions:
-        row = [_shortened(one.id)]
-        if labelled:
-            ordered = sorted(one.probabilities.items(), key=lambda item: -item[1])
-            then = ", ".join(f"{label} {p:.2f}" for label, p in ordered[1 : 1 + RUNNERS_UP])
-            row += [one.label, f"{one.probability:.2f}", then]
-        row += ["–" if one.strength is None else f"{one.strength:.2f}"] * ranked
-        row += [] if one.other_labels is None else [f"{one.other_labels:.2f}"]
-        row += [f"{value:.2f}" for value in one.attributes.values()]
-        rows.append((*row, *[_times(one.top_frames)] * attends))
-    return aligned(rows)
-
-
-def _times(frames: Sequence[AttendedFrame]) -> str:
-    return ", ".join(f"{frame.start:.2f}" for frame in frames)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
-
-
-def renormalised(probabilities: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
-    """Probabilities of some labels alone, `[..., K]` float64 with sum 1, from all, `[..., C]`.
-
-    Args:
-        probabilities: of the labels known, in their order.
-        known: all.
-        labels: those kept, in the order of the result.
-    """
-    kept = probabilities[..., [list(known).index(label) for label in labels]]
-    # Labels that are all 0 in float32 are equally probable, as far as is known.
-    kept = kept.double().clamp_min(SMALLEST)
-    return kept / kept.sum(dim=-1, keepdim=True)
 
 
 # Recordings that are planned together: enough for batches of like length, and a second's work.
@@ -401,9 +259,10 @@ class _Run:
         except AudioError as error:
             return str(error)
         seconds = end - (utterance.start or 0.0)
-        if seconds > self._encoded_at_once:
+        limit = encoded_at_once(self.models)
+        if seconds > limit:
             return (
-                f"{_where(utterance)}: {seconds:.1f} s, more than the {self._encoded_at_once:g} s "
+                f"{_where(utterance)}: {seconds:.1f} s, more than the {limit:g} s "
                 "that the model's encoder takes at once. Cut it into utterances, or give --every "
                 "or --segments vad."
             )
@@ -414,13 +273,6 @@ class _Run:
                 "--max-seconds."
             )
         return seconds
-
-    @property
-    def _encoded_at_once(self) -> float:
-        """Seconds of the longest recording that every model's speech encoder takes."""
-        encoders = [model.audio_encoder for model in self.models if model.audio_encoder]
-        limits = [one.front_end.limit for one in encoders if one.front_end.limit is not None]
-        return min(limits, default=math.inf) / SAMPLE_RATE
 
     def _frames(self, job: _Job) -> int:
         """About how many there are: of 20 ms of sound, or else of letters."""
@@ -438,8 +290,7 @@ class _Run:
             return job, np.zeros(0, dtype=np.float32)
         if self.load is not None:
             return job, self.load(one)
-        grids = [model.audio_encoder.grid for model in self.models if model.audio_encoder]
-        minimum = max((grid.minimum_samples for grid in grids), default=1)
+        minimum = fewest_samples(self.models)
         return job, load_audio(
             one.audio, one.start, one.end, where=_prefix(one), minimum_samples=minimum
         )
@@ -492,7 +343,7 @@ class _Run:
                 probabilities=chosen,
                 text=job.utterance.text if sources[row] else "",
                 text_source=sources[row],
-                top_frames=moved(top[row], job.utterance.start or 0.0),
+                top_frames=tuple(one.moved(job.utterance.start or 0.0) for one in top[row]),
                 other_labels=float(others[row]) / len(self.models) if self.narrowed else None,
                 embedding={name: own[row].numpy().copy() for name, own in read.items()},
                 attributes=dict(zip(attributes, values[len(labels) :], strict=True)),
@@ -527,6 +378,18 @@ class _Run:
             kept.append((replace(job, utterance=utterance), waveform))
             kept_sources.append(source)
         return kept, kept_sources, refused
+
+
+def encoded_at_once(models: Sequence[Model]) -> float:
+    """Seconds of the longest recording that every model's speech encoder takes."""
+    limits = [one.audio_encoder.front_end.limit for one in models if one.audio_encoder]
+    return min((one for one in limits if one is not None), default=math.inf) / SAMPLE_RATE
+
+
+def fewest_samples(models: Sequence[Model]) -> int:
+    """Of the shortest recording that every model's speech encoder takes."""
+    grids = [one.audio_encoder.grid for one in models if one.audio_encoder]
+    return max((grid.minimum_samples for grid in grids), default=1)
 
 
 def _unusable(utterance: Utterance, reason: str) -> Unusable:

@@ -39,11 +39,12 @@ from finetune.predict.answering import (
     FRAME_BUDGET,
     Hears,
     Model,
-    Prediction,
-    Unusable,
     Waveform,
+    encoded_at_once,
+    fewest_samples,
     predict,
 )
+from finetune.predict.prediction import Prediction, Unusable
 from finetune.predict.timeline import Moment, Timeline
 from finetune.utterance_seconds import UNKNOWN, UtteranceSeconds
 from heads.strength import Strength
@@ -167,9 +168,7 @@ def over_time(
     found = pick(utterance, duration, speech)
     if not found:
         raise AudioError(f"{name}: no speech found in {duration:.1f} s, so nothing is said.")
-    grids = [model.audio_encoder.grid for model in models if model.audio_encoder]
-    shortest = max(grid.minimum_samples for grid in grids) / SAMPLE_RATE
-    stretches = checked(found, duration, name, shortest)
+    stretches = checked(found, duration, name, fewest_samples(models) / SAMPLE_RATE)
     limit = longest_stretch(models, max_seconds)
     for one in stretches:
         if one.seconds > limit + 1e-6:
@@ -210,8 +209,7 @@ def over_time(
 
 def longest_stretch(models: Sequence[Model], max_seconds: float) -> float:
     """Seconds of the longest stretch that all models hear at once."""
-    limits = [one.audio_encoder.front_end.limit for one in models if one.audio_encoder]
-    return min([max_seconds, *(limit / SAMPLE_RATE for limit in limits if limit is not None)])
+    return min(max_seconds, encoded_at_once(models))
 
 
 def _measured(audio: Path, detector: SpeechDetector | None) -> tuple[int, NDArray[np.float32]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,17 @@ from corpora.base.errors import AudioError, ConfigError, ManifestError, MissingS
 from corpora.base.work import Work
 from corpora.label_map import chosen_labels
 from corpora.manifest import Manifest
-from corpora.readers.msp_podcast import (
-    BLIND,
-    LETTERS,
-    write_attribute_submission,
-    write_submission,
-)
+from corpora.readers.msp_podcast import BLIND
 from corpora.readers.tree import SUFFIXES, not_read, recordings_below
-from corpora.utterance import ATTRIBUTES, SPLITS, Utterance, split_name
+from corpora.utterance import SPLITS, Utterance, split_name
 from finetune.assembly import build_model, check_streams
 from finetune.config import PredictConfig
 from finetune.evaluate.evaluation import caveats
 from finetune.evaluate.scored import open_head
 from finetune.model import EmotionModel
 from finetune.model_files import has_model
-from finetune.predict.answering import Answer, Prediction, Unusable, predict
-from finetune.predict.embeddings import write_embeddings
+from finetune.predict.answering import predict
+from finetune.predict.conclude import challenge_labels, challenge_task
 from finetune.predict.over_time import (
     VAD,
     WINDOW_SECONDS,
@@ -44,6 +38,7 @@ from finetune.predict.over_time import (
     longest_stretch,
     over_time,
 )
+from finetune.predict.prediction import Answer, Unusable
 from finetune.predict.timeline import Timeline, check_out
 from finetune.utterance_seconds import seconds_trained_on
 from heads.records import BEST, load_head
@@ -182,7 +177,6 @@ class Transcriber:
 
 
 Tell = Callable[[str], None]
-SHOWN_FAILURES = 10
 
 
 def run_predict(
@@ -373,99 +367,6 @@ def is_head(work: Work, name: str | Path) -> bool:
     """Whether a name is that of a searched head, and not of a model."""
     path = Path(name)
     return path.suffix == ".json" or (path / BEST).is_file() or path == work.search
-
-
-def submit(path: Path, answers: Iterable[Answer], task: int | None = None) -> int:
-    """Write predictions as MSP-Podcast's challenges take them; returns how many.
-
-    Of each recording the most probable of the challenge's classes: a model may know others, which
-    are trained on but never asked for. Or, for task 2, its attributes.
-
-    Raises:
-        ManifestError: nothing was predicted, a file twice, or the model does not know the classes
-            or attributes.
-    """
-    classes: list[tuple[str, str]] = []
-    ratings: list[tuple[str, dict[str, float]]] = []
-    for one in answers:
-        if isinstance(one, Prediction):
-            name = Path(one.audio).name
-            if challenge_task(list(one.probabilities), one.attributes, task) == 2:
-                ratings.append((name, dict(one.attributes)))
-            else:
-                known = challenge_labels(list(one.probabilities))
-                classes.append((name, max(known, key=one.probabilities.__getitem__)))
-    return write_attribute_submission(path, ratings) if ratings else write_submission(path, classes)
-
-
-def challenge_task(labels: Sequence[str], attributes: Collection[str], asked: int | None) -> int:
-    """Which task of the challenges a model answers: 1, classes, or 2, attributes.
-
-    Args:
-        labels: that the model knows.
-        attributes: likewise.
-        asked: None where nobody said: classes, where it knows any.
-
-    Raises:
-        ManifestError: the model does not know the attributes.
-    """
-    task = asked or (1 if labels else 2)
-    missing = [name for name in ATTRIBUTES if name not in attributes]
-    if task == 2 and missing:
-        raise ManifestError(
-            f"task 2 of the challenge asks for {', '.join(ATTRIBUTES)}, and the model does not "
-            f"know {', '.join(missing)}. Search with --targets attributes."
-        )
-    return task
-
-
-def challenge_labels(labels: Sequence[str]) -> list[str]:
-    """Those of a model's labels that MSP-Podcast's challenges ask for.
-
-    Raises:
-        ManifestError: there are not two of them.
-    """
-    known = [label for label in labels if label in LETTERS]
-    if len(known) < 2:
-        raise ManifestError(
-            f"the model tells {', '.join(labels)} apart; the challenge asks for "
-            f"{', '.join(LETTERS)}. Train on these labels: prepare msp_podcast."
-        )
-    return known
-
-
-def conclude(answers: Sequence[Answer], config: PredictConfig) -> list[str]:
-    """Write the challenge's file and the embeddings where they were asked for; say what was found.
-
-    Args:
-        answers: of one run.
-        config: what was asked.
-
-    Returns:
-        Lines for a person.
-    """
-    submission, embeddings = config.submission, config.embeddings
-    predictions = [one for one in answers if isinstance(one, Prediction)]
-    labels = Counter(one.label for one in predictions if one.label)
-    failed = [one for one in answers if isinstance(one, Unusable)]
-    lines = []
-    if labels.total() > 1:
-        counts = ", ".join(f"{label} {count:,}" for label, count in labels.most_common())
-        lines.append(f"{labels.total():,} recordings: {counts}.")
-    if submission is not None:
-        written = submit(submission, answers, config.task)
-        lines.append(f"Wrote {submission}: {written:,} recordings.")
-    if embeddings is not None and predictions:
-        count, size = write_embeddings(embeddings, predictions)
-        lines.append(f"Wrote {embeddings}: {count:,} embeddings of {size:,} numbers.")
-    elif embeddings is not None:
-        lines.append(f"{embeddings} was not written: there is no recording to put into it.")
-    if failed:
-        lines.append(f"{len(failed):,} of {len(answers):,} recordings could not be used:")
-        lines += [f"  {one.error}" for one in failed[:SHOWN_FAILURES]]
-        if len(failed) > SHOWN_FAILURES:
-            lines.append(f"  and {len(failed) - SHOWN_FAILURES:,} more (--json has them all)")
-    return lines
 
 
 def model_names(work: Work, asked: Sequence[str | Path] = ()) -> tuple[str | Path, ...]:

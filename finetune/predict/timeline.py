@@ -60,7 +60,7 @@ class Moment(Jsonable):
         length: against the utterances trained on: `usual`, `short`, `long`, or `unknown`.
         probabilities: of every label.
         text: what the model read; "" for none.
-        text_source: see `finetune.predict.answering.Prediction`.
+        text_source: see `finetune.predict.prediction.Prediction`.
         strengths: likewise.
         attributes: likewise.
     """

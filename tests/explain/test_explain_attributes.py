@@ -24,7 +24,6 @@ from explain.explain import explain_recordings, explain_split
 from explain.faithfulness import faithfulness_section
 from explain.load import LoadedRows, build_subject
 from explain.subject import Subject
-from finetune.evaluate.evaluate import evaluate_head
 from heads.attributes import attribute_report
 from heads.config import SearchConfig
 from heads.dataset import Dataset, VectorStore
@@ -32,6 +31,7 @@ from heads.head import Head, HeadConfig, answers
 from heads.search.search import run_search
 from heads.training import Cohort, Schedule, TrainingConfig
 from tests.explain.conftest import Explained
+from tests.finetune.scoring import evaluate_head
 from tests.finetune.searched import copy_work
 
 DIM = 48

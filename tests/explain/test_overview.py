@@ -23,13 +23,13 @@ from explain.config import ExplainConfig
 from explain.explain import explain_split
 from explain.overview.overview import write_overview
 from explain.overview.standing import HEAD, REGRESSION, read_standing
-from finetune.evaluate.evaluate import evaluate_head, evaluate_model
 from heads.compare.passes import FORMAT, VERSION
 from heads.records import load_head
 from heads.search.report import read_search
 from tests.explain.chromium import CHROMIUM, DRIVER, Browser, chromium
 from tests.explain.conftest import SCRIPT
 from tests.finetune.corpus import make_corpus
+from tests.finetune.scoring import evaluate_head, evaluate_model
 from tests.heads.test_attributes import SCALES, rated_dataset, report_of
 from tests.test_old_work import KEPT
 

@@ -25,13 +25,13 @@ from corpora.manifest import Manifest
 from finetune.adapters import add_adapters, has_adapters, is_adapter, require_peft
 from finetune.assembly import assemble
 from finetune.config import FinetuneConfig
-from finetune.evaluate.evaluate import evaluate_model
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.phases import trainable_parts, unfreeze
 from heads.head import Head, HeadConfig
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, make_model
+from tests.finetune.scoring import evaluate_model
 from tests.finetune.searched import copy_work
 from tests.finetune.test_resume import StopError, digests, no_test_split, stop_after
 
@@ -150,7 +150,7 @@ def test_a_fine_tuning_gives_the_same_scores_merged_and_beside(
         waves = [load_audio(u.audio) for u in manifest.utterances[:6]]
         with torch.no_grad():
             logits.append(model(waves, [u.text for u in manifest.utterances[:6]]))
-        scores.append(evaluate_model(work, manifest, device="cpu").report)
+        scores.append(evaluate_model(work, manifest).report)
     torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
     assert scores[0] == scores[1]
 

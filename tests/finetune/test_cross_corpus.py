@@ -15,9 +15,10 @@ from corpora.base.work import Work
 from corpora.label_map import likely, map_manifest, parse_label_map
 from corpora.manifest import Manifest, write_manifest
 from finetune.config import EvaluateConfig
-from finetune.evaluate.evaluate import evaluate, evaluate_head
+from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import evaluation_folder
 from tests.finetune.conftest import Searched
+from tests.finetune.scoring import evaluate_head
 from tests.finetune.searched import copy_work
 
 NAMES = {"anger": "ang", "neutral": "neu", "sadness": "sad"}

@@ -15,7 +15,8 @@ from cli import main
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from finetune.model import EmotionModel
-from finetune.predict.answering import Prediction, predict
+from finetune.predict.answering import predict
+from finetune.predict.prediction import Prediction
 from heads.dataset import VectorStore
 from heads.head import classify, pooled_vectors
 from heads.load import load_dataset

@@ -23,7 +23,7 @@ from explain.config import ExplainConfig
 from explain.explain import explain_split
 from finetune.assembly import assemble
 from finetune.config import EvaluateConfig, FinetuneConfig
-from finetune.evaluate.evaluate import evaluate, evaluate_head, evaluate_model
+from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import Evaluation
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
@@ -34,6 +34,7 @@ from heads.records import manifest_digest, save_head
 from heads.training import predict
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, LAST
+from tests.finetune.scoring import evaluate_head, evaluate_model
 from tests.finetune.searched import copy_work
 
 

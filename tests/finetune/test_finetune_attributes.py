@@ -19,7 +19,6 @@ from corpora.manifest import Manifest
 from corpora.utterance import Utterance
 from finetune.batches import Examples
 from finetune.config import FinetuneConfig
-from finetune.evaluate.evaluate import evaluate_head, evaluate_model
 from finetune.finetune import FinetuneReport, run_finetune
 from finetune.model import EmotionModel
 from finetune.model_files import CARD
@@ -31,6 +30,7 @@ from heads.head import as_outputs
 from heads.losses import LossConfig
 from heads.records import load_head
 from heads.stacked_loss import StackedLoss
+from tests.finetune.scoring import evaluate_head, evaluate_model
 from tests.finetune.searched import copy_work
 from tests.finetune.test_evaluate_attributes import SCALES, ccc, rated, work, written
 from tests.finetune.test_resume import StopError, digests, no_test_split, stop_after

@@ -22,12 +22,12 @@ from finetune.assembly import assemble, build_model
 from finetune.batches import gather_examples
 from finetune.boundary import open_boundary
 from finetune.config import FinetuneConfig
-from finetune.evaluate.evaluate import evaluate_head, evaluate_model
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.model_directory import read_model_config
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
-from finetune.predict.answering import Prediction, predict
+from finetune.predict.answering import predict
+from finetune.predict.prediction import Prediction
 from finetune.session import agreement
 from finetune.starting_head import retrain, starting_head
 from finetune.steps import Trainer
@@ -41,6 +41,7 @@ from heads.search import search
 from heads.search.search import run_search
 from tests.finetune.conftest import Searched, make_work
 from tests.finetune.corpus import DIMS, LABELS
+from tests.finetune.scoring import evaluate_head, evaluate_model
 from tests.finetune.searched import copy_work
 
 READ: dict[str, LayersRead] = {"audio": (0, 1, 2, 3), "text": (0, 1, 2, 3)}

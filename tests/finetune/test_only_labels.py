@@ -18,10 +18,12 @@ from corpora.base.work import Work
 from corpora.label_map import chosen_labels, parse_labels
 from corpora.manifest import Manifest, Utterance, write_manifest
 from finetune.config import EvaluateConfig
+from finetune.evaluate.calibration import renormalised
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import Evaluation
 from finetune.model import EmotionModel
-from finetune.predict.answering import Prediction, predict, renormalised
+from finetune.predict.answering import predict
+from finetune.predict.prediction import Prediction
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, make_model
 from tests.finetune.searched import copy_work

@@ -24,9 +24,10 @@ from finetune.assembly import assemble
 from finetune.config import FinetuneConfig, PredictConfig
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
-from finetune.predict.answering import Prediction, predict
+from finetune.predict.answering import predict
 from finetune.predict.over_time import LOT, over_time, speech_stretches
 from finetune.predict.predict import open_predictor
+from finetune.predict.prediction import Prediction
 from finetune.predict.timeline import timeline_lines, write_timelines
 from finetune.utterance_seconds import UtteranceSeconds, seconds_trained_on
 from heads.head import Head, HeadConfig

@@ -19,14 +19,15 @@ from cli import main
 from corpora.base.errors import AudioError, ConfigError
 from corpora.manifest import Manifest, Utterance, write_manifest
 from finetune.assembly import assemble
-from finetune.evaluate.evaluate import evaluate_model
 from finetune.model import EmotionModel
-from finetune.predict.answering import Prediction, Unusable, predict, table
+from finetune.predict.answering import predict
+from finetune.predict.prediction import Prediction, Unusable, table
 from heads.head import Head
 from heads.pooling.attentive import AttentivePooling
 from tests.cache.whispers import save_whisper
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, make_head, make_model
+from tests.finetune.scoring import evaluate_model
 from tests.finetune.searched import copy_work
 from tests.scorers import draw_scorers
 

@@ -9,8 +9,9 @@ import pytest
 
 from corpora.base.errors import ConfigError, ManifestError
 from corpora.manifest import Manifest, Utterance
-from finetune.predict.answering import Answer, Prediction, Unusable
-from finetune.predict.predict import rows_of, submit, utterances_of
+from finetune.predict.conclude import submit
+from finetune.predict.predict import rows_of, utterances_of
+from finetune.predict.prediction import Answer, Prediction, Unusable
 
 
 def test_a_folder_gives_all_recordings_below_it_and_an_empty_one_is_said(

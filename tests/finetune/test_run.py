@@ -17,13 +17,14 @@ from corpora.manifest import Manifest
 from finetune.assembly import build_model, failed_at_extraction
 from finetune.config import EvaluateConfig, FinetuneConfig, parse_phases
 from finetune.curves import CSV
-from finetune.evaluate.evaluate import evaluate, evaluate_model
+from finetune.evaluate.evaluate import evaluate
 from finetune.finetune import FinetuneReport, run_finetune
 from finetune.model import EmotionModel
 from finetune.phases import TINY_LEARNING_RATES, PhaseConfig
 from heads.bootstrap import Interval
 from heads.records import BEST, claim_folder, save_head, trial_file
 from tests.finetune.conftest import Searched
+from tests.finetune.scoring import evaluate_model
 from tests.finetune.searched import copy_work
 
 SHORT = FinetuneConfig(epochs=2, patience=2, frame_budget=200, device="cpu")

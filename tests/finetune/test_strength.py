@@ -17,8 +17,9 @@ from corpora.base.errors import ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, write_manifest
 from finetune.evaluate.scored import open_head
-from finetune.predict.answering import Prediction, predict
+from finetune.predict.answering import predict
 from finetune.predict.predict import open_predictor
+from finetune.predict.prediction import Prediction
 from heads.records import load_head, save_head
 from tests.finetune.conftest import Searched
 from tests.finetune.searched import copy_work

@@ -29,7 +29,8 @@ from finetune.config import FinetuneConfig
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
 from finetune.phases import PhaseConfig, StepConfig, trainable_parts, unfreeze
-from finetune.predict.answering import Prediction, Unusable, predict
+from finetune.predict.answering import predict
+from finetune.predict.prediction import Prediction, Unusable
 from finetune.session import agreement
 from finetune.steps import Trainer
 from finetune.upper import Upper, upper_layers
