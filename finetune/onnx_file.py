@@ -73,13 +73,11 @@ class Agreement:
     """How a file stands to what it was made of.
 
     Attributes:
-        file: what it is called.
         megabytes: its size, with that of weights beside it.
         difference: the largest of a logit (of an attribute where there are no labels).
         score: what heads are compared by, of what the file says; None where no row is annotated.
     """
 
-    file: str
     megabytes: float
     difference: float
     score: float | None
@@ -210,7 +208,7 @@ def agreement(path: Path, head: Head, cases: Sequence[Case], truth: Gold | None)
     files = [path, path.with_name(f"{path.name}.data")]
     size = sum(file.stat().st_size for file in files if file.exists())
     score = None if truth is None else truth.score(np.stack(said))
-    return Agreement(path.name, size / 1e6, largest, score)
+    return Agreement(size / 1e6, largest, score)
 
 
 def said_by_torch(head: Head, cases: Sequence[Case]) -> NDArray[np.float64]:

@@ -80,16 +80,13 @@ class Reliability:
     bins: tuple[Bin, ...]
 
 
-def reliability(
-    probabilities: ArrayLike, gold: ArrayLike, *, bins: int = BINS, seed: int = 0
-) -> Reliability:
+def reliability(probabilities: ArrayLike, gold: ArrayLike, *, bins: int = BINS) -> Reliability:
     """Compare confidence with accuracy.
 
     Args:
         probabilities: `[n, C]`; of equally large ones the first is the answer.
         gold: `[n]` class indices.
         bins: of equal width, from 0 to 1.
-        seed: for the error of a perfect model, which is simulated.
 
     Raises:
         ConfigError: as `checked`, or there is no bin.
@@ -107,7 +104,7 @@ def reliability(
     share = np.maximum(count, 1)
     return Reliability(
         ece=float(np.abs(hits - sure).sum() / len(classes)),
-        ece_if_perfect=_ece_if_perfect(confidence, place, bins, seed),
+        ece_if_perfect=_ece_if_perfect(confidence, place, bins),
         nll=float(-np.log(np.maximum(values[rows, classes], SMALLEST)).mean()),
         confidence=float(confidence.mean()),
         accuracy=float(right.mean()),
@@ -145,9 +142,9 @@ def _places(confidence: Floats, bins: int) -> Integers:
     return np.asarray(np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1), dtype=np.int64)
 
 
-def _ece_if_perfect(confidence: Floats, place: Integers, bins: int, seed: int) -> float:
+def _ece_if_perfect(confidence: Floats, place: Integers, bins: int) -> float:
     """The mean ECE where each answer is right with the probability that it claims."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     member = np.zeros((len(place), bins))
     member[np.arange(len(place)), place] = 1.0
     step = max(1, _CELLS_AT_ONCE // len(place))

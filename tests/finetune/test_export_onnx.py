@@ -88,7 +88,7 @@ def test_a_file_that_says_something_else_is_not_written(
     def other(subject: Any, example: Any, path: Path) -> None:
         path.write_bytes(b"")
 
-    wrong = Agreement("head.onnx", 0.0, 0.5, None)
+    wrong = Agreement(0.0, 0.5, None)
     monkeypatch.setattr(module, "write_file", other)
     monkeypatch.setattr(module, "agreement", lambda *_: wrong)
     config = ExportConfig(frames=True, out=tmp_path / "out" / "head.onnx")
