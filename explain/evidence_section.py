@@ -41,17 +41,23 @@ DISTRUSTED = "attention may not be believed"
 def sentence(one: Evidence) -> str:
     """What an answer rests on; only of evidence that lacks nothing (see `untold`)."""
     first = one.emotions[0]
-    heard = f"{one.id}: heard as {_and([f'{e.label} ({e.probability:.2f})' for e in one.emotions])}"
+    emotions = [f"{e.label} ({e.probability:.2f})" for e in one.emotions]
+    heard = f"{one.id}: heard as {_and(emotions, 'or')}"
     if len(one.emotions) > 1:
         heard += f", together {one.together:.2f}"
+    words = _words(one)
     times = _and([_times(stretch) for stretch in one.stretches])
-    listened = (
-        f"Most attended is {times} s ({one.seconds:.2f} s, {one.share:.0%} of the frames with "
-        f"{one.attention:.0%} of the attention)"
+    attended = (
+        f"It attends most to {words}{', at ' * bool(words)}{times} s: {one.seconds:.2f} s, "
+        f"{one.share:.0%} of the frames, with {one.attention:.0%} of the attention"
     )
-    if words := _words(one):
-        listened += f", in {words}"
-    lines = [heard, listened, f"Without these frames {_and([_change(e) for e in one.emotions])}"]
+    others = _and([f"{e.label} is {e.without_others:.2f}" for e in one.emotions])
+    lines = [
+        heard,
+        attended,
+        f"When these frames are cut out, {_and([_change(e) for e in one.emotions])}; when as much "
+        f"other speech is, {others}",
+    ]
     for against in (SPEAKER, CORPUS):
         telling = [
             _level(level, first.label)
@@ -61,12 +67,12 @@ def sentence(one: Evidence) -> str:
             and abs(level.difference) >= DIFFERENT
         ]
         if telling:
-            lines.append(f"There, against the {against}'s neutral speech, {_and(telling)}")
+            lines.append(f"There, beside the {against}'s neutral speech, {_and(telling)}")
     return ". ".join(lines) + "."
 
 
-def _and(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+def _and(parts: Sequence[str], word: str = "and") -> str:
+    return f" {word} ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _times(stretch: Stretch) -> str:
@@ -80,8 +86,8 @@ def _words(one: Evidence) -> str:
 
 
 def _change(one: Emotion) -> str:
-    goes = f"{one.label} goes from {one.probability:.2f} to {one.without:.2f}"
-    return f"{goes} (to {one.without_others:.2f} without as much other speech instead)"
+    goes = "falls" if (one.lost or 0) >= 0 else "rises"
+    return f"{one.label} {goes} from {one.probability:.2f} to {one.without:.2f}"
 
 
 def _level(level: CueLevel, emotion: str) -> str:
@@ -89,7 +95,8 @@ def _level(level: CueLevel, emotion: str) -> str:
     expected = level.expected[emotion]
     agrees = f"as expected of {emotion}" if sign == expected else f"{WORDS[expected]} is expected"
     return (
-        f"{level.cue.title} is {WORDS[sign]} by {abs(level.difference):.2f} deviations ({agrees})"
+        f"{level.cue.title} is {WORDS[sign]} by {abs(level.difference):.2f} standard deviations "
+        f"({agrees})"
     )
 
 

@@ -355,8 +355,9 @@ def _strength(
     except EmopoolError as error:
         return None, (f"No strength of emotion is told: {error}",)
     told = (
-        f"Strength ranks utterances of what was heard above {config.reference} ones, by what the "
-        "classifier reads: .5 is as strong as half of those trained on."
+        "Strength says from 0 to 1 how strong the emotion is that was heard: .5 is as strong as "
+        "the middle one of its training utterances. It is learnt by ranking these above "
+        f"{config.reference} ones, by what the classifier reads."
     )
     return strength, (told, *strength.notes)
 

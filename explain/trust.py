@@ -44,10 +44,11 @@ def judge(faithfulness: Mapping[str, Any], split: str) -> Trust:
         return Trust(False, "No sentence is made: this head does not listen.")
     verdict, where = audio["verdict"], f"On {split_name(split)}"
     if audio["dropping_tells"]:
-        return Trust(True, f"What is lost without attended frames can be told. {where}: {verdict}")
+        shown = "Sentences are made: it is shown that attended frames matter more than others."
+        return Trust(True, f"{shown} {where}: {verdict}")
     return Trust(
         False,
-        "No sentence is made: it is not shown that attended frames are missed more than others. "
+        "No sentence is made: it is not shown that attended frames matter more than others. "
         f"{where}: {verdict}",
     )
 

@@ -1,5 +1,5 @@
 "use strict";
-/* What every page does: make elements, and open the folds that links and the printer need. */
+/* What every page does: make elements, and open the folds that links need. */
 
 // Text goes in as text, never as markup; a function is what happens at an event of that name.
 function make(tag, attributes = {}, ...children) {
@@ -13,7 +13,6 @@ function make(tag, attributes = {}, ...children) {
 }
 
 {
-  const folds = () => [...document.querySelectorAll("details.section")];
   const unfold = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
@@ -25,13 +24,6 @@ function make(tag, attributes = {}, ...children) {
   // A link to where one already is changes nothing, but should open it again.
   addEventListener("click", (e) => e.target.closest?.("a[href^='#']")?.hash === location.hash && unfold());
   unfold();
-
-  let closed = [];
-  addEventListener("beforeprint", () => {
-    closed = folds().filter((one) => !one.open);
-    for (const one of closed) one.open = true;
-  });
-  addEventListener("afterprint", () => closed.forEach((one) => (one.open = false)));
 
   const all = document.getElementById("unfold");
   all?.addEventListener("click", () => {

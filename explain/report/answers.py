@@ -104,10 +104,10 @@ def _score(subject: Subject, known: Known) -> Card:
         lines.append(Line(f"Below are {len(subject):,} of {split_name(subject.split)}."))
     folds = known.own.get("folds")
     if folds is not None:
-        own = ends_text((folds.intervals or {}).get("macro_f1"), 3)
-        chosen = f"{folds.n:,} utterances{_who(folds.speakers)}: {folds.macro_f1:.3f}{own}"
-        said = "In folds of train and dev, which it was chosen by and which flatter it"
-        lines.append(Line(f"{said}, {chosen}."))
+        own = f"{folds.macro_f1:.3f}{ends_text((folds.intervals or {}).get('macro_f1'), 3)}"
+        of = f"{folds.n:,} utterances{_who(folds.speakers)}"
+        flattered = "It was chosen by this score, which flatters it."
+        lines.append(Line(f"In folds of train and dev it reaches {own} on {of}. {flattered}"))
     where = f"{_where(split)} it is"
     return score_card(question, scores, where, reference, lines)
 
@@ -149,7 +149,7 @@ def score_card(
     marks = {"guessing": 1 / len(scores.labels)}
     if reference is not None:
         marks["logistic regression"] = reference.macro_f1
-    beside = f"macro-F1{ends_text(ends, 3)}, of 1"
+    beside = f"macro-F1{ends_text(ends, 3)}; 1 is perfect"
     scale = _scale(scores.macro_f1, ends, marks)
     return Card(question, f"{scores.macro_f1:.3f}", beside, [*lines, *more], scale)
 
@@ -198,18 +198,22 @@ def _belief(
     if not found:
         answer, tone = ("Yes", YES) if trust.tells else ("Not known here", OPEN)
         return Card(question, answer, lines=[Line(trust.reason)], tone=tone)
-    lines, verdicts = [], []
+    lines: list[Line] = []
+    verdicts = []
     for modality in subject.frames:
-        own = found[modality]
+        own, method = found[modality], subject.methods[modality]
         verdicts.append(believed(own))
-        lines.append(_tested(subject, modality, own, alone=len(subject.frames) == 1))
+        lead = "" if len(subject.frames) == 1 else modality
+        lines += tested_lines(modality, own, method, lead=lead)
     evidence = next((one.data for one in sections if one.title == EVIDENCE), {})
-    if trust.tells and evidence:
-        told = f"{evidence['sentences']:,} of {evidence['utterances']:,} answers"
-        lines.append(Line(f"What an answer rests on is said below for {told}.", "evidence"))
-    elif verdicts[0][1] != YES:
-        lines.append(Line("See it as where the head looks, not as why it answers."))
     answer, tone = verdicts[0]
+    if trust.tells and evidence:
+        told = f"for {evidence['sentences']:,} of {evidence['utterances']:,} answers"
+        lines.append(Line(f"What to do: read below, {told}, what they rest on.", "evidence"))
+    elif tone != YES:
+        more = " To know, explain a split with more speakers." * (tone == OPEN)
+        looks = "What to do: read it as where the head looks, not as why it answers."
+        lines.append(Line(looks + more))
     if len(set(verdicts)) > 1:
         each = zip(subject.frames, verdicts, strict=True)
         answer = "; ".join(f"{name}: {said}" for name, (said, _) in each)
@@ -226,37 +230,50 @@ def believed(own: Mapping[str, Any]) -> tuple[str, str]:
     return ("No", NO) if first["high"] < 0 else ("Not shown", NO)
 
 
-def _tested(subject: Subject, modality: str, own: Mapping[str, Any], *, alone: bool) -> Line:
-    """What dropping frames cost, in plain words."""
+def tested_lines(modality: str, own: Mapping[str, Any], method: str, *, lead: str) -> list[Line]:
+    """What was found by cutting frames out, how sure that is, and what leaving them alone keeps.
+
+    Args:
+        modality: whose frames.
+        own: what faithfulness found there.
+        method: what stands for attention.
+        lead: a word before each sentence, where there are several modalities; else "".
+    """
     first = own["gains"][0]["deletion"]
-    method = subject.methods[modality]
-    what = "the words" if modality == "text" else f"the {modality} frames"
-    if first["value"] is None:
-        return Line(f"{modality.capitalize()}: {own['verdict']}")
-    compared = "more" if first["value"] >= 0 else "less"
-    ends = first["low"], first["high"]
-    if first["value"] < 0 and first["low"] is not None:
-        ends = -first["high"], -first["low"]
+    value, low, high = first["value"], first["low"], first["high"]
+    lead = f"{lead.capitalize()}: " if lead else ""
+    if value is None:
+        return [Line(f"{lead}{own['verdict']}")]
+    what = "words" if modality == "text" else "frames"
+    ends = (low, high) if value >= 0 or low is None else (-high, -low)
+    if low is None:
+        sure = "there are too few speakers to tell this from chance"
+    elif low <= 0 <= high:
+        sure = "the 95 % interval includes 0, so it may be chance"
+    else:
+        sure = "the 95 % interval leaves out 0, so it is more than chance"
     text = (
-        f"Tested on {own['utterances']:,} utterances: without {what} that {method} puts first, the "
-        f"answer loses {abs(first['value']):.3f}{ends_text(ends, 3)} {compared} of its probability "
-        f"than without those that another utterance's {method} would pick."
+        f"when the {what} that {method} puts first are cut out, the answer's probability falls by "
+        f"{abs(value):.3f}{ends_text(ends, 3)} {_than(value)} when those are that another "
+        f"utterance's {method} points to ({own['utterances']:,} utterances). How sure: {sure}."
     )
-    if first["low"] is None:
-        text += " Too few speakers to tell that from chance."
+    table = f"faithfulness-gains-{modality}"
+    lines = [Line(f"{lead or 'Found: '}{text}", table)]
     chance = next(
         one for one in own["gains"] if (one["order"], one["rival"]) == (ATTENTION, RANDOM)
     )
-    kept = [own["gains"][0]["insertion"]["value"], chance["insertion"]["value"]]
-    if None not in kept:
-        theirs, drawn = (f"{abs(one):.3f} {'more' if one >= 0 else 'less'}" for one in kept)
-        text += (
-            f" Left alone with what {method} puts first it keeps {theirs} than with what the "
-            f"other's would, {drawn} than with as much drawn at random."
+    others, drawn = (one["insertion"]["value"] for one in (own["gains"][0], chance))
+    if None not in (others, drawn):
+        kept = (
+            f"with nothing left but these {what} it keeps {abs(others):.3f} {_than(others)} with "
+            f"the other's, and {abs(drawn):.3f} {_than(drawn)} with as many drawn at random."
         )
-    return Line(
-        text if alone else f"{modality.capitalize()}: {text}", f"faithfulness-gains-{modality}"
-    )
+        lines.append(Line(f"{lead or 'The other way round: '}{kept}", table))
+    return lines
+
+
+def _than(value: float) -> str:
+    return "more than" if value >= 0 else "less than"
 
 
 def strongest_findings(sections: Sequence[Report]) -> Card:

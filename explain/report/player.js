@@ -60,7 +60,7 @@
     const heard = wrong(row) ? `${row.label} → ${row.predicted} ✗` : row.predicted;
     const one = make("div", {
       class: row === kept?.row ? "row kept" : "row", role: "option", id: `row-${row.place}`, "aria-selected": String(row === chosen),
-      "aria-setsize": shown.length, "aria-posinset": place + 1, click: () => choose(row),
+      "aria-setsize": shown.length, "aria-posinset": place + 1, click: () => { choose(row); reveal(); },
     },
       make("b", {}, row.id), make("span", { class: wrong(row) ? "p wrong" : "p" }, heard),
       make("span", { class: "said" }, row.text || row.speaker || ""),
@@ -69,7 +69,7 @@
     return one;
   }
 
-  function choose(row, { play = false } = {}) {
+  function choose(row) {
     if (!row) return;
     chosen = row;
     const top = shown.indexOf(row) * HEIGHT;
@@ -79,16 +79,33 @@
     if (kept?.row === row) return;
     clip?.close();
     const keep = make("button", { type: "button", "aria-pressed": "false", click: compare }, kept ? "Stop comparing" : "Compare");
-    clip = Clip.open(row, { labels, caution, tools: [keep] });
+    clip = Clip.open(row, { labels, caution, tools: [keep], together: opened });
     quiet(clip);
     $("clips").append(clip.element);
     clip.draw();
-    if (play) clip.toggle();
+    share();
+  }
+
+  // On a narrow page it opens below what is seen.
+  function reveal() {
+    if (clip && clip.element.getBoundingClientRect().top > 0.8 * innerHeight) clip.element.scrollIntoView();
+  }
+
+  const opened = () => [kept, clip].filter(Boolean);
+
+  // Two that are compared stand on one scale, and beside one another where there is room.
+  function share() {
+    const scales = Clip.common(opened().map((one) => one.row), labels), two = kept !== null;
+    $("player").classList.toggle("two", two);
+    $("shared").textContent = two
+      ? `Both on one scale: ${scales.seconds.toFixed(2)} s across, full colour and height at ${scales.full.toFixed(1)} × an even share. Zoom changes both.`
+      : "";
+    for (const one of opened()) one.share(scales);
   }
 
   // One plays at a time.
   const quiet = (own) => own.audio.addEventListener("play", () => {
-    for (const other of [kept, clip]) if (other && other !== own) other.audio.pause();
+    for (const other of opened()) if (other !== own) other.audio.pause();
   });
 
   // The open one stays where it is, and the next one opens beside it; or the one that stays leaves.
@@ -99,6 +116,7 @@
       const button = clip.element.querySelector("[aria-pressed]");
       if (button) button.textContent = "Compare";
       render();
+      share();
       return;
     }
     kept = clip;
@@ -131,7 +149,7 @@
   $("filters").addEventListener("input", filter);
   $("filters").addEventListener("submit", (e) => e.preventDefault());
   $("reset").addEventListener("click", () => { $("filters").reset(); filter(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => [kept, clip].forEach((one) => one?.recolour()));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => opened().forEach((one) => one.recolour()));
   filter();
   choose(shown[0]);
 })();

@@ -49,8 +49,9 @@ def test_the_score_of_the_page_s_split_is_the_kept_one(subject: Subject) -> None
     text = " ".join(line.text for line in score.lines)
     assert score.answer == f"{scores(80).macro_f1:.3f}"
     assert "On the test split it is right in 80 of 90 utterances of 9 speakers." in text
-    chosen = f"90 utterances of 9 speakers: {scores(70).macro_f1:.3f}"
-    assert f"which it was chosen by and which flatter it, {chosen}" in text
+    chosen = f"In folds of train and dev it reaches {scores(70).macro_f1:.3f}"
+    assert chosen in text
+    assert "It was chosen by this score, which flatters it." in text
     beside = f"on the same frames reaches {scores(60).macro_f1:.3f}: below the interval."
     assert beside in text
     assert score.scale is not None
@@ -70,24 +71,28 @@ def test_where_none_is_kept_the_utterances_of_the_page_are_scored(subject: Subje
 
 
 @pytest.mark.parametrize(
-    ("low", "tells", "answer", "tone"),
+    ("low", "tells", "answer", "tone", "sure", "todo"),
     [
-        (0.01, True, "Yes", "yes"),
-        (-0.01, False, "Not shown", "no"),
-        (None, False, "Cannot be told", "open"),
+        (0.01, True, "Yes", "yes", "leaves out 0, so it is more than chance", ""),
+        (-0.01, False, "Not shown", "no", "includes 0, so it may be", "where the head looks"),
+        (None, False, "Cannot be told", "open", "too few speakers", "with more speakers"),
     ],
 )
 def test_the_verdict_is_that_of_the_tests(
-    subject: Subject, low: float | None, tells: bool, answer: str, tone: str
+    subject: Subject, low: float | None, tells: bool, answer: str, tone: str, sure: str, todo: str
 ) -> None:
+    """With what was found, how sure that is, and what to do."""
     belief = cards(subject, faithful(low, tells=tells))[1]
     assert (belief.question, belief.answer) == ("May the attention be believed?", answer)
     assert belief.tone == tone
     assert belief.lines[0].table == "faithfulness-gains-audio"
+    found, other_way, *rest = [line.text for line in belief.lines]
+    assert "probability falls by 0.050" in found
+    assert sure in found.partition("How sure: ")[2]
     # Both halves of the test are told, also the one that speaks against.
-    assert "keeps 0.020 less than with what the other's would, 0.020 less than with" in (
-        belief.lines[0].text
-    )
+    assert "keeps 0.020 less than with the other's, and 0.020 less than with" in other_way
+    assert (rest != []) == (todo != "")
+    assert todo in " ".join(rest)
 
 
 def test_the_three_strongest_findings_come_first() -> None:

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: search, filter, play, seek, keyboard, fold; a silent console.
+"""The page in headless Chromium: search, filter, play, seek, compare, fold, print; silent console.
 
 Skipped where Chromium or its driver is not installed. With the path of axe-core's `axe.min.js` in
 `EMOPOOL_AXE`, accessibility is tested too.
@@ -6,7 +6,9 @@ Skipped where Chromium or its driver is not installed. With the path of axe-core
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,25 +36,29 @@ IMAGE = "<img src=x onerror=\"document.title='stolen'\">"
 
 
 def make_items(folder: Path) -> list[Item]:
-    """Many: the first is to be embedded, the second a file, the third a part of a file."""
+    """Many: the first is to be embedded, the second a file, the third a part of a file.
+
+    The fourth is half as long, and its attention less even.
+    """
     time = np.arange(3 * 16_000) / 16_000
     soundfile.write(folder / "long #1.wav", 0.3 * np.sin(2 * np.pi * 220 * time), 16_000)
     soundfile.write(folder / "short.wav", 0.3 * np.sin(2 * np.pi * 220 * time[:19_200]), 16_000)
-    attention = np.linspace(1, 5, FRAMES)
     words = tuple(
         Interval(0.3 * k, 0.3 * (k + 1), word) for k, word in enumerate((IMAGE, "b", "c"))
     )
     items = []
     for number in range(COUNT):
-        part = number == 2
+        part, short = number == 2, number == 3
+        frames, length = (FRAMES // 2, SECONDS / 2) if short else (FRAMES, SECONDS)
+        attention = np.linspace(0, 5, frames) ** (3 if short else 1)
         utterance = Utterance(
             f"u{number:04}" if number else SCRIPT,
             folder / ("long #1.wav" if part else "short.wav"),
             LABELS[number % 3],
             text=IMAGE if number == 1 else f"number {number}",
             speaker=f"{SCRIPT}{number % 4}",
-            start=1.5 if part else None,
-            end=1.5 + SECONDS if part else None,
+            start=1.5 if part else 0.0 if short else None,
+            end=1.5 + SECONDS if part else length if short else None,
         )
         sure = 0.4 + 0.6 * (number % 50) / 50
         chances = np.full(3, (1 - sure) / 2)
@@ -62,12 +68,12 @@ def make_items(folder: Path) -> list[Item]:
                 utterance=utterance,
                 labels=LABELS,
                 probabilities=chances,
-                times=0.01 + 0.02 * np.arange(FRAMES, dtype=np.float64),
+                times=0.01 + 0.02 * np.arange(frames, dtype=np.float64),
                 attention=attention / attention.sum(),
                 method="attention",
-                energy=np.linspace(-40, -10, FRAMES),
-                speech=np.ones(FRAMES),
-                alignment=Alignment(words, ()),
+                energy=np.linspace(-40, -10, frames),
+                speech=np.ones(frames),
+                alignment=Alignment(words[: 2 if short else 3], ()),
                 evidence=SCRIPT,
                 stretches=[(0.2, 0.5)],
             )
@@ -232,6 +238,64 @@ def test_the_keyboard_is_enough(page: Browser) -> None:
     assert page.run("return document.activeElement.id") == "search"
 
 
+# Of each clip: where it stands, how wide its wave is, where attention is even, the order of its
+# probabilities, and how wide what it scrolls is.
+CLIPS = """return [...document.querySelectorAll('.clip')].map((clip) => {
+  const box = clip.getBoundingClientRect(), inner = clip.querySelector('.wave > div').shadowRoot;
+  const wave = clip.querySelector('.wave').getBoundingClientRect();
+  return {top: box.top, left: box.left, wave: wave.top, width: wave.width - 2,
+    even: inner.querySelector('path[d^="M0,"]').getAttribute('d').split('H')[0],
+    length: inner.querySelector('.scroll').scrollWidth,
+    order: [...clip.querySelectorAll('.chances li span:first-child')].map((e) => e.textContent)};
+})"""
+
+
+def test_two_stand_side_by_side_on_one_scale_of_time_and_attention(page: Browser) -> None:
+    wide, narrow = ({"width": w, "deviceScaleFactor": 1, "mobile": w < 400} for w in (1280, 390))
+    page.devtools("Emulation.setDeviceMetricsOverride", height=900, **wide)
+    choose(page, 0)
+    [alone] = page.run(CLIPS)
+    page.press("c")
+    choose(page, 3)
+    page.wait("document.querySelectorAll('.clip').length === 2")
+    page.wait("document.querySelectorAll('.clip .wave > div').length === 2")
+    long, short = page.run(CLIPS)
+    assert (long["top"], long["wave"]) == (short["top"], short["wave"])
+    assert short["left"] > long["left"] + long["width"]
+    assert short["width"] == pytest.approx(long["width"] / 2, abs=0.5)
+    # The even share lies as high in both, and lower than in the less attended one alone.
+    assert short["even"] == long["even"] != alone["even"]
+    assert long["order"] == short["order"]
+    assert "Both on one scale" in page.run("return document.getElementById('shared').textContent")
+    page.press("+", "+", "+", "+")
+    long, short = page.run(CLIPS)
+    assert short["length"] == pytest.approx(long["length"] / 2, rel=0.02)
+    assert long["length"] > 2 * long["width"]
+    page.devtools("Emulation.setDeviceMetricsOverride", height=800, **narrow)
+    page.press("-", "-", "-", "-", "-")
+    long, short = page.run(CLIPS)
+    assert short["top"] > long["wave"] + 200
+    assert short["width"] == pytest.approx(long["width"] / 2, abs=0.5)
+    assert page.run("return document.documentElement.scrollWidth") == 390
+    small = "[...document.querySelectorAll('.tools button')].filter((e) => e.offsetHeight < 44)"
+    assert page.run(f"return {small}.length") == 0
+    page.devtools("Emulation.clearDeviceMetricsOverride")
+    page.press("c")
+    page.wait("document.querySelectorAll('.clip').length === 1")
+    assert page.run("return document.getElementById('shared').textContent") == ""
+
+
+def test_what_is_folded_or_clicked_is_not_printed(page: Browser) -> None:
+    page.devtools("Emulation.setEmulatedMedia", media="print")
+    height = "return document.querySelector(arguments[0]).offsetHeight"
+    assert page.run(height, ".clip") > 100
+    assert [page.run(height, at) for at in (".browse", ".tools", "#unfold")] == [0, 0, 0]
+    assert page.run(height, "details.section") < 60
+    page.devtools("Emulation.setEmulatedMedia", media="")
+    paper = base64.b64decode(page.devtools("Page.printToPDF")["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", paper)) <= 3
+
+
 def test_a_link_opens_the_fold_of_its_table(page: Browser) -> None:
     assert not page.run("return document.querySelector('details.section').open")
     page.click(".card a")
@@ -257,9 +321,17 @@ def test_dark_and_narrow(page: Browser) -> None:
 
 
 @pytest.mark.skipif("EMOPOOL_AXE" not in os.environ, reason="EMOPOOL_AXE does not name axe.min.js")
-def test_axe_finds_no_fault(page: Browser) -> None:
-    page.click("#unfold")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(page: Browser, scheme: str) -> None:
+    """With one utterance open and sections folded, and with two and all unfolded."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.devtools("Emulation.setEmulatedMedia", features=[feature])
     page.run(Path(os.environ["EMOPOOL_AXE"]).read_text(encoding="utf-8"))
-    page.run("axe.run().then((all) => { window.found = all.violations })")
-    page.wait("window.found !== undefined")
-    assert page.run("return found.map((one) => `${one.impact} ${one.id}: ${one.help}`)") == []
+    for more in (False, True):
+        if more:
+            page.press("c")
+            page.click("#unfold")
+        page.run("window.found = undefined; axe.run().then((all) => { found = all.violations })")
+        page.wait("window.found !== undefined")
+        assert page.run("return found.map((one) => `${one.impact} ${one.id}: ${one.help}`)") == []
+    page.devtools("Emulation.setEmulatedMedia", features=[])
