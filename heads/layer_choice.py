@@ -12,8 +12,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,12 @@ from numpy.typing import NDArray
 from corpora.base.codec import Jsonable
 from corpora.base.errors import ManifestError
 from corpora.base.files import read_json, write_json
-from corpora.base.report import Table
+from corpora.base.report import Figure, Table
 from corpora.base.terminal import aligned, progress_bar
 from corpora.manifest import Utterance, speaker_key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
 
 FORMAT, VERSION = "emopool-layers", 1
 #: Utterances that layers are ranked by, at most: more move no layer past another.
@@ -92,6 +96,11 @@ class LayerChoice(Jsonable):
         rows = aligned([found.columns, *found.shown], found.right)
         return "\n".join([f"{found.title}:", *rows, *found.notes])
 
+    def figure(self, chosen: Sequence[int]) -> Figure:
+        """Macro-F1 over layers, with those that heads read."""
+        title = f"How well each layer of {self.encoder} tells the emotions apart"
+        return Figure(f"layers-{self.kind}", partial(_draw, self, chosen), title, (7.0, 3.2))
+
     def table(self, chosen: Sequence[int]) -> Table:
         """The same as a table."""
         rows = []
@@ -112,6 +121,23 @@ class LayerChoice(Jsonable):
         )
         columns = ("layer", "macro-F1", "95 % interval", "")
         return Table("", columns, rows, title, right=(0, 1), notes=notes)
+
+
+def _draw(choice: LayerChoice, chosen: Sequence[int], canvas: Canvas) -> None:
+    axes = canvas.add_subplot()
+    layers = [one.layer for one in choice.scores]
+    scores = {one.layer: one.macro_f1 for one in choice.scores}
+    held = {one.layer: one.interval for one in choice.scores if one.interval}
+    if held:
+        low, high = ([ends[side] for ends in held.values()] for side in (0, 1))
+        axes.fill_between([*held], low, high, alpha=0.2, label="95 % interval")
+    axes.plot(layers, [*scores.values()], "o-", ms=4, label="macro-F1, speakers held out")
+    read = [scores[one] for one in chosen]
+    axes.plot(chosen, read, "o", ms=9, mfc="none", label="read by heads")
+    axes.axhline(choice.chance, color="0.5", ls=":", label="guessing")
+    axes.set(xlabel="layer (hidden state)", ylabel="macro-F1", ylim=(0, 1))
+    axes.set_xticks(layers[:: 1 + len(layers) // 25])
+    canvas.legend(loc="outside upper center", ncols=4, fontsize="small")
 
 
 def draw_sample(

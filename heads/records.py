@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ from corpora.base.files import (
     write_text,
 )
 from corpora.base.report import csv_text
+from corpora.base.terminal import as_written
 from corpora.manifest import Manifest
 from corpora.utterance import format_number
 from heads.attributes import AttributeScores
@@ -183,6 +185,17 @@ def write_predictions(
             rated = [format_number(getattr(utterance, name)) for name in dataset.attributes]
             rows.append([utterance.id, split, *cells, *rated])
     write_text(path, csv_text(columns, rows))
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, list[float]]]:
+    """By split and utterance id what was said, `[C + A]`, in the order of the file."""
+    found: dict[str, dict[str, list[float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            own, split = as_written(row.pop("id")), row.pop("split")
+            said = [v for k, v in row.items() if k != "gold" and not k.startswith("gold_")]
+            found.setdefault(split, {})[own] = [float(cell) for cell in said]
+    return found
 
 
 FORMAT, VERSION = "emopool-head", 1

@@ -193,32 +193,6 @@ def markdown_escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
-def read_markdown(text: str) -> Report:
-    """What `Report.to_markdown` wrote; cells are texts as shown, figures are left out."""
-    title = ""
-    parts: list[Part] = []
-    own = parts
-    for block in text.strip("\n").split("\n\n"):
-        marks, _, rest = block.partition(" ")
-        if marks and not marks.strip("#"):
-            if title or parts:
-                own = []
-                parts.append(Report(rest, own))
-            title = title or rest
-        elif block.startswith("| "):
-            columns, _, *rows = [
-                [_plain(cell) for cell in line[2:-2].split(" | ")] for line in block.split("\n")
-            ]
-            own.append(Table("", columns, rows))
-        elif not block.startswith("!["):
-            own.append(_plain(block))
-    return Report(title, parts)
-
-
-def _plain(text: str) -> str:
-    return text.replace("\\|", "|").replace("\\*", "*")
-
-
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any] | Mapping[str, Any]]) -> str:
     """A table as CSV that is made to be looked at: no cell is one that a spreadsheet would compute.
 

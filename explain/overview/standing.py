@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from corpora.base.errors import EmopoolError
 from corpora.base.files import file_sha256
-from corpora.base.terminal import as_written
 from corpora.base.work import Work
 from corpora.manifest import Manifest, speaker_key
 from finetune.evaluate.evaluation import PREDICTIONS as EVALUATED
@@ -30,7 +27,10 @@ from heads.records import (
     REFERENCE,
     RIDGE,
     HeadRecord,
+    as_learnt,
     load_head,
+    manifest_digest,
+    read_predictions,
 )
 from heads.reference import Reference
 from heads.ridge import Ridge
@@ -67,9 +67,10 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """What can be put beside one another.
+    """A work folder, and what can be put beside one another there.
 
     Attributes:
+        work: the folder.
         manifest: whose utterances.
         record: of the searched head; None without one that can be read.
         logistic: the regression of its search, where it is known.
@@ -77,6 +78,7 @@ class Standing:
         rows: by split and name (`HEAD`, `MODEL`, `REGRESSION`) what has scores there.
     """
 
+    work: Work
     manifest: Manifest
     record: HeadRecord | None = None
     logistic: Reference | None = None
@@ -107,17 +109,27 @@ class Standing:
             return None, "what both said of the manifest's utterances is not kept"
         labels, scales = self.record.head.labels, self.record.head.attributes
         rated = [[getattr(u, name) for name in scales] for u in rows]
-        keys = [speaker_key(u) for u in rows]
         gold = Gold(
             labels,
             np.array([labels.index(u.label) if u.label in labels else -1 for u in rows]),
             scales,
             np.array(rated, dtype=np.float64).reshape(len(rows), len(scales)),  # None: no number
-            ["" if key is None else "/".join(key) for key in keys],
+            ["/".join(speaker_key(u) or ()) for u in rows],
         )
         said = [np.array([one[u.id] for u in rows], dtype=np.float64) for one in (own, others)]
         found, reason = gold.differences(said[:1], said[1])
         return found[0] if found else None, reason
+
+    def of_another(self, digest: str) -> list[str]:
+        """A reason for being out of date where this is not the digest of the manifest's rows."""
+        # As classes, attributes or both are learnt from them.
+        scales = [{}, self.manifest.scales, self.record.head.attributes if self.record else {}]
+        known = {
+            manifest_digest(as_learnt(self.manifest, labels), attributes)
+            for labels in (self.manifest.labels, ())
+            for attributes in scales
+        }
+        return ["it was made of other rows than the manifest has now"] * (digest not in known)
 
 
 def read_standing(work: Work, manifest: Manifest) -> Standing:
@@ -125,20 +137,19 @@ def read_standing(work: Work, manifest: Manifest) -> Standing:
     rows: dict[str, dict[str, Known]] = {}
     model = attempt(lambda: _evaluated(work))
     if model is not None:
-        said = attempt(lambda: _answers(model.folder / EVALUATED)) or {}
+        said = attempt(lambda: read_predictions(model.folder / EVALUATED)) or {}
         rows["test"] = {MODEL: Known(model.classes, model.attributes, said.get("test", {}))}
     record = attempt(lambda: load_head(work.search)[1])
     if record is None:
-        return Standing(manifest, rows=rows)
-    origin = record.origin
+        return Standing(work, manifest, rows=rows)
     if model is not None and model.classes and model.classes.labels != record.head.labels:
         del rows["test"]  # fine-tuned for another question
-    logistic = attempt(lambda: Reference.read(work.search / REFERENCE, origin))
-    ridge = attempt(lambda: Ridge.read(work.search / RIDGE, origin))
+    logistic = attempt(lambda: Reference.read(work.search / REFERENCE, record.origin))
+    ridge = attempt(lambda: Ridge.read(work.search / RIDGE, record.origin))
     answers = {
         split: own
         for name in (PREDICTIONS, FOLD_PREDICTIONS)
-        for split, own in (attempt(partial(_answers, work.search / name)) or {}).items()
+        for split, own in (attempt(partial(read_predictions, work.search / name)) or {}).items()
     }
     for split in {*record.scores, *record.attribute_scores}:
         here = answers.get(split, {})
@@ -149,12 +160,9 @@ def read_standing(work: Work, manifest: Manifest) -> Standing:
         told = attempt(partial(References(logistic, ridge).said, split, len(record.head.labels)))
         if classes or attributes:
             # In the order of the head's answers: both are of the rows of one data set.
-            same = told is not None and len(told) == len(here)
-            aligned = (
-                dict(zip(here, told.tolist(), strict=True)) if same and told is not None else {}
-            )
-            held[REGRESSION] = Known(classes, attributes, aligned)
-    return Standing(manifest, record, logistic, ridge, rows)
+            same = [] if told is None or len(told) != len(here) else told.tolist()
+            held[REGRESSION] = Known(classes, attributes, dict(zip(here, same, strict=False)))
+    return Standing(work, manifest, record, logistic, ridge, rows)
 
 
 def attempt(read: Callable[[], T]) -> T | None:
@@ -182,21 +190,7 @@ def is_own(work: Work, evaluation: Evaluation) -> bool:
 def _evaluated(work: Work) -> Evaluation | None:
     """The fine-tuned model on test, as it is now and of all its labels."""
     path = evaluation_folder(work.evaluation, "model", "test") / REPORT
-    found = read_evaluation(path) if path.is_file() else None
-    fits = found is not None and (work.model / CONFIG).is_file() and current(work, found)
-    return found if fits and found is not None and not found.only_labels else None
-
-
-def _answers(path: Path) -> dict[str, dict[str, list[float]]]:
-    """By split and utterance id what was said, `[C + A]`, in the order of the file."""
-    found: dict[str, dict[str, list[float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            others = ("id", "split", "gold")
-            said = [
-                float(cell)
-                for name, cell in row.items()
-                if name not in others and not name.startswith("gold_")
-            ]
-            found.setdefault(row["split"], {})[as_written(row["id"])] = said
-    return found
+    if not path.is_file() or not (work.model / CONFIG).is_file():
+        return None
+    found = read_evaluation(path)
+    return found if current(work, found) and not found.only_labels else None

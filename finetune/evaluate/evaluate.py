@@ -25,10 +25,9 @@ from finetune.evaluate.evaluation import (
     Against,
     Evaluation,
     check_writable,
-    confusion_figure,
     encoders_text,
+    evaluation_figures,
     evaluation_folder,
-    reliability_figure,
     write_evaluation,
 )
 from finetune.evaluate.scored import (
@@ -352,9 +351,6 @@ def _with_pictures(evaluation: Evaluation) -> Evaluation:
         f"{' (synthetic speech)' if evaluation.synthetic else ''}\n"
         f"{encoders_text(evaluation.encoders, evaluation.layers)}"
     )
-    report = evaluation.classes
-    figures = [] if report is None else [confusion_figure(report, title)]
-    if evaluation.calibration is not None:
-        figures.append(reliability_figure(evaluation.calibration, title))
+    figures = evaluation_figures(evaluation, title)
     names = [name for one in figures for name in write_figure(evaluation.folder, one)]
     return replace(evaluation, pictures=tuple(names))

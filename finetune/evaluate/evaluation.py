@@ -335,6 +335,13 @@ MOST_CLASSES = 24
 DARK = 0.6
 
 
+def evaluation_figures(evaluation: Evaluation, title: str) -> list[Figure]:
+    """The pictures of an evaluation, each under this title."""
+    report, calibration = evaluation.classes, evaluation.calibration
+    figures = [confusion_figure(report, title)] if report else []
+    return figures + ([reliability_figure(calibration, title)] if calibration else [])
+
+
 def confusion_figure(report: Scores, title: str) -> Figure:
     """The confusion matrix: share of each gold class by colour, counts in the cells.
 
@@ -344,7 +351,7 @@ def confusion_figure(report: Scores, title: str) -> Figure:
     """
     size = CELL * len(report.labels)
     draw = partial(_draw_confusion, report, title)
-    return Figure("confusion", draw, size=(size + AROUND + 0.8, size + AROUND))
+    return Figure("confusion", draw, "Confusion matrix", (size + AROUND + 0.8, size + AROUND))
 
 
 def _draw_confusion(report: Scores, title: str, canvas: Canvas) -> None:
@@ -373,7 +380,7 @@ def _draw_confusion(report: Scores, title: str, canvas: Canvas) -> None:
 def reliability_figure(calibration: Calibration, title: str) -> Figure:
     """Accuracy over confidence before and after temperature scaling, with counts below."""
     draw = partial(_draw_reliability, calibration, title)
-    return Figure("reliability", draw, size=(8.4, 5.0))
+    return Figure("reliability", draw, "Reliability", (8.4, 5.0))
 
 
 def _draw_reliability(calibration: Calibration, title: str, figure: Canvas) -> None:

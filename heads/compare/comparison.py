@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from corpora.base.codec import Jsonable
 from heads.compare.lines import Line, RowTable
@@ -87,6 +88,23 @@ class CompareReport(Jsonable):
     finetuned: tuple[Finetuned, ...] = ()
     attributes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`, without the scores by which tunings were chosen."""
+        tables = [
+            {
+                **table,
+                "best": table["best_on_dev"],
+                "best_head": table["best_head_on_dev"],
+                "lines": [_line_fields(line, value["sizes"]) for line in table["lines"]],
+            }
+            for table in value["tables"]
+        ]
+        sizes = {split: tuple(own.values()) for split, own in value["sizes"].items()}
+        names = ("seeds", "batch_size", "scorer_rates", "input_norms", "learning_rates")
+        config = CompareConfig(**{name: value[name] for name in names})
+        return super().from_json({**value, "config": config, "sizes": sizes, "tables": tables})
+
     @property
     def objective(self) -> str:
         """The score that rows are chosen and compared by."""
@@ -148,3 +166,14 @@ class CompareReport(Jsonable):
                 "Tiny encoders show that the pipeline works; they say nothing about speech."
             )
         return lines
+
+
+def _line_fields(line: Mapping[str, Any], splits: Iterable[str]) -> dict[str, Any]:
+    """The fields of a `Line` from its JSON, where outcomes and their scores stand with others."""
+    others = ("difference", "to_reference", "under_trained")
+    outcomes = {
+        split: {**line[split], "scores": {k: v for k, v in line[split].items() if k not in others}}
+        for split in splits
+    }
+    own = {"at_edge": line["rate_at_edge"], "strengths": line["reference_strengths"]}
+    return {**line, **own, "selection": {}, "outcomes": outcomes}

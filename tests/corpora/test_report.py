@@ -62,15 +62,6 @@ def test_markdown_has_headings_and_no_cell_ends_early() -> None:
     assert text.endswith("![A picture](f.png)\n")
 
 
-def test_markdown_is_read_back() -> None:
-    inner = report.Report("How to read this", ("One | two.", "* three"))
-    table = report.Table("", ("a", "b"), [("x | y", "*"), ("", "-")])
-    whole = report.Report("Comparison", ("Said first.", table, inner))
-    again = report.read_markdown(whole.to_markdown())
-    assert again.to_markdown() == whole.to_markdown()
-    assert again.to_text() == whole.to_text()
-
-
 def test_csv_has_numbers_in_full_and_nothing_that_a_spreadsheet_computes() -> None:
     rows: list[Any] = [["=1+1", 1 / 3], {"b": None, "a": "x"}]
     assert csv_text(("a", "b"), rows) == f"a,b\n'=1+1,{1 / 3!r}\nx,\n"

@@ -16,14 +16,17 @@ from click.testing import CliRunner
 
 from cli import main
 from corpora.base.files import write_json
-from corpora.base.report import Report, Table
 from corpora.base.work import Work
 from corpora.manifest import Manifest, read_manifest, write_manifest
 from explain.config import ExplainConfig
 from explain.explain import explain_split
 from explain.overview.overview import write_overview
 from explain.overview.standing import HEAD, REGRESSION, read_standing
-from heads.compare.passes import FORMAT, VERSION
+from heads.compare.comparison import CompareReport
+from heads.compare.lines import Line, RowTable
+from heads.compare.outcomes import Outcome, Score
+from heads.compare.rendering import write_report
+from heads.config import CompareConfig
 from heads.records import load_head
 from heads.search.report import read_search
 from tests.explain.chromium import CHROMIUM, DRIVER, Browser, chromium
@@ -51,16 +54,28 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Work:
     evaluate_head(work, manifest)
     evaluate_head(work, manifest, head=work.search / "best.json")
     explain_split(work, manifest, ExplainConfig(figures=False, limit=4))
-    table = Table("", ("row", "test macro-F1"), [(HOSTILE, "0.5 | *")], "Poolings")
-    text = Report("Comparison", (f"{HOSTILE}.", table)).to_markdown()
-    work.compare.mkdir()
-    (work.compare / "compare.md").write_text(text, encoding="utf-8")
-    origin = load_head(work.search)[1].origin.to_json()
-    best = [{"name": "poolings", "best_on_dev": HOSTILE}]
-    value = {"format": FORMAT, "version": VERSION, "origin": origin, "tables": best}
-    write_json(work.compare / "compare.json", value)
+    write_report(compared(work), plot=False)
     write_overview(work)
     return work
+
+
+def compared(work: Work) -> CompareReport:
+    """A comparison of one row."""
+    outcome = Outcome({"macro_f1": Score(0.5, None, None, (0.5,))})
+    line = Line(f"{HOSTILE}0.5 | *", "row", (), False, {}, {"dev": outcome})
+    return CompareReport(
+        folder=work.compare,
+        name="compare",
+        origin=load_head(work.search)[1].origin,
+        tables=(RowTable("poolings", HOSTILE, (line,), HOSTILE, HOSTILE),),
+        division=HOSTILE,
+        folded=False,
+        config=CompareConfig(),
+        epochs=1,
+        sizes={"dev": (24, 12)},
+        reasons={"dev": ""},
+        heads={},
+    )
 
 
 @pytest.fixture

@@ -17,14 +17,15 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 import heads.training
 from corpora.base.errors import CacheError, ConfigError, ManifestError
+from corpora.base.files import read_json
 from heads.bootstrap import paired_differences
 from heads.compare.compare import ROWS
 from heads.compare.comparison import CompareReport
 from heads.compare.division import Division, refuse_torn_speakers
 from heads.compare.lines import Line
 from heads.compare.outcomes import choose_tuning
-from heads.compare.passes import KeptRuns, RunKey
-from heads.compare.rendering import terminal_text
+from heads.compare.passes import FORMAT, VERSION, KeptRuns, RunKey
+from heads.compare.rendering import readable, terminal_text
 from heads.compare.rows import CAVEAT
 from heads.config import CompareConfig, Tuning, parse_rates
 from heads.dataset import Dataset, VectorStore
@@ -321,6 +322,15 @@ def test_few_speakers_have_no_intervals_and_no_comparison(tmp_path: Path) -> Non
     steps = [line for line in terminal_text(report, Path("o.csv")).splitlines() if "cli.py" in line]
     assert steps
     assert all(" --manifest o.csv --work " in line for line in steps)
+
+
+def test_a_comparison_is_read_back_and_reads_the_same(done: tuple[CompareReport, Path]) -> None:
+    report, folder = done
+    again = CompareReport.from_json(
+        read_json(folder / "compare.json", kind=FORMAT, version=VERSION)
+    )
+    assert readable(again).to_markdown() == (folder / "compare.md").read_text(encoding="utf-8")
+    assert [replace(line, selection={}) for line in lines_of(report)] == lines_of(again)
 
 
 def test_published_figures_stand_in_a_column_of_their_own(
