@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ class Trust:
     Attributes:
         tells: whether they may (`explain.curves.dropping_tells`).
         reason: a sentence on why or why not.
+        tested: by modality the tests of a split that say so, of which this page has no section.
+        where: that split, in words.
     """
 
     tells: bool
     reason: str
+    tested: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
 
 
 def head_digest(subject: Subject) -> str:
@@ -72,4 +76,6 @@ def kept_verdict(summary: Path, subject: Subject) -> tuple[Trust, Reference | No
     sections = kept["sections"]
     neutral = sections.get(EVIDENCE, {}).get(NEUTRAL)
     reference = None if neutral is None else Reference.from_json(neutral)
-    return judge(sections.get(FAITHFULNESS, {}), kept["split"]), reference
+    tested = sections.get(FAITHFULNESS, {})
+    trust = judge(tested, kept["split"])
+    return replace(trust, tested=tested, where=split_name(kept["split"])), reference

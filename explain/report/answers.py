@@ -195,16 +195,19 @@ def _belief(
 ) -> Card:
     """The verdict of the tests on a split; of single utterances, that of the last split."""
     question = f"May the {subject.weighing} be believed?"
-    if not found:
-        answer, tone = ("Yes", YES) if trust.tells else ("Not known here", OPEN)
-        return Card(question, answer, lines=[Line(trust.reason)], tone=tone)
+    tested = found or trust.tested
+    if not tested:
+        return Card(question, "Not known here", lines=[Line(trust.reason)], tone=OPEN)
     lines: list[Line] = []
     verdicts = []
     for modality in subject.frames:
-        own, method = found[modality], subject.methods[modality]
+        own, method = tested[modality], subject.methods[modality]
         verdicts.append(believed(own))
         lead = "" if len(subject.frames) == 1 else modality
         lines += tested_lines(modality, own, method, lead=lead)
+    if not found:  # the tables are on the page of the split
+        there = Line(f"Tested by the last explanation of a split, on {trust.where}.")
+        lines = [there, *(Line(line.text) for line in lines)]
     evidence = next((one.data for one in sections if one.title == EVIDENCE), {})
     answer, tone = verdicts[0]
     if trust.tells and evidence:

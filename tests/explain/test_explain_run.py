@@ -270,6 +270,10 @@ def test_what_answers_rest_on_is_written(
     assert [json.loads(line)] == single.summary["sections"][EVIDENCE]["answers"]
     assert json.loads(line)["none_because"] == "attention may not be believed"
     assert "cannot be said with so few speakers" in single.to_text()
+    # The card of its page says what the split's tests found, how sure that is, and what to do.
+    text = (explained.work.explain / "items" / "report.html").read_text(encoding="utf-8")
+    for said in ("last explanation of a split, on the test split", "How sure: ", "What to do: "):
+        assert said in text
 
 
 def test_single_recordings_go_by_the_verdict_on_a_split(
@@ -288,7 +292,7 @@ def test_single_recordings_go_by_the_verdict_on_a_split(
     summary["sections"]["Faithfulness"]["audio"] |= {"dropping_tells": True, "verdict": "Good."}
     write_json(work.explain / SUMMARY, summary)
     made = explain_recordings(work, [audio], PLAIN, text="stop that")
-    assert "On the whole manifest: Good." in made.to_text()
+    assert "On the whole manifest: Good." in " ".join(made.to_text().split())
     [answer] = made.summary["sections"][EVIDENCE]["answers"]
     assert {level["of"] for level in answer["cues"]} == {"corpus"}
     ids = tuple(u.id for u in explained.manifest.utterances if u.label == "neutral")
