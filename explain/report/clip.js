@@ -12,6 +12,8 @@ const Clip = (() => {
   const ROOM = 32; // pixels in which a cut word is still read
   const TICK = 44, MOST_TICKS = 400; // pixels between them at least, and their number at most
   const MOST_CHANCES = 10;
+  // Paper has another width than the window that the waveform was drawn for.
+  const ON_PAPER = "@media print { .canvases canvas { width: 100% !important; } .progress, .cursor { display: none !important; } }";
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -292,6 +294,7 @@ const Clip = (() => {
         cursorColor: colour("--cursor"), cursorWidth: 2, interact: false,
       });
       const inside = surfer.getWrapper();
+      inside.getRootNode().append(make("style", {}, ON_PAPER));
       if (found) {
         const [strip, paint] = heatStrip(row, found);
         paintStrip = paint;

@@ -98,7 +98,7 @@
     const scales = Clip.common(opened().map((one) => one.row), labels), two = kept !== null;
     $("player").classList.toggle("two", two);
     $("shared").textContent = two
-      ? `Both on one scale: ${scales.seconds.toFixed(2)} s across, full colour and height at ${scales.full.toFixed(1)} × an even share. Zoom changes both.`
+      ? `Both on one scale: ${scales.seconds.toFixed(2)} s across, full colour and height at ${scales.full.toFixed(1)} × an even share.`
       : "";
     for (const one of opened()) one.share(scales);
   }
@@ -150,6 +150,8 @@
   $("filters").addEventListener("submit", (e) => e.preventDefault());
   $("reset").addEventListener("click", () => { $("filters").reset(); filter(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => opened().forEach((one) => one.recolour()));
+  // On paper nothing scrolls.
+  addEventListener("beforeprint", () => opened().forEach((one) => one.zoom(0)));
   filter();
   choose(shown[0]);
 })();

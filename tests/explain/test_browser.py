@@ -291,6 +291,18 @@ def test_what_is_folded_or_clicked_is_not_printed(page: Browser) -> None:
     assert page.run(height, ".clip") > 100
     assert [page.run(height, at) for at in (".browse", ".tools", "#unfold")] == [0, 0, 0]
     assert page.run(height, "details.section") < 60
+    # The waveform is as wide as its time axis, whatever it was drawn for.
+    page.press("c")
+    page.devtools("Emulation.setEmulatedMedia", media="")
+    page.wait("document.querySelectorAll('.clip .wave > div').length === 2")
+    page.press("+", "+")
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    page.devtools("Emulation.setEmulatedMedia", media="print")
+    widths = page.run(
+        "const inner = document.querySelector('.wave > div').shadowRoot;"
+        "return ['.wrapper', 'canvas'].map((e) => inner.querySelector(e).offsetWidth)"
+    )
+    assert widths[0] == pytest.approx(widths[1], abs=1)
     page.devtools("Emulation.setEmulatedMedia", media="")
     paper = base64.b64decode(page.devtools("Page.printToPDF")["data"])
     assert len(re.findall(rb"/Type\s*/Page\b", paper)) <= 3
