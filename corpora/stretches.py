@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from corpora.base.encodings import encoding_of
 from corpora.base.errors import AudioError, ConfigError, CorpusError
-from corpora.readers.delimited import encoding_of, lines_of_cells
+from corpora.readers.delimited import lines_of_cells
 from corpora.sound_file import END_TOLERANCE
 from corpora.textgrid import read_textgrid
 

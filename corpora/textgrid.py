@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from corpora.base.encodings import encoding_of
 from corpora.base.errors import CorpusError
 from corpora.base.files import write_text
-from corpora.readers.delimited import encoding_of
 
 _TOKEN = re.compile(
     r'"(?P<string>(?:[^"]|"")*)"|(?P<mark>")|!.*|<(?P<flag>\w+)>'

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from corpora.base.encodings import read_transcript
 from corpora.base.errors import CorpusError
-from corpora.readers.delimited import read_transcript
 from corpora.readers.options import CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import (

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from corpora.readers.delimited import encoding_of
+from corpora.base.encodings import encoding_of
 from corpora.readers.options import LabelSet, Option, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import inside, wrong_root

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from corpora.base.encodings import encoding_of
 from corpora.base.errors import CorpusError
-from corpora.readers.delimited import encoding_of
 from corpora.readers.options import AUDIO, CORPUS, LANGUAGE, SHARED_SPEAKERS, Option, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.rows import Row, located, read_rows

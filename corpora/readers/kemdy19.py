@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.base.encodings import read_transcript
 from corpora.base.errors import CorpusError, ManifestError
-from corpora.readers.delimited import lines_of_cells, read_transcript
+from corpora.readers.delimited import lines_of_cells
 from corpora.readers.options import DROP, TIES, Options
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import files_below, inside, wrong_root

@@ -36,9 +36,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.base.encodings import encoding_of, read_transcript
 from corpora.base.errors import ManifestError, did_you_mean
 from corpora.base.files import write_text
-from corpora.readers.delimited import encoding_of, lines_of_cells, named_rows, read_transcript
+from corpora.readers.delimited import lines_of_cells, named_rows
 from corpora.readers.options import ALLOW_OUTSIDE, SHARED_SPEAKERS, Option, Options, chosen
 from corpora.readers.registry import Dropped, ReadResult, register
 from corpora.readers.tree import inside, locator, names_in, wrong_root

@@ -21,8 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from corpora.base.encodings import encoding_of
 from corpora.base.errors import ConfigError, CorpusError, ManifestError, did_you_mean
-from corpora.readers.delimited import encoding_of, separator_told
+from corpora.readers.delimited import separator_told
 from corpora.readers.options import (
     ALLOW_OUTSIDE,
     COLUMN,

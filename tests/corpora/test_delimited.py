@@ -8,14 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpora.base.encodings import encoding_of, read_transcript
 from corpora.base.errors import CorpusError
-from corpora.readers.delimited import (
-    LONGEST_CELL,
-    encoding_of,
-    lines_of_cells,
-    named_rows,
-    read_transcript,
-)
+from corpora.readers.delimited import LONGEST_CELL, lines_of_cells, named_rows
 from corpora.readers.registry import Dropped
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=8)

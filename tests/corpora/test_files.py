@@ -14,6 +14,7 @@ import pytest
 from safetensors import SafetensorError
 
 from cache.last_extraction import read_failures, write_failures
+from corpora.base.encodings import encoding_of
 from corpora.base.errors import ConfigError, EmopoolError, FormatVersionError
 from corpora.base.files import (
     LFS_POINTER,
@@ -28,7 +29,6 @@ from corpora.base.files import (
 )
 from corpora.base.terminal import as_written, inert
 from corpora.manifest import read_manifest
-from corpora.readers.delimited import encoding_of
 from corpora.textgrid import read_textgrid
 
 
