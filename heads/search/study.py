@@ -181,7 +181,8 @@ class HeadStudy:
     @property
     def taken(self) -> int:
         """Trials with a result, and those in anybody's hands."""
-        return self.finished + sum(trial.state == TrialState.RUNNING for trial in self.trials)
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        return sum(trial.state in states for trial in self.trials)
 
     @property
     def ranked(self) -> list[FrozenTrial]:
@@ -263,10 +264,14 @@ class HeadStudy:
 
     def report(self, trial: Trial, value: float, step: int) -> None:
         """Note a trial's value at an epoch."""
-        if step in self.trials[trial.number].intermediate_values:
+        if step in self._noted(trial).intermediate_values:
             return  # a killed run came as far, and to the same value
         with suppress(UpdateFinishedTrialError):  # given to another: see `complete`
             trial.report(value, step=step)
+
+    def _noted(self, trial: Trial) -> FrozenTrial:
+        """What the study holds of one trial: `trials` reads all that are not finished anew."""
+        return self._storage.get_trial(trial._trial_id)
 
     def note_seconds(self, trial: Trial, seconds: float) -> None:
         """Note a trial's share of the time that its cohort was trained for."""
@@ -304,7 +309,7 @@ class HeadStudy:
         self, trial: Trial, value: float | None = None, state: TrialState | None = None
     ) -> None:
         with suppress(UpdateFinishedTrialError):
-            trial.set_user_attr(SEAL, seal(self.trials[trial.number]))
+            trial.set_user_attr(SEAL, seal(self._noted(trial)))
             self._study.tell(trial, value, state=state, skip_if_finished=True)
         self._heart.held.discard(trial.number)
 
@@ -313,8 +318,10 @@ class HeadStudy:
 
         Two processes that take the last one at the same time both see both, and agree.
         """
+        if not self.shared:
+            return False
         before = [trial for trial in self.trials[:number] if trial.state != TrialState.FAIL]
-        return self.shared and len(before) >= total
+        return len(before) >= total
 
     def _give_back(self, number: int) -> None:
         """Let go of a running trial, of which no process is in charge any more.
