@@ -13,11 +13,13 @@ from bench.gpu_counts import Finding, Roofline, Setup, step_finding
 from bench.large_search import ADAM_BYTES, head_epoch_flops, read_frames
 from bench.search import drawn
 from cache.frames import Frames
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, stack_logits
 from heads.load import choose_precision
+from heads.predict import gather
 from heads.step import Recorded
-from heads.training import Cohort, Schedule, gather
+from heads.training import Cohort, Schedule
+from heads.vector_store import VectorStore
 
 HEADS, BATCH = 25, 64
 UTTERANCES, SHORTEST, LONGEST, DIM = 8_192, 50, 518, 1024

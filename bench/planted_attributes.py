@@ -26,13 +26,15 @@ from cache.frames import Frames
 from cache.lookup import FrameCache
 from corpora.base.terminal import aligned
 from corpora.manifest import Manifest, Utterance
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.gold import Gold
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, suitable_threads
+from heads.predict import predict
 from heads.ridge import ridge_reference
 from heads.search.space import PUBLISHED_REST
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 # How often a piece is used, and deviations: of the drawn movement, in those of the features; of the
 # noise, in those of what the rating is linear in.

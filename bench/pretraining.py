@@ -13,15 +13,17 @@ from torch import Tensor
 
 from corpora.base.terminal import aligned
 from heads.confusion import confusion_matrix, macro_f1
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import speaker_groups
 from heads.head import HeadConfig
+from heads.predict import predict
 from heads.pretraining import Clustered, pretrain
 from heads.reference import LAYER_STRENGTH, fit_logistic, mean_and_deviation
 from heads.runs import Run, Runs, seed_from
 from heads.search.rounds import default_epochs
 from heads.search.space import PUBLISHED_REST
-from heads.training import Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 FOLDS = 5
 # With hidden units, as the published heads of a search, and without.

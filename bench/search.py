@@ -13,7 +13,7 @@ from bench.frames import LABELS, generated
 from bench.large_search import large_search
 from bench.plain_heads import PlainTraining, items
 from bench.table import Outcome, Row, Settings, compare, seconds, seconds_outcome
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Selection
 from heads.gold import Gold, selection_scores
 from heads.head import Head, HeadConfig
@@ -21,6 +21,7 @@ from heads.load import suitable_threads
 from heads.search.rounds import Candidates, rungs, survivors
 from heads.search.space import PUBLISHED, Space, start_params, trial_configs
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 DIM = 1024
 WIDTH = 256

@@ -20,13 +20,15 @@ from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
 from heads.bootstrap import Floats, bootstrap, t_interval
 from heads.confusion import auc
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig, stack_logits
 from heads.load import suitable_threads
 from heads.losses import LossConfig
+from heads.predict import gather
 from heads.search.space import PUBLISHED_REST
 from heads.strength import classifier_vectors, fit_strength
-from heads.training import Cohort, Schedule, TrainingConfig, gather
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 REFERENCE = "neutral"
 EPOCHS = 45

@@ -28,12 +28,14 @@ from corpora.base.errors import ConfigError
 from corpora.base.terminal import aligned
 from corpora.manifest import Manifest
 from heads.confusion import confusion_matrix, macro_f1
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, suitable_threads
 from heads.losses import LossConfig
+from heads.predict import predict
 from heads.search.space import PUBLISHED_REST
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from heads.words import NEVER
 
 CLASSES = ("a", "b", "c", "d")

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from corpora.base.errors import AudioError
 from corpora.base.files import LFS_SENTENCE, is_lfs_pointer
-from corpora.coded_frames import (
-    flac_frames,
-    flac_streams,
-    id3_bytes,
-    may_be_joined,
-    mpeg_frames,
-    with_count,
-    with_total,
-)
+from corpora.coded_frames import flac_frames, flac_streams, id3_bytes, may_be_joined, with_total
 from corpora.containers import container_of, cut_short, decoded
-from corpora.counted_bytes import counted_bytes, ogg_pages
 from corpora.readers.tree import CONVERT, Spellings
+from corpora.whole_file import (
+    COUNTED,
+    check_counted,
+    check_whole,
+    counted_samples,
+    counting_mpeg,
+    joined,
+    whole_mpeg,
+)
 
 #: Sampling rates taken: telephone speech up to studio masters; others are damaged headers.
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
@@ -46,11 +46,8 @@ LOUDEST = 8.0
 #: channels would have: 20 dB less. Of [x, -0.9 x] it is .006; of two microphones about 1.
 CANCELLED = 0.01
 
-# libsndfile's names of the formats whose headers `counted_bytes` reads. Others are refused: a half
-# file of them looks whole, or nobody records speech in them.
-_COUNTED = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "SVX", "VOC"})
 # HTK's own count is checked by libsndfile.
-_TAKEN = _COUNTED | {"FLAC", "OGG", "MP3", "HTK"}
+_TAKEN = COUNTED | {"FLAC", "OGG", "MP3", "HTK"}
 # Their seek is exact to the sample; in other encodings a seek may land on another sample than
 # decoding from the start would, or not be possible, so they are decoded whole and cut.
 _LOSSY = frozenset({"OGG", "MP3"})
@@ -59,8 +56,6 @@ _EXACT = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC_")
 _LOST = "DWVW_"
 # libsndfile's sign for "not known" is 2^63 - 1; no recording has as many samples as this.
 _UNKNOWN = 1 << 40
-# An encoder of MP3 adds a frame or two of silence, and at most this many samples at both ends.
-_ADDED = 2 * 1152 + 1105
 
 
 def unopenable(path: Path, spellings: Spellings | None = None) -> str:
@@ -161,7 +156,7 @@ class SoundFile:
 
     def _check_one_stream(self) -> None:
         if self._file.format == "FLAC" and (streams := flac_streams(self._path)) > 1:
-            raise AudioError(_joined(streams))
+            raise AudioError(joined(streams))
 
     def _check_finite(self, samples: NDArray[np.float32]) -> None:
         """Refuse samples that are no numbers, or far beyond full scale."""
@@ -265,7 +260,7 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
         sound = open_files.enter_context(decoded(path, kind))
         return _credible(open_files.enter_context(soundfile.SoundFile(sound)))
     start = _behind_tags(path)
-    content = _whole_mpeg(path, start) or _whole_flac(path, start)
+    content = whole_mpeg(path, start) or _whole_flac(path, start)
     # By its descriptor: of a name soundfile takes the end for a format (.raw), and refuses.
     source = raw.fileno() if content is None else io.BytesIO(content)
     file = open_files.enter_context(soundfile.SoundFile(source, closefd=False))
@@ -274,10 +269,10 @@ def _open(path: Path, open_files: ExitStack) -> soundfile.SoundFile:
             f"is {file.format_info} with {file.subtype_info}: a part of such a file cannot be told "
             f"from a whole one. {CONVERT}"
         )
-    _check_whole(file, path, start)
+    check_whole(file, path, start)
     if file.subtype.startswith("MPEG") and file.format != "MP3":
-        data = _samples(path, start)  # an MP3 in a WAV: the frames alone tell how long it is
-        counting = io.BytesIO(_counting_mpeg(data) or data)
+        data = counted_samples(path, start)  # an MP3 in a WAV: the frames alone tell how long it is
+        counting = io.BytesIO(counting_mpeg(data) or data)
         file = open_files.enter_context(soundfile.SoundFile(counting))
     if file.frames <= 0:
         raise AudioError("holds no samples. Copy or export it again.")
@@ -300,7 +295,7 @@ def _no_audio(path: Path, error: soundfile.SoundFileError) -> AudioError:
     if is_lfs_pointer(path):
         return AudioError(LFS_SENTENCE)
     try:
-        _check_counted(path, _behind_tags(path))
+        check_counted(path, _behind_tags(path))
     except AudioError as better:
         return better
     return AudioError(
@@ -324,56 +319,6 @@ def _behind_tags(path: Path) -> int:
     return at
 
 
-def _whole_mpeg(path: Path, start: int) -> bytes | None:
-    """Other bytes to be decoded for an MPEG file that does not count its frames; else None."""
-    with path.open("rb") as file:
-        file.seek(start)
-        if file.read(1) not in (b"\xff", b"\0"):
-            return None
-        file.seek(0)
-        return _counting_mpeg(file.read(), start)
-
-
-def _counting_mpeg(data: bytes, start: int = 0) -> bytes | None:
-    found = mpeg_frames(data, start)
-    if found is None:
-        return None
-    if not found.places:
-        raise AudioError("is cut short: it holds no whole frame of MPEG. Copy it again.")
-    number, seconds = len(found.places), found.samples / found.rate
-    if found.changes_at is not None:
-        raise AudioError(
-            f"changes its sampling rate or channels after {found.changes_at:.3f} s: different "
-            "files were joined. Take them apart."
-        )
-    if found.damaged_at is not None:
-        raise AudioError(
-            f"is damaged: at byte {found.damaged_at:,} stands no frame of MPEG. Copy it again."
-        )
-    # Some writers count the frame of the count, too.
-    if found.counted is not None and number < found.counted - found.counts:
-        said = _guesses(data) / found.rate if found.counts == 1 else found.counted * seconds
-        raise cut_short(said, number * seconds)
-    if found.partial and (found.counted is None or number < found.counted):
-        raise _ends_within("frame", number * seconds)
-    # By its own count a decoder takes off what an encoder added; without one it guesses.
-    added = _ADDED if found.counts == 1 else found.samples - 1
-    if found.counts <= 1 and _guesses(data) >= number * found.samples - added:
-        return None
-    if found.layer != 3:
-        raise AudioError(f"is MPEG of layer {found.layer} that does not count its sound. {CONVERT}")
-    return with_count(data, found)
-
-
-def _guesses(data: bytes) -> int:
-    """How many samples libsndfile takes an MPEG file to have."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            return int(file.frames)
-    except soundfile.SoundFileError:
-        return 0
-
-
 def _whole_flac(path: Path, start: int) -> bytes | None:
     """Other bytes to be decoded for a FLAC file whose header counts no or too few samples."""
     found = flac_frames(path, start)
@@ -382,7 +327,7 @@ def _whole_flac(path: Path, start: int) -> bytes | None:
     if found.held == found.counted and not may_be_joined(path, start):
         return None
     if (streams := flac_streams(path)) > 1:
-        raise AudioError(_joined(streams))
+        raise AudioError(joined(streams))
     if found.held == found.counted:
         return None
     if found.held is None:
@@ -394,69 +339,6 @@ def _whole_flac(path: Path, start: int) -> bytes | None:
     if found.held < found.counted:
         raise cut_short(found.counted / found.rate, found.held / found.rate)
     return with_total(path.read_bytes(), found.held, start)
-
-
-def _check_whole(file: soundfile.SoundFile, path: Path, start: int) -> None:
-    """Refuse a file that holds less, or more, than libsndfile will decode.
-
-    Raises:
-        AudioError: see above.
-        OSError: it cannot be read.
-    """
-    seconds = file.frames / file.samplerate
-    if file.format == "OGG":
-        pages = ogg_pages(path)
-        if pages.streams > 1:
-            raise AudioError(_joined(pages.streams))
-        if pages.damaged_at is not None:
-            raise AudioError(
-                f"is damaged: at byte {pages.damaged_at:,} stands no whole page of Ogg, or not "
-                "the next one. Copy it again."
-            )
-        if pages.ends_within_a_page:
-            raise _ends_within("page", seconds)
-        if not pages.ended:
-            raise AudioError(
-                f"is cut short: its last page, after about {seconds:.3f} s, is not marked as the "
-                "end. Copy it again, or write it again if it is whole (ffmpeg -i IN OUT.wav)."
-            )
-    if file.format in _COUNTED and not _check_counted(path, start, seconds):
-        raise AudioError(f"does not count its samples. {CONVERT}")
-
-
-def _check_counted(path: Path, start: int, seconds: float = 0.0) -> bool:
-    """Refuse a file that holds fewer or more bytes than it counts; False if it does not count.
-
-    Raises:
-        AudioError: see above.
-        OSError: it cannot be read.
-    """
-    found = counted_bytes(path, start)
-    if found is None:
-        return False
-    if found.missing_share and seconds:
-        raise cut_short(seconds / (1 - found.missing_share), seconds)
-    if found.missing_share:
-        raise AudioError(
-            f"is cut short: {found.held:,} of the {found.counted:,} bytes of samples that its "
-            "header counts are there. Copy it again."
-        )
-    if found.uncounted:
-        raise AudioError(
-            f"holds {found.uncounted:,} bytes behind the samples that its header counts: files "
-            "were joined, or a recorder stopped before it wrote the length. Take them apart, or "
-            "repair the header (sox --ignore-length IN OUT.wav)."
-        )
-    return True
-
-
-def _samples(path: Path, start: int) -> bytes:
-    """The bytes of samples in a file that counts them."""
-    found = counted_bytes(path, start)
-    assert found is not None
-    begin = path.stat().st_size - found.held
-    end = None if found.counted is None else begin + found.counted
-    return path.read_bytes()[begin:end]
 
 
 def _some(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -491,13 +373,3 @@ def _check_mix(whole: float, mixed: float, channels: int) -> None:
             "hears, is nearly silent. One of them is inverted; keep one channel "
             "(sox IN OUT.wav remix 1)."
         )
-
-
-def _ends_within(what: str, seconds: float) -> AudioError:
-    return AudioError(
-        f"is cut short: it ends within a {what}, after about {seconds:.3f} s. Copy it again."
-    )
-
-
-def _joined(number: int) -> str:
-    return f"holds {number} recordings, one joined to the other. Take them apart. {CONVERT}"

@@ -15,7 +15,7 @@ from explain.cues.cues_section import CueConfig, cues_section
 from explain.curves import CurveConfig
 from explain.faithfulness import faithfulness_section
 from explain.item import Item, listen
-from explain.localisation import localisation_section
+from explain.localisation_section import localisation_section
 from explain.occlusion import OcclusionConfig
 from explain.phones_section import phones_section
 from explain.picture import utterance_figure

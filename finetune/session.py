@@ -35,14 +35,15 @@ from finetune.steps import Trainer
 from finetune.training import PhaseContext, PhaseResult, Progress, Tell, run_phase
 from finetune.upper import Boundary
 from finetune.utterance_seconds import ENTRY, UtteranceSeconds
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.gold import objective_name
 from heads.head import answers
+from heads.predict import predict
 from heads.records import HeadRecord, load_head, manifest_digest
 from heads.speakers import SPEAKER
 from heads.step import MASKS
 from heads.tracking import Tracker
-from heads.training import predict
+from heads.vector_store import VectorStore
 
 
 def agreement(

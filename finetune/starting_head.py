@@ -43,7 +43,7 @@ from finetune.phases import (
 from finetune.steps import LogRow
 from finetune.training import PhaseResult, Tell
 from finetune.trial_record import check_origin, trial_record
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.gold import Gold, objective_name, selection_scores
 from heads.head import Head, as_outputs
 from heads.load import (
@@ -66,6 +66,7 @@ from heads.records import (
 )
 from heads.runs import Run, Runs, seed_from
 from heads.training import Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 
 def run_head_phase(

@@ -35,11 +35,12 @@ from cache.encoders.device import to_device
 from cache.keys import MODALITIES
 from corpora.base.errors import ConfigError
 from heads.batches import Thinning
-from heads.dataset import VectorStore
 from heads.head import Head, pooled_vectors
+from heads.predict import gather
 from heads.reference import mean_and_deviation
 from heads.step import Optimiser
-from heads.training import Schedule, TrainingConfig, gather, parameter_groups
+from heads.training import Schedule, TrainingConfig, parameter_groups
+from heads.vector_store import VectorStore
 
 # Of the logits of the contrast; Khosla et al. found .07 to .1 the best.
 TEMPERATURE = 0.1

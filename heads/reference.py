@@ -28,11 +28,12 @@ from corpora.base.codec import Jsonable
 from corpora.base.files import read_json, write_json
 from heads.axes import selections
 from heads.confusion import confusion_matrix, macro_f1
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Selection
 from heads.gold import Gold
 from heads.metrics import Scores
 from heads.records import Origin
+from heads.vector_store import VectorStore
 
 # Inverse strengths of the L2 penalty that are tried.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from heads.attributes import AttributeScores
 from heads.bootstrap import Floats
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Selection
 from heads.gold import Gold
 from heads.reference import Columns, Regression, answered, chosen_layers, layers_read
+from heads.vector_store import VectorStore
 
 # Of the penalty for each row that is fitted, on columns of deviation 1; the strongest first.
 STRENGTHS = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01, 0.001)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.pooling import pooling_config
+from heads.predict import predict
 from heads.pretraining import Clustered, pretrain
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

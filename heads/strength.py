@@ -31,10 +31,10 @@ from corpora.base.errors import ConfigError
 from corpora.splits import deal
 from corpora.utterance import Utterance, speaker_key
 from heads.bootstrap import Floats
-from heads.dataset import VectorStore
 from heads.head import Head, pooled_vectors
+from heads.predict import gather
 from heads.speakers import CONSTANT_DEVIATION
-from heads.training import gather
+from heads.vector_store import VectorStore
 
 # λ, on columns of deviation 1.
 PENALTY = 1.0

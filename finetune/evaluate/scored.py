@@ -31,8 +31,9 @@ from finetune.launch import predict_logits
 from finetune.model import EmotionModel
 from finetune.model_directory import resolve_model
 from finetune.model_files import CONFIG
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, answers
+from heads.predict import predict
 from heads.records import (
     BEST,
     HeadRecord,
@@ -43,7 +44,7 @@ from heads.records import (
 )
 from heads.speakers import SPEAKER, declared
 from heads.strength import Strength, classifier_vectors, enough_utterances, fit_strength
-from heads.training import predict
+from heads.vector_store import VectorStore
 from heads.words import with_words
 
 # Frames of a batch when nothing is trained: no activations are kept.

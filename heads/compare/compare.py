@@ -37,7 +37,7 @@ from heads.compare.passes import (
 from heads.compare.rendering import clear_reports, write_report
 from heads.compare.rows import Plan, comparison_plan, shared_values
 from heads.config import CompareConfig, Tuning
-from heads.dataset import Dataset, VectorStore, speaker_notes
+from heads.dataset import Dataset, speaker_notes
 from heads.folds import refuse_shared_recordings
 from heads.load import aimed, choose_precision, load_dataset, read_origin, suitable_threads
 from heads.records import Origin
@@ -47,6 +47,7 @@ from heads.search.rounds import default_epochs
 from heads.search.search import check_rows
 from heads.search.space import Space
 from heads.step import MASKS
+from heads.vector_store import VectorStore
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,11 @@ from heads.compare.comparison import CompareReport
 from heads.compare.passes import KeptRuns, RowGroup
 from heads.compare.rows import Plan, Row, TableEntry, TablePlan, make_row, shared_values
 from heads.config import CompareConfig
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.losses import vote_shares
 from heads.records import Origin, manifest_digest
 from heads.search.space import Space
+from heads.vector_store import VectorStore
 
 #: Where the runs are kept, below the folder of the comparison.
 LAYERS = "layers"

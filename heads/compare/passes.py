@@ -29,15 +29,17 @@ from corpora.base.files import read_json, write_json
 from heads.compare.division import Division, Part, as_splits
 from heads.compare.rows import Row
 from heads.config import Tuning
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
+from heads.predict import predict
 from heads.records import load_tensors, save_tensors
 from heads.reference import logistic_reference
 from heads.ridge import ridge_reference
 from heads.runs import Run, Runs, bounded_groups, seed_from
 from heads.search.space import LOSSES, attribute_weight
 from heads.search.storage import refuse_differences
-from heads.training import Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 FORMAT, VERSION = "emopool-compare", 2
 IDENTITY = "identity.json"

@@ -15,10 +15,10 @@ from corpora.base.report import csv_text
 from heads.attributes import AttributeScores
 from heads.bootstrap import Difference
 from heads.config import KEPT
-from heads.dataset import VectorStore
 from heads.folds import Selection
 from heads.gold import Gold
 from heads.metrics import Scores
+from heads.predict import predict
 from heads.records import (
     BEST,
     ENSEMBLE,
@@ -46,7 +46,7 @@ from heads.search.rounds import SearchContext, train_missing
 from heads.search.score_tables import Ensemble, References, average, write_ensemble
 from heads.search.study import HeadStudy
 from heads.search.trials import SECONDS, SEED, START, final_value
-from heads.training import predict
+from heads.vector_store import VectorStore
 
 R = TypeVar("R", Reference, Ridge)
 

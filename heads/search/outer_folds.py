@@ -30,11 +30,12 @@ from corpora.utterance import ATTRIBUTES
 from heads.attributes import AttributeScores, attributes_table
 from heads.bootstrap import Difference
 from heads.config import SearchConfig
-from heads.dataset import Dataset, VectorStore, speaker_notes
+from heads.dataset import Dataset, speaker_notes
 from heads.folds import MOST_FOLDS, Selection, make_folds, refuse_shared_recordings
 from heads.gold import Gold, Optimism, objective_name
 from heads.load import aimed, load_dataset, read_origin
 from heads.metrics import Scores, score_cells
+from heads.predict import predict
 from heads.records import (
     TEST_FOLD_PREDICTIONS,
     TEST_FOLDS,
@@ -47,7 +48,7 @@ from heads.ridge import best_ridge_layers
 from heads.search.report import SearchReport, trial_title
 from heads.search.score_tables import fold_note, selection_score, verdict
 from heads.search.search import search_heads
-from heads.training import predict
+from heads.vector_store import VectorStore
 
 FORMAT, VERSION = "emopool-test-folds", 1
 CHOICES = "speaker, session, protocol, or a number of folds from 3 on"

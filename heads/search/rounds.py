@@ -29,11 +29,11 @@ from optuna.trial import FrozenTrial, Trial
 from torch import Tensor
 
 from heads.config import KEPT
-from heads.dataset import VectorStore
 from heads.folds import Selection
 from heads.gold import Gold, objective_name, selection_scores
 from heads.head import Head, HeadConfig
 from heads.pooling.segments import dealt
+from heads.predict import predict
 from heads.records import (
     HeadRecord,
     Origin,
@@ -51,7 +51,8 @@ from heads.runs import MOST_HEADS, Run, Runs, head_cost, seed_from
 from heads.search.space import PROBES, Space, trial_configs
 from heads.search.study import HeadStudy
 from heads.search.trials import SEED, START, final_value
-from heads.training import Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 # A third stays at each rung.
 KEEP = 3

@@ -25,7 +25,7 @@ from corpora.manifest import Manifest, require_splits
 from corpora.protocol import protocol_sentence
 from heads.axes import choices
 from heads.config import SearchConfig
-from heads.dataset import Dataset, VectorStore, speaker_notes
+from heads.dataset import Dataset, speaker_notes
 from heads.folds import Selection, make_folds, refuse_shared_recordings
 from heads.load import (
     aimed,
@@ -49,6 +49,7 @@ from heads.search.trials import final_value
 from heads.step import MASKS
 from heads.tracking import Tracker
 from heads.training import Schedule
+from heads.vector_store import VectorStore
 
 # How long to wait for another process that is writing its results.
 CONCLUDING_SECONDS = 600.0

@@ -12,9 +12,10 @@ from bench.large_search import head_epoch_flops
 from bench.plain_heads import PlainHead, collate, items
 from bench.search import ROWS
 from bench.table import run
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, stack_logits
-from heads.training import gather, set_input_statistics
+from heads.predict import gather
+from heads.training import set_input_statistics
+from heads.vector_store import VectorStore
 
 DIM = 16
 DATASET = generated(12, DIM, 3, 9)

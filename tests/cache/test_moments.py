@@ -22,8 +22,8 @@ from cache.stream import FrameStream
 from corpora.base.errors import CacheError, MissingStepError
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from heads.dataset import VectorStore
 from heads.load import load_dataset
+from heads.vector_store import VectorStore
 from tests.cache.recordings import change, make_manifest
 from tests.rounding import summed
 

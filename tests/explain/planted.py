@@ -16,9 +16,10 @@ from cache.mapped import MappedFrames
 from corpora.utterance import Utterance
 from explain.load import LoadedRows, build_subject
 from explain.subject import Subject
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 
 LABELS = ("anger", "sadness", "neutral")
 # So many that an untrained scorer sees little of one direction, which a trained one sees well.

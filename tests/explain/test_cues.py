@@ -45,9 +45,10 @@ from explain.ragged import (
     segment_sum,
 )
 from explain.subject import Subject, frame_attention
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.cache.recordings import make_manifest
 from tests.explain.planted import LABELS, Planted, in_memory, planted_subject
 

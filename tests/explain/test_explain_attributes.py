@@ -26,10 +26,11 @@ from explain.load import LoadedRows, build_subject
 from explain.subject import Subject
 from heads.attributes import attribute_report
 from heads.config import SearchConfig
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig, answers
 from heads.search.search import run_search
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.explain.conftest import Explained
 from tests.finetune.scoring import evaluate_head
 from tests.finetune.searched import copy_work

@@ -37,7 +37,7 @@ from explain.deletion import (
 )
 from explain.faithfulness import faithfulness_section
 from explain.load import LoadedRows, build_subject
-from explain.localisation import localisation_section
+from explain.localisation_section import localisation_section
 from explain.ragged import floats
 from explain.subject import Subject, frame_attention
 from heads.head import Head, HeadConfig

@@ -16,11 +16,12 @@ from explain.load import build_subject
 from explain.probing import subject_vectors
 from explain.subject import GRADIENT
 from heads.config import SearchConfig
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.records import layer_weights, load_head
 from heads.search.search import run_search
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.explain.conftest import Explained
 from tests.explain.planted import DIM, LABELS, Planted, in_memory, plant
 

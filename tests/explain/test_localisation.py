@@ -11,14 +11,8 @@ import torch
 
 from cache.frames import Frames
 from corpora.base.report import Table
-from explain.localisation import (
-    POINTS,
-    concentration,
-    correlate,
-    localisation_section,
-    places,
-    with_energy,
-)
+from explain.localisation import POINTS, concentration, correlate, places, with_energy
+from explain.localisation_section import localisation_section
 from explain.position import position_part
 from explain.ragged import Floats, floats
 from explain.subject import Subject, frame_attention

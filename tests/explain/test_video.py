@@ -26,13 +26,13 @@ from finetune.finetune import run_finetune
 from finetune.predict.predict import open_predictor
 from heads.compare.compare import run_compare
 from heads.config import CompareConfig, SearchConfig
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, read_origin
 from heads.records import HeadRecord, package_versions, save_head
 from heads.search.search import run_search
 from heads.search.space import Space
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.explain.conftest import Explained
 
 PLAIN = ExplainConfig(figures=False)

@@ -9,11 +9,11 @@ from typing import Any
 from cache.lookup import FrameCache
 from corpora.base.work import Work
 from corpora.manifest import Manifest
-from heads.dataset import VectorStore
 from heads.head import Head
 from heads.load import load_dataset, read_origin
 from heads.records import HeadRecord, package_versions, save_head
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.finetune.corpus import make_head
 
 

@@ -17,10 +17,10 @@ from corpora.manifest import Manifest, write_manifest
 from finetune.model import EmotionModel
 from finetune.predict.answering import predict
 from finetune.predict.prediction import Prediction
-from heads.dataset import VectorStore
 from heads.head import classify, pooled_vectors
 from heads.load import load_dataset
-from heads.training import gather
+from heads.predict import gather
+from heads.vector_store import VectorStore
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import DIMS, make_model
 from tests.finetune.searched import copy_work

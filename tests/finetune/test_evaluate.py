@@ -27,11 +27,11 @@ from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.evaluation import Evaluation
 from finetune.finetune import run_finetune
 from finetune.model import EmotionModel
-from heads.dataset import VectorStore
 from heads.head import Head
 from heads.load import load_dataset
+from heads.predict import predict
 from heads.records import manifest_digest, save_head
-from heads.training import predict
+from heads.vector_store import VectorStore
 from tests.finetune.conftest import Searched
 from tests.finetune.corpus import LABELS, LAST
 from tests.finetune.scoring import evaluate_head, evaluate_model

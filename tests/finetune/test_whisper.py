@@ -34,11 +34,11 @@ from finetune.predict.prediction import Prediction, Unusable
 from finetune.session import agreement
 from finetune.steps import Trainer
 from finetune.upper import Upper, upper_layers
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.load import load_dataset, read_origin
 from heads.records import HeadRecord, package_versions, save_head
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.cache.test_whisper import save_small
 from tests.finetune.corpus import LABELS
 from tests.finetune.searched import copy_work

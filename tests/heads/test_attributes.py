@@ -21,16 +21,18 @@ from corpora.manifest import Manifest, Utterance
 from heads.attributes import attribute_report
 from heads.compare.division import Division
 from heads.compare.rendering import terminal_text
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.gold import Gold
 from heads.head import Head, HeadConfig, answers, as_outputs
 from heads.load import aimed
 from heads.losses import LossConfig, ccc_loss, focal_loss, inverse_frequency
+from heads.predict import predict
 from heads.records import load_head
 from heads.ridge import ridge_reference
 from heads.search.report import SearchReport
 from heads.stacked_loss import StackedLoss
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.comparisons import in_folds, small_comparison
 from tests.heads.searches import make_origin, small_dataset, small_search
 from tests.heads.synthetic import LABELS

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heads.batches import Thinning, plan_steps
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, stack_logits
 from heads.losses import LossConfig, inverse_frequency
+from heads.predict import Reads, gather
 from heads.stacked_loss import StackedLoss
-from heads.training import Reads, gather
+from heads.vector_store import VectorStore
 from tests.heads.synthetic import LABELS, make_dataset
 
 CPU = torch.device("cpu")

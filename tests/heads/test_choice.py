@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial, create_trial
 from torch import Tensor
 
 from heads.bootstrap import paired_differences
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Selection
 from heads.gold import selection_scores
 from heads.head import Head
@@ -24,6 +24,7 @@ from heads.search.rounds import SearchContext
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.trials import SEED
 from heads.training import Schedule
+from heads.vector_store import VectorStore
 from tests.heads.searches import make_origin
 from tests.heads.synthetic import make_dataset
 

@@ -15,15 +15,15 @@ from optuna.trial import Trial, TrialState
 import heads.search.rounds
 import heads.search.search
 import heads.training
-from heads.dataset import VectorStore
 from heads.folds import Selection, make_folds
 from heads.gold import Gold, selection_scores
+from heads.predict import predict
 from heads.records import load_head, load_probabilities, selection_file
 from heads.search.rounds import Candidates, SearchContext
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.study import HeadStudy
 from heads.search.trials import SECONDS
-from heads.training import predict
+from heads.vector_store import VectorStore
 from tests.heads.searches import (
     BEGINNINGS,
     COHORT,

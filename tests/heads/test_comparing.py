@@ -28,10 +28,11 @@ from heads.compare.passes import FORMAT, VERSION, KeptRuns, RunKey
 from heads.compare.rendering import readable, terminal_text
 from heads.compare.rows import CAVEAT
 from heads.config import CompareConfig, Tuning, parse_rates
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.metrics import SCORES
+from heads.predict import predict
 from heads.records import load_head
-from heads.training import predict
+from heads.vector_store import VectorStore
 from tests.heads.comparisons import (
     EPOCHS,
     RATES,

@@ -12,10 +12,10 @@ import torch
 
 from corpora.base.errors import ConfigError
 from heads.config import SearchConfig
-from heads.dataset import VectorStore
 from heads.metrics import classification_report
+from heads.predict import predict
 from heads.records import load_head, trial_file
-from heads.training import predict
+from heads.vector_store import VectorStore
 from tests.heads.searches import small_dataset, small_search
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from corpora.base.errors import ConfigError
 from heads.config import SearchConfig
 from heads.confusion import confusion_matrix, macro_f1
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Folds, Selection, automatic, make_folds
 from heads.gold import Gold, selection_scores
 from heads.head import HeadConfig
@@ -23,6 +23,7 @@ from heads.search.rounds import Candidates
 from heads.search.search import search_heads
 from heads.search.space import PROBES
 from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.searches import (
     essence,
     make_origin,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig, as_inputs, stack_logits
+from heads.vector_store import VectorStore
 from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset
 from tests.rounding import summed
 from tests.scorers import draw_scorers

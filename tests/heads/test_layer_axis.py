@@ -11,12 +11,14 @@ from optuna.trial import FixedTrial
 
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
+from heads.predict import predict
 from heads.records import load_head, origin_of_head
 from heads.search.space import Space, start_params, trial_configs
 from heads.search.space_file import narrow
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.searches import make_origin, small_dataset, small_search
 from tests.heads.synthetic import LABELS, make_configs, make_dataset
 

@@ -10,13 +10,13 @@ import pytest
 
 from corpora.base.errors import ConfigError
 from heads.axes import Choice
-from heads.dataset import VectorStore
 from heads.head import Head
+from heads.predict import predict
 from heads.records import Origin, layer_weights, load_head, trial_file
 from heads.search.layer_axes import weighing_notes
 from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.space_file import narrow
-from heads.training import predict
+from heads.vector_store import VectorStore
 from tests.heads.searches import BEGINNINGS, make_origin, small_dataset, small_search, stored_trials
 from tests.heads.synthetic import make_dataset, with_lower
 

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from cache.frames import Frames
 from corpora.base.errors import ConfigError
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.pooling import build_pooling
 from heads.pooling.fixed import LayerWeightedPooling
 from heads.pooling.view import Affine, View
+from heads.predict import gather, predict
 from heads.records import layer_weights
-from heads.training import Cohort, Schedule, TrainingConfig, gather, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads import references
 from tests.heads.synthetic import LABELS, make_configs, make_dataset, with_lower
 

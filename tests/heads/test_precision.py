@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from cache.frames import Frames
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig, stack_logits
 from heads.load import choose_precision
-from heads.training import Cohort, Schedule, TrainingConfig, gather, predict
+from heads.predict import gather, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.synthetic import LABELS, in_memory, make_configs, make_dataset
 from tests.scorers import draw_scorers
 

@@ -16,12 +16,14 @@ from cache.frames import Frames
 from corpora.base.errors import ConfigError
 from corpora.utterance import Utterance
 from heads.confusion import confusion_matrix, macro_f1
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
+from heads.predict import predict
 from heads.pretraining import Clustered, contrastive_loss, pretrain
 from heads.runs import Run, Runs
 from heads.search.space import PROBES
-from heads.training import Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.searches import finished, small_search, stored_trials
 from tests.heads.synthetic import make_configs, make_dataset
 

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cache.frames import Frames
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Selection, make_folds
 from heads.reference import (
     STRENGTHS,
@@ -22,6 +22,7 @@ from heads.reference import (
     best_layers,
     logistic_reference,
 )
+from heads.vector_store import VectorStore
 from tests.heads.searches import make_origin, relabelled, small_dataset
 from tests.heads.synthetic import make_dataset
 

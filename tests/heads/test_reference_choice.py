@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 
 import heads.search.conclusion
 from heads.confusion import confusion_matrix, macro_f1
-from heads.dataset import VectorStore
 from heads.folds import Selection, make_folds
 from heads.reference import STRENGTHS, Reference, _Path, logistic_reference
+from heads.vector_store import VectorStore
 from tests.heads.searches import make_origin, small_dataset, small_search
 
 

@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 
 from corpora.base.errors import CacheError, FormatVersionError, MissingStepError
 from corpora.base.files import write_json
-from heads.dataset import VectorStore
 from heads.gold import Gold, selection_scores
 from heads.head import Head
 from heads.metrics import Scores, classification_report
+from heads.predict import predict
 from heads.records import (
     HeadRecord,
     best_numbers,
@@ -28,7 +28,7 @@ from heads.records import (
 )
 from heads.reference import Reference
 from heads.search.report import SearchReport
-from heads.training import predict
+from heads.vector_store import VectorStore
 from tests.heads.searches import (
     TRIALS,
     make_origin,

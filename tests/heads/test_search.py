@@ -17,10 +17,11 @@ import heads.training
 from corpora.base.errors import CacheError, ConfigError, ManifestError
 from corpora.base.work import exclusive_lock
 from finetune.trial_record import _read_study
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.folds import Selection, make_folds
 from heads.gold import Gold, selection_scores
 from heads.head import Head
+from heads.predict import predict
 from heads.records import load_head, trial_file
 from heads.search.report import SearchReport
 from heads.search.rounds import Candidates
@@ -28,7 +29,8 @@ from heads.search.space import PROBES, Space, start_params, trial_configs
 from heads.search.storage import close
 from heads.search.study import HeadStudy
 from heads.search.trials import SECONDS
-from heads.training import Schedule, TrainingConfig, predict
+from heads.training import Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.searches import (
     BEGINNINGS,
     COHORT,

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heads.dataset import VectorStore
 from heads.head import Head
 from heads.pooling.segments import Place, places, share_utterances, sharing, side_by_side
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.predict import predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.synthetic import make_configs, make_dataset
 from tests.scorers import draw_scorers
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from cache.frames import Frames
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
+from heads.predict import predict
 from heads.speakers import FEWEST_RECORDINGS, declared
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.searches import small_search
 from tests.heads.synthetic import LABELS, in_memory, make_dataset, with_lower
 from tests.rounding import summed

@@ -16,18 +16,11 @@ from torch.nn import functional as F
 import heads.dataset
 from cache.frames import Frames
 from heads.batches import Thinning
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, Inputs, ViewKey, as_inputs, stack_logits
-from heads.training import (
-    EPOCH_PRIME,
-    STEP_PRIME,
-    TRAINED_FRAMES,
-    Cohort,
-    Schedule,
-    TrainingConfig,
-    gather,
-    predict,
-)
+from heads.predict import gather, predict
+from heads.training import EPOCH_PRIME, STEP_PRIME, TRAINED_FRAMES, Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.heads.synthetic import LABELS, make_configs, make_dataset
 from tests.rounding import summed
 from tests.scorers import draw_scorers

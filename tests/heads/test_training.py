@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from corpora.base.errors import ConfigError
-from heads.dataset import VectorStore
 from heads.head import Head, HeadConfig
 from heads.losses import LossConfig
+from heads.predict import predict
 from heads.training import (
     SCORER_RATE,
     TRAINED_FRAMES,
@@ -19,8 +19,8 @@ from heads.training import (
     Schedule,
     TrainingConfig,
     parameter_groups,
-    predict,
 )
+from heads.vector_store import VectorStore
 from tests.heads.synthetic import LABELS, make_configs, make_dataset
 from tests.scorers import draw_scorers
 

@@ -20,8 +20,9 @@ from corpora.base.errors import ConfigError
 from corpora.base.work import Work
 from corpora.manifest import Manifest, Utterance
 from corpora.textgrid import Interval, write_textgrid
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.load import load_dataset, read_origin
+from heads.vector_store import VectorStore
 from heads.words import NEVER, with_words, word_shares, word_surprisal
 from tests.cache.language_models import save_bert
 from tests.cache.recordings import make_manifest

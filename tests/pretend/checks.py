@@ -24,12 +24,14 @@ import torch
 from cache.frames import Frames
 from cache.store import delivery as delivery_module
 from cache.stream import FrameStream
-from heads.dataset import Dataset, VectorStore
+from heads.dataset import Dataset
 from heads.head import Head, HeadConfig
 from heads.losses import LOSS_KINDS, LossConfig, loss_function
 from heads.pooling import build_pooling, pooling, pooling_kinds
+from heads.predict import predict
 from heads.search.space import FIRST_KINDS, Space, start_params, trial_configs
-from heads.training import Cohort, Schedule, TrainingConfig, predict
+from heads.training import Cohort, Schedule, TrainingConfig
+from heads.vector_store import VectorStore
 from tests.cache.streams import add, make_stream, utterances
 from tests.heads.references import has_shares
 from tests.heads.synthetic import make_dataset
