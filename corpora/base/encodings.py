@@ -118,5 +118,7 @@ def encoding_of(path: Path, candidates: Sequence[str] = UTF8_OR_WINDOWS) -> str:
                 decoder.decode(b"", final=True)
             except UnicodeDecodeError:
                 continue
-            return name
+            # Python's utf-8-sig holds the beginning of a mark back, and lets it pass at the end.
+            if not decoder.getstate()[0]:
+                return name
     raise CorpusError(f"{path} is not text in any of {', '.join(candidates)}. Save it as UTF-8.")

@@ -85,6 +85,14 @@ def test_an_encoding_is_known_by_the_whole_file(tmp_path: Path) -> None:
         encoding_of(path, ("ascii",))
 
 
+def test_the_beginning_of_a_mark_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb")
+    assert encoding_of(path) == "cp1252"
+    with pytest.raises(CorpusError, match="not text in any of utf-8-sig"):
+        encoding_of(path, ("utf-8-sig",))
+
+
 def test_a_character_cut_by_a_chunk_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"a" * ((1 << 20) - 1) + "ö".encode())

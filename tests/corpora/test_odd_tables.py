@@ -309,6 +309,7 @@ def tables(draw: st.DrawFn) -> tuple[bytes, int | None]:
 @settings(max_examples=150)
 @given(tables())
 @example((rows(A, B), 2))
+@example((b"\xef\xbb", None))
 @example((rows("a.wav,sad,x", "A.WAV,joy,y", "b.wav,sad,z", "c.wav,sad,z", ",joy,z"), 5))
 def test_whatever_stands_in_a_table_every_row_is_accounted_for(
     table: tuple[bytes, int | None],
