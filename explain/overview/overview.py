@@ -83,7 +83,8 @@ def write_overview(work: Work, path: Path | None = None, *, show_progress: bool 
     write_text(path, page)
     said = [
         Report(
-            f"{one.question} {one.answer} {one.beside}".strip(), [line.text for line in one.lines]
+            f"{one.question} {one.answer}{f' ({one.beside})' if one.beside else ''}".strip(),
+            [line.text for line in one.lines],
         )
         for one in cards
     ]
