@@ -175,7 +175,7 @@ class View:
         for part in self.centred.split(self.lengths):
             one = part.unflatten(1, (layers, -1)).unbind(dim=1)
             pairs = [torch.linalg.vecdot(one[a], one[b], dim=0) for a, b in layer_pairs(layers)]
-            rows.append(torch.cat(pairs) / len(part))
+            rows.append(torch.cat(pairs) / part.shape[0])  # `len` would fix a traced length
         return torch.stack(rows)
 
     def speech_weights(self, threshold: float) -> Tensor:
