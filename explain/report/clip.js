@@ -207,7 +207,7 @@ const Clip = (() => {
     const sure = Math.max(...row.p), strength = row.strengths?.[row.predicted];
     const facts = [
       row.label ? `labelled ${row.label}` : "no label", row.speaker && `speaker ${row.speaker}`,
-      row.seconds && `${row.seconds.toFixed(2)} s`, strength !== undefined && `strength ${strength.toFixed(2)}: more than ${Math.round(100 * strength)} % of ${row.predicted} in training`,
+      row.seconds && `${row.seconds.toFixed(2)} s`, strength !== undefined && `strength ${strength.toFixed(2)}: stronger than ${Math.round(100 * strength)} % of the clips of ${row.predicted} in training`,
     ];
     const audio = sound(row);
     const play = make("button", { type: "button", class: "play", click: () => toggle() }, "▶ Play");

@@ -78,7 +78,7 @@
     render();
     if (kept?.row === row) return;
     clip?.close();
-    const keep = make("button", { type: "button", "aria-pressed": "false", click: compare }, kept ? "Stop comparing" : "Compare");
+    const keep = make("button", { type: "button", "aria-pressed": String(kept !== null), click: compare }, kept ? "Stop comparing" : "Compare");
     clip = Clip.open(row, { labels, caution, tools: [keep], together: opened });
     quiet(clip);
     $("clips").append(clip.element);
@@ -114,7 +114,10 @@
       kept.close();
       kept = null;
       const button = clip.element.querySelector("[aria-pressed]");
-      if (button) button.textContent = "Compare";
+      if (button) {
+        button.textContent = "Compare";
+        button.setAttribute("aria-pressed", "false");
+      }
       render();
       share();
       return;
