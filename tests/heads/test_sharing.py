@@ -64,7 +64,7 @@ def trained(parts: int, threads: int) -> tuple[list[Tensor], Tensor]:
     batch = 10 * frames.total / len(store.dataset)
     with (
         patch("heads.training.PART_VALUES", batch * frames.dim / parts),
-        patch("heads.training.CHUNK_FRAMES", {"cpu": batch / parts}),
+        patch("heads.predict.CHUNK_FRAMES", {"cpu": batch / parts}),
         sharing(threads),
     ):
         heads = [draw_scorers(Head(own, seed), seed) for seed, own in enumerate(configs)]

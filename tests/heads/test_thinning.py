@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-import heads.dataset
+import heads.vector_store
 from cache.frames import Frames
 from heads.batches import Thinning
 from heads.dataset import Dataset
@@ -83,7 +83,7 @@ def test_a_batch_has_the_frames_of_the_slices_less_the_mean_of_all(
     precision: str, kept: bool, norm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kept:
-        monkeypatch.setattr(heads.dataset, "KEPT_BYTES", 0)
+        monkeypatch.setattr(heads.vector_store, "KEPT_BYTES", 0)
     dataset = long_dataset()
     rows, thinning = torch.tensor([5, 1, 0, 3, 1]), Thinning(TRAINED_FRAMES, 11)
     view = (norm, 1, None)
